@@ -1,0 +1,69 @@
+"""The ASGI app, composed from its arguments: a backend, what is allowed, who may call."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
+from swagger_ui_bundle import swagger_ui_path
+
+from deployments.api import operations
+from deployments.api.auth import ApiKeys
+from deployments.api.backend import Backend
+from deployments.api.embeddings import create_embeddings
+from deployments.api.http import error_response
+from deployments.api.scoring import rerank, similarity
+from deployments.api.settings import Settings
+from deployments.embedding.errors import EmbedfleetError, Unauthorized
+
+_ROUTES = (
+    Route("/v1/embeddings", create_embeddings, methods=["POST"]),
+    Route("/v1/similarity", similarity, methods=["POST"]),
+    Route("/v1/rerank", rerank, methods=["POST"]),
+    Route("/v1/models", operations.list_models, methods=["GET"]),
+    Route("/health", operations.health, methods=["GET"]),
+    Route("/ready", operations.ready, methods=["GET"]),
+    Route("/metrics", operations.metrics, methods=["GET"]),
+    Route("/openapi.json", operations.openapi, methods=["GET"]),
+    Route("/docs", operations.docs, methods=["GET"]),
+)
+
+
+def create_app(
+    backend: Backend, settings: Settings | None = None, keys: ApiKeys | None = None
+) -> ASGIApp:
+    """Returns the service's whole wire over ``backend``."""
+    assets = Mount("/docs/assets", StaticFiles(directory=swagger_ui_path))
+    app = Starlette(
+        routes=[*_ROUTES, assets],
+        exception_handlers={
+            EmbedfleetError: error_response,
+            HTTPException: error_response,
+            Exception: error_response,
+        },
+    )
+    app.state.backend = backend
+    app.state.settings = settings or Settings()
+    return Gate(app, keys or ApiKeys())
+
+
+class Gate:
+    """Lets a request through to the app when its API key is right."""
+
+    def __init__(self, app: ASGIApp, keys: ApiKeys) -> None:
+        self._app = app
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers 401, or hands over to the app."""
+        if scope["type"] == "http" and self._keys:
+            request = Request(scope, receive)
+            try:
+                self._keys.check(request.url.path, request.headers.get("authorization"))
+            except Unauthorized as error:
+                await error_response(request, error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)

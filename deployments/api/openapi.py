@@ -1,0 +1,94 @@
+"""The OpenAPI 3.1 description, made from the same pydantic models that parse the requests."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from deployments.api import requests, responses
+
+_POSTS: dict[str, tuple[type[BaseModel], type[BaseModel], str]] = {
+    "/v1/embeddings": (
+        requests.EmbeddingRequest,
+        responses.EmbeddingResponse,
+        "Vectors of texts, as OpenAI's embeddings route",
+    ),
+    "/v1/similarity": (
+        requests.SimilarityRequest,
+        responses.SimilarityResponse,
+        "Cosine of queries and documents",
+    ),
+    "/v1/rerank": (requests.RerankRequest, responses.RerankResponse, "Documents by their cosine"),
+}
+_GETS: dict[str, tuple[type[BaseModel] | None, str]] = {
+    "/v1/models": (responses.ModelList, "The configured models and their state"),
+    "/health": (None, "200 while the process answers"),
+    "/ready": (None, "200 once a model answers, 503 before"),
+    "/metrics": (None, "Prometheus metrics of the whole service"),
+}
+_ERRORS = {
+    "400": "A value that cannot be honoured",
+    "401": "No API key, or a wrong one",
+    "404": "Unknown model",
+    "409": "Another embedding space",
+    "413": "Body too large",
+    "429": "Overload; `Retry-After` says when to come back",
+    "503": "The model cannot answer now; the message says why",
+    "504": "The deadline passed",
+}
+_TEMPLATE = "#/components/schemas/{model}"
+
+
+@cache
+def describe() -> dict[str, Any]:
+    """Returns the description as a JSON-ready dictionary."""
+    bodies: list[type[BaseModel]] = [responses.ErrorBody, responses.ModelList]
+    bodies += [model for request, response, _ in _POSTS.values() for model in (request, response)]
+    _, schemas = models_json_schema([(b, "validation") for b in bodies], ref_template=_TEMPLATE)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "embedfleet", "version": _version()},
+        "paths": {path: {"post": _post(*entry)} for path, entry in _POSTS.items()}
+        | {path: {"get": _get(*entry)} for path, entry in _GETS.items()},
+        "components": {
+            "schemas": schemas["$defs"],
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{}, {"key": []}],
+    }
+
+
+def _post(request: type[BaseModel], response: type[BaseModel], summary: str) -> dict[str, Any]:
+    return {
+        "summary": summary,
+        "requestBody": {"required": True, "content": _json_of(request)},
+        "responses": {"200": {"description": "OK", "content": _json_of(response)}, **_errors()},
+    }
+
+
+def _get(response: type[BaseModel] | None, summary: str) -> dict[str, Any]:
+    ok: dict[str, Any] = {"description": "OK"}
+    if response is not None:
+        ok["content"] = _json_of(response)
+    return {"summary": summary, "responses": {"200": ok, **_errors("401", "503")}}
+
+
+def _errors(*statuses: str) -> dict[str, Any]:
+    chosen = statuses or tuple(_ERRORS)
+    content = _json_of(responses.ErrorBody)
+    return {status: {"description": _ERRORS[status], "content": content} for status in chosen}
+
+
+def _json_of(model: type[BaseModel]) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": _TEMPLATE.format(model=model.__name__)}}}
+
+
+def _version() -> str:
+    try:
+        return version("embedfleet")
+    except PackageNotFoundError:  # run from a checkout on a machine that did not install it
+        return "0"

@@ -1,0 +1,58 @@
+"""What operators and clients ask of the service itself."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from deployments.api.backend import Backend
+from deployments.api.http import JSON
+from deployments.api.openapi import describe
+from deployments.api.responses import dump, models_body
+
+_DOCS = """<!doctype html>
+<title>embedfleet</title>
+<link rel="stylesheet" href="docs/assets/swagger-ui.css">
+<div id="ui"></div>
+<script src="docs/assets/swagger-ui-bundle.js"></script>
+<script>SwaggerUIBundle({url: "openapi.json", dom_id: "#ui"})</script>
+"""
+
+
+async def list_models(request: Request) -> Response:
+    """Every configured model: what it is, and whether it answers."""
+    backend: Backend = request.app.state.backend
+    return Response(models_body(backend.models()), media_type=JSON)
+
+
+async def health(request: Request) -> Response:
+    """200 while this process answers at all."""
+    del request
+    return Response(dump({"status": "ok"}), media_type=JSON)
+
+
+async def ready(request: Request) -> Response:
+    """200 once a model answers, 503 before; a cold model counts, since a request starts it."""
+    backend: Backend = request.app.state.backend
+    states = {card.name: card.state for card in backend.models()}
+    is_ready = any(state in ("ready", "cold") for state in states.values())
+    body = {"status": "ready" if is_ready else "not ready", "models": states}
+    return Response(dump(body), 200 if is_ready else 503, media_type=JSON)
+
+
+async def metrics(request: Request) -> Response:
+    """The whole service's metrics in Prometheus' text format."""
+    backend: Backend = request.app.state.backend
+    return Response(await backend.metrics(), media_type="text/plain; version=0.0.4")
+
+
+async def openapi(request: Request) -> Response:
+    """The OpenAPI description of the wire."""
+    del request
+    return Response(dump(describe()), media_type=JSON)
+
+
+async def docs(request: Request) -> Response:
+    """Swagger UI over the description, its files served from here."""
+    del request
+    return HTMLResponse(_DOCS)

@@ -1,0 +1,107 @@
+"""``POST /v1/similarity`` and ``POST /v1/rerank``: cosine of queries and documents, by one model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import Response
+
+from deployments.api.backend import Backend
+from deployments.api.http import answer, read_body
+from deployments.api.requests import RerankRequest, SimilarityRequest, parse
+from deployments.api.responses import about, as_lists, dump, usage
+from deployments.api.settings import Settings
+from deployments.embedding.errors import InvalidRequest
+from deployments.embedding.model import Role
+from deployments.embedding.request import Embeddings, EncodeRequest
+from deployments.embedding.routing import Decision
+from deployments.embedding.vectors import normalized
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Both sides' vectors and their cosines ``(queries, documents)``."""
+
+    queries: Embeddings
+    documents: Embeddings
+    scores: np.ndarray[Any, np.dtype[np.float32]]
+    decision: Decision
+
+
+async def similarity(request: Request) -> Response:
+    """Returns the cosine of every query with every document, on request the vectors too."""
+    body = parse(SimilarityRequest, await _body(request))
+    scored = await _score(request, body, body.queries, body.texts)
+    found: dict[str, Any] = {
+        "object": "similarity",
+        "scores": as_lists(scored.scores),
+        **_about(scored),
+    }
+    if body.return_embeddings:
+        found["query_embeddings"] = as_lists(scored.queries.vectors)
+        found["document_embeddings"] = as_lists(scored.documents.vectors)
+    return answer(dump(found), scored.queries, scored.decision)
+
+
+async def rerank(request: Request) -> Response:
+    """Returns the documents by falling cosine with the query; ties keep the request's order."""
+    body = parse(RerankRequest, await _body(request))
+    scored = await _score(request, body, [body.query], body.texts)
+    scores = scored.scores[0]
+    best = np.argsort(-scores, kind="stable")[: body.top_n]
+    results: list[dict[str, Any]] = [
+        {"index": int(i), "relevance_score": float(scores[i])} for i in best
+    ]
+    if body.return_documents:
+        for result in results:
+            result["document"] = {"text": body.texts[result["index"]]}
+    found = {"object": "rerank", "results": results, **_about(scored)}
+    return answer(dump(found), scored.queries, scored.decision)
+
+
+async def _body(request: Request) -> bytes:
+    settings: Settings = request.app.state.settings
+    return await read_body(request, settings.max_body_bytes)
+
+
+async def _score(
+    request: Request,
+    body: SimilarityRequest | RerankRequest,
+    queries: Sequence[str],
+    documents: Sequence[str],
+) -> _Scored:
+    backend: Backend = request.app.state.backend
+    settings: Settings = request.app.state.settings
+    settings.check_count(len(queries), "query")
+    settings.check_count(len(documents), "documents")
+    decision = backend.choose(body.model)
+    if decision.role is not None:
+        raise InvalidRequest(
+            f'`model` must not end in "-{decision.role}" here: both roles are encoded', "model"
+        )
+    truncate = settings.truncate if body.truncate is None else body.truncate
+
+    def side(texts: Sequence[str], role: Role, instruction: str | None) -> EncodeRequest:
+        return EncodeRequest(tuple(texts), role, instruction, truncate, normalize=body.normalize)
+
+    asked, told = await asyncio.gather(
+        backend.encode(decision.model, side(queries, Role.QUERY, body.instruction), body.priority),
+        backend.encode(decision.model, side(documents, Role.DOCUMENT, None), body.priority),
+    )
+    return _Scored(asked, told, normalized(asked.vectors) @ normalized(told.vectors).T, decision)
+
+
+def _about(scored: _Scored) -> dict[str, Any]:
+    return {
+        **about(scored.queries),
+        "usage": usage(scored.queries.tokens + scored.documents.tokens),
+        "truncated": {
+            "query": list(scored.queries.truncated),
+            "documents": list(scored.documents.truncated),
+        },
+    }

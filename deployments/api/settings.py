@@ -1,0 +1,25 @@
+"""What the wire allows, from the config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from deployments.embedding.errors import InvalidRequest
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Limits of a request, and the answer to a text that is too long."""
+
+    max_body_bytes: int = 8_000_000
+    max_texts: int = 2_048
+    truncate: bool = False
+
+    def check_count(self, texts: int, field: str) -> None:
+        """Raises InvalidRequest when a request holds too many texts."""
+        if texts > self.max_texts:
+            raise InvalidRequest(
+                f"`{field}` holds {texts} texts, at most {self.max_texts} go in one request; "
+                "send several requests",
+                field,
+            )

@@ -1,0 +1,55 @@
+"""From the config to the bound graph that Ray Serve deploys: ``deployments.app:build``."""
+
+# no postponed annotations here: Serve reads the type of `args` from the signature
+
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+
+from deployments.config import AppArgs, Autoscaling, Limits, ModelConfig
+from deployments.encoder import Encoder
+from deployments.router import Router
+
+# lanes bound what waits, in tokens; this only keeps Serve's own default of 5 out of the way
+_CALLS_AT_A_REPLICA = 1_000
+
+
+def build(args: AppArgs) -> Application:
+    """Returns the router bound to one encoder deployment for each configured model."""
+    handles = {model.name: _encoder(model, args.limits) for model in args.models}
+    router = serve.deployment(
+        Router,
+        name="router",
+        num_replicas=args.routers,
+        max_ongoing_requests=_CALLS_AT_A_REPLICA,
+        ray_actor_options={"num_cpus": args.router_cpus},
+    )
+    return router.bind(args, handles)
+
+
+def _encoder(model: ModelConfig, limits: Limits) -> Application:
+    encoder = serve.deployment(
+        Encoder,
+        name=model.deployment_name,
+        max_ongoing_requests=_CALLS_AT_A_REPLICA,
+        ray_actor_options=actor_options(model),
+        **_scale(model),
+    )
+    return encoder.bind(model, limits)
+
+
+def actor_options(model: ModelConfig) -> dict[str, Any]:
+    """Returns what a replica asks of its node, in Ray's terms."""
+    options: dict[str, Any] = {"num_cpus": model.num_cpus, "num_gpus": model.num_gpus}
+    if model.resources:
+        options["resources"] = dict(model.resources)
+    if model.accelerator_type:
+        options["accelerator_type"] = model.accelerator_type
+    return options
+
+
+def _scale(model: ModelConfig) -> dict[str, Any]:
+    if not isinstance(model.replicas, Autoscaling):
+        return {"num_replicas": model.replicas}
+    return {"autoscaling_config": model.replicas.model_dump()}

@@ -1,0 +1,35 @@
+"""What a replica of a model asks of a node, and whether any node of the cluster has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from deployments.config import ModelConfig
+
+
+def replica_resources(config: ModelConfig) -> dict[str, float]:
+    """Returns Ray's resources of one replica, by Ray's names."""
+    wanted = {"CPU": config.num_cpus, "GPU": config.num_gpus, **config.resources}
+    if config.accelerator_type:
+        wanted[f"accelerator_type:{config.accelerator_type}"] = 0.001
+    return {name: amount for name, amount in wanted.items() if amount > 0}
+
+
+def missing_resources(config: ModelConfig, nodes: Iterable[Mapping[str, Any]]) -> str | None:
+    """Returns why no node could ever hold a replica, or None if one could.
+
+    ``nodes`` is what `ray.nodes()` gives. Nodes that an autoscaler may yet add are not known here.
+    """
+    wanted = replica_resources(config)
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    if any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in alive):
+        return None
+    asked = ", ".join(f"{amount:g} {name}" for name, amount in wanted.items())
+    lacking = [
+        name
+        for name, amount in wanted.items()
+        if not any(node.get(name, 0) >= amount for node in alive)
+    ]
+    what = " and ".join(lacking) or "all of that at once"
+    return f"a replica needs {asked}; no node of the cluster has {what}"

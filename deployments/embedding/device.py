@@ -1,0 +1,59 @@
+"""What the hardware under a replica can do: device, precision, defaults that follow from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from deployments.embedding.errors import UnsupportedModel
+from deployments.embedding.model import ModelSpec
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_FAST_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
+# measured: see benchmarks/LOG.md; a CPU loses when activations leave its cache
+_TOKEN_BUDGET = {"cpu": 2_048, "cuda": 32_768}
+
+
+def choose_device(wanted: str = "auto") -> torch.device:
+    """Returns the device of this process. Raises UnsupportedModel when it is asked for and absent."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(wanted)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UnsupportedModel(
+            f"device {wanted} is asked for, but this replica sees no CUDA device"
+        )
+    return device
+
+
+def choose_dtype(spec: ModelSpec, device: torch.device, wanted: str = "auto") -> torch.dtype:
+    """Returns the precision of the weights: bfloat16 where it is fast, else float32 (float16 on
+    older GPUs). Raises UnsupportedModel for a precision that the model does not stand.
+    """
+    if wanted == "auto":
+        candidates = _preferred(device)
+        wanted = next((name for name in candidates if name in spec.dtypes), "float32")
+    if wanted not in spec.dtypes:
+        raise UnsupportedModel(f"{spec.name} runs in {', '.join(spec.dtypes)}, not in {wanted}")
+    return _DTYPES[wanted]
+
+
+def default_token_budget(device: torch.device) -> int:
+    """Returns the padded tokens of one forward pass that suit this kind of device."""
+    return _TOKEN_BUDGET.get(device.type, 4_096)
+
+
+def _preferred(device: torch.device) -> tuple[str, ...]:
+    if device.type == "cuda":
+        return ("bfloat16", "float16") if torch.cuda.is_bf16_supported() else ("float16",)
+    return ("bfloat16",) if _cpu_flags() & _FAST_BFLOAT16 else ("float32",)
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    words = (line.split() for line in lines if line.lower().startswith(("flags", "features")))
+    return {word for line in words for word in line}

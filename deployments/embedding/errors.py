@@ -1,0 +1,119 @@
+"""Every error that a caller can see.
+
+    EmbedfleetError            500  internal_error
+    ├── InvalidRequest         400  invalid_value
+    │   ├── ContextLengthExceeded   context_length_exceeded
+    │   └── UnsupportedModel        unsupported_model (a model's files ask for what we cannot honour)
+    ├── Unauthorized           401  invalid_api_key
+    ├── UnknownModel           404  model_not_found
+    ├── SpaceMismatch          409  embedding_space_mismatch
+    ├── BodyTooLarge           413  body_too_large
+    ├── Overloaded             429  overloaded
+    ├── ModelUnavailable       503  model_unavailable
+    └── DeadlineExceeded       504  deadline_exceeded
+
+Errors cross process boundaries, so each passes all its arguments to ``Exception.__init__``: an
+exception that does not is not unpickled on the other side.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EmbedfleetError(Exception):
+    """An error with an HTTP status and the wire's ``type``, ``code`` and ``param``.
+
+    ``retry_after_s`` is a duration in seconds after which the same call may succeed.
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(
+        self, message: str, param: str | None = None, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message, param, retry_after_s)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class InvalidRequest(EmbedfleetError):
+    """A value that cannot be honoured; ``param`` names the field."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_value"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """A text longer than the model takes, and truncation was not asked for."""
+
+    code = "context_length_exceeded"
+
+
+class UnsupportedModel(InvalidRequest):
+    """A model's own files ask for something that this service cannot honour."""
+
+    code = "unsupported_model"
+
+
+class Unauthorized(EmbedfleetError):
+    """No API key, or a wrong one."""
+
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+
+class UnknownModel(EmbedfleetError):
+    """The requested model is not configured."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "model_not_found"
+
+
+class SpaceMismatch(EmbedfleetError):
+    """The required embedding space is not the one of the model that would answer."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "embedding_space_mismatch"
+
+
+class BodyTooLarge(EmbedfleetError):
+    """The request body is over the configured limit."""
+
+    status = 413
+    type = "invalid_request_error"
+    code = "body_too_large"
+
+
+class Overloaded(EmbedfleetError):
+    """More work waits than can be answered in time; retry after ``retry_after_s``."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "overloaded"
+
+
+class ModelUnavailable(EmbedfleetError):
+    """The model is known but cannot answer now; the message says why."""
+
+    status = 503
+    type = "server_error"
+    code = "model_unavailable"
+
+
+class DeadlineExceeded(EmbedfleetError):
+    """The answer was not ready within the request's deadline."""
+
+    status = 504
+    type = "server_error"
+    code = "deadline_exceeded"

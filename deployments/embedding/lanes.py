@@ -1,0 +1,195 @@
+"""Who shares the next forward pass: texts wait in two lanes and leave in micro-batches.
+
+The unit of queueing is one text with its token count. Online texts go first; offline texts fill
+what is left and, by an ageing guard, never starve. Nothing here waits, and the clock is passed in.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Generic, Protocol, TypeVar
+
+
+class Lane(StrEnum):
+    """Who waits for whom inside a replica."""
+
+    ONLINE = "online"
+    OFFLINE = "offline"
+
+
+class Drop(StrEnum):
+    """Why a text left its lane without a forward pass."""
+
+    GONE = "caller_gone"
+    EXPIRED = "deadline"
+
+
+class Owner(Protocol):
+    """Whoever gets a text's vector; the texts of an owner that has gone are dropped."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody waits for the vectors any more."""
+        ...
+
+
+OwnerT = TypeVar("OwnerT", bound=Owner)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Waiting(Generic[OwnerT]):
+    """One text in a lane: row ``row`` of its owner's request. Times are seconds of one clock."""
+
+    owner: OwnerT
+    row: int
+    tokens: int
+    lane: Lane
+    arrived: float
+    deadline: float
+
+
+@dataclass(frozen=True)
+class MicroBatch(Generic[OwnerT]):
+    """What one forward pass takes, and what was dropped while choosing it."""
+
+    texts: list[Waiting[OwnerT]]
+    dropped: list[tuple[Waiting[OwnerT], Drop]]
+
+    @property
+    def padded_tokens(self) -> int:
+        """The price of the forward pass: longest × rows."""
+        return max((text.tokens for text in self.texts), default=0) * len(self.texts)
+
+
+@dataclass(frozen=True)
+class LaneLimits:
+    """How micro-batches are formed.
+
+    ``token_budget`` is the most padded tokens of a pass, unless one text alone has more.
+    ``top_up`` is how far a pass with online texts is filled with offline ones: as far as it makes
+    the pass no slower worth speaking of. ``offline_patience_s`` is how long offline texts let
+    online ones go first. ``window`` is how many texts, oldest first, a micro-batch is chosen from.
+    """
+
+    token_budget: int
+    top_up: int
+    offline_patience_s: float = 2.0
+    window: int = 512
+
+
+@dataclass
+class Lanes(Generic[OwnerT]):
+    """Two queues of texts, and the choice of the next micro-batch. Not thread-safe."""
+
+    limits: LaneLimits
+    _queues: dict[Lane, deque[Waiting[OwnerT]]] = field(
+        default_factory=lambda: {lane: deque() for lane in Lane}
+    )
+    _tokens: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
+    _offline_served: float = float("-inf")
+
+    def waiting_texts(self, lane: Lane) -> int:
+        """Returns how many texts wait in this lane."""
+        return len(self._queues[lane])
+
+    def waiting_tokens(self, lane: Lane) -> int:
+        """Returns how many tokens, without padding, wait in this lane."""
+        return self._tokens[lane]
+
+    def __bool__(self) -> bool:
+        return any(self._queues.values())
+
+    def put(
+        self, owner: OwnerT, tokens: Sequence[int], lane: Lane, now: float, deadline: float
+    ) -> None:
+        """Queues an owner's texts, given by their token counts, in order."""
+        if not self._queues[Lane.OFFLINE] and lane is Lane.OFFLINE:
+            self._offline_served = now  # patience counts from when there is something to wait for
+        self._queues[lane].extend(
+            Waiting(owner, row, count, lane, now, deadline) for row, count in enumerate(tokens)
+        )
+        self._tokens[lane] += sum(tokens)
+
+    def take(self, now: float) -> MicroBatch[OwnerT]:
+        """Returns the next micro-batch; it is empty only when nothing is left to compute."""
+        dropped: list[tuple[Waiting[OwnerT], Drop]] = []
+        candidates = {lane: self._window(lane, now, dropped) for lane in Lane}
+        chosen = self._choose(candidates, now)
+        taken = set(map(id, chosen))
+        for lane, texts in candidates.items():
+            self._queues[lane].extendleft(t for t in reversed(texts) if id(t) not in taken)
+        for text in chosen:
+            self._tokens[text.lane] -= text.tokens
+        if any(text.lane is Lane.OFFLINE for text in chosen):
+            self._offline_served = now
+        return MicroBatch(chosen, dropped)
+
+    def _choose(
+        self, candidates: dict[Lane, list[Waiting[OwnerT]]], now: float
+    ) -> list[Waiting[OwnerT]]:
+        online, offline = candidates[Lane.ONLINE], candidates[Lane.OFFLINE]
+        impatient = now - self._offline_served > self.limits.offline_patience_s
+        if offline and (impatient or not online):
+            return around_oldest(offline, self.limits.token_budget)
+        chosen = around_oldest(online, self.limits.token_budget)
+        return chosen + top_up(chosen, offline, self.limits.top_up)
+
+    def _window(
+        self, lane: Lane, now: float, dropped: list[tuple[Waiting[OwnerT], Drop]]
+    ) -> list[Waiting[OwnerT]]:
+        """Takes the oldest live texts out of a lane; the dead ones go to ``dropped``."""
+        queue, alive = self._queues[lane], list[Waiting[OwnerT]]()
+        while queue and len(alive) < self.limits.window:
+            text = queue.popleft()
+            if text.owner.gone or text.deadline <= now:
+                self._tokens[lane] -= text.tokens
+                dropped.append((text, Drop.GONE if text.owner.gone else Drop.EXPIRED))
+            else:
+                alive.append(text)
+        return alive
+
+
+def around_oldest(texts: Sequence[Waiting[OwnerT]], token_budget: int) -> list[Waiting[OwnerT]]:
+    """Returns the oldest text and those nearest to it in length, longest first.
+
+    The oldest is always among them, so none waits for ever; the others keep padding small.
+    ``texts`` stand in order of arrival. The price longest × rows stays within ``token_budget``
+    unless the oldest alone is over it.
+    """
+    if not texts:
+        return []
+    by_length = sorted(texts, key=lambda text: -text.tokens)
+    start = next(i for i, text in enumerate(by_length) if text is texts[0])
+    stop = start + 1
+    while True:
+        rows = stop - start + 1
+        fits_shorter = stop < len(by_length) and by_length[start].tokens * rows <= token_budget
+        fits_longer = start > 0 and by_length[start - 1].tokens * rows <= token_budget
+        if fits_longer and (not fits_shorter or _longer_is_nearer(by_length, start, stop)):
+            start -= 1
+        elif fits_shorter:
+            stop += 1
+        else:
+            return by_length[start:stop]
+
+
+def _longer_is_nearer(by_length: Sequence[Waiting[OwnerT]], start: int, stop: int) -> bool:
+    longer = by_length[start - 1].tokens - by_length[start].tokens
+    return longer <= by_length[stop - 1].tokens - by_length[stop].tokens
+
+
+def top_up(
+    chosen: Sequence[Waiting[OwnerT]], offline: Sequence[Waiting[OwnerT]], most: int
+) -> list[Waiting[OwnerT]]:
+    """Returns offline texts that join ``chosen`` at a price of at most ``most`` padded tokens."""
+    longest, rows = max((text.tokens for text in chosen), default=0), len(chosen)
+    added: list[Waiting[OwnerT]] = []
+    for text in sorted(offline, key=lambda text: text.tokens):
+        longest = max(longest, text.tokens)
+        if longest * (rows + len(added) + 1) > most:
+            break
+        added.append(text)
+    return added

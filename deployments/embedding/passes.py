@@ -1,0 +1,51 @@
+"""One forward pass that never fails as a whole: a failing one is halved until the culprit is alone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import torch
+
+from deployments.embedding.batch import Ids, TokenBatch, Vectors
+from deployments.embedding.engine import Engine
+from deployments.embedding.errors import EmbedfleetError
+
+log = logging.getLogger(__name__)
+
+
+def run_pass(engine: Engine, texts: Sequence[Ids]) -> list[Vectors | Exception]:
+    """Returns for each text its vector ``(dimension,)`` or the error that it alone caused.
+
+    Running out of memory splits the pass and tries the halves; so does any other error, so that a
+    text that breaks the engine does not take its neighbours with it.
+    """
+    try:
+        return list(engine.forward(TokenBatch.from_arrays(texts)))
+    except Exception as error:
+        _free(error)
+        if len(texts) == 1:
+            return [_explained(error, len(texts[0]))]
+        log.warning("a pass of %d texts failed and is halved: %s", len(texts), error)
+    middle = len(texts) // 2
+    return run_pass(engine, texts[:middle]) + run_pass(engine, texts[middle:])
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device, or the host, had no room for the pass."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    )
+
+
+def _free(error: Exception) -> None:
+    if is_out_of_memory(error) and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _explained(error: Exception, tokens: int) -> EmbedfleetError:
+    if isinstance(error, EmbedfleetError):
+        return error
+    if is_out_of_memory(error):
+        return EmbedfleetError(f"one text of {tokens} tokens does not fit the device's memory")
+    return EmbedfleetError(f"the engine failed on a text of {tokens} tokens: {error}")

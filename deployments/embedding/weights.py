@@ -1,0 +1,119 @@
+"""Finds a model's files on this machine, or fetches them from the hub, and checks what they are."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from deployments.embedding.errors import ModelUnavailable
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_DESCRIPTION = ("*.json", "*/config.json", "*.txt", "*.model")
+_WEIGHTS = ("*.safetensors",)
+_HUB_TIMEOUT_S = 4.0
+
+
+def find_files(
+    source: str, revision: str | None, package: str | None = None, *, weights: bool = True
+) -> Path:
+    """Returns the folder that holds a model's files.
+
+    ``source`` is a local folder or a hub id; ``package`` an installed Python package that carries
+    the model. Without ``weights`` only the tokenizer and the descriptions are fetched. Blocks for
+    as long as a download takes. Raises ModelUnavailable with the reason and the remedy.
+    """
+    if package is not None and (bundled := _in_package(package)) is not None:
+        return bundled
+    if Path(source).is_dir():
+        return Path(source)
+    if not _HUB_ID.fullmatch(source):
+        raise ModelUnavailable(f"{source} is neither a folder on this machine nor a hub id")
+    return _from_hub(source, revision, (*_DESCRIPTION, *(_WEIGHTS if weights else ())))
+
+
+def check_sha256(model_dir: Path, expected: str) -> None:
+    """Raises ModelUnavailable unless ``model.safetensors`` has this SHA-256 (hex)."""
+    path = model_dir / "model.safetensors"
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelUnavailable(f"{path} cannot be read: {error}") from error
+    if found != expected:
+        raise ModelUnavailable(
+            f"{path} has SHA-256 {found}, not {expected}: the file is damaged or not the original; "
+            "replace it"
+        )
+
+
+def _in_package(package: str) -> Path | None:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        return None
+    return Path(spec.origin).parent / "model"
+
+
+def _from_hub(repo: str, revision: str | None, patterns: Iterable[str]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    wanted = list(patterns)
+    try:  # the cache first: no network where the files are at hand
+        cached = snapshot_download(
+            repo, revision=revision, allow_patterns=wanted, local_files_only=True
+        )
+        if _is_whole(Path(cached), wanted):
+            return Path(cached)
+    except LocalEntryNotFoundError:
+        pass
+    return _download(repo, revision, wanted)
+
+
+def _is_whole(folder: Path, patterns: list[str]) -> bool:
+    """Whether an interrupted download left nothing out."""
+    if not (folder / "config.json").is_file():
+        return False
+    if not set(_WEIGHTS) <= set(patterns):
+        return True
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return any(folder.glob("*.safetensors"))
+    shards = set(json.loads(index.read_text())["weight_map"].values())
+    return all((folder / shard).is_file() for shard in shards)
+
+
+def _download(repo: str, revision: str | None, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        found = snapshot_download(
+            repo, revision=revision, allow_patterns=patterns, etag_timeout=_HUB_TIMEOUT_S
+        )
+    except GatedRepoError as error:
+        raise ModelUnavailable(
+            f"{repo} is gated: accept its licence on the hub, then set HF_TOKEN for the replicas"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ModelUnavailable(f"{repo} has no revision {revision} on the hub") from error
+    except RepositoryNotFoundError as error:
+        raise ModelUnavailable(
+            f"{repo} is not on the hub, or is private: check the name, or set HF_TOKEN"
+        ) from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+        raise ModelUnavailable(
+            f"the weights of {repo} are not on this machine and the hub cannot be reached; "
+            "put them in the model cache (HF_HOME), or set the model's `path` in the config"
+        ) from error
+    return Path(found)

@@ -1,0 +1,219 @@
+"""The loop around an engine: take a micro-batch, run it, hand out the vectors, again.
+
+The forward pass has a thread of its own, so an event loop that feeds it is never blocked. Knows
+nothing of Ray or asyncio; answers arrive in `concurrent.futures.Future` objects.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from deployments.embedding.batch import Encoded, TokenBatch, Vectors
+from deployments.embedding.engine import Engine
+from deployments.embedding.errors import DeadlineExceeded, EmbedfleetError, Overloaded
+from deployments.embedding.lanes import Drop, Lane, LaneLimits, Lanes, MicroBatch
+from deployments.embedding.passes import run_pass
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Job:
+    """One call's texts while they are under way."""
+
+    batch: TokenBatch
+    lane: Lane
+    vectors: Vectors
+    arrived: float
+    future: Future[Encoded] = field(default_factory=Future)
+    remaining: int = 0
+    started: float | None = None
+    computed_s: float = 0.0
+
+    @property
+    def gone(self) -> bool:
+        """Whether the call was cancelled or already has its answer."""
+        return self.future.done()
+
+    def fail(self, error: Exception) -> None:
+        """Answers the whole call with an error; its other texts are then dropped unseen."""
+        try:
+            self.future.set_exception(error)
+        except InvalidStateError:
+            log.debug("the caller has gone: %s", error)
+
+    def finish_if_complete(self) -> None:
+        """Answers the call once every text has its vector."""
+        if self.remaining or self.started is None:
+            return
+        result = Encoded(self.vectors, self.started - self.arrived, self.computed_s)
+        try:
+            self.future.set_result(result)
+        except InvalidStateError:
+            log.debug("the caller has gone before its answer was ready")
+
+
+class Observer(Protocol):
+    """Sees each decision where it is made; see `deployments/metrics.py`."""
+
+    def ran(self, batch: MicroBatch[Job], started: float, seconds: float) -> None:
+        """A micro-batch went through the engine."""
+
+    def dropped(self, lane: Lane, reason: Drop) -> None:
+        """A text left its lane without a forward pass."""
+
+    def refused(self, lane: Lane, texts: int) -> None:
+        """A call was turned away because its lane is full."""
+
+
+class Worker:
+    """Feeds one engine from two lanes. Thread-safe."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        limits: LaneLimits,
+        max_wait_s: Mapping[Lane, float],
+        tokens_per_s: float,
+        observer: Observer | None = None,
+    ) -> None:
+        """``max_wait_s`` bounds each lane: work that would wait longer is refused."""
+        self._engine = engine
+        self._limits = limits
+        self._max_wait_s = dict(max_wait_s)
+        self._observer = observer
+        self.tokens_per_s = tokens_per_s
+        self._lanes: Lanes[Job] = Lanes(limits)
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._broken: BaseException | None = None
+        self.last_success: float | None = None
+        self.consecutive_failures = 0
+        self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, batch: TokenBatch, lane: Lane, timeout_s: float) -> Future[Encoded]:
+        """Queues a call's texts; the future gives their vectors in order.
+
+        Cancelling the future drops what is not yet computed. Raises Overloaded, with the seconds
+        until the lane's backlog is worked off, when the lane is full.
+        """
+        now = time.monotonic()
+        vectors = np.empty((len(batch), self._engine.dimension), np.float32)
+        job = Job(batch, lane, vectors, now, remaining=len(batch))
+        with self._changed:
+            self._refuse_if_broken()
+            self._refuse_if_full(lane, len(batch), batch.tokens)
+            self._lanes.put(job, batch.lengths.tolist(), lane, now, now + timeout_s)
+            self._changed.notify()
+        return job.future
+
+    def waiting(self, lane: Lane) -> tuple[int, int]:
+        """Returns how many texts and tokens wait in a lane."""
+        with self._changed:
+            return self._lanes.waiting_texts(lane), self._lanes.waiting_tokens(lane)
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Ends the loop after the running pass; what still waits is answered with an error."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join(timeout_s)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop runs."""
+        return self._thread.is_alive()
+
+    def _refuse_if_broken(self) -> None:
+        if self._broken is not None or self._stopping:
+            raise EmbedfleetError(f"the engine's loop has ended: {self._broken or 'shutting down'}")
+
+    def _refuse_if_full(self, lane: Lane, texts: int, tokens: int) -> None:
+        waiting = self._lanes.waiting_tokens(lane)
+        room = max(4.0 * self._limits.token_budget, self._max_wait_s[lane] * self.tokens_per_s)
+        if waiting and waiting + tokens > room:
+            if self._observer:
+                self._observer.refused(lane, texts)
+            raise Overloaded(
+                f"{waiting} tokens already wait in the {lane} lane; retry later, or add replicas",
+                retry_after_s=waiting / self.tokens_per_s,
+            )
+
+    def _loop(self) -> None:
+        try:
+            while (batch := self._next()) is not None:
+                self._answer_dropped(batch)
+                if batch.texts:
+                    self._run(batch)
+        except BaseException as error:
+            log.exception("the engine's loop has died; this replica will be replaced")
+            self._broken = error
+        finally:
+            self._fail_what_waits()
+
+    def _next(self) -> MicroBatch[Job] | None:
+        with self._changed:
+            while not self._lanes and not self._stopping:
+                self._changed.wait()
+            return None if self._stopping else self._lanes.take(time.monotonic())
+
+    def _run(self, batch: MicroBatch[Job]) -> None:
+        started = time.monotonic()
+        outcome = run_pass(self._engine, [(t.owner.batch.text(t.row)) for t in batch.texts])
+        seconds = time.monotonic() - started
+        for text, result in zip(batch.texts, outcome, strict=True):
+            self._deliver(text.owner, text.row, result, started)
+        for job in {id(t.owner): t.owner for t in batch.texts}.values():
+            job.computed_s += seconds
+            job.finish_if_complete()
+        self._learn(batch, outcome, started, seconds)
+
+    def _deliver(self, job: Job, row: int, result: Vectors | Exception, started: float) -> None:
+        job.started = started if job.started is None else job.started
+        if isinstance(result, Exception):
+            job.fail(result)
+        else:
+            job.vectors[row] = result
+            job.remaining -= 1
+
+    def _learn(
+        self,
+        batch: MicroBatch[Job],
+        outcome: list[Vectors | Exception],
+        started: float,
+        seconds: float,
+    ) -> None:
+        if any(isinstance(result, Exception) for result in outcome):
+            self.consecutive_failures += 1
+            return
+        self.consecutive_failures = 0
+        self.last_success = time.monotonic()
+        tokens = sum(text.tokens for text in batch.texts)
+        # each pass counts by its share of a full one, so that many small ones do not hide the rate
+        weight = 0.2 * min(1.0, batch.padded_tokens / self._limits.token_budget)
+        self.tokens_per_s += weight * (tokens / max(seconds, 1e-6) - self.tokens_per_s)
+        if self._observer:
+            self._observer.ran(batch, started, seconds)
+
+    def _answer_dropped(self, batch: MicroBatch[Job]) -> None:
+        for text, reason in batch.dropped:
+            if reason is Drop.EXPIRED:
+                text.owner.fail(DeadlineExceeded("the deadline passed before the text's turn came"))
+            if self._observer:
+                self._observer.dropped(text.lane, reason)
+
+    def _fail_what_waits(self) -> None:
+        with self._changed:
+            while self._lanes:
+                batch = self._lanes.take(float("-inf"))
+                for text in batch.texts:
+                    text.owner.fail(EmbedfleetError("the replica is shutting down"))

@@ -1,0 +1,103 @@
+"""Watches the replicas of every model: ready, starting, cold, or unavailable and why.
+
+The view is at most a few seconds old. Serve's controller knows the replicas; a replica knows
+whether its model has loaded; the cluster knows whether a replica could ever start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+import ray
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from deployments.config import ModelConfig
+from deployments.demand import missing_resources
+from deployments.status import ModelState, ModelStatus, ReplicaState, ReplicaStatus
+
+log = logging.getLogger("ray.serve")
+_EVERY_S = 1.0
+_STATUS_TIMEOUT_S = 3.0
+
+
+class Fleet:
+    """The state of each model, refreshed every second in the background."""
+
+    def __init__(
+        self, app_name: str, models: Mapping[str, tuple[ModelConfig, DeploymentHandle]]
+    ) -> None:
+        self._app_name = app_name
+        self._models = dict(models)
+        self._statuses = {
+            name: ModelStatus(ModelState.STARTING, reason="not seen yet") for name in models
+        }
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begins to watch; call it in the event loop."""
+        self._task = asyncio.get_running_loop().create_task(self._watch())
+
+    def status(self, model: str) -> ModelStatus:
+        """Returns the latest view of one model."""
+        return self._statuses[model]
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                await self._refresh()
+            except Exception:
+                log.exception("the state of the models could not be read; the old view stays")
+            await asyncio.sleep(_EVERY_S)
+
+    async def _refresh(self) -> None:
+        replicas = await asyncio.to_thread(self._running_replicas)
+        nodes = await asyncio.to_thread(ray.nodes)
+        for name, (config, handle) in self._models.items():
+            running, message = replicas.get(config.deployment_name, (0, "not deployed"))
+            word = await self._word_of_replica(handle) if running else None
+            self._statuses[name] = judge(config, running, message, word, nodes)
+
+    def _running_replicas(self) -> dict[str, tuple[int, str]]:
+        app = serve.status().applications.get(self._app_name)
+        deployments = app.deployments if app else {}
+        return {
+            name: (d.replica_states.get("RUNNING", 0), d.message) for name, d in deployments.items()
+        }
+
+    async def _word_of_replica(self, handle: DeploymentHandle) -> ReplicaStatus | None:
+        response = handle.status.remote()
+        try:
+            async with asyncio.timeout(_STATUS_TIMEOUT_S):
+                word: ReplicaStatus = await response
+                return word
+        except Exception as error:  # a dying or very busy replica: the next look will tell
+            log.debug("no word from a replica: %s", error)
+            response.cancel()
+            return None
+
+
+def judge(
+    config: ModelConfig,
+    running: int,
+    message: str,
+    word: ReplicaStatus | None,
+    nodes: list[dict[str, object]],
+) -> ModelStatus:
+    """Returns a model's state from what Serve, one of its replicas and the cluster say."""
+    if running:
+        if word is None:
+            return ModelStatus(ModelState.READY, running)
+        state = {
+            ReplicaState.READY: ModelState.READY,
+            ReplicaState.LOADING: ModelState.STARTING,
+            ReplicaState.UNAVAILABLE: ModelState.UNAVAILABLE,
+        }[word.state]
+        return ModelStatus(state, running, word.reason, word.device, word.dtype, word.tokens_per_s)
+    if missing := missing_resources(config, nodes):
+        return ModelStatus(ModelState.UNAVAILABLE, reason=missing)
+    if config.can_be_cold:
+        return ModelStatus(ModelState.COLD, reason="no replica runs; a request starts one")
+    return ModelStatus(ModelState.STARTING, reason=message or "its first replica is starting")

@@ -1,0 +1,153 @@
+"""The service's metrics: recorded through Ray where decisions are made, read back from every node.
+
+Ray exports what its processes record on one port a node; `/metrics` joins those pages, so that any
+router replica answers for the whole cluster. Ray refreshes them every ten seconds or so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from functools import cache
+
+import httpx
+import ray
+from ray.util.metrics import Counter, Gauge, Histogram
+
+from deployments.embedding.lanes import Drop, Lane, MicroBatch
+from deployments.embedding.worker import Job
+
+log = logging.getLogger("ray.serve")
+PREFIX = "embedfleet_"
+_SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60]
+_COUNTS = [float(2**power) for power in range(11)]
+_SHARES = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+_SCRAPE_TIMEOUT_S = 3.0
+
+
+class WorkerMetrics:
+    """Records what a replica's lanes and engine do."""
+
+    def __init__(self, model: str, token_budget: int) -> None:
+        self._model = model
+        self._token_budget = token_budget
+
+    def ran(self, batch: MicroBatch[Job], started: float, seconds: float) -> None:
+        """A micro-batch went through the engine: its size, its cost, how long its texts waited."""
+        tags = {"model": self._model}
+        tokens = sum(text.tokens for text in batch.texts)
+        _counter("tokens_total", "Tokens computed, without padding").inc(tokens, tags)
+        _counter("texts_total", "Texts computed").inc(len(batch.texts), tags)
+        _histogram("forward_seconds", "Time of a forward pass", _SECONDS).observe(seconds, tags)
+        _histogram("batch_texts", "Texts in a micro-batch", _COUNTS).observe(len(batch.texts), tags)
+        _histogram("batch_fill_ratio", "Padded tokens over the token budget", _SHARES).observe(
+            batch.padded_tokens / self._token_budget, tags
+        )
+        _histogram("batch_padding_ratio", "Padding over padded tokens", _SHARES).observe(
+            1 - tokens / batch.padded_tokens, tags
+        )
+        wait = _histogram("queue_seconds", "Wait of a text for its pass", _SECONDS, "lane")
+        for lane, arrived in {text.lane: text.arrived for text in reversed(batch.texts)}.items():
+            wait.observe(max(0.0, started - arrived), {**tags, "lane": lane})
+
+    def dropped(self, lane: Lane, reason: Drop) -> None:
+        """A text left its lane without a forward pass."""
+        _counter("dropped_texts_total", "Texts dropped uncomputed", "lane", "reason").inc(
+            1, {"model": self._model, "lane": lane, "reason": reason}
+        )
+
+    def refused(self, lane: Lane, texts: int) -> None:
+        """A call was turned away because its lane is full."""
+        _counter("refused_texts_total", "Texts refused for overload", "lane").inc(
+            texts, {"model": self._model, "lane": lane}
+        )
+
+    def waiting(self, lane: Lane, texts: int, tokens: int) -> None:
+        """The lane's backlog now."""
+        tags = {"model": self._model, "lane": lane}
+        _gauge("queue_texts", "Texts that wait", "lane").set(texts, tags)
+        _gauge("queue_tokens", "Tokens that wait", "lane").set(tokens, tags)
+
+
+class RequestMetrics:
+    """Records what the wire answers."""
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """A request was answered."""
+        tags = {"route": route, "status": str(status)}
+        _http_counter().inc(1, tags)
+        _http_seconds().observe(seconds, {"route": route})
+
+
+@cache
+def _counter(name: str, description: str, *tags: str) -> Counter:
+    return Counter(PREFIX + name, description, tag_keys=("model", *tags))
+
+
+@cache
+def _gauge(name: str, description: str, *tags: str) -> Gauge:
+    return Gauge(PREFIX + name, description, tag_keys=("model", *tags))
+
+
+def _histogram(name: str, description: str, bounds: list[float], *tags: str) -> Histogram:
+    return _histogram_of(name, description, tuple(bounds), tags)
+
+
+@cache
+def _histogram_of(
+    name: str, description: str, bounds: tuple[float, ...], tags: tuple[str, ...]
+) -> Histogram:
+    return Histogram(PREFIX + name, description, list(bounds), ("model", *tags))
+
+
+@cache
+def _http_counter() -> Counter:
+    return Counter(PREFIX + "requests_total", "Requests answered", ("route", "status"))
+
+
+@cache
+def _http_seconds() -> Histogram:
+    return Histogram(PREFIX + "request_seconds", "Time of a request", _SECONDS, ("route",))
+
+
+async def scrape_cluster() -> str:
+    """Returns the metrics of every node, in Prometheus' text format.
+
+    A node that does not answer within seconds is left out, and the log says so.
+    """
+    nodes = await asyncio.to_thread(ray.nodes)
+    urls = [
+        f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+        for node in nodes
+        if node["Alive"]
+    ]
+    async with httpx.AsyncClient(timeout=_SCRAPE_TIMEOUT_S, trust_env=False) as client:
+        pages = await asyncio.gather(*(_page(client, url) for url in urls))
+    return merge_pages(pages)
+
+
+async def _page(client: httpx.AsyncClient, url: str) -> str:
+    try:
+        return (await client.get(url)).text
+    except httpx.HTTPError as error:
+        log.warning("the metrics of %s are left out: %s", url, error)
+        return ""
+
+
+def merge_pages(pages: Iterable[str]) -> str:
+    """Returns our metric families of all pages, each described once, without Ray's prefix."""
+    families: dict[str, tuple[list[str], list[str]]] = {}
+    for page in pages:
+        samples: list[str] = []
+        for line in page.splitlines():
+            ours = line.replace("ray_" + PREFIX, PREFIX, 1)
+            if line.startswith("#"):
+                name = ours.split(maxsplit=3)[2]
+                headers, samples = families.setdefault(name, ([], []))
+                if ours not in headers:
+                    headers.append(ours)
+            else:
+                samples.append(ours)
+    kept = {name: family for name, family in families.items() if name.startswith(PREFIX)}
+    return "".join(f"{line}\n" for headers, samples in kept.values() for line in headers + samples)
