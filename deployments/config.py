@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from deployments.embedding.catalog import CATALOG
 from deployments.embedding.model import Size
@@ -46,7 +46,7 @@ class ModelConfig(_Config):
     threads: int | None = Field(None, ge=1)
     resources: dict[str, float] = {}
     accelerator_type: str | None = None
-    replicas: int | Autoscaling = 1
+    replicas: PositiveInt | Autoscaling = 1
     token_budget: int | None = Field(None, ge=16)
 
     @model_validator(mode="after")

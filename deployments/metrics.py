@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Iterable
 from functools import cache
+from typing import TYPE_CHECKING
 
 import httpx
 import ray
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from deployments.embedding.lanes import Drop, Lane, MicroBatch
-from deployments.embedding.worker import Job
+
+if TYPE_CHECKING:
+    from deployments.embedding.worker import Job
 
 log = logging.getLogger("ray.serve")
 PREFIX = "embedfleet_"
@@ -24,6 +28,7 @@ _SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 3
 _COUNTS = [float(2**power) for power in range(11)]
 _SHARES = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 _SCRAPE_TIMEOUT_S = 3.0
+_NOISE = re.compile(r'(?<=[{,])(Component|SessionName|Version|otel_\w+)="[^"]*",?')
 
 
 class WorkerMetrics:
@@ -141,7 +146,7 @@ def merge_pages(pages: Iterable[str]) -> str:
     for page in pages:
         samples: list[str] = []
         for line in page.splitlines():
-            ours = line.replace("ray_" + PREFIX, PREFIX, 1)
+            ours = _NOISE.sub("", line).replace("ray_" + PREFIX, PREFIX, 1)
             if line.startswith("#"):
                 name = ours.split(maxsplit=3)[2]
                 headers, samples = families.setdefault(name, ([], []))

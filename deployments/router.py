@@ -23,7 +23,7 @@ from deployments.embedding.request import Embeddings, EncodeRequest
 from deployments.embedding.routing import Candidate, Decision, choose
 from deployments.embedding.space import space_id
 from deployments.fleet import Fleet
-from deployments.metrics import scrape_cluster
+from deployments.metrics import RequestMetrics, scrape_cluster
 from deployments.status import ModelStatus
 
 log = logging.getLogger("ray.serve")
@@ -57,7 +57,7 @@ class Router:
         log.info("API keys are %s", "asked for" if keys else "off: anyone who reaches it may call")
         limits = self._args.limits
         settings = Settings(limits.max_body_bytes, limits.max_texts, self._args.truncate)
-        return create_app(self, settings, keys)
+        return create_app(self, settings, keys, RequestMetrics().answered)
 
     def choose(self, model: str | None) -> Decision:
         """Returns which model answers a request that asks for ``model``; see `routing.choose`."""

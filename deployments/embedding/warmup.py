@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deployments.embedding.batch import TokenBatch
-from deployments.embedding.engine import Engine
+
+if TYPE_CHECKING:
+    from deployments.embedding.engine import Engine
 
 
 def sample(engine: Engine, texts: int, tokens: int) -> TokenBatch:

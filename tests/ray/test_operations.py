@@ -1,0 +1,75 @@
+"""What operators look at, on the running service."""
+
+from __future__ import annotations
+
+import time
+
+import httpx
+
+
+def test_health_and_ready_need_no_key(service):
+    assert httpx.get(f"{service.url}/health").json() == {"status": "ok"}
+    assert httpx.get(f"{service.url}/ready").json()["status"] == "ready"
+    assert httpx.get(f"{service.url}/v1/models").status_code == 401
+
+
+def test_openapi_and_docs(service):
+    with service.client() as http:
+        paths = http.get("/openapi.json").json()["paths"]
+        assert "/v1/embeddings" in paths
+        assert "swagger-ui" in http.get("/docs").text
+        assert http.get("/docs/assets/swagger-ui.css").status_code == 200
+
+
+def test_headers_say_who_answered_and_why(service):
+    with service.client() as http:
+        body = {"model": "small", "input": "x"}
+        answer = http.post("/v1/embeddings", json=body, headers={"x-request-id": "mine-42"})
+        card = http.get("/v1/models").json()["data"][0]
+    assert answer.headers["x-model"] == card["id"] == answer.json()["model"]
+    assert answer.headers["x-embedding-space"] == card["space_id"] == answer.json()["space"]
+    assert answer.headers["x-route-reason"] == "size"
+    assert answer.headers["x-request-id"] == "mine-42"
+    assert float(answer.headers["x-computed-ms"]) > 0
+
+
+def test_metrics_reach_prometheus(service):
+    with service.client() as http:
+        http.post("/v1/embeddings", json={"model": "all-MiniLM-L6-v2", "input": "counted"})
+        text = eventually(lambda: _with_tokens(http.get("/metrics").text), seconds=45)
+    assert 'model="all-MiniLM-L6-v2"' in text
+    assert "# TYPE embedfleet_forward_seconds histogram" in text
+    assert "embedfleet_requests_total{" in text
+
+
+def _with_tokens(text: str) -> str:
+    return text if "embedfleet_tokens_total{" in text else ""
+
+
+def eventually(attempt, seconds: float) -> str:
+    """Ray gathers metrics every ten seconds or so."""
+    deadline = time.monotonic() + seconds
+    while not (found := attempt()) and time.monotonic() < deadline:
+        time.sleep(1)
+    return found
+
+
+def test_a_large_body_is_refused_in_one_piece(service):
+    with service.client() as http:
+        answer = http.post("/v1/embeddings", content=b'{"input": "' + b"x" * 10_000_000 + b'"}')
+        assert answer.status_code == 413
+        assert answer.json()["error"]["code"] == "body_too_large"
+        assert http.get("/health").status_code == 200
+
+
+def test_similarity_ranks_the_right_document_first(service):
+    body = {
+        "model": "all-MiniLM-L6-v2",
+        "query": "How do plants make food?",
+        "documents": ["The stock market fell.", "Photosynthesis turns light into sugar."],
+    }
+    with service.client() as http:
+        scores = http.post("/v1/similarity", json=body).json()["scores"][0]
+        results = http.post("/v1/rerank", json=body).json()["results"]
+    assert scores[1] > scores[0] + 0.2
+    assert [r["index"] for r in results] == [1, 0]

@@ -1,0 +1,67 @@
+"""Models that cannot answer: the others serve, the reason is told at once, and they recover."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.conftest import damage, mend
+
+REASONS = {
+    "e5-small-v2": "not on this machine and the hub cannot be reached",
+    "broken": "cannot be loaded",
+    "linq-embed-mistral": "no node of the cluster has GPU",
+}
+PROMISED_S = 5.0
+
+
+@pytest.mark.parametrize("model", REASONS)
+def test_503_with_the_reason_within_five_seconds(service, model):
+    with service.client() as http:
+        started = time.monotonic()
+        answer = http.post("/v1/embeddings", json={"model": model, "input": "x"})
+        assert time.monotonic() - started < PROMISED_S
+    error = answer.json()["error"]
+    assert answer.status_code == 503
+    assert REASONS[model] in error["message"]
+    assert (error["code"], error["param"]) == ("model_unavailable", "model")
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize("model", REASONS)
+def test_models_shows_the_state_and_why(service, model):
+    with service.client() as http:
+        cards = {card["id"]: card for card in http.get("/v1/models").json()["data"]}
+    assert cards[model]["state"] == "unavailable"
+    assert REASONS[model] in cards[model]["reason"]
+    assert cards["all-MiniLM-L6-v2"]["state"] == "ready"
+
+
+def test_no_crash_loop(service):
+    """The replica of a model that cannot load stays the same process."""
+    with service.client() as http:
+        before = [c["replicas"] for c in http.get("/v1/models").json()["data"]]
+        for _ in range(20):
+            http.post("/v1/embeddings", json={"model": "broken", "input": "x"})
+        assert [c["replicas"] for c in http.get("/v1/models").json()["data"]] == before
+
+
+def test_recovers_without_a_restart(service, broken_model):
+    mend(broken_model)
+    try:
+        assert answers_within(service, "broken", 30.0)
+    finally:
+        damage(broken_model)
+
+
+def answers_within(service, model: str, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    with service.client() as http:
+        while time.monotonic() < deadline:
+            answer = http.post("/v1/embeddings", json={"model": model, "input": "x"})
+            if answer.status_code == 200:
+                return True
+            assert answer.status_code == 503
+            time.sleep(0.5)
+    return False

@@ -1,0 +1,123 @@
+"""Starts the real service, as a user does, on free ports and in a Ray of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+API_KEY = "test-key"
+_START_TIMEOUT_S = 180.0
+
+
+@dataclass(frozen=True)
+class RunningService:
+    """A service under test."""
+
+    url: str
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    def client(self, timeout_s: float = 60.0) -> httpx.Client:
+        """Returns an HTTP client that carries the key."""
+        headers = {"authorization": f"Bearer {API_KEY}"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=timeout_s)
+
+    def states(self) -> dict[str, str]:
+        """Returns each model's state."""
+        with self.client() as http:
+            return {m["id"]: m["state"] for m in http.get("/v1/models").json()["data"]}
+
+
+def free_port() -> int:
+    """Returns a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def config(models: Sequence[Mapping[str, Any]], port: int, **args: Any) -> dict[str, Any]:
+    """Returns a Serve config of these models, each with a small share of a CPU."""
+    small = [{"num_cpus": 0.1, "threads": 1, **model} for model in models]
+    return {
+        "http_options": {"host": "127.0.0.1", "port": port},
+        "logging_config": {"enable_access_log": False},
+        "applications": [
+            {
+                "name": "embedfleet",
+                "import_path": "deployments.app:build",
+                "route_prefix": "/",
+                "args": {"models": small, "router_cpus": 0.1, **args},
+            }
+        ],
+    }
+
+
+@contextmanager
+def running_service(
+    models: Sequence[Mapping[str, Any]], wait_for: Sequence[str], **args: Any
+) -> Iterator[RunningService]:
+    """Runs ``embedfleet serve`` until the models of ``wait_for`` are ready, and stops it after."""
+    port = free_port()
+    # Unix sockets allow a hundred characters, which pytest's own folders exceed
+    folder = Path(tempfile.mkdtemp(prefix="ef-"))
+    file, log = folder / "serve_config.yaml", folder / "log"
+    file.write_text(yaml.safe_dump(config(models, port, **args)))
+    command = [sys.executable, "-m", "cluster.cli", "serve", str(file)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, env=_environment(folder), stdout=output, stderr=subprocess.STDOUT
+        )
+    service = RunningService(f"http://127.0.0.1:{port}", log, process)
+    try:
+        _wait(service, wait_for)
+        yield service
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(60)
+        finally:
+            process.kill()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    ours = {
+        "RAY_TMPDIR": str(folder),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "EMBEDFLEET_API_KEYS": API_KEY,
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    kept = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "PYTEST_CURRENT_TEST")}
+    return {**kept, **ours}
+
+
+def _wait(service: RunningService, models: Sequence[str]) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if service.process.poll() is not None:
+            break
+        try:
+            states = service.states()
+            if all(states[name] == "ready" for name in models):
+                return
+        except (httpx.HTTPError, KeyError, ValueError):
+            pass
+        time.sleep(0.5)
+    raise RuntimeError(f"the service did not start:\n{service.log.read_text()[-5000:]}")
