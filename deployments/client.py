@@ -20,6 +20,7 @@ from ray.serve.exceptions import (
 )
 from ray.serve.handle import DeploymentHandle
 
+from deployments.coalescing import Coalescer
 from deployments.config import ModelConfig
 from deployments.embedding.batch import Encoded, TokenBatch
 from deployments.embedding.errors import (
@@ -69,6 +70,7 @@ class EncoderClient:
         self._remote = handle.encode
         self._status = status
         self._cold_wait_s = cold_wait_s
+        self._coalescer = Coalescer(self._call)
         self._front: Hosted[Front] = Hosted(lambda: load_front(config), config.name)
 
     @property
@@ -90,6 +92,9 @@ class EncoderClient:
         dimensions = check_dimensions(spec, request.dimensions)
         tokenized = await front.tokenized(request)
         replies = await self._calls(tokenized.batch, spec.dimension, lane, deadline)
+        for reply in replies:
+            if reply.errors:
+                raise next(iter(reply.errors.values()))
         normalize = spec.normalize if request.normalize is None else request.normalize
         vectors = np.concatenate([reply.vectors for reply in replies])
         return Embeddings(
@@ -118,7 +123,7 @@ class EncoderClient:
         most_texts = max(1, _MAX_REPLY_BYTES // (4 * dimension))
         cuts = split_in_order(batch.lengths.tolist(), _MAX_CALL_TOKENS, most_texts)
         if len(cuts) == 1:
-            return [await self._call(batch, lane, deadline)]
+            return [await self._coalescer.encode(batch, lane, deadline)]
         slots = asyncio.Semaphore(_CALLS_AT_ONCE)
 
         async def part(start: int, stop: int) -> Encoded:

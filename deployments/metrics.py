@@ -20,7 +20,7 @@ from ray.util.metrics import Counter, Gauge, Histogram
 from deployments.embedding.lanes import Drop, Lane, MicroBatch
 
 if TYPE_CHECKING:
-    from deployments.embedding.worker import Job
+    from deployments.embedding.job import Job
 
 log = logging.getLogger("ray.serve")
 PREFIX = "embedfleet_"

@@ -69,7 +69,11 @@ def config(models: Sequence[Mapping[str, Any]], port: int, **args: Any) -> dict[
 
 @contextmanager
 def running_service(
-    models: Sequence[Mapping[str, Any]], wait_for: Sequence[str], **args: Any
+    models: Sequence[Mapping[str, Any]],
+    wait_for: Sequence[str],
+    path: str = "auto",
+    environment: Mapping[str, str] | None = None,
+    **args: Any,
 ) -> Iterator[RunningService]:
     """Runs ``embedfleet serve`` until the models of ``wait_for`` are ready, and stops it after."""
     port = free_port()
@@ -77,10 +81,13 @@ def running_service(
     folder = Path(tempfile.mkdtemp(prefix="ef-"))
     file, log = folder / "serve_config.yaml", folder / "log"
     file.write_text(yaml.safe_dump(config(models, port, **args)))
-    command = [sys.executable, "-m", "cluster.cli", "serve", str(file)]
+    command = [sys.executable, "-m", "cluster.cli", "serve", str(file), "--path", path]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, env=_environment(folder), stdout=output, stderr=subprocess.STDOUT
+            command,
+            env={**_environment(folder), **(environment or {})},
+            stdout=output,
+            stderr=subprocess.STDOUT,
         )
     service = RunningService(f"http://127.0.0.1:{port}", log, process)
     try:

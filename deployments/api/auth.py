@@ -40,7 +40,7 @@ class ApiKeys:
         if authorization is None:
             raise Unauthorized("send your API key as `Authorization: Bearer <key>`")
         scheme, _, key = authorization.partition(" ")
-        given = key.strip().encode()
+        given = key.strip(" ").encode("latin-1")  # the bytes that were sent, as ASGI decodes them
         # every key is compared, so the time taken says nothing about which one matched
         matches = [hmac.compare_digest(given, known) for known in self._keys]
         if scheme.lower() != "bearer" or not any(matches):

@@ -73,7 +73,7 @@ def error_response(request: Request, error: Exception) -> Response:
     """Returns the one shape that every error has."""
     del request
     known = error if isinstance(error, EmbedfleetError) else _as_known(error)
-    headers: dict[str, str] = {}
+    headers = dict((error.headers or {}) if isinstance(error, HTTPException) else {})
     if known.retry_after_s is not None:
         # whole seconds as the standard says, and milliseconds as OpenAI's clients read them
         headers["retry-after"] = str(max(1, math.ceil(known.retry_after_s)))

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from deployments.api import requests, responses
+from deployments.api.auth import OPEN_PATHS
 
 _POSTS: dict[str, tuple[type[BaseModel], type[BaseModel], str]] = {
     "/v1/embeddings": (
@@ -26,8 +27,8 @@ _POSTS: dict[str, tuple[type[BaseModel], type[BaseModel], str]] = {
 }
 _GETS: dict[str, tuple[type[BaseModel] | None, str]] = {
     "/v1/models": (responses.ModelList, "The configured models and their state"),
-    "/health": (None, "200 while the process answers"),
-    "/ready": (None, "200 once a model answers, 503 before"),
+    "/health": (responses.Health, "200 while the process answers"),
+    "/ready": (responses.Readiness, "200 once a model answers, 503 before"),
     "/metrics": (None, "Prometheus metrics of the whole service"),
 }
 _ERRORS = {
@@ -37,6 +38,7 @@ _ERRORS = {
     "409": "Another embedding space",
     "413": "Body too large",
     "429": "Overload; `Retry-After` says when to come back",
+    "500": "An internal error; the service's log has it under the request id",
     "503": "The model cannot answer now; the message says why",
     "504": "The deadline passed",
 }
@@ -46,14 +48,15 @@ _TEMPLATE = "#/components/schemas/{model}"
 @cache
 def describe() -> dict[str, Any]:
     """Returns the description as a JSON-ready dictionary."""
-    bodies: list[type[BaseModel]] = [responses.ErrorBody, responses.ModelList]
+    bodies: list[type[BaseModel]] = [responses.ErrorBody]
+    bodies += [model for model, _ in _GETS.values() if model is not None]
     bodies += [model for request, response, _ in _POSTS.values() for model in (request, response)]
     _, schemas = models_json_schema([(b, "validation") for b in bodies], ref_template=_TEMPLATE)
     return {
         "openapi": "3.1.0",
         "info": {"title": "embedfleet", "version": _version()},
         "paths": {path: {"post": _post(*entry)} for path, entry in _POSTS.items()}
-        | {path: {"get": _get(*entry)} for path, entry in _GETS.items()},
+        | {path: {"get": _get(path, *entry)} for path, entry in _GETS.items()},
         "components": {
             "schemas": schemas["$defs"],
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
@@ -70,11 +73,13 @@ def _post(request: type[BaseModel], response: type[BaseModel], summary: str) -> 
     }
 
 
-def _get(response: type[BaseModel] | None, summary: str) -> dict[str, Any]:
-    ok: dict[str, Any] = {"description": "OK"}
-    if response is not None:
-        ok["content"] = _json_of(response)
-    return {"summary": summary, "responses": {"200": ok, **_errors("401", "503")}}
+def _get(path: str, response: type[BaseModel] | None, summary: str) -> dict[str, Any]:
+    text = {"text/plain": {"schema": {"type": "string"}}}
+    ok = {"description": "OK", "content": _json_of(response) if response else text}
+    others = {} if path in OPEN_PATHS else _errors("401", "500")
+    if path == "/ready":
+        others = {"503": {**ok, "description": "No model answers yet"}}
+    return {"summary": summary, "responses": {"200": ok, **others}}
 
 
 def _errors(*statuses: str) -> dict[str, Any]:

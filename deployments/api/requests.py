@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from itertools import islice
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -12,7 +13,9 @@ from deployments.embedding.lanes import Lane
 from deployments.embedding.model import Role
 
 Text = Annotated[str, Field(min_length=1)]
-TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+# one error is answered: collecting one for each of a million wrong items would take a minute
+_NOT_EMPTY = Field(min_length=1, fail_fast=True)
+TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], _NOT_EMPTY]
 _ROLE_NAMES = {
     "query": Role.QUERY,
     "document": Role.DOCUMENT,
@@ -20,6 +23,12 @@ _ROLE_NAMES = {
     "search_query": Role.QUERY,
     "search_document": Role.DOCUMENT,
 }
+_SHAPES = {
+    "input": "a text or a list of texts (or token ids, together with `tokenizer`)",
+    "query": "a text (for /v1/similarity also a list of texts)",
+    "documents": "a list of texts",
+}
+_MOST_EXTRAS_LOOKED_AT = 100
 _OPENAI_FIELDS = {"user"}
 
 
@@ -50,10 +59,7 @@ class EmbeddingRequest(_Common):
     """``POST /v1/embeddings``."""
 
     input: (
-        Text
-        | Annotated[list[Text], Field(min_length=1)]
-        | TokenIds
-        | Annotated[list[TokenIds], Field(min_length=1)]
+        Text | Annotated[list[Text], _NOT_EMPTY] | TokenIds | Annotated[list[TokenIds], _NOT_EMPTY]
     ) = Field(description="One text or a list of texts; token ids only together with `tokenizer`")
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(None, ge=1, description="Fewer only for Matryoshka models")
@@ -78,8 +84,8 @@ class EmbeddingRequest(_Common):
 class SimilarityRequest(_Common):
     """``POST /v1/similarity``: a query, or several, against documents."""
 
-    query: Text | Annotated[list[Text], Field(min_length=1)]
-    documents: Text | Annotated[list[Text], Field(min_length=1)]
+    query: Text | Annotated[list[Text], _NOT_EMPTY]
+    documents: Text | Annotated[list[Text], _NOT_EMPTY]
     return_embeddings: bool = Field(False, description="Answer with the vectors too")
 
     @property
@@ -103,7 +109,7 @@ class RerankRequest(_Common):
     """``POST /v1/rerank``: one query, documents sorted by their score."""
 
     query: Text
-    documents: Annotated[list[Text | RerankDocument], Field(min_length=1)]
+    documents: Annotated[list[Text | RerankDocument], _NOT_EMPTY]
     top_n: int | None = Field(None, ge=1, description="How many of the best to return")
     return_documents: bool = False
 
@@ -129,7 +135,7 @@ def parse(kind: type[BodyT], body: bytes) -> BodyT:
 
 def _refuse_misspelt(extra: dict[str, Any], kind: type[_Body]) -> None:
     ours = list(kind.model_fields)
-    for name in extra:
+    for name in islice(extra, _MOST_EXTRAS_LOOKED_AT):
         if close := get_close_matches(name.lower(), ours, n=1, cutoff=0.8):
             raise InvalidRequest(f"unknown field `{name}`; did you mean `{close[0]}`?", name)
 
@@ -145,28 +151,26 @@ def _role_named(value: Any) -> Any:
 def _explained(error: ValidationError) -> InvalidRequest:
     """The first error of the likeliest branch: unions list one error for every branch."""
     errors = error.errors(include_url=False, include_context=False)
-    first = max(errors, key=lambda e: (e["type"] == "string_too_short", -errors.index(e)))
+    first = max(errors, key=lambda e: e["type"] == "string_too_short")
+    said = first["msg"].removeprefix("Invalid JSON: ").removeprefix("Value error, ")
     if first["type"] == "json_invalid":
-        return InvalidRequest(f"the body is not valid JSON: {first['msg']}")
+        advice = "; half of a surrogate pair is no text" if "hex escape" in said else ""
+        return InvalidRequest(f"the body is not valid JSON: {said}{advice}")
     if not first["loc"]:
-        return InvalidRequest(f"the body must be a JSON object: {first['msg']}")
+        return InvalidRequest(f"the body must be a JSON object: {said}")
     field = str(first["loc"][0])
-    if field == "input":
-        return InvalidRequest(_input_advice(errors), field)
-    place = ".".join(
-        str(part) for part in first["loc"] if not str(part).startswith(("list[", "str"))
-    )
-    if first["type"] == "missing":
-        return InvalidRequest(f"`{field}` is missing", field)
-    return InvalidRequest(f"`{place}`: {first['msg']}", field)
+    if field in _SHAPES:
+        advice = _text_advice(field, [e for e in errors if e["loc"][0] == field])
+        return InvalidRequest(advice, field)
+    return InvalidRequest(f"`{field}`: {said}", field)
 
 
-def _input_advice(errors: list[Any]) -> str:
+def _text_advice(field: str, errors: list[Any]) -> str:
     kinds = {e["type"] for e in errors}
-    if kinds == {"missing"}:
-        return "`input` is missing; send a text or a list of texts"
+    if errors[0]["loc"] == (field,) and kinds == {"missing"}:
+        return f"`{field}` is missing; send {_SHAPES[field]}"
     if "string_too_short" in kinds:
-        return "`input` holds an empty string, which has no meaning to embed; leave it out"
+        return f"`{field}` holds an empty string, which has no meaning to embed; leave it out"
     if "too_short" in kinds:
-        return "`input` is an empty list; send at least one text"
-    return "`input` must be a text or a list of texts (or token ids, together with `tokenizer`)"
+        return f"`{field}` is an empty list; send at least one text"
+    return f"`{field}` must be {_SHAPES[field]}"

@@ -121,6 +121,19 @@ class ModelList(BaseModel):
     data: list[ModelItem]
 
 
+class Health(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class Readiness(BaseModel):
+    """Whether a model answers, and each model's state."""
+
+    status: Literal["ready", "not ready"]
+    models: dict[str, str]
+
+
 def dump(body: Any) -> bytes:
     """Returns JSON; float32 arrays are written with just the digits that float32 has."""
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)

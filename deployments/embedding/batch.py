@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+
+from deployments.embedding.errors import EmbedfleetError
 
 Ids = npt.NDArray[np.int32]
 Vectors = npt.NDArray[np.float32]
@@ -83,9 +85,15 @@ class TokenBatch:
 @dataclass(frozen=True)
 class Encoded:
     """A replica's answer: float32 vectors ``(texts, dimension)``, pooled and not normalised, and
-    where the time went (seconds).
+    where the time went (seconds). ``errors`` holds the rows that have an error in place of a vector.
     """
 
     vectors: Vectors
     queued_s: float
     computed_s: float
+    errors: Mapping[int, EmbedfleetError] = field(default_factory=dict)
+
+    def slice(self, start: int, stop: int) -> Encoded:
+        """Returns the answer of texts ``start`` to ``stop`` alone, as views."""
+        errors = {row - start: e for row, e in self.errors.items() if start <= row < stop}
+        return Encoded(self.vectors[start:stop], self.queued_s, self.computed_s, errors)

@@ -12,7 +12,7 @@ from deployments.embedding.model import ModelSpec
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _FAST_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 # measured: see benchmarks/LOG.md; a CPU loses when activations leave its cache
-_TOKEN_BUDGET = {"cpu": 2_048, "cuda": 32_768}
+_TOKEN_BUDGET = {"cpu": 1_024, "cuda": 32_768}
 
 
 def choose_device(wanted: str = "auto") -> torch.device:

@@ -90,6 +90,7 @@ class Lanes(Generic[OwnerT]):
     )
     _tokens: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
     _offline_served: float = float("-inf")
+    _online_owed: bool = False  # passes may be slower than patience: never two running over online
 
     def waiting_texts(self, lane: Lane) -> int:
         """Returns how many texts wait in this lane."""
@@ -123,8 +124,10 @@ class Lanes(Generic[OwnerT]):
             self._queues[lane].extendleft(t for t in reversed(texts) if id(t) not in taken)
         for text in chosen:
             self._tokens[text.lane] -= text.tokens
-        if any(text.lane is Lane.OFFLINE for text in chosen):
+        online, offline = candidates[Lane.ONLINE], candidates[Lane.OFFLINE]
+        if offline and offline[0] in chosen:  # short texts that top up do not help the oldest
             self._offline_served = now
+        self._online_owed = bool(online) and all(text.lane is Lane.OFFLINE for text in chosen)
         return MicroBatch(chosen, dropped)
 
     def _choose(
@@ -132,7 +135,7 @@ class Lanes(Generic[OwnerT]):
     ) -> list[Waiting[OwnerT]]:
         online, offline = candidates[Lane.ONLINE], candidates[Lane.OFFLINE]
         impatient = now - self._offline_served > self.limits.offline_patience_s
-        if offline and (impatient or not online):
+        if offline and ((impatient and not self._online_owed) or not online):
             return around_oldest(offline, self.limits.token_budget)
         chosen = around_oldest(online, self.limits.token_budget)
         return chosen + top_up(chosen, offline, self.limits.top_up)

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from deployments.embedding.errors import UnsupportedModel
-from deployments.embedding.model import ModelSpec, Pooling, Prompts
+from deployments.embedding.model import ModelSpec, Pooling, Prompts, SpecialTokens
+from deployments.embedding.tokenizer import load_tokenizer, template_of
 
 _LEGACY_POOLING = {
     "pooling_mode_cls_token": "cls",
@@ -25,6 +26,12 @@ _LEGACY_POOLING = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 _POOLING = {"mean": Pooling.MEAN, "cls": Pooling.CLS, "lasttoken": Pooling.LAST_TOKEN}
+# the first that is there, as sentence-transformers
+_TRANSFORMER_CONFIGS = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+_UNSUPPORTED_SETTINGS = ("query_length", "document_length", "query_expansion", "processing_kwargs")
 _QUERY_PROMPTS = ("query",)
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # in this order, as sentence-transformers
 _INSTRUCTION = re.compile(r"Instruct: (?P<instruction>.+)\nQuery: ?", re.DOTALL)
@@ -48,7 +55,7 @@ def read_spec(name: str, model_dir: Path, revision: str | None = None) -> ModelS
     modules = _modules(model_dir)
     config = _json(modules.transformer / "config.json")
     _refuse_remote_code(model_dir, config)
-    bert = _optional_json(modules.transformer / "sentence_bert_config.json")
+    bert = _transformer_config(modules.transformer)
     pooling, dimension = _pooling(modules.pooling / "config.json")
     return ModelSpec(
         name=name,
@@ -59,6 +66,7 @@ def read_spec(name: str, model_dir: Path, revision: str | None = None) -> ModelS
         dimension=dimension,
         max_tokens=_max_tokens(modules.transformer, config, bert),
         prompts=_prompts(model_dir),
+        special_tokens=_special_tokens(modules.transformer),
         normalize=modules.normalize,
         lowercase=bool(bert.get("do_lower_case", False)),
     )
@@ -83,6 +91,11 @@ def _modules(model_dir: Path) -> _Modules:
     for needed in ("Transformer", "Pooling"):
         if needed not in kinds:
             raise UnsupportedModel(f"{path} has no {needed} module")
+    if kinds["Transformer"] != model_dir:
+        raise UnsupportedModel(
+            f"{path} keeps the transformer in {kinds['Transformer'].name}: not supported; save the "
+            "model anew with a current sentence-transformers"
+        )
     return _Modules(kinds["Transformer"], kinds["Pooling"], "Normalize" in kinds)
 
 
@@ -103,6 +116,19 @@ def _refuse_remote_code(model_dir: Path, config: dict[str, Any]) -> None:
             f"{model_dir}/config.json has auto_map, code that would have to be trusted "
             "(trust_remote_code); that stays off"
         )
+
+
+def _transformer_config(transformer: Path) -> dict[str, Any]:
+    paths = [transformer / name for name in _TRANSFORMER_CONFIGS]
+    path = next((path for path in paths if _optional_json(path)), paths[0])
+    config = _optional_json(path)
+    for setting in _UNSUPPORTED_SETTINGS:
+        if config.get(setting):
+            raise UnsupportedModel(f"{path} sets {setting}, which is not supported")
+    task = config.get("transformer_task", "feature-extraction")
+    if task != "feature-extraction":
+        raise UnsupportedModel(f"{path} has transformer_task: {task}, which is not supported")
+    return config
 
 
 def _pooling(path: Path) -> tuple[Pooling, int]:
@@ -135,10 +161,35 @@ def _max_tokens(transformer: Path, config: dict[str, Any], bert: dict[str, Any])
     return min(limits)
 
 
+def _special_tokens(transformer: Path) -> SpecialTokens | None:
+    """Returns what ``tokenizer_config.json`` asks for beyond ``tokenizer.json``, if anything.
+
+    Transformers 4 obeyed the former and 5 obeys the latter, so models such as e5-mistral lose the
+    end token that they were trained with (https://github.com/embeddings-benchmark/mteb/pull/5237).
+    """
+    config = _optional_json(transformer / "tokenizer_config.json")
+    if not config.get("add_eos_token") and not config.get("add_bos_token"):
+        return None
+    tokenizer = load_tokenizer(transformer)
+    template = template_of(tokenizer)
+
+    def added(name: str) -> tuple[int, ...]:
+        token = config.get(f"{name}_token")
+        content = token.get("content") if isinstance(token, dict) else token
+        found = tokenizer.token_to_id(str(content)) if config.get(f"add_{name}_token") else None
+        return () if found is None else (found,)
+
+    asked = SpecialTokens(template.first or added("bos"), template.last or added("eos"))
+    return None if asked == template else asked
+
+
 def _prompts(model_dir: Path) -> Prompts:
     config = _optional_json(model_dir / "config_sentence_transformers.json")
     prompts: dict[str, str] = config.get("prompts") or {}
-    default = prompts.get(config.get("default_prompt_name") or "", "")
+    default_name = config.get("default_prompt_name") or ""
+    # the default is for both roles, unless it is the prompt of one
+    of_a_role = default_name in (*_QUERY_PROMPTS, *_DOCUMENT_PROMPTS)
+    default = "" if of_a_role else prompts.get(default_name, "")
 
     def of(names: tuple[str, ...]) -> str:
         return next((prompts[n] for n in names if prompts.get(n) is not None), default)

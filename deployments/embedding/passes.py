@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from deployments.embedding.batch import Ids, TokenBatch, Vectors
-from deployments.embedding.engine import Engine
 from deployments.embedding.errors import EmbedfleetError
+
+if TYPE_CHECKING:
+    from deployments.embedding.engine import Engine
 
 log = logging.getLogger(__name__)
 
 
-def run_pass(engine: Engine, texts: Sequence[Ids]) -> list[Vectors | Exception]:
+def run_pass(engine: Engine, texts: Sequence[Ids]) -> list[Vectors | EmbedfleetError]:
     """Returns for each text its vector ``(dimension,)`` or the error that it alone caused.
 
     Running out of memory splits the pass and tries the halves; so does any other error, so that a

@@ -49,7 +49,7 @@ class FastTokenizer:
     def __init__(self, spec: ModelSpec, model_dir: Path) -> None:
         """Raises UnsupportedModel when ``tokenizer.json`` is missing or cannot be read."""
         self._spec = spec
-        self._tokenizer = _load(model_dir)
+        self._tokenizer = load_tokenizer(model_dir)
         if spec.lowercase:
             _lowercase_first(self._tokenizer)
         self._special = spec.special_tokens or template_of(self._tokenizer)
@@ -129,7 +129,11 @@ def template_of(tokenizer: tokenizers.Tokenizer) -> SpecialTokens:
     raise UnsupportedModel(f"special tokens {framed} do not frame the text {content}")
 
 
-def _load(model_dir: Path) -> tokenizers.Tokenizer:
+def load_tokenizer(model_dir: Path) -> tokenizers.Tokenizer:
+    """Returns the tokenizer of ``tokenizer.json``, without the lengths that may be baked into it.
+
+    Raises UnsupportedModel when the file is missing or cannot be read.
+    """
     path = model_dir / "tokenizer.json"
     if not path.is_file():
         raise UnsupportedModel(

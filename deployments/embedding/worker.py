@@ -9,56 +9,20 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
-from concurrent.futures import Future, InvalidStateError
-from dataclasses import dataclass, field
-from typing import Protocol
-
-import numpy as np
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Protocol
 
 from deployments.embedding.batch import Encoded, TokenBatch, Vectors
-from deployments.embedding.engine import Engine
 from deployments.embedding.errors import DeadlineExceeded, EmbedfleetError, Overloaded
-from deployments.embedding.lanes import Drop, Lane, LaneLimits, Lanes, MicroBatch
+from deployments.embedding.job import Job
+from deployments.embedding.lanes import Drop, Lane, LaneLimits, Lanes, MicroBatch, Waiting
 from deployments.embedding.passes import run_pass
 
+if TYPE_CHECKING:
+    from deployments.embedding.engine import Engine
+
 log = logging.getLogger(__name__)
-
-
-@dataclass(eq=False)
-class Job:
-    """One call's texts while they are under way."""
-
-    batch: TokenBatch
-    lane: Lane
-    vectors: Vectors
-    arrived: float
-    future: Future[Encoded] = field(default_factory=Future)
-    remaining: int = 0
-    started: float | None = None
-    computed_s: float = 0.0
-
-    @property
-    def gone(self) -> bool:
-        """Whether the call was cancelled or already has its answer."""
-        return self.future.done()
-
-    def fail(self, error: Exception) -> None:
-        """Answers the whole call with an error; its other texts are then dropped unseen."""
-        try:
-            self.future.set_exception(error)
-        except InvalidStateError:
-            log.debug("the caller has gone: %s", error)
-
-    def finish_if_complete(self) -> None:
-        """Answers the call once every text has its vector."""
-        if self.remaining or self.started is None:
-            return
-        result = Encoded(self.vectors, self.started - self.arrived, self.computed_s)
-        try:
-            self.future.set_result(result)
-        except InvalidStateError:
-            log.debug("the caller has gone before its answer was ready")
 
 
 class Observer(Protocol):
@@ -72,6 +36,9 @@ class Observer(Protocol):
 
     def refused(self, lane: Lane, texts: int) -> None:
         """A call was turned away because its lane is full."""
+
+    def waiting(self, lane: Lane, texts: int, tokens: int) -> None:
+        """What a lane still holds after a pass."""
 
 
 class Worker:
@@ -107,8 +74,7 @@ class Worker:
         until the lane's backlog is worked off, when the lane is full.
         """
         now = time.monotonic()
-        vectors = np.empty((len(batch), self._engine.dimension), np.float32)
-        job = Job(batch, lane, vectors, now, remaining=len(batch))
+        job = Job(batch, lane, self._engine.dimension, now)
         with self._changed:
             self._refuse_if_broken()
             self._refuse_if_full(lane, len(batch), batch.tokens)
@@ -149,6 +115,7 @@ class Worker:
             )
 
     def _loop(self) -> None:
+        batch: MicroBatch[Job] | None = None
         try:
             while (batch := self._next()) is not None:
                 self._answer_dropped(batch)
@@ -157,6 +124,8 @@ class Worker:
         except BaseException as error:
             log.exception("the engine's loop has died; this replica will be replaced")
             self._broken = error
+            for text in batch.texts if batch else ():
+                text.owner.fail(EmbedfleetError(f"the engine's loop has died: {error!r}"))
         finally:
             self._fail_what_waits()
 
@@ -171,28 +140,21 @@ class Worker:
         outcome = run_pass(self._engine, [(t.owner.batch.text(t.row)) for t in batch.texts])
         seconds = time.monotonic() - started
         for text, result in zip(batch.texts, outcome, strict=True):
-            self._deliver(text.owner, text.row, result, started)
-        for job in {id(t.owner): t.owner for t in batch.texts}.values():
+            text.owner.start(started)
+            text.owner.settle(text.row, result)
+        for job in _owners(batch.texts):
             job.computed_s += seconds
-            job.finish_if_complete()
+            job.finish_if_settled(started)
         self._learn(batch, outcome, started, seconds)
-
-    def _deliver(self, job: Job, row: int, result: Vectors | Exception, started: float) -> None:
-        job.started = started if job.started is None else job.started
-        if isinstance(result, Exception):
-            job.fail(result)
-        else:
-            job.vectors[row] = result
-            job.remaining -= 1
 
     def _learn(
         self,
         batch: MicroBatch[Job],
-        outcome: list[Vectors | Exception],
+        outcome: list[Vectors | EmbedfleetError],
         started: float,
         seconds: float,
     ) -> None:
-        if any(isinstance(result, Exception) for result in outcome):
+        if any(isinstance(result, EmbedfleetError) for result in outcome):
             self.consecutive_failures += 1
             return
         self.consecutive_failures = 0
@@ -203,13 +165,18 @@ class Worker:
         self.tokens_per_s += weight * (tokens / max(seconds, 1e-6) - self.tokens_per_s)
         if self._observer:
             self._observer.ran(batch, started, seconds)
+            for lane in Lane:
+                self._observer.waiting(lane, *self.waiting(lane))
 
     def _answer_dropped(self, batch: MicroBatch[Job]) -> None:
         for text, reason in batch.dropped:
-            if reason is Drop.EXPIRED:
-                text.owner.fail(DeadlineExceeded("the deadline passed before the text's turn came"))
+            text.owner.settle(
+                text.row, DeadlineExceeded("the deadline passed before its turn came")
+            )
             if self._observer:
                 self._observer.dropped(text.lane, reason)
+        for job in _owners(text for text, _ in batch.dropped):
+            job.finish_if_settled(time.monotonic())
 
     def _fail_what_waits(self) -> None:
         with self._changed:
@@ -217,3 +184,7 @@ class Worker:
                 batch = self._lanes.take(float("-inf"))
                 for text in batch.texts:
                     text.owner.fail(EmbedfleetError("the replica is shutting down"))
+
+
+def _owners(texts: Iterable[Waiting[Job]]) -> Iterable[Job]:
+    return {id(text.owner): text.owner for text in texts}.values()
