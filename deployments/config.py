@@ -36,7 +36,7 @@ class ModelConfig(_Config):
     """
 
     name: str = Field(min_length=1, max_length=200)
-    path: str | None = None
+    path: str | None = Field(None, min_length=1)
     revision: str | None = None
     size: Size | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

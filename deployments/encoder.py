@@ -88,7 +88,9 @@ class Encoder:
             raise RuntimeError(f"{self._name}: the engine's loop has ended")
         if _needs_probe(model.worker):
             probe = model.worker.submit(sample(model.engine, 1, 8), Lane.ONLINE, _PROBE_TIMEOUT_S)
-            await asyncio.wait_for(asyncio.wrap_future(probe), _PROBE_TIMEOUT_S)
+            found = await asyncio.wait_for(asyncio.wrap_future(probe), _PROBE_TIMEOUT_S)
+            for error in found.errors.values():
+                raise error
 
     def __del__(self) -> None:
         self._model.stop()

@@ -41,16 +41,15 @@ class WorkerMetrics:
     def ran(self, batch: MicroBatch[Job], started: float, seconds: float) -> None:
         """A micro-batch went through the engine: its size, its cost, how long its texts waited."""
         tags = {"model": self._model}
-        tokens = sum(text.tokens for text in batch.texts)
-        _counter("tokens_total", "Tokens computed, without padding").inc(tokens, tags)
+        _counter("tokens_total", "Tokens computed, without padding").inc(batch.tokens, tags)
         _counter("texts_total", "Texts computed").inc(len(batch.texts), tags)
         _histogram("forward_seconds", "Time of a forward pass", _SECONDS).observe(seconds, tags)
         _histogram("batch_texts", "Texts in a micro-batch", _COUNTS).observe(len(batch.texts), tags)
-        _histogram("batch_fill_ratio", "Padded tokens over the token budget", _SHARES).observe(
-            batch.padded_tokens / self._token_budget, tags
+        _histogram("batch_fill_ratio", "Cost of a pass over the token budget", _SHARES).observe(
+            batch.cost / self._token_budget, tags
         )
-        _histogram("batch_padding_ratio", "Padding over padded tokens", _SHARES).observe(
-            1 - tokens / batch.padded_tokens, tags
+        _histogram("batch_padding_ratio", "Share of padding in a pass", _SHARES).observe(
+            1 - batch.tokens / batch.cost, tags
         )
         wait = _histogram("queue_seconds", "Wait of a text for its pass", _SECONDS, "lane")
         for lane, arrived in {text.lane: text.arrived for text in reversed(batch.texts)}.items():
@@ -147,12 +146,12 @@ def merge_pages(pages: Iterable[str]) -> str:
         samples: list[str] = []
         for line in page.splitlines():
             ours = _NOISE.sub("", line).replace("ray_" + PREFIX, PREFIX, 1)
-            if line.startswith("#"):
+            if line.startswith(("# HELP ", "# TYPE ")):
                 name = ours.split(maxsplit=3)[2]
                 headers, samples = families.setdefault(name, ([], []))
                 if ours not in headers:
                     headers.append(ours)
-            else:
+            elif not line.startswith("#"):
                 samples.append(ours)
     kept = {name: family for name, family in families.items() if name.startswith(PREFIX)}
     return "".join(f"{line}\n" for headers, samples in kept.values() for line in headers + samples)

@@ -58,7 +58,7 @@ def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
     speed = measure_tokens_per_s(engine, budget, files.spec.max_tokens)
     worker = Worker(
         engine,
-        LaneLimits(budget, budget // 4, limits.offline_patience_s),
+        LaneLimits(budget, budget // 2, limits.offline_patience_s, pads=engine.pads),
         {Lane.ONLINE: limits.online_max_wait_s, Lane.OFFLINE: limits.offline_max_wait_s},
         speed,
         WorkerMetrics(config.name, budget),

@@ -7,14 +7,16 @@ it is decided by `lanes` online and by `packing` where all texts are at hand.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
+from deployments.embedding.attention import FIRST_POSITION, FLAT, Layout
 from deployments.embedding.batch import TokenBatch, Vectors
 from deployments.embedding.device import choose_device, choose_dtype
 from deployments.embedding.errors import ModelUnavailable, UnsupportedModel
@@ -28,6 +30,7 @@ class Engine(Protocol):
 
     dimension: int
     vocabulary: int
+    pads: bool  # whether a pass costs longest × rows, or the sum of its tokens
 
     def forward(self, batch: TokenBatch) -> Vectors:
         """Returns pooled, unnormalised float32 vectors ``(texts, dimension)`` of one pass."""
@@ -47,9 +50,11 @@ class TorchEngine:
         """
         self.device = choose_device(device)
         self.dtype = choose_dtype(spec, self.device, dtype)
-        self._model = _load(model_dir, self.dtype, self.device)
+        self.pads = spec.backbone not in FIRST_POSITION
+        self._model = _load(model_dir, self.dtype, self.device, "sdpa" if self.pads else FLAT)
         self._pool = POOLERS[spec.pooling]
         self._pad_id = int(self._model.config.pad_token_id or 0)
+        self._first_position = FIRST_POSITION.get(spec.backbone, 0)
         self.dimension = int(self._model.config.hidden_size)
         self.vocabulary = int(self._model.config.vocab_size)
         _check(spec, self._model)
@@ -57,23 +62,52 @@ class TorchEngine:
     @torch.inference_mode()
     def forward(self, batch: TokenBatch) -> Vectors:
         """Returns float32 ``(texts, dimension)``, pooled and not normalised, in the batch's order."""
-        ids, mask = batch.padded(self._pad_id)
-        input_ids = torch.from_numpy(ids).to(self.device)
-        attention_mask = torch.from_numpy(mask).to(self.device)
-        hidden = self._model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        pooled: Vectors = self._pool(hidden, attention_mask).cpu().numpy()
-        return pooled
+        if self.pads:
+            return self._padded(batch)
+        order = np.argsort(-batch.lengths, kind="stable")
+        vectors = np.empty((len(batch), self.dimension), np.float32)
+        vectors[order] = self._flat(batch.select(order.tolist()))
+        return vectors
+
+    def _flat(self, batch: TokenBatch) -> Vectors:
+        """One pass without padding; the texts stand longest first."""
+        lengths = batch.lengths.tolist()
+        positions = np.concatenate([np.arange(n) for n in lengths]) + self._first_position
+        hidden = self._model(
+            input_ids=self._tensor(batch.ids[None].astype(np.int64)),
+            position_ids=self._tensor(positions[None]),
+            layout=Layout.of(lengths, self.device),
+        ).last_hidden_state[0]
+        mask = self._tensor(np.arange(lengths[0]) < batch.lengths[:, None])
+        padded = hidden.new_zeros(*mask.shape, self.dimension)
+        padded[mask] = hidden
+        return self._pooled(padded, mask)
+
+    def _padded(self, batch: TokenBatch) -> Vectors:
+        """One pass for a model whose attention we do not know."""
+        ids, mask = map(self._tensor, batch.padded(self._pad_id))
+        found = self._model(input_ids=ids, attention_mask=mask)
+        return self._pooled(found.last_hidden_state, mask)
+
+    def _pooled(self, hidden: Tensor, mask: Tensor) -> Vectors:
+        vectors: Vectors = self._pool(hidden, mask).cpu().numpy()
+        return vectors
+
+    def _tensor(self, array: np.ndarray[Any, Any]) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
 
 
 def encode_all(engine: Engine, batch: TokenBatch, token_budget: int) -> Vectors:
     """Returns float32 ``(texts, dimension)`` for texts of any number, packed by token budget."""
     vectors = np.empty((len(batch), engine.dimension), np.float32)
-    for rows in pack(batch.lengths.tolist(), token_budget):
+    for rows in pack(batch.lengths.tolist(), token_budget, engine.pads):
         vectors[rows] = engine.forward(batch.select(rows))
     return vectors
 
 
-def _load(model_dir: Path, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+def _load(
+    model_dir: Path, dtype: torch.dtype, device: torch.device, attention: str
+) -> PreTrainedModel:
     disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model, report = AutoModel.from_pretrained(
@@ -82,6 +116,7 @@ def _load(model_dir: Path, dtype: torch.dtype, device: torch.device) -> PreTrain
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
+            attn_implementation=attention,
             output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:

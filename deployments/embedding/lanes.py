@@ -57,10 +57,18 @@ class MicroBatch(Generic[OwnerT]):
 
     texts: list[Waiting[OwnerT]]
     dropped: list[tuple[Waiting[OwnerT], Drop]]
+    pads: bool = True
 
     @property
-    def padded_tokens(self) -> int:
-        """The price of the forward pass: longest × rows."""
+    def tokens(self) -> int:
+        """Tokens in the pass, without padding."""
+        return sum(text.tokens for text in self.texts)
+
+    @property
+    def cost(self) -> int:
+        """Tokens that the engine computes: with padding, longest × rows."""
+        if not self.pads:
+            return self.tokens
         return max((text.tokens for text in self.texts), default=0) * len(self.texts)
 
 
@@ -68,16 +76,19 @@ class MicroBatch(Generic[OwnerT]):
 class LaneLimits:
     """How micro-batches are formed.
 
-    ``token_budget`` is the most padded tokens of a pass, unless one text alone has more.
-    ``top_up`` is how far a pass with online texts is filled with offline ones: as far as it makes
-    the pass no slower worth speaking of. ``offline_patience_s`` is how long offline texts let
-    online ones go first. ``window`` is how many texts, oldest first, a micro-batch is chosen from.
+    ``token_budget`` is the most that a pass may cost, unless one text alone costs more: longest ×
+    rows where the engine ``pads``, else the sum of its tokens. ``shared_budget`` is the most of a
+    pass that both lanes share, and of an offline pass within ``online_memory_s`` of an online text:
+    whoever comes next waits for that pass. ``offline_patience_s`` is how long offline texts let
+    online ones go first. ``window`` is how many texts, oldest first, a pass is chosen from.
     """
 
     token_budget: int
-    top_up: int
+    shared_budget: int
     offline_patience_s: float = 2.0
     window: int = 512
+    pads: bool = True
+    online_memory_s: float = 1.0
 
 
 @dataclass
@@ -90,6 +101,7 @@ class Lanes(Generic[OwnerT]):
     )
     _tokens: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
     _offline_served: float = float("-inf")
+    _online_seen: float = float("-inf")
     _online_owed: bool = False  # passes may be slower than patience: never two running over online
 
     def waiting_texts(self, lane: Lane) -> int:
@@ -109,6 +121,8 @@ class Lanes(Generic[OwnerT]):
         """Queues an owner's texts, given by their token counts, in order."""
         if not self._queues[Lane.OFFLINE] and lane is Lane.OFFLINE:
             self._offline_served = now  # patience counts from when there is something to wait for
+        if lane is Lane.ONLINE:
+            self._online_seen = now
         self._queues[lane].extend(
             Waiting(owner, row, count, lane, now, deadline) for row, count in enumerate(tokens)
         )
@@ -128,7 +142,7 @@ class Lanes(Generic[OwnerT]):
         if offline and offline[0] in chosen:  # short texts that top up do not help the oldest
             self._offline_served = now
         self._online_owed = bool(online) and all(text.lane is Lane.OFFLINE for text in chosen)
-        return MicroBatch(chosen, dropped)
+        return MicroBatch(chosen, dropped, self.limits.pads)
 
     def _choose(
         self, candidates: dict[Lane, list[Waiting[OwnerT]]], now: float
@@ -136,9 +150,18 @@ class Lanes(Generic[OwnerT]):
         online, offline = candidates[Lane.ONLINE], candidates[Lane.OFFLINE]
         impatient = now - self._offline_served > self.limits.offline_patience_s
         if offline and ((impatient and not self._online_owed) or not online):
-            return around_oldest(offline, self.limits.token_budget)
-        chosen = around_oldest(online, self.limits.token_budget)
-        return chosen + top_up(chosen, offline, self.limits.top_up)
+            return self._fill(offline, self._offline_budget(now))
+        chosen = self._fill(online, self.limits.token_budget)
+        return first_fit(chosen, offline, self.limits.shared_budget, self.limits.pads)
+
+    def _fill(self, texts: list[Waiting[OwnerT]], budget: int) -> list[Waiting[OwnerT]]:
+        if self.limits.pads:
+            return around_oldest(texts, budget)
+        return first_fit(texts[:1], texts[1:], budget, pads=False)
+
+    def _offline_budget(self, now: float) -> int:
+        online_is_active = now - self._online_seen <= self.limits.online_memory_s
+        return self.limits.shared_budget if online_is_active else self.limits.token_budget
 
     def _window(
         self, lane: Lane, now: float, dropped: list[tuple[Waiting[OwnerT], Drop]]
@@ -184,15 +207,20 @@ def _longer_is_nearer(by_length: Sequence[Waiting[OwnerT]], start: int, stop: in
     return longer <= by_length[stop - 1].tokens - by_length[stop].tokens
 
 
-def top_up(
-    chosen: Sequence[Waiting[OwnerT]], offline: Sequence[Waiting[OwnerT]], most: int
+def first_fit(
+    chosen: Sequence[Waiting[OwnerT]],
+    others: Sequence[Waiting[OwnerT]],
+    budget: int,
+    pads: bool,
 ) -> list[Waiting[OwnerT]]:
-    """Returns offline texts that join ``chosen`` at a price of at most ``most`` padded tokens."""
-    longest, rows = max((text.tokens for text in chosen), default=0), len(chosen)
-    added: list[Waiting[OwnerT]] = []
-    for text in sorted(offline, key=lambda text: text.tokens):
-        longest = max(longest, text.tokens)
-        if longest * (rows + len(added) + 1) > most:
-            break
-        added.append(text)
-    return added
+    """Returns ``chosen`` and, in order of arrival, each of ``others`` that the budget still holds."""
+    filled = list(chosen)
+    longest = max((text.tokens for text in filled), default=0)
+    tokens = sum(text.tokens for text in filled)
+    for text in others:
+        longer = max(longest, text.tokens)
+        price = longer * (len(filled) + 1) if pads else tokens + text.tokens
+        if price <= budget:
+            filled.append(text)
+            longest, tokens = longer, tokens + text.tokens
+    return filled

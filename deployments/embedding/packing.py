@@ -6,25 +6,25 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 
-def padded_tokens(lengths: Sequence[int]) -> int:
-    """Returns what a forward pass over these texts costs: longest × rows."""
-    return max(lengths, default=0) * len(lengths)
-
-
-def pack(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+def pack(lengths: Sequence[int], token_budget: int, pads: bool = True) -> list[list[int]]:
     """Returns row numbers grouped into micro-batches, longest texts first.
 
-    Texts of like length share a micro-batch, so little is spent on padding. No micro-batch costs
-    more than ``token_budget`` padded tokens, unless one text alone does.
+    Texts of like length share a micro-batch, so little is spent on padding. None costs more than
+    ``token_budget``, unless one text alone does: longest × rows where the engine ``pads``, else the
+    sum of its tokens.
     """
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     batches: list[list[int]] = []
+    cost = 0
     for row in order:
-        # longest first: the micro-batch's first row sets the price of each further one
-        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= token_budget:
+        # longest first: where the engine pads, the first row sets the price of each further one
+        price = lengths[batches[-1][0]] if pads and batches else lengths[row]
+        if batches and cost + price <= token_budget:
             batches[-1].append(row)
+            cost += price
         else:
             batches.append([row])
+            cost = lengths[row]
     return batches
 
 

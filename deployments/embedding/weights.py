@@ -11,7 +11,7 @@ from pathlib import Path
 
 from deployments.embedding.errors import ModelUnavailable
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _DESCRIPTION = ("*.json", "*/config.json", "*.txt", "*.model")
 _WEIGHTS = ("*.safetensors",)
 _HUB_TIMEOUT_S = 4.0

@@ -80,6 +80,7 @@ class Worker:
             self._refuse_if_full(lane, len(batch), batch.tokens)
             self._lanes.put(job, batch.lengths.tolist(), lane, now, now + timeout_s)
             self._changed.notify()
+        job.finish_if_settled(now)  # a call without texts
         return job.future
 
     def waiting(self, lane: Lane) -> tuple[int, int]:
@@ -159,10 +160,9 @@ class Worker:
             return
         self.consecutive_failures = 0
         self.last_success = time.monotonic()
-        tokens = sum(text.tokens for text in batch.texts)
         # each pass counts by its share of a full one, so that many small ones do not hide the rate
-        weight = 0.2 * min(1.0, batch.padded_tokens / self._limits.token_budget)
-        self.tokens_per_s += weight * (tokens / max(seconds, 1e-6) - self.tokens_per_s)
+        weight = 0.2 * min(1.0, batch.cost / self._limits.token_budget)
+        self.tokens_per_s += weight * (batch.tokens / max(seconds, 1e-6) - self.tokens_per_s)
         if self._observer:
             self._observer.ran(batch, started, seconds)
             for lane in Lane:

@@ -1,0 +1,60 @@
+"""How the wire's tests call it, and what every error answer must look like."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+from starlette.types import ASGIApp
+
+EMBEDDINGS, SIMILARITY, RERANK = "/v1/embeddings", "/v1/similarity", "/v1/rerank"
+JSON = {"content-type": "application/json"}
+
+
+def connect(app: ASGIApp) -> httpx.AsyncClient:
+    """Returns a client that sees what a socket would show: an answer, also after an exception."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://test")
+
+
+async def send(http: httpx.AsyncClient, path: str, body: Any) -> httpx.Response:
+    """Posts bytes as they are, anything else as Python's own JSON (NaN and surrogates included)."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return await http.post(path, content=content, headers=JSON)
+
+
+async def embed(http: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
+    """Returns a successful answer of ``/v1/embeddings``; ``input`` is "a text" unless given."""
+    return ok(await send(http, EMBEDDINGS, {"input": "a text", **fields}))
+
+
+def ok(response: httpx.Response) -> dict[str, Any]:
+    """Returns the body of a 200."""
+    assert response.status_code == 200, response.text
+    body: dict[str, Any] = response.json()
+    return body
+
+
+def error_of(response: httpx.Response) -> dict[str, Any]:
+    """Returns the error object of a refusal, after a look at its shape."""
+    assert response.status_code >= 400, response.text
+    assert response.headers["content-type"] == "application/json"
+    body = response.json()
+    assert set(body) == {"error"}
+    error: dict[str, Any] = body["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["message"]
+    assert isinstance(error["type"], str)
+    assert isinstance(error["code"], str)
+    return error
+
+
+def check_refusal(
+    response: httpx.Response, status: int, param: str | None, code: str, *advice: str
+) -> None:
+    """Asserts what is refused, by which name, and that the message says each of ``advice``."""
+    error = error_of(response)
+    assert (response.status_code, error["param"], error["code"]) == (status, param, code), error
+    for words in advice:
+        assert words in error["message"]

@@ -1,0 +1,37 @@
+"""The real ASGI app over a fake backend, spoken to without a socket."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from hypothesis import settings
+
+from deployments.api.app import create_app
+
+from .calls import connect
+from .fake_backend import FakeBackend
+
+settings.register_profile("api", deadline=None, max_examples=100)
+settings.load_profile("api")
+
+
+@pytest.fixture
+def backend() -> FakeBackend:
+    """Models that answer; a test may break them."""
+    return FakeBackend()
+
+
+@pytest.fixture
+async def client(backend: FakeBackend) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the app over ``backend``."""
+    async with connect(create_app(backend)) as http:
+        yield http
+
+
+@pytest.fixture(scope="session")
+async def shared() -> AsyncIterator[httpx.AsyncClient]:
+    """One client for many generated requests; nothing about its app may be changed."""
+    async with connect(create_app(FakeBackend())) as http:
+        yield http

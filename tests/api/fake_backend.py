@@ -1,0 +1,149 @@
+"""Models with predictable vectors behind the wire: no weights, no Ray, the real `Backend` protocol.
+
+A text's vector is read off the SHA-256 of what the model would have read, prompt included, and its
+tokens are its words and two special ones. Prompts, limits, dimensions and spaces are the real code's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from deployments.api.backend import ModelCard
+from deployments.embedding.errors import ContextLengthExceeded, InvalidRequest
+from deployments.embedding.lanes import Lane
+from deployments.embedding.model import ModelSpec, Pooling, Prompts, Size
+from deployments.embedding.prompts import effective_instruction, render
+from deployments.embedding.request import Embeddings, EncodeRequest, TokenInput, check_dimensions
+from deployments.embedding.routing import Candidate, Decision, choose
+from deployments.embedding.space import space_id
+from deployments.embedding.vectors import finished
+
+DIMENSION = 8
+_SPECIAL_TOKENS = 2
+
+
+def _spec(name: str, **facts: object) -> ModelSpec:
+    values = {"max_tokens": 12, "pooling": Pooling.MEAN, "languages": ("en",), **facts}
+    return ModelSpec(name, f"acme/{name}", f"{name}-1", "bert", dimension=DIMENSION, **values)
+
+
+PLAIN = _spec("plain", size=Size.SMALL, prompts=Prompts("query: ", "passage: "))
+INSTRUCT = _spec(
+    "instruct",
+    size=Size.MEDIUM,
+    max_tokens=64,
+    prompts=Prompts(
+        query_instruction="Instruct: {instruction}\nQuery: ",
+        default_instruction="Find what answers",
+    ),
+)
+NESTED = _spec("nested", truncatable_dimensions=(2, 4), normalize=False, max_tokens=1_000_000)
+SPECS = {spec.name: spec for spec in (PLAIN, INSTRUCT, NESTED)}
+
+
+def vector_of(text: str) -> np.ndarray:
+    """Returns the unnormalised float32 vector of what a model reads."""
+    numbers = np.frombuffer(hashlib.sha256(text.encode()).digest(), "<u4")
+    return ((numbers.astype(np.float64) / 2**32 - 0.5) * 7).astype(np.float32)
+
+
+def expected(spec: ModelSpec, request: EncodeRequest) -> np.ndarray:
+    """Returns what the wire must answer for a request's texts."""
+    rows = _read_by_model(spec, request)
+    if not request.truncate:
+        assert all(_tokens(row) <= spec.max_tokens for row in rows)
+    normalize = spec.normalize if request.normalize is None else request.normalize
+    dimensions = check_dimensions(spec, request.dimensions)
+    return finished(np.stack([vector_of(_cut(spec, r)) for r in rows]), dimensions, normalize)
+
+
+@dataclass
+class FakeBackend:
+    """Answers like the router. ``failing`` is raised by each call that encodes."""
+
+    truncate: bool = False
+    states: dict[str, str] = field(default_factory=lambda: dict.fromkeys(SPECS, "ready"))
+    failing: Exception | None = None
+    vectors: Callable[[ModelSpec, EncodeRequest], np.ndarray] = expected
+    calls: list[tuple[str, EncodeRequest, Lane]] = field(default_factory=list)
+
+    def choose(self, model: str | None) -> Decision:
+        """Returns which model answers."""
+        if model is None:
+            return Decision(PLAIN.name, "default")
+        return choose(model, [Candidate(s.name, s.repo, s.size) for s in SPECS.values()])
+
+    async def encode(self, model: str, request: EncodeRequest, lane: Lane) -> Embeddings:
+        """Returns the vectors of a request."""
+        self.calls.append((model, request, lane))
+        if self.failing is not None:
+            raise self.failing
+        spec = SPECS[model]
+        dimensions = check_dimensions(spec, request.dimensions)
+        rows = _read_by_model(spec, request)
+        over = tuple(i for i, row in enumerate(rows) if _tokens(row) > spec.max_tokens)
+        if over and not request.truncate:
+            raise ContextLengthExceeded(
+                f"text {over[0]} has {_tokens(rows[over[0]])} tokens, {model} takes at most "
+                f"{spec.max_tokens}; shorten it, or set `truncate`: true",
+                "input",
+            )
+        return Embeddings(
+            vectors=self.vectors(spec, request),
+            model=model,
+            space=space_id(spec, dimensions),
+            tokens=sum(min(_tokens(row), spec.max_tokens) for row in rows),
+            truncated=over,
+            instruction=effective_instruction(spec, request.role, request.instruction),
+            queued_s=0.0015,
+            computed_s=0.25,
+        )
+
+    def models(self) -> list[ModelCard]:
+        """Returns every model and its state."""
+        return [_card(spec, self.states[spec.name]) for spec in SPECS.values()]
+
+    async def metrics(self) -> str:
+        """Returns one metric."""
+        return "embedfleet_texts_total 1\n"
+
+
+def _read_by_model(spec: ModelSpec, request: EncodeRequest) -> list[str]:
+    if not isinstance(request.texts, TokenInput):
+        return render(spec, request.texts, request.role, request.instruction)
+    if request.texts.tokenizer not in (spec.name, spec.repo):
+        message = f"{spec.name} cannot read token ids of {request.texts.tokenizer!r}; send text"
+        raise InvalidRequest(message, "tokenizer")
+    return [" ".join(map(str, ids)) for ids in request.texts.rows]
+
+
+def _tokens(text: str) -> int:
+    return len(text.split()) + _SPECIAL_TOKENS
+
+
+def _cut(spec: ModelSpec, text: str) -> str:
+    if _tokens(text) <= spec.max_tokens:
+        return text
+    return " ".join(text.split()[: spec.max_tokens - _SPECIAL_TOKENS])
+
+
+def _card(spec: ModelSpec, state: str) -> ModelCard:
+    reason = None if state == "ready" else f"it is {state}"
+    facts = {
+        "size": spec.size.value if spec.size else None,
+        "dimension": spec.dimension,
+        "dimensions": list(spec.dimensions),
+        "max_tokens": spec.max_tokens,
+        "languages": list(spec.languages),
+        "space_id": space_id(spec),
+        "licence": spec.licence,
+        "default_instruction": spec.prompts.default_instruction,
+        "device": "cpu",
+        "dtype": "float32",
+        "tokens_per_s": 1_000,
+    }
+    return ModelCard(spec.name, spec.repo, state, reason, int(state == "ready"), facts)

@@ -1,0 +1,192 @@
+"""API keys: who may call which route, and how a refusal looks."""
+
+from __future__ import annotations
+
+import hmac
+
+import pytest
+
+from deployments.api.app import create_app
+from deployments.api.auth import ApiKeys
+
+from .calls import EMBEDDINGS, JSON, check_refusal, connect
+from .fake_backend import FakeBackend
+
+BODY = b'{"input": "a"}'
+CLOSED = [
+    ("POST", EMBEDDINGS),
+    ("POST", "/v1/similarity"),
+    ("POST", "/v1/rerank"),
+    ("GET", "/v1/models"),
+    ("GET", "/metrics"),
+    ("GET", "/openapi.json"),
+    ("GET", "/docs"),
+    ("GET", "/docs/assets/swagger-ui.css"),
+    ("GET", "/unknown"),
+    ("GET", "/health/"),
+    ("GET", "/health/more"),
+    ("GET", "//health"),
+    ("GET", "/ready%3f"),
+]
+REFUSED = [
+    (b"Bearer wrong", "not known"),
+    (b"Bearer secre", "not known"),
+    (b"Bearer secrets", "not known"),
+    (b"Bearer secret two", "not known"),
+    (b"Bearer SECRET", "not known"),
+    (b"Bearer ", "not known"),
+    (b"Bearer", "not known"),
+    (b"", "not known"),
+    (b"secret", "not known"),
+    (b"Basic secret", "not known"),
+    (b"Basic c2VjcmV0", "not known"),
+    (b"Bearer:secret", "not known"),
+    ("Bearer clé".encode(), "not known"),
+    (b"Bearer \xff\xfe\xa0", "not known"),
+    (b"Bearer secret\xa0", "not known"),
+    (None, "send your API key as `Authorization: Bearer <key>`"),
+]
+
+
+@pytest.fixture
+async def closed():
+    keys = ApiKeys(["secret", " two ", "schlüssel", ""])
+    async with connect(create_app(FakeBackend(), keys=keys)) as http:
+        yield http
+
+
+async def call(http, method, path, authorization, **headers):
+    sent = {**JSON, **headers}
+    if authorization is not None:
+        sent["authorization"] = authorization
+    content = BODY if method == "POST" else None
+    return await http.request(method, path, content=content, headers=sent)
+
+
+def check_unauthorized(response, advice):
+    check_refusal(response, 401, None, "invalid_api_key", advice, "`Authorization: Bearer <key>`")
+    assert response.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize(("method", "path"), CLOSED)
+async def test_every_other_route_is_closed(closed, method, path):
+    check_unauthorized(await call(closed, method, path, None), "send your API key")
+
+
+@pytest.mark.parametrize(("authorization", "advice"), REFUSED)
+async def test_what_opens_nothing(closed, authorization, advice):
+    check_unauthorized(await call(closed, "POST", EMBEDDINGS, authorization), advice)
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+@pytest.mark.parametrize("authorization", [None, b"Bearer wrong"])
+async def test_health_and_ready_stay_open(closed, path, authorization):
+    assert (await call(closed, "GET", path, authorization)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        b"Bearer secret",
+        b"bearer secret",
+        b"BEARER  secret ",
+        b"Bearer two",
+        "Bearer schlüssel".encode(),
+    ],
+)
+async def test_what_opens(closed, authorization):
+    assert (await call(closed, "POST", EMBEDDINGS, authorization)).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil/health?", "evil/health#", "x@y/ready?z=", "[", ""])
+async def test_no_host_header_opens_a_route(closed, host):
+    check_unauthorized(await call(closed, "POST", EMBEDDINGS, None, host=host), "send your API key")
+
+
+@pytest.mark.parametrize(("key", "status"), [(None, 401), (b"Bearer two", 200)])
+async def test_a_query_of_any_bytes_is_no_failure(key, status):
+    answered: list[int] = []
+
+    async def send(message):
+        answered.append(message.get("status", 0))
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/v1/models",
+        "query_string": b"\xff\xfe",
+        "headers": [(b"authorization", key)] if key else [],
+    }
+    await create_app(FakeBackend(), keys=ApiKeys(["two"]))(scope, None, send)
+    assert answered[0] == status
+
+
+async def test_open_paths_are_told_below_a_prefix():
+    app = create_app(FakeBackend(), keys=ApiKeys(["secret"]))
+    found = {}
+    for path in ("/embed/health", "/embed/v1/models"):
+
+        async def send(message, path=path):
+            found.setdefault(path, message.get("status"))
+
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": path,
+            "root_path": "/embed",
+            "headers": [],
+        }
+        await app(scope, None, send)
+    assert found == {"/embed/health": 200, "/embed/v1/models": 401}
+
+
+async def test_without_keys_all_is_open(client):
+    assert (await call(client, "POST", EMBEDDINGS, None)).status_code == 200
+    assert (await call(client, "POST", EMBEDDINGS, b"Bearer anything")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("environ", "opens"),
+    [
+        ({}, None),
+        ({"EMBEDFLEET_API_KEYS": ""}, None),
+        ({"EMBEDFLEET_API_KEYS": " , ,"}, None),
+        ({"EMBEDFLEET_API_KEYS": "a"}, ["a"]),
+        ({"EMBEDFLEET_API_KEYS": "a, b"}, ["a", "b"]),
+    ],
+)
+def test_keys_of_the_environment(environ, opens):
+    keys = ApiKeys.from_environment(environ)
+    assert bool(keys) == (opens is not None)
+    for key in opens or ():
+        keys.check("/v1/models", f"Bearer {key}")
+
+
+def test_keys_of_a_file(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text("one\n\n two \n")
+    environ = {"EMBEDFLEET_API_KEYS": "three", "EMBEDFLEET_API_KEYS_FILE": str(file)}
+    keys = ApiKeys.from_environment(environ)
+    for key in ("one", "two", "three"):
+        keys.check("/v1/models", f"Bearer {key}")
+
+
+def test_a_missing_key_file_does_not_open_the_service(tmp_path):
+    with pytest.raises(OSError, match="absent"):
+        ApiKeys.from_environment({"EMBEDFLEET_API_KEYS_FILE": str(tmp_path / "absent")})
+
+
+def test_every_key_is_compared_in_constant_time(monkeypatch):
+    compared = []
+
+    def compare(given, known):
+        compared.append(known)
+        return given == known
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    ApiKeys(["first", "second", "third"]).check("/v1/models", "Bearer first")
+    assert compared == [b"first", b"second", b"third"]
+
+
+def test_keys_are_not_shown():
+    assert "secret" not in f"{ApiKeys(['secret'])!r} {ApiKeys(['secret'])}"

@@ -1,0 +1,175 @@
+"""What `/v1/embeddings` answers when all is well."""
+
+from __future__ import annotations
+
+import base64
+
+import numpy as np
+import pytest
+
+from deployments.api.app import create_app
+from deployments.api.settings import Settings
+from deployments.embedding.lanes import Lane
+from deployments.embedding.request import EncodeRequest, TokenInput
+from deployments.embedding.space import space_id
+
+from .calls import EMBEDDINGS, connect, embed, ok, send
+from .fake_backend import INSTRUCT, NESTED, PLAIN, FakeBackend, expected, vector_of
+
+OPENAI_EXTRAS = {
+    "user": "u-1",
+    "metadata": {"a": 1},
+    "timeout": 3,
+    "extra_headers": None,
+    "embedding_type": "float",
+    "truncate_prompt_tokens": 3,
+}
+
+
+def vectors_of(body: dict) -> np.ndarray:
+    assert [item["index"] for item in body["data"]] == list(range(len(body["data"])))
+    return np.array([item["embedding"] for item in body["data"]], np.float32)
+
+
+async def test_one_text(client):
+    body = await embed(client)
+    assert body["object"] == "list"
+    assert body["data"][0]["object"] == "embedding"
+    assert body["model"] == "plain"
+    assert body["space"] == space_id(PLAIN)
+    assert body["usage"] == {"prompt_tokens": 5, "total_tokens": 5}  # passage: a text, two special
+    assert (body["instruction"], body["truncated"]) == (None, [])
+    np.testing.assert_array_equal(vectors_of(body), expected(PLAIN, EncodeRequest(("a text",))))
+
+
+async def test_texts_keep_their_order(client):
+    texts = ("c", "a", "b", "a")
+    body = await embed(client, input=list(texts))
+    np.testing.assert_array_equal(vectors_of(body), expected(PLAIN, EncodeRequest(texts)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "reads"),
+    [
+        ({}, "passage: a text"),
+        ({"input_type": None}, "passage: a text"),
+        ({"input_type": "document"}, "passage: a text"),
+        ({"input_type": "passage"}, "passage: a text"),
+        ({"input_type": "search_document"}, "passage: a text"),
+        ({"input_type": "query"}, "query: a text"),
+        ({"input_type": "search_query"}, "query: a text"),
+        ({"model": "plain-query"}, "query: a text"),
+        ({"model": "acme/plain-query"}, "query: a text"),
+        ({"model": "small-query"}, "query: a text"),
+        ({"model": "plain-query", "input_type": "query"}, "query: a text"),
+        ({"model": "plain-document"}, "passage: a text"),
+        ({"model": "instruct"}, "a text"),
+        ({"model": "instruct-query"}, "Instruct: Find what answers\nQuery: a text"),
+        ({"model": "medium", "instruction": "Say {it}"}, "Instruct: Say {it}\nQuery: a text"),
+    ],
+)
+async def test_the_prompt_follows_from_model_role_and_instruction(client, fields, reads):
+    body = await embed(client, **fields, normalize=False)
+    np.testing.assert_array_equal(vectors_of(body), [vector_of(reads)])
+
+
+@pytest.mark.parametrize(
+    ("fields", "instruction"),
+    [
+        ({"input_type": "query"}, "Find what answers"),
+        ({"input_type": "query", "instruction": "Find a duck"}, "Find a duck"),
+        ({"input_type": "document"}, None),
+    ],
+)
+async def test_the_answer_says_which_instruction_was_read(client, fields, instruction):
+    assert (await embed(client, model="instruct", **fields))["instruction"] == instruction
+
+
+@pytest.mark.parametrize("model", ["plain", "nested"])
+@pytest.mark.parametrize(("normalize", "is_unit"), [(True, True), (False, False), (None, None)])
+async def test_normalize(client, model, normalize, is_unit):
+    found = vectors_of(await embed(client, model=model, normalize=normalize))
+    unit = is_unit if is_unit is not None else model == "plain"  # nested is not normalised itself
+    assert np.isclose(np.linalg.norm(found), 1, atol=1e-6) == unit
+
+
+@pytest.mark.parametrize("dimensions", [2, 4, 8, None])
+async def test_fewer_dimensions_are_a_prefix_and_another_space(client, dimensions):
+    body = await embed(client, model="nested", dimensions=dimensions)
+    np.testing.assert_array_equal(vectors_of(body), [vector_of("a text")[:dimensions]])
+    assert body["space"] == space_id(NESTED, dimensions)
+
+
+async def test_base64_and_float_are_the_same_bytes(client):
+    floats = await embed(client, input=["a", "b"], encoding_format="float")
+    coded = await embed(client, input=["a", "b"], encoding_format="base64")
+    decoded = [np.frombuffer(base64.b64decode(d["embedding"]), "<f4") for d in coded["data"]]
+    assert np.stack(decoded).tobytes() == vectors_of(floats).tobytes()
+    assert floats["usage"] == coded["usage"]
+
+
+async def test_truncation_is_counted_in_the_answer(client):
+    texts = ["short", "long " * 50, "short", "x " * 99]
+    body = await embed(client, input=texts, truncate=True)
+    assert body["truncated"] == [1, 3]
+    assert body["usage"]["prompt_tokens"] == 2 * (2 + 2) + 2 * PLAIN.max_tokens
+
+
+@pytest.mark.parametrize("rows", [[1, 2, 3], [[1, 2, 3], [4]]])
+@pytest.mark.parametrize("tokenizer", ["plain", "acme/plain"])
+async def test_token_ids_of_a_named_tokenizer(client, backend, rows, tokenizer):
+    body = await embed(client, input=rows, tokenizer=tokenizer)
+    asked = backend.calls[0][1]
+    ids = tuple(map(tuple, rows if isinstance(rows[0], list) else [rows]))
+    assert asked.texts == TokenInput(tokenizer, ids)
+    np.testing.assert_array_equal(vectors_of(body), expected(PLAIN, asked))
+
+
+async def test_priority_chooses_the_lane(client, backend):
+    for fields in ({}, {"priority": "online"}, {"priority": "offline"}):
+        await embed(client, **fields)
+    assert [lane for _, _, lane in backend.calls] == [Lane.ONLINE, Lane.ONLINE, Lane.OFFLINE]
+
+
+@pytest.mark.parametrize("field", OPENAI_EXTRAS)
+async def test_what_openai_clients_send_beside_is_accepted(client, field):
+    plain = await embed(client)
+    assert await embed(client, **{field: OPENAI_EXTRAS[field]}) == plain
+
+
+@pytest.mark.parametrize(
+    "text", ["nul \x00 byte", "\x00", " ", "\n", "日本語", "\U0001f600", "\u202e"]
+)
+async def test_any_unicode_is_a_text(client, text):
+    body = await embed(client, input=text, model="instruct", normalize=False)
+    np.testing.assert_array_equal(vectors_of(body), [vector_of(text)])
+
+
+async def test_headers_say_who_answered_why_and_how_long_it_took(client):
+    response = await send(client, EMBEDDINGS, {"model": "medium", "input": "a"})
+    ok(response)
+    found = {name: response.headers.get(name) for name in response.headers if name[:2] == "x-"}
+    assert found == {
+        "x-model": "instruct",
+        "x-embedding-space": space_id(INSTRUCT),
+        "x-route-reason": "size",
+        "x-queued-ms": "1.5",
+        "x-computed-ms": "250.0",
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [(None, "default"), ("plain", "name"), ("acme/plain", "name"), ("small", "size")],
+)
+async def test_the_reason_of_the_choice(client, model, reason):
+    response = await send(client, EMBEDDINGS, {"model": model, "input": "a"})
+    assert response.headers["x-route-reason"] == reason
+
+
+@pytest.mark.parametrize(("default", "asked", "used"), [(True, None, True), (True, False, False)])
+async def test_settings_decide_on_truncation_unless_asked(default, asked, used):
+    backend = FakeBackend()
+    async with connect(create_app(backend, Settings(truncate=default))) as http:
+        await embed(http, truncate=asked)
+    assert backend.calls[0][1].truncate is used

@@ -1,0 +1,111 @@
+"""The OpenAPI description: valid, and true of real answers."""
+
+from __future__ import annotations
+
+import copy
+
+import jsonschema
+import pytest
+import schemathesis
+
+from deployments.api.app import _ROUTES
+from deployments.api.openapi import describe
+
+from .calls import EMBEDDINGS, RERANK, SIMILARITY, ok, send
+
+TEXTS = {"query": ["a", "b"], "documents": ["c", "d e"]}
+ANSWERS = [
+    (EMBEDDINGS, {"input": "a"}),
+    (EMBEDDINGS, {"input": ["a", "x " * 99], "encoding_format": "base64", "truncate": True}),
+    (EMBEDDINGS, {"input": "a", "model": "nested", "dimensions": 2}),
+    (EMBEDDINGS, {"input": "a", "model": "instruct", "input_type": "query"}),
+    (SIMILARITY, TEXTS),
+    (SIMILARITY, {**TEXTS, "model": "instruct", "return_embeddings": True}),
+    (RERANK, {**TEXTS, "query": "a"}),
+    (RERANK, {**TEXTS, "query": "a", "return_documents": True, "top_n": 1}),
+]
+REFUSALS = [
+    (EMBEDDINGS, {"input": ""}, 400),
+    (EMBEDDINGS, {"input": "a", "model": "none"}, 404),
+    (SIMILARITY, {"query": "a"}, 400),
+    (RERANK, {**TEXTS, "query": "a", "model": "none"}, 404),
+]
+ROUTES = {route.path for route in _ROUTES} - {"/openapi.json", "/docs"}
+
+
+def check_against(schema: dict, body: object) -> None:
+    """Validates strictly: a field that is not described is an error too."""
+    components = copy.deepcopy(describe()["components"])
+    for component in components["schemas"].values():
+        if "properties" in component:
+            component.setdefault("additionalProperties", False)
+    jsonschema.Draft202012Validator({**schema, "components": components}).validate(body)
+
+
+def response_schema(path: str, method: str, status: int) -> dict:
+    responses = describe()["paths"][path][method]["responses"]
+    return responses[str(status)]["content"]["application/json"]["schema"]
+
+
+async def test_it_is_served(client):
+    assert ok(await client.get("/openapi.json")) == describe()
+
+
+def test_it_is_a_valid_openapi_31_document():
+    assert describe()["openapi"] == "3.1.0"
+    schemathesis.openapi.from_dict(describe()).validate()
+
+
+def test_every_schema_is_valid_and_every_reference_leads_somewhere():
+    schemas = describe()["components"]["schemas"]
+    for schema in schemas.values():
+        jsonschema.Draft202012Validator.check_schema(schema)
+    for reference in references(describe()):
+        assert reference.removeprefix("#/components/schemas/") in schemas
+
+
+def references(node: object) -> list[str]:
+    if isinstance(node, dict):
+        found = [node["$ref"]] if "$ref" in node else []
+        return found + [r for value in node.values() for r in references(value)]
+    return [r for value in node for r in references(value)] if isinstance(node, list) else []
+
+
+def test_every_route_is_described():
+    assert set(describe()["paths"]) == ROUTES
+
+
+@pytest.mark.parametrize(("path", "body"), ANSWERS)
+async def test_answers_are_as_described(client, path, body):
+    check_against(response_schema(path, "post", 200), ok(await send(client, path, body)))
+
+
+@pytest.mark.parametrize(("path", "body"), ANSWERS)
+def test_requests_are_as_described(path, body):
+    content = describe()["paths"][path]["post"]["requestBody"]["content"]
+    check_against(content["application/json"]["schema"], body)
+
+
+@pytest.mark.parametrize(("path", "body", "status"), REFUSALS)
+async def test_refusals_are_as_described(client, path, body, status):
+    response = await send(client, path, body)
+    check_against(response_schema(path, "post", status), response.json())
+    assert response.status_code == status
+
+
+@pytest.mark.parametrize("state", ["ready", "cold", "starting", "unavailable"])
+@pytest.mark.parametrize("path", ["/v1/models", "/health", "/ready"])
+async def test_operations_are_as_described(client, backend, path, state):
+    backend.states = dict.fromkeys(backend.states, state)
+    response = await client.get(path)
+    check_against(response_schema(path, "get", response.status_code), response.json())
+
+
+def test_only_health_and_ready_are_open():
+    opened = {
+        path
+        for path, methods in describe()["paths"].items()
+        for operation in methods.values()
+        if "401" not in operation["responses"]
+    }
+    assert opened == {"/health", "/ready"}

@@ -1,0 +1,127 @@
+"""What operators ask: models, health, readiness, metrics, the docs and their files."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from deployments.api.app import create_app
+from deployments.embedding.space import space_id
+
+from .calls import EMBEDDINGS, connect, ok, send
+from .fake_backend import NESTED, PLAIN, SPECS, FakeBackend
+
+
+async def models(http):
+    body = ok(await http.get("/v1/models"))
+    assert body["object"] == "list"
+    return {item["id"]: item for item in body["data"]}
+
+
+async def test_models_are_listed_with_what_there_is_to_know(client):
+    found = await models(client)
+    assert list(found) == list(SPECS)
+    assert found["plain"] == {
+        "id": "plain",
+        "object": "model",
+        "created": 0,
+        "owned_by": "acme",
+        "hugging_face_id": "acme/plain",
+        "state": "ready",
+        "reason": None,
+        "replicas": 1,
+        "size": "small",
+        "dimension": 8,
+        "dimensions": [8],
+        "max_tokens": PLAIN.max_tokens,
+        "languages": ["en"],
+        "space_id": space_id(PLAIN),
+        "licence": "unknown",
+        "default_instruction": None,
+        "device": "cpu",
+        "dtype": "float32",
+        "tokens_per_s": 1_000,
+    }
+    assert found["nested"]["dimensions"] == list(NESTED.dimensions)
+    assert found["instruct"]["default_instruction"] == "Find what answers"
+
+
+async def test_models_say_why_they_do_not_answer(client, backend):
+    backend.states["plain"] = "unavailable"
+    found = (await models(client))["plain"]
+    assert (found["state"], found["reason"]) == ("unavailable", "it is unavailable")
+    assert found["replicas"] == 0
+
+
+@pytest.mark.parametrize("state", ["ready", "starting", "unavailable"])
+async def test_health_is_the_processs_own(client, backend, state):
+    backend.states = dict.fromkeys(SPECS, state)
+    assert ok(await client.get("/health")) == {"status": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("states", "status"),
+    [
+        (("ready", "ready", "ready"), 200),
+        (("unavailable", "starting", "ready"), 200),
+        (("cold", "unavailable", "starting"), 200),
+        (("starting", "starting", "starting"), 503),
+        (("unavailable", "starting", "unavailable"), 503),
+    ],
+)
+async def test_ready_once_a_model_answers(client, backend, states, status):
+    backend.states = dict(zip(SPECS, states, strict=True))
+    response = await client.get("/ready")
+    assert response.status_code == status
+    word = "ready" if status == 200 else "not ready"
+    assert response.json() == {"status": word, "models": backend.states}
+
+
+async def test_metrics_are_the_backends(client):
+    response = await client.get("/metrics")
+    assert response.status_code == 200
+    assert response.text == "embedfleet_texts_total 1\n"
+    assert response.headers["content-type"].startswith("text/plain")
+
+
+async def test_the_docs_page_and_its_files_come_from_here(client):
+    page = await client.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    files = re.findall(r'(?:href|src)="([^"]+)"', page.text)
+    assert len(files) == 2
+    for file in files:
+        found = await client.get(f"/{file}")
+        assert found.status_code == 200
+        assert len(found.content) > 10_000
+    assert 'url: "openapi.json"' in page.text
+    assert "//" not in page.text.replace("</", "")  # nothing from another host
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "content", "seen"),
+    [
+        ("POST", EMBEDDINGS, b'{"input": "a"}', (EMBEDDINGS, 200)),
+        ("POST", EMBEDDINGS, b"", (EMBEDDINGS, 400)),
+        ("GET", "/v1/models", None, ("/v1/models", 200)),
+        ("GET", EMBEDDINGS, None, (EMBEDDINGS, 405)),
+        ("GET", "/made/up/9", None, ("other", 404)),
+        ("GET", "/docs/assets/swagger-ui.css", None, ("other", 200)),
+    ],
+)
+async def test_each_answer_is_observed(method, path, content, seen):
+    answers = []
+    app = create_app(FakeBackend(), observe=lambda *answer: answers.append(answer))
+    async with connect(app) as http:
+        await http.request(method, path, content=content)
+    [(route, status, seconds)] = answers
+    assert (route, status) == seen
+    assert 0 <= seconds < 60
+
+
+async def test_a_failure_is_observed_as_500():
+    answers = []
+    app = create_app(FakeBackend(failing=KeyError("a")), observe=lambda *a: answers.append(a))
+    async with connect(app) as http:
+        await send(http, EMBEDDINGS, {"input": "a"})
+    assert answers[0][:2] == (EMBEDDINGS, 500)

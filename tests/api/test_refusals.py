@@ -1,0 +1,246 @@
+"""What the wire refuses: each with its status, the field, the code and the advice."""
+
+from __future__ import annotations
+
+import pytest
+
+from deployments.api import requests
+from deployments.api.app import create_app
+from deployments.api.settings import Settings
+
+from .calls import EMBEDDINGS, RERANK, SIMILARITY, check_refusal, connect, error_of, send
+from .fake_backend import FakeBackend
+
+NAN, INFINITE = float("nan"), float("inf")
+INVALID = "invalid_value"
+
+NOT_AN_OBJECT = [b"[]", b"null", b'"a text"', b"3", b"true"]
+NOT_JSON = [
+    b"",
+    b"{",
+    b'{"input": "a"',
+    b"input=a",
+    b"{'input': 'a'}",
+    b'{"input": "\xff"}',
+    b"[" * 9999,
+]
+EMPTY_TEXTS = ["", [""], ["a", ""], ["", "a"]]
+NO_TEXTS = [1, 1.5, None, True, {}, {"text": "a"}, [None], ["a", 1], ["a", None], [["a"]], [1.5]]
+MORE_NO_TEXTS = [[True], [-1], [2**31], [1, "a"], [["a", "b"], ["c"]], [[1], "a"], [[[1]]], [{}]]
+DIMENSIONS = [0, -1, 1.5, 8.0, NAN, INFINITE, -INFINITE, "8", "a", True, [], [8], {}]
+OTHER_FIELDS = [
+    ("encoding_format", "hex", "'float' or 'base64'"),
+    ("encoding_format", 1, "'float' or 'base64'"),
+    ("input_type", "question", "'query', 'document'"),
+    ("input_type", 1, "'query', 'document'"),
+    ("priority", "high", "'online' or 'offline'"),
+    ("truncate", "yes", "boolean"),
+    ("truncate", 1, "boolean"),
+    ("normalize", "false", "boolean"),
+    ("model", "", "at least 1 character"),
+    ("model", 1, "string"),
+    ("model", ["plain"], "string"),
+    ("instruction", "", "at least 1 character"),
+    ("instruction", ["a"], "string"),
+    ("tokenizer", 1, "string"),
+    ("user", 1, "string"),
+]
+MISSPELT = [
+    ("input_typ", "input_type"),
+    ("inputType", "input_type"),
+    ("dimension", "dimensions"),
+    ("Dimensions", "dimensions"),
+    ("encoding_fromat", "encoding_format"),
+    ("normalise", "normalize"),
+    ("truncat", "truncate"),
+    ("instructions", "instruction"),
+]
+
+
+async def refused(http, status, param, code, *advice, **fields):
+    response = await send(http, EMBEDDINGS, {"input": "a", **fields})
+    check_refusal(response, status, param, code, *advice)
+
+
+@pytest.mark.parametrize("path", [EMBEDDINGS, SIMILARITY, RERANK])
+@pytest.mark.parametrize("body", NOT_AN_OBJECT)
+async def test_no_object(client, path, body):
+    check_refusal(await send(client, path, body), 400, None, INVALID, "must be a JSON object")
+
+
+@pytest.mark.parametrize("path", [EMBEDDINGS, SIMILARITY, RERANK])
+@pytest.mark.parametrize("body", NOT_JSON, ids=range(len(NOT_JSON)))
+async def test_no_json(client, path, body):
+    check_refusal(await send(client, path, body), 400, None, INVALID, "not valid JSON")
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udc00b", "\ud83dx"])
+@pytest.mark.parametrize("field", ["input", "instruction", "model", "anything"])
+async def test_half_of_a_surrogate_pair(client, text, field):
+    advice = ("not valid JSON", "half of a surrogate pair")
+    await refused(client, 400, None, INVALID, *advice, **{field: text})
+
+
+async def test_no_input(client):
+    response = await send(client, EMBEDDINGS, {"model": "plain"})
+    check_refusal(response, 400, "input", INVALID, "missing; send a text or a list of texts")
+
+
+@pytest.mark.parametrize("found", EMPTY_TEXTS)
+async def test_an_empty_text(client, found):
+    await refused(client, 400, "input", INVALID, "empty string", "leave it out", input=found)
+
+
+@pytest.mark.parametrize("found", [[], [[]], [[], [1]], [[1], []]])
+async def test_an_empty_list(client, found):
+    await refused(client, 400, "input", INVALID, "empty list", "at least one", input=found)
+
+
+@pytest.mark.parametrize("found", NO_TEXTS + MORE_NO_TEXTS)
+async def test_what_is_no_text(client, found):
+    await refused(client, 400, "input", INVALID, "must be a text or a list of texts", input=found)
+
+
+@pytest.mark.parametrize("found", DIMENSIONS, ids=range(len(DIMENSIONS)))
+async def test_what_is_no_dimension(client, found):
+    advice = "greater than or equal to 1" if found in (0, -1) else "integer"
+    await refused(client, 400, "dimensions", INVALID, advice, dimensions=found)
+
+
+@pytest.mark.parametrize("digits", [5_000, 100_000])
+async def test_a_number_too_long_to_print(client, digits):
+    body = b'{"input": "a", "dimensions": ' + b"9" * digits + b"}"
+    check_refusal(await send(client, EMBEDDINGS, body), 400, None, INVALID, "out of range")
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "advice"),
+    [
+        ("plain", 4, "plain gives 8 dimensions, and was not trained to be cut"),
+        ("plain", 9, "plain gives 8 dimensions"),
+        ("plain", 10**400, "plain gives 8 dimensions"),
+        ("nested", 3, "nested gives 2, 4, 8 dimensions"),
+    ],
+)
+async def test_dimensions_that_the_model_cannot_give(client, model, asked, advice):
+    fields = {"model": model, "dimensions": asked}
+    await refused(client, 400, "dimensions", INVALID, advice, f"not {asked}", **fields)
+
+
+@pytest.mark.parametrize(("field", "found", "advice"), OTHER_FIELDS)
+async def test_other_fields(client, field, found, advice):
+    await refused(client, 400, field, INVALID, f"`{field}`", advice, **{field: found})
+
+
+@pytest.mark.parametrize(("field", "meant"), MISSPELT)
+async def test_a_misspelt_field_is_pointed_out(client, field, meant):
+    advice = f"unknown field `{field}`; did you mean `{meant}`?"
+    await refused(client, 400, field, INVALID, advice, **{field: "query"})
+
+
+@pytest.mark.parametrize(
+    "model", ["gpt-9", "acme/", "plain-", "-query", "plain-query-query", "\x00"]
+)
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (EMBEDDINGS, {"input": "a"}),
+        (SIMILARITY, {"query": "a", "documents": "b"}),
+        (RERANK, {"query": "a", "documents": ["b"]}),
+    ],
+)
+async def test_an_unknown_model(client, path, body, model):
+    response = await send(client, path, {**body, "model": model})
+    known = "known: plain, instruct, nested, small, medium"
+    check_refusal(response, 404, "model", "model_not_found", known, repr(model))
+
+
+@pytest.mark.parametrize("fields", [{}, {"truncate": None}, {"truncate": False}])
+async def test_a_text_over_the_limit(client, fields):
+    advice = ("text 1 has", "at most 12", "`truncate`: true")
+    texts = ["a", "a " * 40]
+    code = "context_length_exceeded"
+    await refused(client, 400, "input", code, *advice, input=texts, **fields)
+
+
+async def test_an_instruction_for_a_model_that_takes_none(client):
+    advice = ("plain takes no instruction", "choose an instruct model")
+    await refused(client, 400, "instruction", INVALID, *advice, instruction="Find a duck")
+
+
+async def test_an_instruction_for_documents(client):
+    fields = {"model": "instruct", "instruction": "Find a duck", "input_type": "document"}
+    await refused(client, 400, "instruction", INVALID, 'set `input_type` to "query"', **fields)
+
+
+@pytest.mark.parametrize(
+    ("name", "role"), [("plain-query", "document"), ("small-document", "query")]
+)
+async def test_name_and_input_type_contradict_each_other(client, name, role):
+    fields = {"model": name, "input_type": role}
+    await refused(
+        client, 400, "input_type", INVALID, f'`input_type` is "{role}"; drop one', **fields
+    )
+
+
+@pytest.mark.parametrize("rows", [[1, 2], [[1, 2], [3]], [0]])
+async def test_token_ids_of_an_unnamed_tokenizer(client, backend, rows):
+    advice = ("token ids", "check_embedding_ctx_length=False", "`tokenizer`")
+    await refused(client, 400, "input", INVALID, *advice, input=rows)
+    assert backend.calls == []
+
+
+@pytest.mark.parametrize("tokenizer", ["cl100k_base", "instruct", ""])
+async def test_token_ids_of_a_foreign_tokenizer(client, tokenizer):
+    advice = (f"plain cannot read token ids of {tokenizer!r}", "send text")
+    await refused(client, 400, "tokenizer", INVALID, *advice, input=[1, 2], tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("path", [EMBEDDINGS, SIMILARITY, RERANK])
+async def test_a_body_of_ten_megabytes(client, path):
+    body = b'{"input": "' + b"a" * 10_000_000 + b'"}'
+    advice = ("over 8000000 bytes", "send fewer texts", "limits.max_body_bytes")
+    check_refusal(await send(client, path, body), 413, None, "body_too_large", *advice)
+
+
+@pytest.mark.parametrize(("size", "status"), [(100, 200), (101, 413)])
+async def test_the_limit_of_a_body_is_exact(size, status):
+    body = b'{"input": "a"}'.ljust(size)
+    async with connect(create_app(FakeBackend(), Settings(max_body_bytes=100))) as http:
+        assert (await send(http, EMBEDDINGS, body)).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "body"),
+    [
+        (EMBEDDINGS, "input", {"input": ["a"] * 3}),
+        (EMBEDDINGS, "input", {"input": [[1]] * 3, "tokenizer": "plain"}),
+        (SIMILARITY, "query", {"query": ["a"] * 3, "documents": "a"}),
+        (SIMILARITY, "documents", {"query": "a", "documents": ["a"] * 3}),
+        (RERANK, "documents", {"query": "a", "documents": ["a"] * 3}),
+    ],
+)
+async def test_too_many_texts(path, field, body):
+    backend = FakeBackend()
+    async with connect(create_app(backend, Settings(max_texts=2))) as http:
+        response = await send(http, path, body)
+    advice = (f"`{field}` holds 3 texts", "at most 2", "several requests")
+    check_refusal(response, 400, field, INVALID, *advice)
+    assert backend.calls == []
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("item", [b"1.5", b'""', b"[1.5]", b"null"])
+async def test_a_million_wrong_items_are_refused_as_fast_as_one(client, item):
+    body = b'{"input": [' + b",".join([item] * (7_900_000 // (len(item) + 1))) + b"]}"
+    assert error_of(await send(client, EMBEDDINGS, body))["param"] == "input"
+
+
+async def test_a_body_full_of_unknown_fields_is_not_all_compared(client, monkeypatch):
+    looked_at: list[str] = []
+    monkeypatch.setattr(
+        requests, "get_close_matches", lambda name, *_, **__: looked_at.append(name)
+    )
+    extras = {f"zinput{number}": 1 for number in range(10_000)}
+    assert (await send(client, EMBEDDINGS, {"input": "a", **extras})).status_code == 200
+    assert 0 < len(looked_at) <= 1_000

@@ -1,0 +1,206 @@
+"""`/v1/similarity` and `/v1/rerank`: cosines of both sides by one model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from deployments.embedding.lanes import Lane
+from deployments.embedding.model import Role
+from deployments.embedding.request import EncodeRequest
+from deployments.embedding.space import space_id
+
+from .calls import RERANK, SIMILARITY, check_refusal, ok, send
+from .fake_backend import INSTRUCT, NESTED, PLAIN, SPECS, expected, vector_of
+
+QUERIES, DOCUMENTS = ("a duck", "a goose"), ("a duck", "a swan", "a crow")
+
+
+def cosines(spec, queries=QUERIES, documents=DOCUMENTS, instruction=None):
+    asked = expected(spec, EncodeRequest(queries, Role.QUERY, instruction)).astype(np.float64)
+    told = expected(spec, EncodeRequest(documents)).astype(np.float64)
+    norms = np.linalg.norm(asked, axis=1)[:, None] * np.linalg.norm(told, axis=1)
+    return asked @ told.T / norms
+
+
+async def similarity(http, **fields):
+    body = {"query": list(QUERIES), "documents": list(DOCUMENTS), **fields}
+    return ok(await send(http, SIMILARITY, body))
+
+
+async def rerank(http, **fields):
+    body = {"query": QUERIES[0], "documents": list(DOCUMENTS), **fields}
+    return ok(await send(http, RERANK, body))
+
+
+@pytest.mark.parametrize("model", SPECS)
+@pytest.mark.parametrize("normalize", [None, True, False])
+async def test_scores_are_cosines_whatever_the_vectors_lengths(client, model, normalize):
+    body = await similarity(client, model=model, normalize=normalize)
+    np.testing.assert_allclose(body["scores"], cosines(SPECS[model]), atol=1e-6)
+    assert body["object"] == "similarity"
+
+
+@pytest.mark.parametrize(
+    ("query", "documents"),
+    [("a duck", "a swan"), (["a duck"], "a swan"), ("a duck", ["a swan"]), (["a"], ["b"])],
+)
+async def test_one_text_stands_for_a_list_of_one(client, query, documents):
+    scores = (await similarity(client, query=query, documents=documents))["scores"]
+    sides = [(side,) if isinstance(side, str) else tuple(side) for side in (query, documents)]
+    np.testing.assert_allclose(scores, cosines(PLAIN, *sides), atol=1e-6)
+
+
+async def test_both_sides_go_to_one_model_each_in_its_role(client, backend):
+    await similarity(client, model="medium", instruction="Find a duck", priority="offline")
+    queries, documents = sorted(backend.calls, key=lambda call: call[1].role, reverse=True)
+    asked = EncodeRequest(QUERIES, Role.QUERY, "Find a duck")
+    assert queries == ("instruct", asked, Lane.OFFLINE)
+    assert documents == ("instruct", EncodeRequest(DOCUMENTS), Lane.OFFLINE)
+
+
+@pytest.mark.parametrize(
+    ("model", "instruction", "said"),
+    [
+        ("plain", None, None),
+        ("instruct", None, "Find what answers"),
+        ("instruct", "Find a duck", "Find a duck"),
+    ],
+)
+async def test_the_answer_says_what_the_scores_are(client, model, instruction, said):
+    for body in (
+        await similarity(client, model=model, instruction=instruction),
+        await rerank(client, model=model, instruction=instruction),
+    ):
+        assert (body["model"], body["space"]) == (model, space_id(SPECS[model]))
+        assert body["instruction"] == said
+
+
+async def test_usage_is_the_sum_of_both_sides(client):
+    body = await similarity(client, model="nested", query="one two", documents=["three", "four 4"])
+    assert body["usage"] == {"prompt_tokens": 4 + 3 + 4, "total_tokens": 4 + 3 + 4}
+
+
+async def test_truncation_is_told_for_each_side(client):
+    long = "long " * 50
+    body = await similarity(client, query=["a", long], documents=[long, "b", long], truncate=True)
+    assert body["truncated"] == {"query": [1], "documents": [0, 2]}
+
+
+@pytest.mark.parametrize(("side", "long"), [("query", ["x " * 50]), ("documents", ["x " * 50])])
+@pytest.mark.parametrize("path", [SIMILARITY, RERANK])
+async def test_a_text_over_the_limit_on_either_side(client, path, side, long):
+    text = long[0] if (path, side) == (RERANK, "query") else long
+    body = {"query": "a", "documents": ["b"], side: text}
+    response = await send(client, path, body)
+    check_refusal(response, 400, "input", "context_length_exceeded", "`truncate`: true")
+
+
+async def test_vectors_come_along_when_asked_for(client):
+    assert "query_embeddings" not in await similarity(client)
+    body = await similarity(client, model="nested", return_embeddings=True)
+    queries = [vector_of(text) for text in QUERIES]
+    np.testing.assert_array_equal(np.float32(body["query_embeddings"]), queries)
+    documents = [vector_of(text) for text in DOCUMENTS]
+    np.testing.assert_array_equal(np.float32(body["document_embeddings"]), documents)
+
+
+@pytest.mark.parametrize("top_n", [None, 1, 2, 3, 9])
+async def test_the_best_documents_first(client, top_n):
+    body = await rerank(client, top_n=top_n)
+    scores = cosines(PLAIN)[0]
+    best = np.argsort(-scores)[:top_n]
+    assert [result["index"] for result in body["results"]] == best.tolist()
+    found = [result["relevance_score"] for result in body["results"]]
+    np.testing.assert_allclose(found, scores[best], atol=1e-6)
+    assert body["object"] == "rerank"
+
+
+async def test_equal_scores_keep_the_requests_order(client):
+    body = await rerank(client, documents=["b", "a", "b", "a", "b"])
+    order = [result["index"] for result in body["results"]]
+    assert order in ([0, 2, 4, 1, 3], [1, 3, 0, 2, 4])
+
+
+@pytest.mark.parametrize("shape", [lambda text: text, lambda text: {"text": text}])
+async def test_documents_come_back_when_asked_for(client, shape):
+    documents = [shape(text) for text in DOCUMENTS]
+    body = await rerank(client, documents=documents, return_documents=True)
+    for result in body["results"]:
+        assert result["document"] == {"text": DOCUMENTS[result["index"]]}
+    assert "document" not in (await rerank(client, documents=documents))["results"][0]
+
+
+async def test_a_vector_of_zeros_scores_zero(client, backend):
+    backend.vectors = lambda spec, request: np.zeros((len(request.texts), 8), np.float32)
+    assert (await similarity(client))["scores"] == [[0, 0, 0], [0, 0, 0]]
+
+
+async def test_headers_are_those_of_an_embedding(client):
+    body = {"model": "acme/nested", "query": "a", "documents": ["b"]}
+    for path in (SIMILARITY, RERANK):
+        headers = (await send(client, path, body)).headers
+        assert headers["x-model"] == "nested"
+        assert headers["x-embedding-space"] == space_id(NESTED)
+        assert (headers["x-route-reason"], headers["x-queued-ms"]) == ("name", "1.5")
+
+
+REFUSED = [
+    ("query", None, "must be a text"),
+    ("query", "", "empty string"),
+    ("query", 1, "must be a text"),
+    ("documents", None, "must be a list of texts"),
+    ("documents", [], "empty list"),
+    ("documents", [""], "empty string"),
+    ("documents", ["a", 1], "must be a list of texts"),
+    ("documents", [["a"]], "must be a list of texts"),
+    ("documents", [[1]], "must be a list of texts"),
+    ("instruction", "Find", "takes no instruction"),
+    ("model", "plain-query", 'must not end in "-query" here: both roles'),
+    ("model", "small-document", 'must not end in "-document" here: both roles'),
+    ("querys", "a", "did you mean `query`?"),
+    ("document", "a", "did you mean `documents`?"),
+]
+REFUSED_RERANK = [
+    ("query", ["a"], "must be a text"),
+    ("documents", "a", "must be a list of texts"),
+    ("documents", [{"txt": "a"}], "must be a list of texts"),
+    ("documents", [{"text": ""}], "empty string"),
+    ("top_n", 0, "greater than or equal to 1"),
+    ("top_n", -1, "greater than or equal to 1"),
+    ("top_n", 1.5, "integer"),
+    ("top_n", "1", "integer"),
+    ("return_documents", 1, "boolean"),
+    ("topn", 1, "did you mean `top_n`?"),
+]
+REFUSED_SIMILARITY = [
+    ("query", [], "empty list"),
+    ("query", ["a", ""], "empty string"),
+    ("documents", "", "empty string"),
+    ("return_embeddings", "no", "boolean"),
+    ("return_embedding", True, "did you mean `return_embeddings`?"),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "found", "advice"),
+    [(path, *case) for path in (SIMILARITY, RERANK) for case in REFUSED]
+    + [(RERANK, *case) for case in REFUSED_RERANK]
+    + [(SIMILARITY, *case) for case in REFUSED_SIMILARITY],
+)
+async def test_what_is_refused(client, backend, path, field, found, advice):
+    body = {"query": "a", "documents": ["b"], field: found}
+    check_refusal(await send(client, path, body), 400, field, "invalid_value", advice)
+
+
+@pytest.mark.parametrize("path", [SIMILARITY, RERANK])
+@pytest.mark.parametrize("missing", ["query", "documents"])
+async def test_what_is_missing(client, path, missing):
+    body = {"query": "a", "documents": ["b"]}
+    del body[missing]
+    advice = (f"`{missing}` is missing", "send a")
+    check_refusal(await send(client, path, body), 400, missing, "invalid_value", *advice)
+
+
+def test_the_instruct_model_reads_queries_and_documents_apart():
+    assert not np.allclose(cosines(INSTRUCT)[0][0], 1)

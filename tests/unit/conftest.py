@@ -1,0 +1,39 @@
+"""Unit tests run without Ray: to start or to join one is an error, as in Ray Serve's own unit tests."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+from .importing import importing
+
+settings.register_profile("unit", deadline=None, max_examples=100)
+settings.load_profile("unit")
+
+
+def forbidden(*_: object, **__: object) -> None:
+    raise RuntimeError("a unit test must not start Ray, nor connect to one")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_ray() -> Iterator[None]:
+    """Makes every way into Ray raise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ray.init", forbidden)
+        patch.setattr("ray._private.worker.init", forbidden)
+        patch.setattr("ray._private.worker.connect", forbidden)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def engine_import(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str] | None]:
+    """Imports the engine in a process of its own; it takes seconds, so it runs beside all tests."""
+    if not any("test_the_engine_loads" in item.nodeid for item in request.session.items):
+        yield None
+        return
+    with importing("deployments.embedding.engine") as process:
+        yield process
+        process.kill()

@@ -1,0 +1,70 @@
+"""From the config to the graph that Serve deploys; nothing is started."""
+
+from __future__ import annotations
+
+import pytest
+
+from deployments.app import actor_options, build
+from deployments.config import AppArgs, ModelConfig
+from deployments.router import candidate
+
+MINILM = "all-MiniLM-L6-v2"
+
+
+@pytest.mark.parametrize(
+    ("fields", "options"),
+    [
+        ({}, {"num_cpus": 1, "num_gpus": 0}),
+        ({"num_cpus": 0.1, "num_gpus": 0.5}, {"num_cpus": 0.1, "num_gpus": 0.5}),
+        ({"resources": {"disk": 2}}, {"num_cpus": 1, "num_gpus": 0, "resources": {"disk": 2}}),
+        (
+            {"num_gpus": 1, "accelerator_type": "A100"},
+            {"num_cpus": 1, "num_gpus": 1, "accelerator_type": "A100"},
+        ),
+    ],
+)
+def test_what_a_replica_asks_of_its_node(fields, options):
+    assert actor_options(ModelConfig(name=MINILM, **fields)) == options
+
+
+def deployments_of(application):
+    """Returns the deployments of a bound graph, the ingress first."""
+    bound = application._bound_deployment
+    _, handles = bound.init_args
+    return [bound, *(handle._bound_deployment for handle in handles.values())]
+
+
+def test_one_deployment_a_model_and_one_router():
+    models = [{"name": MINILM, "replicas": 3, "num_cpus": 0.5}, {"name": "e5-small"}]
+    args = AppArgs.model_validate({"models": models, "routers": 2, "router_cpus": 0.25})
+    router, first, second = deployments_of(build(args))
+    assert [d.name for d in (router, first, second)] == [
+        "router",
+        "encoder-all-MiniLM-L6-v2",
+        "encoder-e5-small",
+    ]
+    assert [d.num_replicas for d in (router, first, second)] == [2, 3, 1]
+    assert router.ray_actor_options["num_cpus"] == 0.25
+    assert first.ray_actor_options["num_cpus"] == 0.5
+
+
+def test_replicas_between_bounds():
+    replicas = {"min_replicas": 0, "max_replicas": 4}
+    args = AppArgs.model_validate({"models": [{"name": MINILM, "replicas": replicas}]})
+    [_, encoder] = deployments_of(build(args))
+    scaling = encoder._deployment_config.autoscaling_config
+    assert (scaling.min_replicas, scaling.max_replicas) == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "repo", "size"),
+    [
+        ({"name": MINILM}, "sentence-transformers/all-MiniLM-L6-v2", "small"),
+        ({"name": MINILM, "size": "large"}, "sentence-transformers/all-MiniLM-L6-v2", "large"),
+        ({"name": "acme/tiny"}, "acme/tiny", None),
+        ({"name": "tiny", "path": "acme/tiny", "size": "medium"}, "acme/tiny", "medium"),
+    ],
+)
+def test_a_configured_model_as_the_choice_sees_it(fields, repo, size):
+    found = candidate(ModelConfig.model_validate(fields))
+    assert (found.name, found.repo, found.size) == (fields["name"], repo, size)

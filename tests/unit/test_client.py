@@ -1,0 +1,247 @@
+"""From texts to vectors through a handle that is not Ray's: cuts, retries, deadlines, reasons."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+from ray.exceptions import RayActorError
+from ray.serve._private.common import DeploymentID
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+
+from deployments import client as client_module
+from deployments.client import EncoderClient
+from deployments.config import ModelConfig
+from deployments.embedding.batch import Encoded, TokenBatch
+from deployments.embedding.catalog import CATALOG
+from deployments.embedding.errors import (
+    DeadlineExceeded,
+    EmbedfleetError,
+    InvalidRequest,
+    ModelUnavailable,
+    Overloaded,
+)
+from deployments.embedding.lanes import Lane
+from deployments.embedding.model import Role
+from deployments.embedding.request import EncodeRequest
+from deployments.embedding.space import space_id
+from deployments.embedding.tokenizer import Tokenized
+from deployments.front import Front
+from deployments.status import ModelState, ModelStatus
+
+SPEC = CATALOG["e5-small"]
+ONLINE, OFFLINE = Lane.ONLINE, Lane.OFFLINE
+LOST = RayActorError()
+NEVER = object()
+
+
+class Numbers:
+    """The `Tokenizer` protocol: a text is its number of tokens, as in "passage: 12"."""
+
+    def encode(self, texts, truncate=False):
+        counts = [int(text.split()[-1]) for text in texts]
+        return Tokenized(TokenBatch.from_lists([[count] * count for count in counts]), (0,))
+
+    def accept(self, tokens, truncate=False):
+        raise NotImplementedError
+
+
+class Reply:
+    """Awaited like a handle's response; knows whether it was cancelled."""
+
+    def __init__(self, outcome):
+        self.outcome, self.cancelled = outcome, False
+
+    def __await__(self):
+        if self.outcome is NEVER:
+            yield from asyncio.Event().wait().__await__()
+        if isinstance(self.outcome, Exception) and not isinstance(self.outcome, EmbedfleetError):
+            raise self.outcome
+        return self.outcome
+
+    def cancel(self):
+        self.cancelled = True
+
+
+class Replica:
+    """The handle of one deployment: answers as scripted, then with each text's first id."""
+
+    def __init__(self, *script):
+        self.script, self.calls, self.replies = list(script), [], []
+        self.encode = self
+
+    def remote(self, ids, lengths, lane, timeout_s):
+        self.calls.append((lengths.tolist(), lane, timeout_s))
+        self.replies.append(Reply(self.script.pop(0) if self.script else answer(ids, lengths)))
+        return self.replies[-1]
+
+
+def answer(ids, lengths):
+    batch = TokenBatch(ids, lengths)
+    vectors = np.ones((len(batch), SPEC.dimension), np.float32)
+    vectors[:, 0] = [batch.text(row)[0] for row in range(len(batch))]
+    return Encoded(vectors, 0.5, 0.25)
+
+
+@pytest.fixture
+def connect(monkeypatch):
+    """Returns a client over a replica, its tokenizer at hand."""
+    monkeypatch.setattr(client_module, "_PAUSE_AFTER_DEATH_S", 0.0)
+    monkeypatch.setattr(client_module, "load_front", lambda _: Front(SPEC, Numbers()))
+
+    def make(replica, state=ModelState.READY, cold_wait_s=4.0):
+        status = ModelStatus(state, reason="because")
+        return EncoderClient(ModelConfig(name=SPEC.name), replica, lambda: status, cold_wait_s)
+
+    return make
+
+
+def texts(*counts, **fields):
+    return EncodeRequest(tuple(map(str, counts)), normalize=False, **fields)
+
+
+async def test_the_answer_says_what_the_vectors_are(connect):
+    found = await connect(Replica()).encode(texts(5, 3, role=Role.QUERY), ONLINE, 60)
+    assert found.vectors[:, 0].tolist() == [5, 3]
+    assert (found.model, found.space) == (SPEC.name, space_id(SPEC))
+    assert (found.tokens, found.truncated, found.instruction) == (8, (0,), None)
+    assert (found.queued_s, found.computed_s) == (0.5, 0.25)
+
+
+async def test_vectors_are_normalised_as_the_model_says(connect):
+    found = await connect(Replica()).encode(EncodeRequest(("5",)), ONLINE, 60)
+    assert np.linalg.norm(found.vectors) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("lane", Lane)
+async def test_lane_and_time_left_go_along(connect, lane):
+    replica = Replica()
+    await connect(replica).encode(texts(5), lane, 60)
+    [(lengths, sent_lane, timeout_s)] = replica.calls
+    assert (lengths, sent_lane) == ([5], lane.value)
+    assert 59 < timeout_s <= 60
+
+
+@pytest.mark.parametrize(
+    ("counts", "calls"),
+    [
+        ([30_000, 2_768], [[30_000, 2_768]]),
+        ([30_000, 2_769], [[30_000], [2_769]]),
+        ([20_000] * 3, [[20_000]] * 3),
+        ([1] * 2_000, [[1] * 1_953, [1] * 47]),  # 3 MB of vectors a reply
+    ],
+)
+async def test_a_large_request_is_cut_and_put_together_in_order(connect, counts, calls):
+    replica = Replica()
+    found = await connect(replica).encode(texts(*counts), OFFLINE, 60)
+    assert [lengths for lengths, *_ in replica.calls] == calls
+    assert found.vectors[:, 0].tolist() == counts
+    assert found.computed_s == 0.25 * len(calls)
+
+
+@pytest.mark.parametrize("lane", Lane)
+@pytest.mark.parametrize("times", [1, 3])
+async def test_what_a_dying_replica_lost_is_asked_again(connect, lane, times):
+    replica = Replica(*[LOST] * times)
+    found = await connect(replica).encode(texts(5), lane, 60)
+    assert found.vectors[:, 0].tolist() == [5]
+    assert len(replica.calls) == times + 1
+
+
+async def test_replicas_that_keep_dying_are_given_up_at_the_deadline(connect, monkeypatch):
+    monkeypatch.setattr(client_module, "_PAUSE_AFTER_DEATH_S", 5.0)
+    with pytest.raises(ModelUnavailable, match="its replica died"):
+        await connect(Replica(LOST)).encode(texts(5), ONLINE, 1)
+
+
+async def test_offline_waits_where_online_is_told_to_come_back(connect):
+    full = Overloaded("full", None, 0.001)
+    with pytest.raises(Overloaded, match="full"):
+        await connect(Replica(full)).encode(texts(5), ONLINE, 60)
+    replica = Replica(full, full)
+    await connect(replica).encode(texts(5), OFFLINE, 60)
+    assert len(replica.calls) == 3
+
+
+async def test_offline_waits_no_longer_than_its_deadline(connect):
+    with pytest.raises(Overloaded):
+        await connect(Replica(Overloaded("full", None, 90.0))).encode(texts(5), OFFLINE, 60)
+
+
+DEPLOYMENT = DeploymentID(name="encoder", app_name="app")
+OUTCOMES = [
+    (InvalidRequest("not in the vocabulary", "input"), InvalidRequest, "not in the vocabulary"),
+    (ModelUnavailable("tiny: damaged"), ModelUnavailable, "tiny: damaged"),
+    (BackPressureError(3, 2), Overloaded, "too many calls waiting"),
+    (DeploymentUnavailableError(DEPLOYMENT), ModelUnavailable, "its deployment failed"),
+]
+
+
+@pytest.mark.parametrize(("outcome", "kind", "words"), OUTCOMES, ids=lambda v: type(v).__name__)
+async def test_what_a_replica_refuses_is_the_answer(connect, outcome, kind, words):
+    replica = Replica(outcome)
+    with pytest.raises(kind, match=words):
+        await connect(replica).encode(texts(5), ONLINE, 60)
+    assert len(replica.calls) == 1
+
+
+async def test_the_error_of_one_text_is_its_requests_error(connect):
+    reply = answer(np.int32([5, 5]), np.int32([1, 1]))
+    wrong = Encoded(reply.vectors, 0.0, 0.0, {1: EmbedfleetError("a poisoned text")})
+    with pytest.raises(EmbedfleetError, match="a poisoned text"):
+        await connect(Replica(wrong)).encode(texts(1, 1), ONLINE, 60)
+
+
+@pytest.mark.parametrize("counts", [[5], [20_000, 20_000]])
+async def test_a_deadline_cancels_the_call(connect, counts):
+    replica = Replica(NEVER, NEVER)
+    with pytest.raises(DeadlineExceeded, match="did not answer within the deadline"):
+        await connect(replica).encode(texts(*counts), ONLINE, 0.02)
+    assert all(reply.cancelled for reply in replica.replies)
+
+
+@pytest.mark.parametrize("state", [ModelState.STARTING, ModelState.COLD])
+async def test_a_model_without_a_replica_says_why_before_the_deadline(connect, state):
+    client = connect(Replica(NEVER), state, cold_wait_s=0.02)
+    with pytest.raises(ModelUnavailable, match=f"e5-small is {state}: because") as refused:
+        await client.encode(texts(5), ONLINE, 60)
+    assert refused.value.retry_after_s == 5.0
+
+
+async def test_an_unavailable_model_is_not_called(connect):
+    replica = Replica()
+    with pytest.raises(ModelUnavailable, match="e5-small is unavailable: because"):
+        await connect(replica, ModelState.UNAVAILABLE).encode(texts(5), ONLINE, 60)
+    assert replica.calls == []
+
+
+async def test_a_tokenizer_that_cannot_load_says_why(connect, monkeypatch):
+    def fail(_):
+        raise ModelUnavailable("the hub cannot be reached")
+
+    monkeypatch.setattr(client_module, "load_front", fail)
+    client = connect(Replica())
+    with pytest.raises(ModelUnavailable, match="e5-small: the hub cannot be reached"):
+        await client.encode(texts(5), ONLINE, 60)
+    client.close()
+
+
+@pytest.mark.parametrize("counts", [[5], [20_000, 20_000]])
+async def test_a_caller_who_leaves_cancels_the_call(connect, counts):
+    replica = Replica(NEVER, NEVER)
+    task = asyncio.ensure_future(connect(replica).encode(texts(*counts), ONLINE, 60))
+    while not replica.replies:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    while not all(reply.cancelled for reply in replica.replies):
+        await asyncio.sleep(0)
+
+
+async def test_dimensions_that_the_model_cannot_give_reach_no_replica(connect):
+    replica = Replica()
+    with pytest.raises(InvalidRequest, match="384 dimensions"):
+        await connect(replica).encode(texts(5, dimensions=4), ONLINE, 60)
+    assert replica.calls == []

@@ -1,0 +1,107 @@
+"""Device and precision that follow from the hardware, with made-up hardware."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from deployments.embedding import device
+from deployments.embedding.catalog import CATALOG
+from deployments.embedding.device import choose_device, choose_dtype, default_token_budget
+from deployments.embedding.errors import UnsupportedModel
+
+SPEC = CATALOG["e5-small"]
+FLOAT32_ONLY = replace(SPEC, dtypes=("float32",))
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.fixture
+def hardware(monkeypatch):
+    """Sets what the machine seems to have."""
+
+    def have(cuda=False, bf16=False, flags=()):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bf16)
+        monkeypatch.setattr(device, "_cpu_flags", lambda: set(flags))
+
+    return have
+
+
+@pytest.mark.parametrize(
+    ("cuda", "wanted", "found"),
+    [
+        (False, "auto", "cpu"),
+        (True, "auto", "cuda"),
+        (True, "cpu", "cpu"),
+        (True, "cuda:1", "cuda:1"),
+        (False, "cpu", "cpu"),
+    ],
+)
+def test_the_device(hardware, cuda, wanted, found):
+    hardware(cuda=cuda)
+    assert choose_device(wanted) == torch.device(found)
+
+
+@pytest.mark.parametrize("wanted", ["cuda", "cuda:0"])
+def test_a_gpu_that_is_not_there(hardware, wanted):
+    hardware(cuda=False)
+    with pytest.raises(UnsupportedModel, match=f"device {wanted} is asked for, but"):
+        choose_device(wanted)
+
+
+@pytest.mark.parametrize(
+    ("where", "found", "spec", "dtype"),
+    [
+        (CPU, {"flags": ["avx512f"]}, SPEC, torch.float32),
+        (CPU, {"flags": ["avx512_bf16", "fma"]}, SPEC, torch.bfloat16),
+        (CPU, {"flags": ["amx_bf16"]}, SPEC, torch.bfloat16),
+        (CPU, {"flags": ["amx_bf16"]}, FLOAT32_ONLY, torch.float32),
+        (CUDA, {"bf16": True}, SPEC, torch.bfloat16),
+        (CUDA, {"bf16": False}, SPEC, torch.float16),
+        (CUDA, {"bf16": True}, replace(SPEC, dtypes=("float32", "float16")), torch.float16),
+        (CUDA, {"bf16": True}, FLOAT32_ONLY, torch.float32),
+        (CUDA, {"bf16": False}, replace(SPEC, dtypes=("float32", "bfloat16")), torch.float32),
+    ],
+)
+def test_the_precision_that_is_fast_here_and_that_the_model_stands(
+    hardware, where, found, spec, dtype
+):
+    hardware(**found)
+    assert choose_dtype(spec, where) == dtype
+
+
+@pytest.mark.parametrize("name", SPEC.dtypes)
+def test_a_precision_that_is_asked_for(hardware, name):
+    hardware()
+    assert choose_dtype(SPEC, CPU, name) == getattr(torch, name)
+
+
+def test_a_precision_that_the_model_does_not_stand(hardware):
+    hardware()
+    with pytest.raises(UnsupportedModel, match="e5-small runs in float32, not in float16"):
+        choose_dtype(FLOAT32_ONLY, CPU, "float16")
+
+
+@pytest.mark.parametrize(
+    ("text", "flags"),
+    [
+        ("flags\t\t: fpu amx_bf16\nmodel: x\n", {"amx_bf16", "fpu"}),
+        ("Features\t: asimd bf16\n", {"bf16"}),
+        ("model name : bf16\n", set()),
+        (None, set()),
+    ],
+)
+def test_what_the_cpu_says_of_itself(monkeypatch, tmp_path, text, flags):
+    file = tmp_path / "cpuinfo"
+    if text is not None:
+        file.write_text(text)
+    monkeypatch.setattr(device, "Path", lambda _: file)
+    assert flags <= device._cpu_flags()
+    assert bool(device._cpu_flags()) == bool(flags)
+
+
+def test_a_gpu_gets_a_larger_pass():
+    assert default_token_budget(CUDA) > default_token_budget(torch.device("mps")) > 0
+    assert default_token_budget(CUDA) > default_token_budget(CPU) > 0

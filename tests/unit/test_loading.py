@@ -1,0 +1,73 @@
+"""From a configured name to a description and a folder: which revision the space is made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deployments.embedding import loading
+from deployments.embedding.catalog import CATALOG
+from deployments.embedding.loading import find_model
+from deployments.embedding.local_format import content_hash
+from deployments.embedding.space import space_id
+
+KNOWN = CATALOG["e5-small"]
+MINILM = CATALOG["all-MiniLM-L6-v2"]
+COMMIT = "0123456789abcdef" * 2 + "01234567"
+
+
+@pytest.fixture
+def asked(monkeypatch, tmp_path):
+    """Every look-up of files, which finds the one folder there is."""
+    calls = []
+
+    def find_files(source, revision, package=None, *, weights=True):
+        calls.append((source, revision, package, weights))
+        return Path(source) if Path(source).is_dir() else tmp_path
+
+    monkeypatch.setattr(loading, "find_files", find_files)
+    return calls
+
+
+def test_a_catalog_model_comes_from_its_pinned_revision(asked, tmp_path):
+    found = find_model("e5-small")
+    assert (found.spec, found.folder) == (KNOWN, tmp_path)
+    assert asked == [(KNOWN.repo, KNOWN.revision, None, True)]
+
+
+def test_weights_in_a_place_of_the_users_own_are_a_space_of_their_own(asked, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    found = find_model("e5-small", str(tmp_path))
+    assert found.spec.revision == content_hash(tmp_path)
+    assert (found.spec.name, found.spec.prompts) == (KNOWN.name, KNOWN.prompts)
+    assert space_id(found.spec) != space_id(KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("folder", "revision", "expected"),
+    [("copy", KNOWN.revision, KNOWN.revision), (COMMIT, None, COMMIT), (COMMIT, "v2", "v2")],
+)
+def test_a_revision_that_is_known_is_believed(asked, tmp_path, folder, revision, expected):
+    own = tmp_path / folder
+    own.mkdir()
+    assert find_model("e5-small", str(own), revision).spec.revision == expected
+    assert asked == [(str(own), revision, None, True)]
+
+
+@pytest.mark.parametrize(("weights", "checked"), [(True, 1), (False, 0)])
+def test_bundled_weights_are_checked_where_they_are_loaded(asked, monkeypatch, weights, checked):
+    hashes = []
+    monkeypatch.setattr(loading, "check_sha256", lambda folder, sha256: hashes.append(sha256))
+    find_model(MINILM.name, weights=weights)
+    assert hashes == [MINILM.weights_sha256] * checked
+    assert asked == [(MINILM.repo, MINILM.revision, MINILM.package, weights)]
+
+
+@pytest.mark.parametrize(("path", "source"), [(None, "acme/tiny"), ("acme/other", "acme/other")])
+def test_an_unknown_name_is_read_from_its_own_files(asked, monkeypatch, tmp_path, path, source):
+    read = []
+    monkeypatch.setattr(loading, "read_spec", lambda *args: read.append(args) or KNOWN)
+    assert find_model("acme/tiny", path, "v1", weights=False).spec is KNOWN
+    assert read == [("acme/tiny", tmp_path, "v1")]
+    assert asked == [(source, "v1", None, False)]

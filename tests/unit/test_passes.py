@@ -1,0 +1,68 @@
+"""A pass that never fails as a whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deployments.embedding.errors import EmbedfleetError, InvalidRequest
+from deployments.embedding.passes import is_out_of_memory, run_pass
+
+from .fake_engine import FakeEngine, vector_of
+
+POISON = 666
+
+
+def arrays(texts):
+    return [np.array(text, np.int32) for text in texts]
+
+
+@pytest.mark.parametrize("culprits", [[0], [2], [4], [0, 4], [1, 2, 3], [0, 1, 2, 3, 4]])
+def test_only_the_culprits_get_an_error(culprits):
+    texts = [[POISON] if row in culprits else [row + 1] for row in range(5)]
+    outcome = run_pass(FakeEngine(poison=POISON), arrays(texts))
+    for row, found in enumerate(outcome):
+        if row in culprits:
+            assert str(found) == "the engine failed on a text of 1 tokens: a poisoned text"
+        else:
+            assert found.tolist() == vector_of(texts[row])
+
+
+def test_the_error_of_ours_is_kept():
+    error = InvalidRequest("not in the vocabulary", "input")
+    [found] = run_pass(FakeEngine(poison=POISON, error=lambda: error), arrays([[POISON]]))
+    assert found is error
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(1, 30))
+def test_whatever_the_room_each_text_that_fits_alone_is_answered(lengths, room):
+    texts = [[row + 1] * length for row, length in enumerate(lengths)]
+    for text, found in zip(texts, run_pass(FakeEngine(room=room), arrays(texts)), strict=True):
+        if len(text) <= room:
+            assert found.tolist() == vector_of(text)
+        else:
+            assert isinstance(found, EmbedfleetError)
+            assert "does not fit the device's memory" in found.message
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_what_ends_the_process_is_not_caught(error):
+    with pytest.raises(error):
+        run_pass(FakeEngine(poison=POISON, error=error), arrays([[POISON], [1]]))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("shape mismatch"), False),
+        (ValueError("can't allocate memory"), False),
+    ],
+)
+def test_what_counts_as_out_of_memory(error, expected):
+    assert is_out_of_memory(error) is expected

@@ -1,0 +1,43 @@
+"""The first passes of an engine."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from deployments.embedding.warmup import measure_tokens_per_s, sample
+
+from .fake_engine import FakeEngine
+
+
+@pytest.mark.parametrize(("texts", "tokens"), [(1, 8), (5, 3)])
+def test_a_sample_has_ids_of_the_vocabulary(texts, tokens):
+    batch = sample(FakeEngine(vocabulary=7), texts, tokens)
+    assert batch.lengths.tolist() == [tokens] * texts
+    assert batch.ids.dtype == np.int32
+    assert 0 <= batch.ids.min() <= batch.ids.max() < 7
+
+
+class Clocked(FakeEngine):
+    """Each pass takes half a second of a clock that stands still otherwise."""
+
+    now = 0.0
+    shapes: list[list[int]]
+
+    def forward(self, batch):
+        self.now += 0.5
+        self.shapes = [*getattr(self, "shapes", []), batch.lengths.tolist()]
+        return super().forward(batch)
+
+
+@pytest.mark.parametrize(
+    ("budget", "max_tokens", "full"),
+    [(1_024, 512, [128] * 8), (1_024, 64, [64] * 16), (64, 512, [64]), (100, 60, [60])],
+)
+def test_speed_is_measured_on_a_full_pass_after_warming_up(monkeypatch, budget, max_tokens, full):
+    engine = Clocked()
+    monkeypatch.setattr(time, "perf_counter", lambda: engine.now)
+    assert measure_tokens_per_s(engine, budget, max_tokens) == sum(full) / 0.5
+    assert engine.shapes == [[min(16, max_tokens)], full, full]

@@ -1,0 +1,109 @@
+"""What a worker measures: times, its own speed, and how often in a row it failed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import pytest
+
+from deployments.embedding import worker as worker_module
+from deployments.embedding.lanes import Lane
+
+from .fake_engine import FakeEngine
+from .working import PATIENCE_S, Watcher, check_answer, error_of, hold, submit, working
+
+POISON = 666
+
+
+@dataclass
+class SlowEngine(FakeEngine):
+    """Each pass takes ``seconds`` of a clock that stands still otherwise."""
+
+    seconds: float = 2.0
+    now: float = 1_000.0
+    starts: list[float] = field(default_factory=list)
+
+    def forward(self, batch):
+        self.starts.append(self.now)
+        self.now += self.seconds
+        return super().forward(batch)
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    slow = SlowEngine()
+    monkeypatch.setattr(worker_module, "time", SimpleNamespace(monotonic=lambda: slow.now))
+    return slow
+
+
+def test_times_tell_waiting_from_computing(engine):
+    with working(engine, budget=4) as worker:
+        held = hold(worker, engine)
+        engine.now = 1_010.0
+        waited = submit(worker, [2] * 4, [3] * 4)  # two passes
+        engine.now = 1_013.0
+        engine.release.set()
+        first, second = held.result(PATIENCE_S), waited.result(PATIENCE_S)
+    assert (first.queued_s, first.computed_s) == (0.0, 13.0)
+    assert (second.queued_s, second.computed_s) == (3.0, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("texts", "learnt"),
+    [
+        ([[2] * 16], 100 + 0.2 * (8 - 100)),  # a full pass
+        ([[2] * 4], 100 + 0.05 * (2 - 100)),  # a quarter of one
+        ([[2] * 8, [2] * 4], 100 + 0.2 * (6 - 100)),  # full of padding: 12 tokens
+        ([[2] * 160], 100 + 0.2 * (80 - 100)),  # no pass counts for more than a full one
+    ],
+)
+def test_speed_is_learnt_from_each_pass_by_its_share_of_a_full_one(engine, texts, learnt):
+    with working(engine, budget=16, tokens_per_s=100) as worker:
+        submit(worker, *texts).result(PATIENCE_S)
+        worker.stop()
+        assert worker.tokens_per_s == pytest.approx(learnt)
+
+
+def test_a_pass_that_takes_no_time_is_no_division_by_zero(engine):
+    engine.seconds = 0.0
+    with working(engine) as worker:
+        check_answer(submit(worker, [2]), [2])
+        worker.stop()
+        assert 0 < worker.tokens_per_s < float("inf")
+
+
+def test_a_failed_pass_teaches_no_speed(engine):
+    engine.poison = POISON
+    watcher = Watcher()
+    with working(engine, observer=watcher) as worker:
+        error_of(submit(worker, [POISON]))
+        worker.stop()
+        assert worker.tokens_per_s == 100
+    assert watcher.passes == []
+
+
+def test_the_speed_learnt_moves_the_bound_of_the_lane(engine):
+    with working(engine, budget=16, max_wait_s=10, tokens_per_s=100) as worker:
+        for _ in range(40):
+            submit(worker, [2] * 16).result(PATIENCE_S)
+        hold(worker, engine)
+        assert worker.tokens_per_s == pytest.approx(8, rel=0.05)
+        submit(worker, [2] * 80)
+        with pytest.raises(worker_module.Overloaded) as refused:
+            submit(worker, [2] * 80)
+        assert refused.value.retry_after_s == pytest.approx(10, rel=0.05)
+        assert worker.waiting(Lane.ONLINE) == (1, 80)
+
+
+def test_failures_are_counted_until_a_pass_goes_well(engine):
+    engine.poison = POISON
+    with working(engine) as worker:
+        for _ in range(2):
+            error_of(submit(worker, [POISON]))
+        good = hold(worker, engine)  # by now the loop has written down the passes before
+        assert (worker.consecutive_failures, worker.last_success) == (2, None)
+        engine.release.set()
+        check_answer(good, [1])
+        worker.stop()
+        assert (worker.consecutive_failures, worker.last_success) == (0, engine.now)
