@@ -90,6 +90,10 @@ class LaneLimits:
     pads: bool = True
     online_memory_s: float = 1.0
 
+    def __post_init__(self) -> None:
+        if self.shared_budget > self.token_budget:
+            raise ValueError("shared_budget is above token_budget")
+
 
 @dataclass
 class Lanes(Generic[OwnerT]):

@@ -80,7 +80,8 @@ class Worker:
             self._refuse_if_full(lane, len(batch), batch.tokens)
             self._lanes.put(job, batch.lengths.tolist(), lane, now, now + timeout_s)
             self._changed.notify()
-        job.finish_if_settled(now)  # a call without texts
+        if not len(batch):
+            job.finish_if_settled(now)
         return job.future
 
     def waiting(self, lane: Lane) -> tuple[int, int]:

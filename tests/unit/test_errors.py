@@ -33,6 +33,7 @@ def test_an_error_arrives_whole(kind, fields, sent):
     assert type(error) is kind
     assert (error.message, error.param, error.retry_after_s) == fields
     assert str(error) == fields[0]
+    assert error.args == fields
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from deployments.embedding.catalog import CATALOG
 from deployments.embedding.errors import InvalidRequest
-from deployments.embedding.model import Role
+from deployments.embedding.model import Prompts, Role
 from deployments.embedding.prompts import choose_role, effective_instruction, prefix, render
 from deployments.embedding.published import WEB_SEARCH, WIKIPEDIA
 
@@ -84,6 +86,11 @@ def test_an_instruction_without_a_place_is_refused(function, spec, role, advice)
     with pytest.raises(InvalidRequest, match=advice) as refused:
         function(spec, role, "Find a duck")
     assert refused.value.param == "instruction"
+
+
+def test_braces_of_the_template_are_text():
+    own = Prompts(query_instruction='{"task": "{instruction}", {0}} ')
+    assert render(replace(E5, prompts=own), ["a"], QUERY, "Find") == ['{"task": "Find", {0}} a']
 
 
 def test_texts_are_not_touched():

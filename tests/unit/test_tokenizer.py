@@ -124,6 +124,13 @@ def test_token_ids_that_cannot_be_of_this_tokenizer(folder, name, ids, param, ad
     assert refused.value.param == param
 
 
+def test_one_id_is_not_both_ends_of_a_frame(folder):
+    tokenizer = FastTokenizer(replace(SPEC, special_tokens=SpecialTokens((5,), (5,))), folder)
+    assert ids_of(tokenizer.accept(TokenInput("e5-small", ((5, 5),)))) == [[5, 5]]
+    with pytest.raises(InvalidRequest, match="must start with"):
+        tokenizer.accept(TokenInput("e5-small", ((5,),)))
+
+
 def test_token_ids_are_cut_inside_their_frame(folder):
     rows = ((FIRST, *[3] * 9, LAST),)
     found = FastTokenizer(SPEC, folder).accept(TokenInput("e5-small", rows), truncate=True)

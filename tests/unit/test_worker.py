@@ -24,6 +24,14 @@ def test_answers_stand_in_the_order_of_the_texts():
     assert len(engine.passes) > 1
 
 
+def test_a_call_without_texts_is_answered_at_once():
+    engine = FakeEngine()
+    with working(engine) as worker:
+        found = submit(worker).result(PATIENCE_S)
+    assert (found.vectors.shape, found.queued_s, found.computed_s) == ((0, 4), 0, 0)
+    assert engine.passes == []
+
+
 def test_calls_share_a_pass():
     engine = FakeEngine()
     with working(engine) as worker:
