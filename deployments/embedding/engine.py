@@ -18,6 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from deployments.embedding.attention import FIRST_POSITION, FLAT, Layout
 from deployments.embedding.batch import TokenBatch, Vectors
+from deployments.embedding.cpu_linear import can_pack, pack_linears
 from deployments.embedding.device import choose_device, choose_dtype
 from deployments.embedding.errors import ModelUnavailable, UnsupportedModel
 from deployments.embedding.model import ModelSpec
@@ -58,6 +59,8 @@ class TorchEngine:
         self.dimension = int(self._model.config.hidden_size)
         self.vocabulary = int(self._model.config.vocab_size)
         _check(spec, self._model)
+        if can_pack(self.device, self.dtype):
+            pack_linears(self._model)
 
     @torch.inference_mode()
     def forward(self, batch: TokenBatch) -> Vectors:

@@ -25,7 +25,7 @@ CLOSED = [
     ("GET", "/unknown"),
     ("GET", "/health/"),
     ("GET", "/health/more"),
-    ("GET", "//health"),
+    ("GET", "http://test//health"),
     ("GET", "/ready%3f"),
 ]
 REFUSED = [

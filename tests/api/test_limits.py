@@ -1,0 +1,70 @@
+"""How much one request may hold, and that a bad one costs no more than a good one."""
+
+from __future__ import annotations
+
+import pytest
+
+from deployments.api import requests
+from deployments.api.app import create_app
+from deployments.api.settings import Settings
+
+from .calls import EMBEDDINGS, RERANK, SIMILARITY, check_refusal, connect, error_of, send
+from .fake_backend import FakeBackend
+
+INVALID = "invalid_value"
+
+
+@pytest.mark.parametrize("path", [EMBEDDINGS, SIMILARITY, RERANK])
+async def test_a_body_of_ten_megabytes(client, path):
+    body = b'{"input": "' + b"a" * 10_000_000 + b'"}'
+    advice = ("over 8000000 bytes", "send fewer texts", "limits.max_body_bytes")
+    check_refusal(await send(client, path, body), 413, None, "body_too_large", *advice)
+
+
+@pytest.mark.parametrize(("size", "status"), [(100, 200), (101, 413)])
+async def test_the_limit_of_a_body_is_exact(size, status):
+    body = b'{"input": "a"}'.ljust(size)
+    async with connect(create_app(FakeBackend(), Settings(max_body_bytes=100))) as http:
+        assert (await send(http, EMBEDDINGS, body)).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "body"),
+    [
+        (EMBEDDINGS, "input", {"input": ["a"] * 3}),
+        (EMBEDDINGS, "input", {"input": [[1]] * 3, "tokenizer": "plain"}),
+        (SIMILARITY, "query", {"query": ["a"] * 3, "documents": "a"}),
+        (SIMILARITY, "documents", {"query": "a", "documents": ["a"] * 3}),
+        (RERANK, "documents", {"query": "a", "documents": ["a"] * 3}),
+    ],
+)
+async def test_too_many_texts(path, field, body):
+    backend = FakeBackend()
+    async with connect(create_app(backend, Settings(max_texts=2))) as http:
+        response = await send(http, path, body)
+    advice = (f"`{field}` holds 3 texts", "at most 2", "several requests")
+    check_refusal(response, 400, field, INVALID, *advice)
+    assert backend.calls == []
+
+
+@pytest.mark.parametrize("item", [1.5, "", [1.5], None])
+@pytest.mark.parametrize(("path", "field"), [(EMBEDDINGS, "input"), (RERANK, "documents")])
+async def test_wrong_items_are_not_all_collected(client, monkeypatch, path, field, item):
+    counts: list[int] = []
+    explained = requests._explained
+    monkeypatch.setattr(
+        requests, "_explained", lambda e: counts.append(e.error_count()) or explained(e)
+    )
+    response = await send(client, path, {"query": "a", field: [item] * 10_000})
+    assert error_of(response)["param"] == field
+    assert counts[0] < 20
+
+
+async def test_a_body_full_of_unknown_fields_is_not_all_compared(client, monkeypatch):
+    looked_at: list[str] = []
+    monkeypatch.setattr(
+        requests, "get_close_matches", lambda name, *_, **__: looked_at.append(name)
+    )
+    extras = {f"zinput{number}": 1 for number in range(10_000)}
+    assert (await send(client, EMBEDDINGS, {"input": "a", **extras})).status_code == 200
+    assert 0 < len(looked_at) <= 1_000
