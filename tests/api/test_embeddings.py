@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from deployments.api.app import create_app
+from deployments.api.responses import as_lists, dump, embeddings_body
 from deployments.api.settings import Settings
 from deployments.embedding.lanes import Lane
-from deployments.embedding.request import EncodeRequest, TokenInput
+from deployments.embedding.request import Embeddings, EncodeRequest, TokenInput
 from deployments.embedding.space import space_id
 
 from .calls import EMBEDDINGS, connect, embed, ok, send
@@ -106,6 +107,12 @@ async def test_base64_and_float_are_the_same_bytes(client):
     decoded = [np.frombuffer(base64.b64decode(d["embedding"]), "<f4") for d in coded["data"]]
     assert np.stack(decoded).tobytes() == vectors_of(floats).tobytes()
     assert floats["usage"] == coded["usage"]
+
+
+def test_numbers_have_the_digits_of_float32_and_no_more():
+    assert dump(as_lists(np.float64([[0.1, 1 / 3]]))) == b"[[0.1,0.33333334]]"
+    body = embeddings_body(Embeddings(np.float32([[0.1, 1 / 3]]), "m", "s", 1), "float")
+    assert b'"embedding":[0.1,0.33333334]' in body
 
 
 async def test_truncation_is_counted_in_the_answer(client):

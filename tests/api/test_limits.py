@@ -47,6 +47,19 @@ async def test_too_many_texts(path, field, body):
     assert backend.calls == []
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (EMBEDDINGS, {"input": ["a"] * 2}),
+        (SIMILARITY, {"query": ["a"] * 2, "documents": ["a"] * 2}),
+        (RERANK, {"query": "a", "documents": ["a"] * 2}),
+    ],
+)
+async def test_just_as_many_texts_as_allowed(path, body):
+    async with connect(create_app(FakeBackend(), Settings(max_texts=2))) as http:
+        assert (await send(http, path, body)).status_code == 200
+
+
 @pytest.mark.parametrize("item", [1.5, "", [1.5], None])
 @pytest.mark.parametrize(("path", "field"), [(EMBEDDINGS, "input"), (RERANK, "documents")])
 async def test_wrong_items_are_not_all_collected(client, monkeypatch, path, field, item):

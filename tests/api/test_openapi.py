@@ -10,6 +10,7 @@ import schemathesis
 
 from deployments.api.app import _ROUTES
 from deployments.api.openapi import describe
+from deployments.embedding.errors import EmbedfleetError
 
 from .calls import EMBEDDINGS, RERANK, SIMILARITY, ok, send
 
@@ -91,6 +92,16 @@ async def test_refusals_are_as_described(client, path, body, status):
     response = await send(client, path, body)
     check_against(response_schema(path, "post", status), response.json())
     assert response.status_code == status
+
+
+@pytest.mark.parametrize("path", [EMBEDDINGS, SIMILARITY, RERANK])
+@pytest.mark.parametrize("kind", [*EmbedfleetError.__subclasses__(), EmbedfleetError])
+async def test_every_error_is_described(client, backend, path, kind):
+    backend.failing = kind("why", None, 1.0)
+    body = {"input": "a", "query": "a", "documents": ["b"]}
+    response = await send(client, path, body)
+    check_against(response_schema(path, "post", kind.status), response.json())
+    assert response.status_code == kind.status
 
 
 @pytest.mark.parametrize("state", ["ready", "cold", "starting", "unavailable"])

@@ -1,0 +1,73 @@
+"""OpenAI's own client against an overloaded service: it waits as long as it is told, and tries again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import openai
+import pytest
+import uvicorn
+
+from deployments.api.app import create_app
+from deployments.embedding.errors import Overloaded
+from deployments.embedding.lanes import Lane
+from deployments.embedding.request import Embeddings, EncodeRequest
+from tests.running import free_port
+
+from .fake_backend import FakeBackend
+
+WAIT_S = 0.3
+
+
+class BusyBackend(FakeBackend):
+    """Refuses so many requests before it answers one."""
+
+    refusals = 0
+    asked = 0
+
+    async def encode(self, model: str, request: EncodeRequest, lane: Lane) -> Embeddings:
+        self.asked += 1
+        if self.asked <= self.refusals:
+            raise Overloaded("too much waits", retry_after_s=WAIT_S)
+        return await super().encode(model, request, lane)
+
+
+@pytest.fixture
+def backend() -> BusyBackend:
+    return BusyBackend()
+
+
+@pytest.fixture
+def url(backend: BusyBackend) -> Iterator[str]:
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(create_app(backend), port=port, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{port}/v1"
+    server.should_exit = True
+    thread.join()
+
+
+def embed(url: str, backend: BusyBackend, max_retries: int) -> list[float]:
+    client = openai.OpenAI(base_url=url, api_key="none", max_retries=max_retries)
+    model = backend.models()[0].name
+    return client.embeddings.create(model=model, input="hello").data[0].embedding
+
+
+def test_it_retries_after_the_time_it_was_told(url, backend):
+    backend.refusals = 2
+    started = time.monotonic()
+    assert embed(url, backend, max_retries=2)
+    waited = time.monotonic() - started
+    assert backend.asked == 3
+    assert 2 * WAIT_S <= waited < 2 * WAIT_S + 2
+
+
+def test_without_retries_the_caller_sees_a_rate_limit(url, backend):
+    backend.refusals = 1
+    with pytest.raises(openai.RateLimitError, match="too much waits"):
+        embed(url, backend, max_retries=0)
