@@ -123,6 +123,7 @@ class Worker:
                 self._answer_dropped(batch)
                 if batch.texts:
                     self._run(batch)
+                self._report_waiting()
         except BaseException as error:
             log.exception("the engine's loop has died; this replica will be replaced")
             self._broken = error
@@ -166,6 +167,9 @@ class Worker:
         self.tokens_per_s += weight * (batch.tokens / max(seconds, 1e-6) - self.tokens_per_s)
         if self._observer:
             self._observer.ran(batch, started, seconds)
+
+    def _report_waiting(self) -> None:
+        if self._observer:
             for lane in Lane:
                 self._observer.waiting(lane, *self.waiting(lane))
 
