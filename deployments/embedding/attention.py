@@ -19,8 +19,14 @@ from transformers import AttentionInterface
 
 FLAT = "embedfleet_flat"
 
-# models whose attention is over whole texts, with the position that their first token has
-FIRST_POSITION = {"bert": 0, "mistral": 0, "xlm-roberta": 2, "roberta": 2, "camembert": 2}
+# models whose attention we know, and whether their positions count from the padding id on
+COUNTS_FROM_PADDING = {
+    "bert": False,
+    "mistral": False,
+    "xlm-roberta": True,
+    "roberta": True,
+    "camembert": True,
+}
 # texts share a group, padded inside attention alone, down to this part of the longest's length
 _SHORTEST_IN_GROUP = 0.6
 
@@ -77,9 +83,10 @@ def attend(  # noqa: PLR0913, PLR0917  # transformers sets the signature
     scaling: float | None = None,
     *,
     layout: Layout,
+    sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attends within each text.
+    """Attends within each text; a causal token looks at the last ``sliding_window`` tokens.
 
     Query, key and value are ``(1, heads, tokens, width)``; returns ``(1, tokens, heads, width)``, as
     transformers' attention functions do.
@@ -87,10 +94,11 @@ def attend(  # noqa: PLR0913, PLR0917  # transformers sets the signature
     del attention_mask, kwargs
     states = _States(*(s.transpose(1, 2)[0] for s in (query, key, value)))
     causal = bool(getattr(module, "is_causal", False))
+    back = sliding_window - 1 if sliding_window and sliding_window < layout.longest else -1
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
-        attended = _fused(states, layout, causal, scaling)
+        attended = _fused(states, layout, causal, scaling, back)
     else:
-        attended = torch.cat([_grouped(states, g, causal, scaling) for g in layout.groups])
+        attended = torch.cat([_grouped(states, g, causal, scaling, back) for g in layout.groups])
     return attended.unsqueeze(0), None
 
 
@@ -110,7 +118,7 @@ class _States(NamedTuple):
         return self.query.shape[1] != self.key.shape[1]
 
 
-def _fused(states: _States, layout: Layout, causal: bool, scale: float | None) -> Tensor:
+def _fused(states: _States, layout: Layout, causal: bool, scale: float | None, back: int) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     found = varlen_attn(
@@ -120,23 +128,29 @@ def _fused(states: _States, layout: Layout, causal: bool, scale: float | None) -
         layout.longest,
         layout.longest,
         scale=scale,
-        window_size=(-1, 0) if causal else (-1, -1),
+        window_size=(back, 0) if causal else (-1, -1),
         enable_gqa=states.shares_keys,
     )
     assert isinstance(found, Tensor)
     return found
 
 
-def _grouped(states: _States, group: Group, causal: bool, scale: float | None) -> Tensor:
+def _grouped(states: _States, group: Group, causal: bool, scale: float | None, back: int) -> Tensor:
     # padding stands behind each text, where a causal text does not look anyway
     mask = None if causal or group.real is None else group.real[:, None, None, :]
+    slides = causal and back >= 0
+    if slides:
+        seen = torch.ones(
+            group.longest, group.longest, dtype=torch.bool, device=states.query.device
+        )
+        mask = seen.tril().triu(-back)
     query, key, value = map(group.spread, states)
     attended = F.scaled_dot_product_attention(
         query,
         key,
         value,
         attn_mask=mask,
-        is_causal=causal,
+        is_causal=causal and not slides,
         scale=scale,
         enable_gqa=states.shares_keys,
     )

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from deployments.embedding.attention import FIRST_POSITION, FLAT, Layout
+from deployments.embedding.attention import COUNTS_FROM_PADDING, FLAT, Layout
 from deployments.embedding.batch import TokenBatch, Vectors
 from deployments.embedding.cpu_linear import can_pack, pack_linears
 from deployments.embedding.device import choose_device, choose_dtype
@@ -51,11 +52,11 @@ class TorchEngine:
         """
         self.device = choose_device(device)
         self.dtype = choose_dtype(spec, self.device, dtype)
-        self.pads = spec.backbone not in FIRST_POSITION
-        self._model = _load(model_dir, self.dtype, self.device, "sdpa" if self.pads else FLAT)
+        self.pads = spec.backbone not in COUNTS_FROM_PADDING
+        self._model = _load(model_dir, self.dtype, self.device, None if self.pads else FLAT)
         self._pool = POOLERS[spec.pooling]
         self._pad_id = int(self._model.config.pad_token_id or 0)
-        self._first_position = FIRST_POSITION.get(spec.backbone, 0)
+        self._counts_from_padding = COUNTS_FROM_PADDING.get(spec.backbone, False)
         self.dimension = int(self._model.config.hidden_size)
         self.vocabulary = int(self._model.config.vocab_size)
         _check(spec, self._model)
@@ -75,16 +76,23 @@ class TorchEngine:
     def _flat(self, batch: TokenBatch) -> Vectors:
         """One pass without padding; the texts stand longest first."""
         lengths = batch.lengths.tolist()
-        positions = np.concatenate([np.arange(n) for n in lengths]) + self._first_position
         hidden = self._model(
             input_ids=self._tensor(batch.ids[None].astype(np.int64)),
-            position_ids=self._tensor(positions[None]),
+            position_ids=self._tensor(self._positions(batch)[None]),
             layout=Layout.of(lengths, self.device),
         ).last_hidden_state[0]
         mask = self._tensor(np.arange(lengths[0]) < batch.lengths[:, None])
         padded = hidden.new_zeros(*mask.shape, self.dimension)
         padded[mask] = hidden
         return self._pooled(padded, mask)
+
+    def _positions(self, batch: TokenBatch) -> npt.NDArray[np.int64]:
+        """Returns each token's position; RoBERTa's leave out the padding ids that a text spells."""
+        if not self._counts_from_padding:
+            return np.concatenate([np.arange(n) for n in batch.lengths])
+        real = batch.ids != self._pad_id
+        counted = [np.cumsum(r) for r in np.split(real, batch.offsets[1:-1])]
+        return np.concatenate(counted) * real + self._pad_id
 
     def _padded(self, batch: TokenBatch) -> Vectors:
         """One pass for a model whose attention we do not know."""
@@ -109,7 +117,7 @@ def encode_all(engine: Engine, batch: TokenBatch, token_budget: int) -> Vectors:
 
 
 def _load(
-    model_dir: Path, dtype: torch.dtype, device: torch.device, attention: str
+    model_dir: Path, dtype: torch.dtype, device: torch.device, attention: str | None
 ) -> PreTrainedModel:
     disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
