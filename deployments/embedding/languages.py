@@ -126,11 +126,10 @@ def _by_letters(text: str, scripts: Sequence[str]) -> tuple[str, ...]:
 
 
 def _latin(text: str) -> tuple[str, ...]:
-    ranked = _detector().rank(text)
-    guess, probability = ranked[0]
+    guess, probability = _detector().classify(text)
     if guess == "en":
         return ("en",)
-    english = next(p for code, p in ranked if code == "en")
+    english = next(p for code, p in _detector().rank(text) if code == "en")
     return (_SAME.get(guess, guess),) if probability >= _ODDS * english else ()
 
 
