@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -13,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.running import running_service
 from tests.tiny_models import Recipe, Shape, save_bert, save_mistral, save_xlm_roberta
@@ -175,7 +178,7 @@ def test_a_flood_moves_a_tight_request_to_the_smaller_model(fleet):
 
 def test_members_of_a_space_share_a_flood_and_nothing_else_does(fleet):
     space = spaces(fleet)["pair"]["id"]
-    texts = ["protein female eat " * 15] * 64
+    texts = ["protein female eat " * 5] * 64
     with ThreadPoolExecutor(24) as pool:
         body = {"model": "pair", "input": texts, "aim": "fast"}
         answers = list(pool.map(lambda _: embed(fleet, **body), range(240)))
@@ -198,6 +201,38 @@ def test_a_killed_replica_is_answered_for_from_its_space_or_not_at_all(fleet):
     assert len(good) > 50
 
 
+def test_user_config_changes_the_choice_without_a_restart(fleet):
+    before = pids(fleet)
+    assert model_of(embed(fleet, model="auto")) == "small"
+    # `long` becomes the small one: what was `routing` is replaced as a whole
+    sizes = {"long": "small", "small": "large", "pair-bfloat16": "large"}
+    deploy(fleet, {"name": "router", "user_config": {"sizes": sizes}})
+    deadline = time.monotonic() + 60
+    while model_of(embed(fleet, model="auto")) != "long" and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert model_of(embed(fleet, model="auto")) == "long"
+    assert spaces(fleet) == {}
+    assert pids(fleet) == before
+
+
+def deploy(running, *deployments: dict) -> None:
+    """Deploys the service's own config file again, with these options of its deployments."""
+    file = running.log.parent / "serve_config.yaml"
+    config = yaml.safe_load(file.read_text())
+    config["applications"][0]["deployments"] = list(deployments)
+    file.write_text(yaml.safe_dump(config))
+    dashboard = re.search(r"dashboard at \S*?(http://[\d.:]+)", running.log.read_text())[1]
+    command = [sys.executable, "-m", "ray.serve.scripts", "deploy", str(file), "-a", dashboard]
+    subprocess.run(command, check=True, timeout=120)
+
+
+def pids(running) -> set[int]:
+    """Returns the processes of this service's encoder replicas."""
+    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True)
+    marked = [line.split()[0] for line in listed.stdout.splitlines() if ":encoder-" in line]
+    return {int(pid) for pid in marked if belongs(int(pid), running)}
+
+
 def kill_replica(running, deployment: str) -> None:
     """Kills the process of a deployment's replica, of this service only."""
     listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True)
@@ -208,7 +243,10 @@ def kill_replica(running, deployment: str) -> None:
 
 
 def belongs(pid: int, running) -> bool:
-    environment = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+    except OSError:  # it has gone
+        return False
     return f"RAY_TMPDIR={running.log.parent}" in environment
 
 
