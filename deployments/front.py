@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deployments.config import ModelConfig
-from deployments.embedding.lengths import upper_bound
+from deployments.embedding.lengths import lower_bound, upper_bound
 from deployments.embedding.loading import find_model
 from deployments.embedding.model import ModelSpec, Role
 from deployments.embedding.prompts import prefix, render
@@ -38,16 +38,18 @@ class Front:
         return await asyncio.to_thread(self._tokenize, request)
 
     async def longest(self, texts: Sequence[str], role: Role, instruction: str | None) -> int:
-        """Returns the tokens of the longest text behind its prompt, or an upper bound of them.
+        """Returns the tokens of the longest text behind its prompt, or a bound of them.
 
-        The bound, in bytes, is returned where it shows that all texts are within the limit; else
-        the texts are tokenized. Raises InvalidRequest for what is not Unicode.
+        Where bytes show that all texts are within the limit, or words that one is not, that number
+        is enough; else the texts are tokenized. Raises InvalidRequest for what is not Unicode.
         """
         given = instruction if self.spec.takes_instruction and role is Role.QUERY else None
         head = prefix(self.spec, role, given)
         bounds = [upper_bound(head + text) for text in texts]
         if max(bounds) <= self.spec.max_tokens:
             return max(bounds)
+        if (words := max(map(lower_bound, texts))) > self.spec.max_tokens:
+            return words
         # the longest in bytes are tokenized first: mostly they show that the model is out of it
         order = sorted(range(len(texts)), key=lambda row: -bounds[row])
         first = [head + texts[row] for row in order[:_FIRST_LOOK]]

@@ -108,7 +108,7 @@ def _length(facts: Facts, candidate: Candidate) -> str | None:
     count = facts.longest.get(candidate.name, 0)
     if candidate.spec is None or count <= candidate.spec.max_tokens:
         return None
-    return f"it takes {candidate.spec.max_tokens} tokens, the longest text has {count}"
+    return f"it takes {candidate.spec.max_tokens} tokens, the longest text has at least {count}"
 
 
 def _start(situation: Situation, candidate: Candidate) -> str | None:

@@ -21,6 +21,11 @@ def upper_bound(text: str) -> int:
     return size + _SPECIAL_TOKENS
 
 
+def lower_bound(text: str) -> int:
+    """Returns a number of tokens that the text has at least: its words, which no token joins."""
+    return len(text.split())
+
+
 def about(texts: Iterable[str]) -> int:
     """Returns about how many tokens some texts have, to foresee what they cost."""
     return sum(_bytes(text) // _BYTES_PER_TOKEN + _SPECIAL_TOKENS for text in texts)

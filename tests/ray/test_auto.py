@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,8 @@ XLM_R = ["ar", "de", "en", "es", "fr", "ja", "ko", "ru", "zh"]
 KOREAN = "조선 원자력 발전소 최초의 무엇인가"  # after the model cards of the multilingual models
 CHINESE = "南瓜的家常做法"
 ENGLISH = "how much protein should a female eat"
+# of this service's own Ray, whose dashboard `serve deploy` talks to
+RAY_TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 READY = ("small", "many-languages", "long", "pair-float32", "pair-bfloat16", "stranger")
 
 
@@ -60,7 +63,7 @@ def fleet(tmp_path_factory):
     spaces = [{"name": "pair", "members": members}, {"name": "wrong", "members": wrong}]
 
     routing = {"spaces": spaces, "busy_s": 0.3}
-    with running_service(models, READY, routing=routing) as running:
+    with running_service(models, READY, environment=RAY_TOKEN, routing=routing) as running:
         settle(running)
         yield running
 
@@ -223,7 +226,7 @@ def deploy(running, *deployments: dict) -> None:
     file.write_text(yaml.safe_dump(config))
     dashboard = re.search(r"dashboard at \S*?(http://[\d.:]+)", running.log.read_text())[1]
     command = [sys.executable, "-m", "ray.serve.scripts", "deploy", str(file), "-a", dashboard]
-    subprocess.run(command, check=True, timeout=120)
+    subprocess.run(command, check=True, timeout=120, env={**os.environ, **RAY_TOKEN})
 
 
 def pids(running) -> set[int]:

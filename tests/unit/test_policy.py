@@ -260,7 +260,7 @@ REFUSED = {
         ALL,
         {},
         NoModelFits,
-        "long: it takes 4096 tokens, the longest text has 5000",
+        "long: it takes 4096 tokens, the longest text has at least 5000",
     ),
     "a dimension nobody has": (
         Facts("auto", dimensions=7),
