@@ -78,10 +78,13 @@ def _serve(args: argparse.Namespace) -> int:
 
 def _models(args: argparse.Namespace) -> int:
     from cluster.service import Service, ServiceError
-    from cluster.tables import models_table
+    from cluster.tables import models_table, spaces_table
 
+    service = Service(args.url, args.api_key)
     try:
-        print(models_table(Service(args.url, args.api_key).models()))
+        print(models_table(service.models()))
+        if spaces := service.spaces():
+            print(f"\n{spaces_table(spaces)}")
     except ServiceError as error:
         return _fail(error)
     return 0

@@ -32,6 +32,11 @@ class Service:
         found: list[dict[str, Any]] = self._answer("GET", "/v1/models", None)["data"]
         return found
 
+    def spaces(self) -> list[dict[str, Any]]:
+        """Returns the configured spaces as ``GET /v1/models`` gives them."""
+        found: list[dict[str, Any]] = self._answer("GET", "/v1/models", None)["spaces"]
+        return found
+
     def encode(
         self, model: str, texts: Sequence[str], role: Role, instruction: str | None = None
     ) -> Vectors:

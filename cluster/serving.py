@@ -22,7 +22,7 @@ import yaml
 from pydantic import ValidationError
 
 from cluster.tables import models_table
-from deployments.config import AppArgs
+from deployments.config import AppArgs, routing_of
 
 _READY_TIMEOUT_S = 600.0
 
@@ -69,15 +69,25 @@ def read_config(file: Path) -> dict[str, Any]:
         content = yaml.safe_load(file.read_text()) or {}
         for app in content["applications"]:
             if app.get("import_path") == "deployments.app:build":
-                AppArgs.model_validate(app.get("args") or {})
+                _check(app)
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise ConfigError(f"{file} is not a Ray Serve config file: {error!r}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"])) or "args"
-        raise ConfigError(f"{file}, args.{field}: {first['msg']}") from error
+        where = "user_config" if error.title == "Routing" else "args"
+        raise ConfigError(f"{file}, {where}.{field}: {first['msg']}") from error
+    except ValueError as error:
+        raise ConfigError(f"{file}, user_config: {error}") from error
     http = content.get("http_options") or {}
     return {"host": http.get("host", "127.0.0.1"), "port": int(http.get("port", 8000))}
+
+
+def _check(app: dict[str, Any]) -> None:
+    args = AppArgs.model_validate(app.get("args") or {})
+    for deployment in app.get("deployments") or ():
+        if deployment.get("name") == "router" and "user_config" in deployment:
+            routing_of(deployment["user_config"], [model.name for model in args.models])
 
 
 def _refuse_taken_port(host: str, port: int) -> None:

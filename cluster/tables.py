@@ -37,6 +37,23 @@ def models_table(models: Sequence[dict[str, Any]]) -> str:
     return "\n".join([table(header, rows), *reasons])
 
 
+def spaces_table(spaces: Sequence[dict[str, Any]]) -> str:
+    """Returns one line a configured space, and beneath it why one does not hold."""
+    header = ("SPACE", "ID", "STATE", "WORST COSINE", "MEMBERS")
+    rows = [
+        (
+            space["name"],
+            space["id"],
+            space["state"],
+            None if space["worst_cosine"] is None else f"{space['worst_cosine']:.4f}",
+            ", ".join(f"{m} ({' '.join(roles)})" for m, roles in space["members"].items()),
+        )
+        for space in spaces
+    ]
+    reasons = [f"{s['name']}: {s['reason']}" for s in spaces if s["reason"]]
+    return "\n".join([table(header, rows), *reasons])
+
+
 def _languages(codes: Sequence[str] | None) -> str | None:
     if not codes:
         return None

@@ -74,6 +74,11 @@ class EncoderClient:
         self._front: Hosted[Front] = Hosted(lambda: load_front(config), config.name)
 
     @property
+    def front(self) -> Front | None:
+        """The model's tokenizer and description; None while they have not been read."""
+        return self._front.value
+
+    @property
     def spec(self) -> ModelSpec | None:
         """The model's description; None while its files have not been read."""
         return self._front.value.spec if self._front.value else None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, Self
+from collections.abc import Iterable
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from deployments.embedding.catalog import CATALOG
-from deployments.embedding.model import Size
+from deployments.embedding.facts import Aim
+from deployments.embedding.model import Role, Size
+from deployments.embedding.routing import AUTO
 
 
 class _Config(BaseModel):
@@ -33,6 +36,7 @@ class ModelConfig(_Config):
 
     ``name`` is a catalog name, or any name of your own together with ``path``: a folder or a hub id
     in sentence-transformers format. With a catalog name, ``path`` says where its weights lie.
+    ``languages`` (ISO 639-1) and ``licence`` are facts that a model's files do not state.
     """
 
     name: str = Field(min_length=1, max_length=200)
@@ -48,6 +52,8 @@ class ModelConfig(_Config):
     accelerator_type: str | None = None
     replicas: PositiveInt | Autoscaling = 1
     token_budget: int | None = Field(None, ge=16)
+    languages: tuple[str, ...] | None = None
+    licence: str | None = None
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -67,6 +73,57 @@ class ModelConfig(_Config):
     def deployment_name(self) -> str:
         """The name of the model's Ray Serve deployment."""
         return "encoder-" + re.sub(r"[^\w.-]", "--", self.name)
+
+
+class SpaceMember(_Config):
+    """A model of a space, and the roles that it answers there."""
+
+    model: str
+    roles: tuple[Role, ...] = Field(tuple(Role), min_length=1)
+
+
+class Space(_Config):
+    """Models whose vectors compare. ``floor`` is the least cosine of one text between two of them."""
+
+    name: str = Field(min_length=1, pattern=r"^[\w./-]+$")
+    members: tuple[SpaceMember, ...] = Field(min_length=2)
+    floor: float = Field(0.9, gt=0, le=1)
+
+
+class Routing(_Config):
+    """How models are chosen; the router's ``user_config`` has these fields too and replaces them.
+
+    ``sizes`` says which size a model stands for. ``busy_s`` is the expected wait beyond which
+    `balanced` looks for another model. ``barred_licences`` are SPDX names or ``non-commercial``.
+    """
+
+    aim: Aim = Aim.BALANCED
+    busy_s: float = Field(0.5, ge=0)
+    sizes: dict[str, Size] = {}
+    spaces: tuple[Space, ...] = ()
+    barred_licences: tuple[str, ...] = ()
+
+    def check(self, models: Iterable[str]) -> None:
+        """Raises ValueError that names the field which does not go with the configured models."""
+        names = list(models)
+        for model in self.sizes:
+            _require(model in names, f"routing.sizes.{model}: no such model; models are {names}")
+        taken = {*names, *Size, AUTO}
+        members: set[str] = set()
+        for i, space in enumerate(self.spaces):
+            field = f"routing.spaces.{i}"
+            _require(space.name not in taken, f"{field}.name: {space.name!r} is already taken")
+            taken.add(space.name)
+            for j, member in enumerate(space.members):
+                at = f"{field}.members.{j}.model: {member.model!r}"
+                _require(member.model in names, f"{at} is not among models {names}")
+                _require(member.model not in members, f"{at} is in a space already")
+                members.add(member.model)
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)
 
 
 class Limits(_Config):
@@ -89,6 +146,7 @@ class AppArgs(_Config):
     truncate: bool = False
     routers: int = Field(1, ge=1)
     router_cpus: float = Field(0.5, ge=0)
+    routing: Routing = Routing()
     limits: Limits = Limits()
 
     @model_validator(mode="after")
@@ -96,6 +154,15 @@ class AppArgs(_Config):
         names = [model.name for model in self.models]
         if repeated := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"models named twice: {', '.join(sorted(repeated))}")
-        if self.default_model is not None and self.default_model not in names:
-            raise ValueError(f"default_model {self.default_model!r} is not among models {names}")
+        self.routing.check(names)
+        choices = [*names, AUTO, *(space.name for space in self.routing.spaces)]
+        if self.default_model is not None and self.default_model not in choices:
+            raise ValueError(f"default_model {self.default_model!r} is not among models {choices}")
         return self
+
+
+def routing_of(user_config: Any, models: Iterable[str]) -> Routing:
+    """Returns the router's ``user_config`` as typed. Raises ValueError that names the field."""
+    routing = Routing.model_validate(user_config or {})
+    routing.check(models)
+    return routing

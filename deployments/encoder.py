@@ -74,6 +74,8 @@ class Encoder:
             device=model.device,
             dtype=model.dtype,
             tokens_per_s=round(model.worker.tokens_per_s),
+            waiting={lane: model.worker.waiting(lane)[1] for lane in Lane},
+            start_s=model.start_s,
         )
 
     async def check_health(self) -> None:

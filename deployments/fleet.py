@@ -34,6 +34,7 @@ class Fleet:
         self._statuses = {
             name: ModelStatus(ModelState.STARTING, reason="not seen yet") for name in models
         }
+        self._measured: dict[str, ReplicaStatus] = {}
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -43,6 +44,10 @@ class Fleet:
     def status(self, model: str) -> ModelStatus:
         """Returns the latest view of one model."""
         return self._statuses[model]
+
+    def measured(self, model: str) -> ReplicaStatus | None:
+        """Returns what a ready replica said last, also where none runs now."""
+        return self._measured.get(model)
 
     async def _watch(self) -> None:
         while True:
@@ -55,10 +60,17 @@ class Fleet:
     async def _refresh(self) -> None:
         replicas = await asyncio.to_thread(self._running_replicas)
         nodes = await asyncio.to_thread(ray.nodes)
-        for name, (config, handle) in self._models.items():
-            running, message = replicas.get(config.deployment_name, (0, "not deployed"))
-            word = await self._word_of_replica(handle) if running else None
-            self._statuses[name] = judge(config, running, message, word, nodes)
+        await asyncio.gather(*(self._look_at(name, replicas, nodes) for name in self._models))
+
+    async def _look_at(
+        self, name: str, replicas: Mapping[str, tuple[int, str]], nodes: list[dict[str, object]]
+    ) -> None:
+        config, handle = self._models[name]
+        running, message = replicas.get(config.deployment_name, (0, "not deployed"))
+        word = await self._word_of_replica(handle) if running else None
+        if word is not None and word.state is ReplicaState.READY:
+            self._measured[name] = word
+        self._statuses[name] = judge(config, running, message, word, nodes)
 
     def _running_replicas(self) -> dict[str, tuple[int, str]]:
         app = serve.status().applications.get(self._app_name)
@@ -95,7 +107,7 @@ def judge(
             ReplicaState.LOADING: ModelState.STARTING,
             ReplicaState.UNAVAILABLE: ModelState.UNAVAILABLE,
         }[word.state]
-        return ModelStatus(state, running, word.reason, word.device, word.dtype, word.tokens_per_s)
+        return ModelStatus(**{**vars(word), "state": state, "replicas": running})
     if missing := missing_resources(config, nodes):
         return ModelStatus(ModelState.UNAVAILABLE, reason=missing)
     if config.can_be_cold:

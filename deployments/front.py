@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deployments.config import ModelConfig
+from deployments.embedding.lengths import lower_bound, upper_bound
 from deployments.embedding.loading import find_model
-from deployments.embedding.model import ModelSpec
-from deployments.embedding.prompts import render
+from deployments.embedding.model import ModelSpec, Role
+from deployments.embedding.prompts import prefix, render
 from deployments.embedding.request import EncodeRequest, TokenInput
 from deployments.embedding.tokenizer import FastTokenizer, Tokenized, Tokenizer
 
 # below this, a hop to another thread costs more than the tokenizing
 _INLINE_CHARACTERS = 4_000
+_FIRST_LOOK = 8
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,33 @@ class Front:
         if not isinstance(texts, TokenInput) and sum(map(len, texts)) <= _INLINE_CHARACTERS:
             return self._tokenize(request)
         return await asyncio.to_thread(self._tokenize, request)
+
+    async def longest(self, texts: Sequence[str], role: Role, instruction: str | None) -> int:
+        """Returns the tokens of the longest text behind its prompt, or a bound of them.
+
+        Where bytes show that all texts are within the limit, or words that one is not, that number
+        is enough; else the texts are tokenized. Raises InvalidRequest for what is not Unicode.
+        """
+        given = instruction if self.spec.takes_instruction and role is Role.QUERY else None
+        head = prefix(self.spec, role, given)
+        bounds = [upper_bound(head + text) for text in texts]
+        if max(bounds) <= self.spec.max_tokens:
+            return max(bounds)
+        if (words := max(map(lower_bound, texts))) > self.spec.max_tokens:
+            return words
+        # the longest in bytes are tokenized first: mostly they show that the model is out of it
+        order = sorted(range(len(texts)), key=lambda row: -bounds[row])
+        first = [head + texts[row] for row in order[:_FIRST_LOOK]]
+        found = await self._counted(first)
+        if found > self.spec.max_tokens:
+            return found
+        rest = [row for row in order[_FIRST_LOOK:] if bounds[row] > self.spec.max_tokens]
+        return max(found, await self._counted([head + texts[row] for row in rest]) if rest else 0)
+
+    async def _counted(self, texts: Sequence[str]) -> int:
+        if sum(map(len, texts)) <= _INLINE_CHARACTERS:
+            return self.tokenizer.longest(texts)
+        return await asyncio.to_thread(self.tokenizer.longest, texts)
 
     def _tokenize(self, request: EncodeRequest) -> Tokenized:
         if isinstance(request.texts, TokenInput):

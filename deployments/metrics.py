@@ -74,6 +74,16 @@ class WorkerMetrics:
         _gauge("queue_tokens", "Tokens that wait", "lane").set(tokens, tags)
 
 
+class DecisionMetrics:
+    """Records which model was chosen, and why."""
+
+    def chose(self, model: str, reason: str) -> None:
+        """A request goes to this model."""
+        _counter("decisions_total", "Requests by the model chosen and why", "reason").inc(
+            1, {"model": model, "reason": reason}
+        )
+
+
 class RequestMetrics:
     """Records what the wire answers."""
 

@@ -24,11 +24,12 @@ log = logging.getLogger("ray.serve")
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with its engine running."""
+    """A model with its engine running; ``start_s`` is how long it took to load."""
 
     spec: ModelSpec
     engine: TorchEngine
     worker: Worker
+    start_s: float
 
     @property
     def device(self) -> str:
@@ -63,16 +64,16 @@ def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
         speed,
         WorkerMetrics(config.name, budget),
     )
-    model = LoadedModel(files.spec, engine, worker)
-    _report(config, model, budget, time.monotonic() - started)
+    model = LoadedModel(files.spec, engine, worker, time.monotonic() - started)
+    _report(config, model, budget)
     return model
 
 
-def _report(config: ModelConfig, model: LoadedModel, budget: int, seconds: float) -> None:
+def _report(config: ModelConfig, model: LoadedModel, budget: int) -> None:
     log.info(
         "%s is ready after %.1f s: %s on %s, %d threads, %.0f tokens/s, token budget %d, pid %d",
         config.name,
-        seconds,
+        model.start_s,
         model.dtype,
         model.device,
         torch.get_num_threads(),

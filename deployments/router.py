@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from pydantic import ValidationError
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
+from deployments.agreement import Agreement
 from deployments.api.app import create_app
 from deployments.api.auth import ApiKeys
-from deployments.api.backend import ModelCard
+from deployments.api.backend import CandidateCard, Explanation, ModelCard, SpaceCard, Texts
 from deployments.api.settings import Settings
+from deployments.cards import candidate_card, model_card, space_card
+from deployments.choosing import Chooser
 from deployments.client import EncoderClient
-from deployments.config import AppArgs, ModelConfig
-from deployments.embedding.catalog import CATALOG
+from deployments.config import AppArgs, Routing, routing_of
+from deployments.embedding.errors import ModelUnavailable, Overloaded
+from deployments.embedding.facts import Facts
 from deployments.embedding.lanes import Lane
-from deployments.embedding.model import ModelSpec
-from deployments.embedding.request import Embeddings, EncodeRequest
-from deployments.embedding.routing import Candidate, Decision, choose
-from deployments.embedding.space import space_id
+from deployments.embedding.languages import preload
+from deployments.embedding.lengths import about
+from deployments.embedding.request import Embeddings, EncodeRequest, TokenInput
+from deployments.embedding.routing import Decision
 from deployments.fleet import Fleet
-from deployments.metrics import RequestMetrics, scrape_cluster
-from deployments.status import ModelStatus
+from deployments.metrics import DecisionMetrics, RequestMetrics, scrape_cluster
 
 log = logging.getLogger("ray.serve")
+_MAY_FAIL_OVER = (ModelUnavailable, Overloaded)
 
 
 @serve.ingress()
@@ -46,73 +53,102 @@ class Router:
             )
             for name, model in self._models.items()
         }
-        self._candidates = [candidate(model) for model in args.models]
-        self._default = args.default_model or args.models[0].name
+        self._agreement = Agreement(self._encode_sample, self._fleet.status)
+        self._chooser = Chooser(args, self._clients, self._fleet, self._agreement.shared)
+        self._decisions = DecisionMetrics()
         self.truncate = args.truncate
+        self._configure(args.routing)
+
+    async def reconfigure(self, user_config: Any) -> None:
+        """Takes over ``user_config``, which has the fields of ``routing``, without a restart.
+
+        What is wrong in it is logged by field, and the configuration before it stays.
+        """
+        try:
+            self._configure(routing_of(user_config, self._models))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(map(str, first["loc"]))
+            log.error("the router's user_config.%s is refused: %s", field, first["msg"])
+        except ValueError as error:
+            log.error("the router's user_config is refused: %s", error)
+        else:
+            log.info("the router's user_config is taken over")
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Serve once this replica is made."""
         self._fleet.start()
+        self._agreement.start()
+        asyncio.get_running_loop().run_in_executor(None, preload)
         keys = ApiKeys.from_environment()
         log.info("API keys are %s", "asked for" if keys else "off: anyone who reaches it may call")
         limits = self._args.limits
         settings = Settings(limits.max_body_bytes, limits.max_texts, self._args.truncate)
         return create_app(self, settings, keys, RequestMetrics().answered)
 
-    def choose(self, model: str | None) -> Decision:
-        """Returns which model answers a request that asks for ``model``; see `routing.choose`."""
-        if model is None:
-            return Decision(self._default, "default")
-        return choose(model, self._candidates)
+    async def choose(self, facts: Facts, texts: Texts) -> Decision:
+        """Returns which model answers; errors as `routing.choose`."""
+        _, decision = await self._chooser.choose(facts, texts)
+        self._decisions.chose(decision.model, decision.reason)
+        return decision
 
-    async def encode(self, model: str, request: EncodeRequest, lane: Lane) -> Embeddings:
-        """Returns the vectors of a request; errors as `EncoderClient.encode`."""
-        limits = self._args.limits
-        return await self._clients[model].encode(request, lane, limits.request_timeout_s)
+    async def explain(self, facts: Facts, texts: Texts) -> Explanation:
+        """Returns which model would answer and why, each model with its reason; runs nothing."""
+        looked_at, decision = await self._chooser.choose(facts, texts)
+        return Explanation(decision, looked_at, self._candidate_cards(looked_at, decision))
+
+    async def encode(self, decision: Decision, request: EncodeRequest, lane: Lane) -> Embeddings:
+        """Returns the vectors of a request, from the space that was decided on.
+
+        Where that is shared, another member answers for one that cannot; errors as
+        `EncoderClient.encode`.
+        """
+        *others, last = (decision.model, *decision.failover)
+        for model in others:
+            try:
+                return await self._encode(model, decision.space, request, lane)
+            except _MAY_FAIL_OVER as error:
+                log.warning("%s cannot answer, another of its space will: %s", model, error)
+        return await self._encode(last, decision.space, request, lane)
 
     def models(self) -> list[ModelCard]:
         """Returns every configured model and its state."""
-        return [self._card(model) for model in self._args.models]
+        return [
+            model_card(candidate, self._fleet.status(candidate.name))
+            for candidate in self._chooser.candidates()
+        ]
+
+    def spaces(self) -> list[SpaceCard]:
+        """Returns every configured space and whether it holds."""
+        return [space_card(space, v) for space, v in self._agreement.verdicts().items()]
 
     async def metrics(self) -> str:
         """Returns the whole cluster's metrics in Prometheus' text format."""
         return await scrape_cluster()
 
+    async def _encode(
+        self, model: str, space: str | None, request: EncodeRequest, lane: Lane
+    ) -> Embeddings:
+        texts = request.texts
+        tokens = sum(map(len, texts.rows)) if isinstance(texts, TokenInput) else about(texts)
+        with self._chooser.under_way(model, lane, tokens):
+            timeout_s = self._args.limits.request_timeout_s
+            found = await self._clients[model].encode(request, lane, timeout_s)
+        return replace(found, space=space) if space else found
+
+    async def _encode_sample(self, model: str, request: EncodeRequest) -> Embeddings:
+        return await self._encode(model, None, request, Lane.OFFLINE)
+
+    def _configure(self, routing: Routing) -> None:
+        self._agreement.configure(routing)
+        self._chooser.configure(routing)
+
+    def _candidate_cards(self, facts: Facts, decision: Decision) -> list[CandidateCard]:
+        expected = self._chooser.expected_ms(facts)
+        return [
+            candidate_card(c, self._fleet.status(c.name), facts, decision, expected[c.name])
+            for c in self._chooser.candidates()
+        ]
+
     def _status_of(self, name: str) -> Any:
         return lambda: self._fleet.status(name)
-
-    def _card(self, model: ModelConfig) -> ModelCard:
-        status = self._fleet.status(model.name)
-        spec = self._clients[model.name].spec or CATALOG.get(model.name)
-        return ModelCard(
-            name=model.name,
-            repo=spec.repo if spec else model.path or model.name,
-            state=status.state,
-            reason=status.reason,
-            replicas=status.replicas,
-            facts=_facts(model, spec, status),
-        )
-
-
-def candidate(model: ModelConfig) -> Candidate:
-    """Returns a configured model as the choice sees it."""
-    known = CATALOG.get(model.name)
-    size = model.size or (known.size if known else None)
-    return Candidate(model.name, known.repo if known else model.path or model.name, size)
-
-
-def _facts(model: ModelConfig, spec: ModelSpec | None, status: ModelStatus) -> dict[str, Any]:
-    size = model.size or (spec.size if spec else None)
-    return {
-        "size": size.value if size else None,
-        "dimension": spec.dimension if spec else None,
-        "dimensions": list(spec.dimensions) if spec else None,
-        "max_tokens": spec.max_tokens if spec else None,
-        "languages": list(spec.languages) if spec else None,
-        "space_id": space_id(spec) if spec else None,
-        "licence": spec.licence if spec else None,
-        "default_instruction": spec.prompts.default_instruction if spec else None,
-        "device": status.device,
-        "dtype": status.dtype,
-        "tokens_per_s": status.tokens_per_s,
-    }

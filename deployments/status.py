@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+
+from deployments.embedding import facts
+from deployments.embedding.lanes import Lane
+
+ModelState = facts.ModelState
 
 
 class ReplicaState(StrEnum):
@@ -16,27 +22,26 @@ class ReplicaState(StrEnum):
 
 @dataclass(frozen=True)
 class ReplicaStatus:
-    """One replica's own word; ``reason`` says why it is not ready."""
+    """One replica's own word; ``reason`` says why it is not ready.
+
+    ``waiting`` are the tokens in its lanes, ``start_s`` is how long it took to load.
+    """
 
     state: ReplicaState
     reason: str | None = None
     device: str | None = None
     dtype: str | None = None
     tokens_per_s: int | None = None
-
-
-class ModelState(StrEnum):
-    """Whether a model answers: now, after a start, or not until something is mended."""
-
-    READY = "ready"
-    STARTING = "starting"
-    COLD = "cold"
-    UNAVAILABLE = "unavailable"
+    waiting: Mapping[Lane, int] = field(default_factory=dict)
+    start_s: float | None = None
 
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """A model as the whole service sees it."""
+    """A model as the whole service sees it.
+
+    ``tokens_per_s`` and ``waiting`` are those of the replica that was asked last.
+    """
 
     state: ModelState
     replicas: int = 0
@@ -44,3 +49,5 @@ class ModelStatus:
     device: str | None = None
     dtype: str | None = None
     tokens_per_s: int | None = None
+    waiting: Mapping[Lane, int] = field(default_factory=dict)
+    start_s: float | None = None

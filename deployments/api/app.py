@@ -16,7 +16,7 @@ from swagger_ui_bundle import swagger_ui_path
 from deployments.api import operations
 from deployments.api.auth import ApiKeys
 from deployments.api.backend import Backend
-from deployments.api.embeddings import create_embeddings
+from deployments.api.embeddings import create_embeddings, route
 from deployments.api.http import error_response
 from deployments.api.scoring import rerank, similarity
 from deployments.api.settings import Settings
@@ -26,6 +26,7 @@ Observe = Callable[[str, int, float], None]
 _CLIENT_GONE = 499  # nginx's name for a client that left before its answer
 _ROUTES = (
     Route("/v1/embeddings", create_embeddings, methods=["POST"]),
+    Route("/v1/route", route, methods=["POST"]),
     Route("/v1/similarity", similarity, methods=["POST"]),
     Route("/v1/rerank", rerank, methods=["POST"]),
     Route("/v1/models", operations.list_models, methods=["GET"]),

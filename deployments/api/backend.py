@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from deployments.embedding.facts import Facts
 from deployments.embedding.lanes import Lane
-from deployments.embedding.request import Embeddings, EncodeRequest
+from deployments.embedding.request import Embeddings, EncodeRequest, TokenInput
 from deployments.embedding.routing import Decision
+
+Texts = Sequence[str] | TokenInput
 
 
 @dataclass(frozen=True)
@@ -22,21 +26,65 @@ class ModelCard:
     facts: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class SpaceCard:
+    """A configured space; ``worst_cosine`` is between its members, ``reason`` why it is refused."""
+
+    name: str
+    id: str | None
+    state: str
+    reason: str | None
+    worst_cosine: float | None
+    members: dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class CandidateCard:
+    """A model as `/v1/route` shows it; ``passed_over`` is None for the one that would answer."""
+
+    model: str
+    size: str | None
+    state: str
+    space: str | None
+    expected_ms: float
+    passed_over: str | None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A decision that was not carried out; ``facts`` are what the texts told."""
+
+    decision: Decision
+    facts: Facts
+    candidates: list[CandidateCard]
+
+
 class Backend(Protocol):
     """The models behind the wire: the router in production, fixed vectors in the wire's own tests."""
 
     truncate: bool
 
-    def choose(self, model: str | None) -> Decision:
-        """Returns which model answers. Raises UnknownModel."""
+    async def choose(self, facts: Facts, texts: Texts) -> Decision:
+        """Returns which model answers; errors as `routing.choose`."""
         ...
 
-    async def encode(self, model: str, request: EncodeRequest, lane: Lane) -> Embeddings:
-        """Returns the vectors of a request. Raises EmbedfleetError subclasses."""
+    async def explain(self, facts: Facts, texts: Texts) -> Explanation:
+        """Returns which model would answer and why, each model with its reason; runs nothing."""
+        ...
+
+    async def encode(self, decision: Decision, request: EncodeRequest, lane: Lane) -> Embeddings:
+        """Returns the vectors of a request, from the space that was decided on.
+
+        Raises EmbedfleetError subclasses.
+        """
         ...
 
     def models(self) -> list[ModelCard]:
         """Returns every configured model and its state."""
+        ...
+
+    def spaces(self) -> list[SpaceCard]:
+        """Returns every configured space and whether it holds."""
         ...
 
     async def metrics(self) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.api.backend import Backend
-from deployments.api.http import answer, read_body
+from deployments.api.decisions import route_body
+from deployments.api.http import JSON, REQUIRE_SPACE, answer, read_body
 from deployments.api.requests import EmbeddingRequest, parse
 from deployments.api.responses import embeddings_body
 from deployments.api.settings import Settings
 from deployments.embedding.errors import InvalidRequest
-from deployments.embedding.model import Role
+from deployments.embedding.facts import Facts
 from deployments.embedding.prompts import choose_role
 from deployments.embedding.request import EncodeRequest, TokenInput
 from deployments.embedding.routing import agree
@@ -20,27 +23,37 @@ from deployments.embedding.routing import agree
 async def create_embeddings(request: Request) -> Response:
     """Encodes the inputs with the model that the request asks for."""
     backend: Backend = request.app.state.backend
-    settings: Settings = request.app.state.settings
-    body = parse(EmbeddingRequest, await read_body(request, settings.max_body_bytes))
-    decision = backend.choose(body.model)
+    body, facts, texts = await _read(request)
+    decision = await backend.choose(facts, texts)
     role = choose_role(agree(decision.role, body.input_type), body.instruction)
-    found = await backend.encode(
-        decision.model, _encode_request(body, role, settings), body.priority
+    asked = EncodeRequest(
+        texts, role, body.instruction, facts.truncate, body.dimensions, body.normalize
     )
+    found = await backend.encode(decision, asked, body.priority)
     return answer(embeddings_body(found, body.encoding_format), found, decision)
 
 
-def _encode_request(body: EmbeddingRequest, role: Role, settings: Settings) -> EncodeRequest:
-    inputs = body.inputs
-    settings.check_count(len(inputs), "input")
-    return EncodeRequest(
-        texts=_texts(inputs, body.tokenizer),
-        role=role,
-        instruction=body.instruction,
-        truncate=settings.truncate if body.truncate is None else body.truncate,
+async def route(request: Request) -> Response:
+    """Says which model would encode these inputs, and of each other model why it would not."""
+    backend: Backend = request.app.state.backend
+    body, facts, texts = await _read(request)
+    found = await backend.explain(facts, texts)
+    role = choose_role(agree(found.decision.role, body.input_type), body.instruction)
+    return Response(route_body(found, role), media_type=JSON)
+
+
+async def _read(
+    request: Request,
+) -> tuple[EmbeddingRequest, Facts, tuple[str, ...] | TokenInput]:
+    settings: Settings = request.app.state.settings
+    body = parse(EmbeddingRequest, await read_body(request, settings.max_body_bytes))
+    settings.check_count(len(body.inputs), "input")
+    facts = replace(
+        body.facts(request.headers.get(REQUIRE_SPACE), settings.truncate),
+        roles=frozenset({body.input_type}) if body.input_type else None,
         dimensions=body.dimensions,
-        normalize=body.normalize,
     )
+    return body, facts, _texts(body.inputs, body.tokenizer)
 
 
 def _texts(

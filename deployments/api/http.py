@@ -15,6 +15,7 @@ from deployments.embedding.request import Embeddings
 from deployments.embedding.routing import Decision
 
 JSON = "application/json"
+REQUIRE_SPACE = "x-require-space"
 _DRAINED_BYTES = 64_000_000
 
 

@@ -9,14 +9,20 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from deployments.api import requests, responses
+from deployments.api import decisions, requests, responses
 from deployments.api.auth import OPEN_PATHS
+from deployments.api.http import REQUIRE_SPACE
 
 _POSTS: dict[str, tuple[type[BaseModel], type[BaseModel], str]] = {
     "/v1/embeddings": (
         requests.EmbeddingRequest,
         responses.EmbeddingResponse,
         "Vectors of texts, as OpenAI's embeddings route",
+    ),
+    "/v1/route": (
+        requests.EmbeddingRequest,
+        decisions.RouteResponse,
+        "Which model would answer, and why no other",
     ),
     "/v1/similarity": (
         requests.SimilarityRequest,
@@ -41,6 +47,12 @@ _ERRORS = {
     "500": "An internal error; the service's log has it under the request id",
     "503": "The model cannot answer now; the message says why",
     "504": "The deadline passed",
+}
+_REQUIRE_SPACE = {
+    "name": REQUIRE_SPACE,
+    "in": "header",
+    "description": "As `space` in the body",
+    "schema": {"type": "string"},
 }
 _TEMPLATE = "#/components/schemas/{model}"
 
@@ -68,6 +80,7 @@ def describe() -> dict[str, Any]:
 def _post(request: type[BaseModel], response: type[BaseModel], summary: str) -> dict[str, Any]:
     return {
         "summary": summary,
+        "parameters": [_REQUIRE_SPACE],
         "requestBody": {"required": True, "content": _json_of(request)},
         "responses": {"200": {"description": "OK", "content": _json_of(response)}, **_errors()},
     }

@@ -22,7 +22,7 @@ _DOCS = """<!doctype html>
 async def list_models(request: Request) -> Response:
     """Every configured model: what it is, and whether it answers."""
     backend: Backend = request.app.state.backend
-    return Response(models_body(backend.models()), media_type=JSON)
+    return Response(models_body(backend.models(), backend.spaces()), media_type=JSON)
 
 
 async def health(request: Request) -> Response:

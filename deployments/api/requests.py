@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from deployments.embedding.errors import InvalidRequest
+from deployments.embedding.facts import Aim, Facts
 from deployments.embedding.lanes import Lane
 from deployments.embedding.model import Role
 
@@ -40,7 +41,9 @@ class _Body(BaseModel):
 
 class _Common(_Body):
     model: str | None = Field(
-        None, min_length=1, description="Name, Hugging Face id, size, or name with -query/-document"
+        None,
+        min_length=1,
+        description="Name, Hugging Face id, size, space or auto; each also with -query/-document",
     )
     instruction: str | None = Field(
         None, min_length=1, description="One-sentence task, for queries of instruct models"
@@ -51,8 +54,36 @@ class _Common(_Body):
     normalize: bool | None = Field(
         None, description="L2-normalise the vectors; what the model does by default"
     )
+    space: str | None = Field(
+        None, min_length=1, description="Answer from this embedding space, or with 409"
+    )
+    aim: Aim | None = Field(None, strict=False, description="What `auto` or a space looks for")
+    max_latency_ms: float | None = Field(
+        None, gt=0, description="`auto` takes the best model that is expected to answer in time"
+    )
     priority: Lane = Field(Lane.ONLINE, strict=False, description="Who waits for whom")
     user: str | None = Field(None, description="Accepted for OpenAI clients, not used")
+
+    def facts(self, required_space: str | None, truncate: bool) -> Facts:
+        """Returns what the choice of a model goes by; ``required_space`` is the header's.
+
+        Raises InvalidRequest when header and body require different spaces.
+        """
+        if required_space and self.space and required_space != self.space:
+            raise InvalidRequest(
+                f"the header x-require-space says {required_space}, `space` says {self.space}; "
+                "drop one",
+                "space",
+            )
+        return Facts(
+            requested=self.model,
+            truncate=truncate if self.truncate is None else self.truncate,
+            instruction=self.instruction,
+            space=self.space or required_space,
+            aim=self.aim,
+            max_latency_ms=self.max_latency_ms,
+            lane=self.priority,
+        )
 
 
 class EmbeddingRequest(_Common):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import asdict
 from typing import Any, Literal
 
 import numpy as np
 import orjson
 from pydantic import BaseModel
 
-from deployments.api.backend import ModelCard
+from deployments.api.backend import ModelCard, SpaceCard
 from deployments.embedding.errors import EmbedfleetError
 from deployments.embedding.request import Embeddings
 
@@ -112,13 +113,27 @@ class ModelItem(BaseModel):
     device: str | None
     dtype: str | None
     tokens_per_s: int | None
+    waiting_tokens: int | None = None
+    shared_space: str | None = None
+
+
+class SpaceItem(BaseModel):
+    """Models whose vectors compare; ``members`` gives the roles that each of them answers."""
+
+    name: str
+    id: str | None
+    state: Literal["ready", "unavailable"]
+    reason: str | None
+    worst_cosine: float | None
+    members: dict[str, list[str]]
 
 
 class ModelList(BaseModel):
-    """Every configured model."""
+    """Every configured model, and the spaces that some of them share."""
 
     object: Literal["list"]
     data: list[ModelItem]
+    spaces: list[SpaceItem]
 
 
 class Health(BaseModel):
@@ -176,9 +191,10 @@ def about(found: Embeddings) -> dict[str, Any]:
     }
 
 
-def models_body(cards: list[ModelCard]) -> bytes:
+def models_body(cards: list[ModelCard], spaces: list[SpaceCard]) -> bytes:
     """Returns the answer of `/v1/models`."""
-    return dump({"object": "list", "data": [model_item(card) for card in cards]})
+    data = [model_item(card) for card in cards]
+    return dump({"object": "list", "data": data, "spaces": [asdict(space) for space in spaces]})
 
 
 def model_item(card: ModelCard) -> dict[str, Any]:

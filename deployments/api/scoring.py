@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.api.backend import Backend
-from deployments.api.http import answer, read_body
+from deployments.api.http import REQUIRE_SPACE, answer, read_body
 from deployments.api.requests import RerankRequest, SimilarityRequest, parse
 from deployments.api.responses import about, as_lists, dump, usage
 from deployments.api.settings import Settings
@@ -79,19 +79,24 @@ async def _score(
     settings: Settings = request.app.state.settings
     settings.check_count(len(queries), "query")
     settings.check_count(len(documents), "documents")
-    decision = backend.choose(body.model)
+    facts = replace(
+        body.facts(request.headers.get(REQUIRE_SPACE), settings.truncate), roles=frozenset(Role)
+    )
+    decision = await backend.choose(facts, [*queries, *documents])
     if decision.role is not None:
         raise InvalidRequest(
             f'`model` must not end in "-{decision.role}" here: both roles are encoded', "model"
         )
-    truncate = settings.truncate if body.truncate is None else body.truncate
+    one = replace(decision, failover=())  # both sides are answered by the same model
 
     def side(texts: Sequence[str], role: Role, instruction: str | None) -> EncodeRequest:
-        return EncodeRequest(tuple(texts), role, instruction, truncate, normalize=body.normalize)
+        return EncodeRequest(
+            tuple(texts), role, instruction, facts.truncate, normalize=body.normalize
+        )
 
     asked, told = await asyncio.gather(
-        backend.encode(decision.model, side(queries, Role.QUERY, body.instruction), body.priority),
-        backend.encode(decision.model, side(documents, Role.DOCUMENT, None), body.priority),
+        backend.encode(one, side(queries, Role.QUERY, body.instruction), body.priority),
+        backend.encode(one, side(documents, Role.DOCUMENT, None), body.priority),
     )
     return _Scored(asked, told, normalized(asked.vectors) @ normalized(told.vectors).T, decision)
 

@@ -3,6 +3,7 @@
     EmbedfleetError            500  internal_error
     ├── InvalidRequest         400  invalid_value
     │   ├── ContextLengthExceeded   context_length_exceeded
+    │   ├── NoModelFits             no_model_fits
     │   └── UnsupportedModel        unsupported_model (a model's files ask for what we cannot honour)
     ├── Unauthorized           401  invalid_api_key
     ├── UnknownModel           404  model_not_found
@@ -55,6 +56,12 @@ class ContextLengthExceeded(InvalidRequest):
     """A text longer than the model takes, and truncation was not asked for."""
 
     code = "context_length_exceeded"
+
+
+class NoModelFits(InvalidRequest):
+    """No configured model can honour the request; the message says why of each."""
+
+    code = "no_model_fits"
 
 
 class UnsupportedModel(InvalidRequest):

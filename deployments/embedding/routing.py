@@ -1,49 +1,82 @@
-"""Which model answers a request. Pure: facts in, decision out.
+"""Which model answers a request. Pure: facts, candidates and load in, decision out.
 
-A request's ``model`` is a name or Hugging Face id, either of them with ``-query`` or ``-document``
-behind it, or a size. (``auto`` and named spaces are further branches of `choose`.)
+A request's ``model`` is a name or Hugging Face id, a size, a configured space, or ``auto``; each
+may have ``-query`` or ``-document`` behind it. A name or a size means one model, whatever the load.
+Within a space, and for ``auto``, first the hard constraints (`constraints`), then the aim (`aims`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from deployments.embedding.errors import InvalidRequest, UnknownModel
+from deployments.embedding.aims import Option, options, pick
+from deployments.embedding.constraints import licence_problem, problems
+from deployments.embedding.errors import InvalidRequest, NoModelFits, UnknownModel
+from deployments.embedding.facts import Candidate, Facts, Load, Policy, Situation
 from deployments.embedding.model import Role, Size
+from deployments.embedding.prompts import choose_role
+from deployments.embedding.refusals import no_model_fits, refuse_other_space
+from deployments.embedding.spaces import is_in, space_to_tell
 
-
-@dataclass(frozen=True)
-class Candidate:
-    """A configured model as the choice sees it."""
-
-    name: str
-    repo: str
-    size: Size | None = None
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The model that answers, why, and the role that the name asked for, if any."""
+    """The model that answers, why, and the role that the name asked for, if any.
+
+    ``space`` is what the answer calls its space where that is not the model's own: a shared one.
+    ``failover`` are other models that would give vectors of that same space, best first.
+    ``passed_over`` says of every other candidate why it is not the one.
+    """
 
     model: str
     reason: str
     role: Role | None = None
+    space: str | None = None
+    failover: tuple[str, ...] = ()
+    passed_over: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
-def choose(requested: str, candidates: Sequence[Candidate]) -> Decision:
-    """Returns the one model that ``requested`` means.
+def choose(
+    facts: Facts,
+    candidates: Sequence[Candidate],
+    loads: Mapping[str, Load] | None = None,
+    policy: Policy | None = None,
+) -> Decision:
+    """Returns which model answers. The same facts, candidates and loads give the same answer.
 
-    Raises UnknownModel, listing what is known, when there is none.
+    Raises UnknownModel, SpaceMismatch, NoModelFits or ModelUnavailable, each with what there is.
     """
-    for name, role in _readings(requested):
+    situation = Situation(facts, candidates, loads or {}, policy or Policy())
+    for name, role in _readings(facts.requested or AUTO):
         for candidate in candidates:
             if name in (candidate.name, candidate.repo):
-                return Decision(candidate.name, "name", role)
-        sized = [c for c in candidates if c.size is not None and c.size == name]
-        if sized:  # the config's order breaks ties
-            return Decision(sized[0].name, "size", role)
-    raise UnknownModel(f"no model {requested!r} here; known: {_known(candidates)}", "model")
+                return _direct(situation, [candidate], "name", role)
+        if sized := [c for c in candidates if c.size is not None and c.size == name]:
+            return _direct(situation, sized, "size", role)
+        if members := [c for c in candidates if c.shared and c.shared.name == name]:
+            within = replace(situation, facts=replace(facts, space=facts.space or name))
+            return _by_policy(within, members, "space", role)
+        if name == AUTO:
+            return _by_policy(situation, candidates, AUTO, role)
+    raise UnknownModel(f"no model {facts.requested!r} here; known: {_known(candidates)}", "model")
+
+
+def is_left_open(requested: str | None, candidates: Sequence[Candidate]) -> bool:
+    """Whether the policy chooses, so that the texts have to be looked at."""
+    for name, _ in _readings(requested or AUTO):
+        if any(name in (c.name, c.repo, c.size) for c in candidates):
+            return False
+        if name == AUTO or any(c.shared and c.shared.name == name for c in candidates):
+            return True
+    return False
+
+
+def roles_of(facts: Facts) -> frozenset[Role]:
+    """Returns the roles that a request left to the policy will be answered in."""
+    return facts.roles or frozenset({_role(_readings(facts.requested or AUTO)[-1][1], facts)})
 
 
 def agree(from_name: Role | None, from_field: Role | None) -> Role | None:
@@ -59,6 +92,55 @@ def agree(from_name: Role | None, from_field: Role | None) -> Role | None:
     return from_name or from_field
 
 
+def _role(from_name: Role | None, facts: Facts) -> Role:
+    return choose_role(from_name, facts.instruction)
+
+
+def _direct(
+    situation: Situation, meant: Sequence[Candidate], reason: str, role: Role | None
+) -> Decision:
+    """The first that was meant, whatever its load: a size must not mix spaces in an index."""
+    facts = situation.facts
+    refuse_other_space(facts, meant, situation.candidates)
+    chosen = next(c for c in meant if is_in(facts, c))
+    if barred := licence_problem(situation, chosen):
+        raise NoModelFits(f"{chosen.name} may not answer: {barred}", "model")
+    space = space_to_tell(facts, chosen) if facts.space else None
+    others = [c.name for c in situation.candidates if c is not chosen]
+    over = dict.fromkeys(others, f"`model` asks for {facts.requested}")
+    return Decision(chosen.name, reason, role, space, passed_over=over)
+
+
+def _by_policy(
+    situation: Situation, meant: Sequence[Candidate], kind: str, role: Role | None
+) -> Decision:
+    facts = situation.facts
+    refuse_other_space(facts, meant, situation.candidates)
+    over = problems(situation, facts.roles or frozenset({_role(role, facts)}))
+    left = options(situation, [c for c in situation.candidates if c.name not in over])
+    if not left:
+        raise no_model_fits(situation, over)
+    chosen, why = pick(situation, left)
+    others = [option for option in left if option is not chosen]
+    over |= {o.candidate.name: f"{chosen.candidate.name} is {why}" for o in others}
+    space = space_to_tell(facts, chosen.candidate)
+    failover = _same_space(situation, others, space)
+    return Decision(chosen.candidate.name, f"{kind}: {why}", role, space, failover, over)
+
+
+def _same_space(
+    situation: Situation, others: Sequence[Option], space: str | None
+) -> tuple[str, ...]:
+    """Returns the models that may stand in, by falling suitability; none outside a shared space."""
+    left = [o for o in others if space and space_to_tell(situation.facts, o.candidate) == space]
+    found: list[str] = []
+    while left:
+        following, _ = pick(situation, left)
+        found.append(following.candidate.name)
+        left.remove(following)
+    return tuple(found)
+
+
 def _readings(requested: str) -> list[tuple[str, Role | None]]:
     """The whole name first: a model may really be called something-query."""
     readings: list[tuple[str, Role | None]] = [(requested, None)]
@@ -71,4 +153,5 @@ def _readings(requested: str) -> list[tuple[str, Role | None]]:
 def _known(candidates: Sequence[Candidate]) -> str:
     names = [candidate.name for candidate in candidates]
     sizes = [size for size in Size if any(c.size is size for c in candidates)]
-    return ", ".join([*names, *sizes])
+    spaces = dict.fromkeys(c.shared.name for c in candidates if c.shared)
+    return ", ".join([*names, *sizes, *spaces, AUTO])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict
+from functools import lru_cache
 
 from deployments.embedding.model import ModelSpec
 
 
+@lru_cache(maxsize=1_024)
 def space_id(spec: ModelSpec, dimensions: int | None = None) -> str:
     """Returns a short hash of all that decides whether two vectors may be compared.
 

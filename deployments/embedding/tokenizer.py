@@ -37,6 +37,10 @@ class Tokenizer(Protocol):
         """Returns the caller's own ids, if they can only have come from this tokenizer."""
         ...
 
+    def longest(self, texts: Sequence[str]) -> int:
+        """Returns the tokens of the longest text, special tokens included, whatever the limit."""
+        ...
+
 
 class FastTokenizer:
     """Encodes texts by a model's ``tokenizer.json`` and puts the special tokens in place itself.
@@ -62,6 +66,11 @@ class FastTokenizer:
         false, InvalidRequest when a text is not valid Unicode.
         """
         return self._framed(self._contents(texts), truncate)
+
+    def longest(self, texts: Sequence[str]) -> int:
+        """Returns the tokens of the longest text, special tokens included, whatever the limit."""
+        special = self._spec.max_tokens - self._room
+        return special + max(map(len, self._contents(texts)), default=0)
 
     def _framed(self, contents: Sequence[Sequence[int]], truncate: bool) -> Tokenized:
         over = tuple(row for row, ids in enumerate(contents) if len(ids) > self._room)

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from deployments.api.backend import ModelCard
+from deployments.api.backend import CandidateCard, Explanation, ModelCard, SpaceCard, Texts
 from deployments.embedding.errors import ContextLengthExceeded, InvalidRequest
+from deployments.embedding.facts import Candidate, Facts
 from deployments.embedding.lanes import Lane
 from deployments.embedding.model import ModelSpec, Pooling, Prompts, Size
 from deployments.embedding.prompts import effective_instruction, render
 from deployments.embedding.request import Embeddings, EncodeRequest, TokenInput, check_dimensions
-from deployments.embedding.routing import Candidate, Decision, choose
+from deployments.embedding.routing import Decision, choose
 from deployments.embedding.space import space_id
 from deployments.embedding.vectors import finished
 
@@ -71,14 +72,30 @@ class FakeBackend:
     vectors: Callable[[ModelSpec, EncodeRequest], np.ndarray] = expected
     calls: list[tuple[str, EncodeRequest, Lane]] = field(default_factory=list)
 
-    def choose(self, model: str | None) -> Decision:
-        """Returns which model answers."""
-        if model is None:
+    async def choose(self, facts: Facts, texts: Texts) -> Decision:
+        """Returns which model answers; `auto` does not look at the texts."""
+        if facts.requested is None and facts.space is None:
             return Decision(PLAIN.name, "default")
-        return choose(model, [Candidate(s.name, s.repo, s.size) for s in SPECS.values()])
+        return choose(facts, self.candidates())
 
-    async def encode(self, model: str, request: EncodeRequest, lane: Lane) -> Embeddings:
+    async def explain(self, facts: Facts, texts: Texts) -> Explanation:
+        """Returns which model would answer."""
+        decision = await self.choose(facts, texts)
+        cards = [
+            CandidateCard(
+                c.name, c.size, "ready", c.own_space(), 1.5, decision.passed_over.get(c.name)
+            )
+            for c in self.candidates()
+        ]
+        return Explanation(decision, facts, cards)
+
+    def candidates(self) -> list[Candidate]:
+        """Returns every model as the choice sees it."""
+        return [Candidate(s.name, s.repo, s.size, s, s.languages) for s in SPECS.values()]
+
+    async def encode(self, decision: Decision, request: EncodeRequest, lane: Lane) -> Embeddings:
         """Returns the vectors of a request."""
+        model = decision.model
         self.calls.append((model, request, lane))
         if self.failing is not None:
             raise self.failing
@@ -106,6 +123,14 @@ class FakeBackend:
     def models(self) -> list[ModelCard]:
         """Returns every model and its state."""
         return [_card(spec, self.states[spec.name]) for spec in SPECS.values()]
+
+    def spaces(self) -> list[SpaceCard]:
+        """Returns a space that holds, and one that does not."""
+        members = {"plain": ["query"], "instruct": ["query", "document"]}
+        return [
+            SpaceCard("pair", "0123456789ab", "ready", None, 0.97, members),
+            SpaceCard("wrong", None, "unavailable", "its members disagree", None, members),
+        ]
 
     async def metrics(self) -> str:
         """Returns one metric."""

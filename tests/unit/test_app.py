@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from deployments.app import actor_options, build
+from deployments.choosing import candidate
 from deployments.config import AppArgs, ModelConfig
-from deployments.router import candidate
 
 MINILM = "all-MiniLM-L6-v2"
 

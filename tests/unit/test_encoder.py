@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -38,6 +38,7 @@ class Loaded:
     worker: Worker
     device: str = "cpu"
     dtype: str = "float32"
+    start_s: float = 1.5
 
 
 @pytest.fixture
@@ -121,7 +122,8 @@ async def test_while_it_loads_it_says_so(made):
 
 async def test_a_ready_replica_says_what_it_is(encoder):
     ready = ReplicaStatus(ReplicaState.READY, None, "cpu", "float32", tokens_per_s=100)
-    assert await encoder.status() == ready
+    empty = {Lane.ONLINE: 0, Lane.OFFLINE: 0}
+    assert await encoder.status() == replace(ready, waiting=empty, start_s=1.5)
 
 
 async def test_a_new_replica_is_tried_with_a_real_pass(encoder, engine):

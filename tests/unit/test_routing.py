@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from deployments.embedding.errors import InvalidRequest, UnknownModel
+from deployments.embedding.facts import Candidate, Facts
 from deployments.embedding.model import Role, Size
-from deployments.embedding.routing import Candidate, Decision, agree, choose
+from deployments.embedding.routing import Decision, agree, choose
 
 QUERY, DOCUMENT = Role.QUERY, Role.DOCUMENT
 CANDIDATES = (
@@ -39,13 +40,12 @@ CANDIDATES = (
     ],
 )
 def test_what_a_name_means(requested, decision):
-    assert choose(requested, CANDIDATES) == decision
+    assert choose(Facts(requested), CANDIDATES) == decision
 
 
 @pytest.mark.parametrize(
     "requested",
     [
-        "",
         "Tiny",
         "tin",
         "tiny-",
@@ -54,14 +54,13 @@ def test_what_a_name_means(requested, decision):
         "tiny-queries",
         "asks",
         "medium",
-        "auto",
         "tiny ",
     ],
 )
 def test_what_is_unknown_lists_what_is_known(requested):
-    known = "known: tiny, tiny-v2, big, own, asks-query, large, small, large"
+    known = "known: tiny, tiny-v2, big, own, asks-query, large, small, large, auto"
     with pytest.raises(UnknownModel, match=known) as refused:
-        choose(requested, CANDIDATES)
+        choose(Facts(requested), CANDIDATES)
     assert repr(requested) in refused.value.message
     assert refused.value.param == "model"
 
