@@ -108,6 +108,20 @@ class EncoderClient:
             computed_s=sum(reply.computed_s for reply in replies),
         )
 
+    async def front(self, timeout_s: float) -> Front:
+        """Returns the model's description and tokenizer, for callers that count tokens first.
+
+        Raises ModelUnavailable with the reason.
+        """
+        return await self._ready_front(timeout_s)
+
+    async def encode_tokens(self, batch: TokenBatch, lane: Lane, timeout_s: float) -> Encoded:
+        """Returns the answer to one call of this size, with each failed row's own error in it.
+
+        Errors of the whole call as `encode`.
+        """
+        return await self._call(batch, lane, time.monotonic() + timeout_s)
+
     def close(self) -> None:
         """Gives up loading the tokenizer, if that still goes on."""
         self._front.stop()

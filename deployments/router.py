@@ -17,6 +17,7 @@ from deployments.api.settings import Settings
 from deployments.client import EncoderClient
 from deployments.config import AppArgs, ModelConfig
 from deployments.embedding.catalog import CATALOG
+from deployments.embedding.errors import EmbedfleetError
 from deployments.embedding.lanes import Lane
 from deployments.embedding.model import ModelSpec
 from deployments.embedding.request import Embeddings, EncodeRequest
@@ -24,6 +25,7 @@ from deployments.embedding.routing import Candidate, Decision, choose
 from deployments.embedding.space import space_id
 from deployments.fleet import Fleet
 from deployments.metrics import RequestMetrics, scrape_cluster
+from deployments.served import ServedModel
 from deployments.status import ModelStatus
 
 log = logging.getLogger("ray.serve")
@@ -73,6 +75,16 @@ class Router:
     def models(self) -> list[ModelCard]:
         """Returns every configured model and its state."""
         return [self._card(model) for model in self._args.models]
+
+    def served(self, model: str) -> ServedModel | EmbedfleetError:
+        """Returns what answers to this name, for corpus jobs; UnknownModel as a value."""
+        try:
+            decision = self.choose(model)
+        except EmbedfleetError as error:
+            return error
+        config, status = self._models[decision.model], self._fleet.status(decision.model)
+        spec = self._clients[decision.model].spec or CATALOG.get(decision.model)
+        return ServedModel(config, spec, decision.role, status)
 
     async def metrics(self) -> str:
         """Returns the whole cluster's metrics in Prometheus' text format."""

@@ -1,0 +1,7 @@
+"""What keeps a job from starting, or from finishing."""
+
+from __future__ import annotations
+
+
+class JobError(Exception):
+    """The message names what is wrong and says what to do."""

@@ -1,0 +1,28 @@
+"""The Lance sink: the parts, once all are there, as one Lance dataset in one commit."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from cluster.encoding.failures import JobError
+from cluster.encoding.output import Output
+
+NAME = "vectors.lance"
+
+
+def check_lance() -> None:
+    """Raises JobError when the library is missing."""
+    if importlib.util.find_spec("lance") is None:
+        raise JobError("--format lance needs the package pylance: pip install pylance")
+
+
+def write_lance(output: Output) -> None:
+    """Writes ``vectors.lance`` through Ray Data's own writer.
+
+    Lance shows a version only once it is committed, so a job that is killed here writes it again.
+    """
+    import ray.data
+    from ray.data import SaveMode
+
+    parts = ray.data.read_parquet(output.parts)
+    parts.write_lance(f"{output.root}/{NAME}", mode=SaveMode.OVERWRITE)
