@@ -86,6 +86,8 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 def _encode(args: argparse.Namespace) -> int:
+    # what Ray's core writes to the terminal is for its operators; it has to be set before the import
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     from cluster.encoding.command import run
 
     return run(args)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from contextlib import nullcontext
 
@@ -17,6 +18,8 @@ from deployments.embedding.model import Role
 
 def run(args: argparse.Namespace) -> int:
     """Runs the job and returns the exit status: 1 when it failed, 130 when it was interrupted."""
+    # Ray's own words are for operators of Ray, and would break the progress line
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     printer = Printer(sys.stderr, sys.stderr.isatty())
     try:
         settings = _settings(args)

@@ -108,7 +108,8 @@ class _Corpus:
 
 def _read_corpus(settings: Settings) -> _Corpus:
     filesystem, files = find_inputs(settings.input, settings.input_format)
-    carried = _schema(filesystem, files[0], settings)
+    telling = next((file for file in files if file.size), files[0])
+    carried = _schema(filesystem, telling, settings)
     return _Corpus(filesystem, files, plan(filesystem, files, settings), carried)
 
 
@@ -121,8 +122,6 @@ def _schema(inputs: Any, file: Any, settings: Settings) -> Any:
             raise JobError(f"{file.path} is not JSON Lines: its first lines are no JSON objects")
         if records:
             check_columns(dict.fromkeys(key for r in records for key in r), settings, file.path)
-    if file.size == 0:
-        raise JobError(f"{file.path} is empty")
     try:
         return sample_schema(inputs, file, settings.columns)
     except KeyError as error:

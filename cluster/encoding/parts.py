@@ -93,7 +93,10 @@ def _parts_of(filesystem: Any, file: InputFile, settings: Settings) -> list[Part
         cuts = cut_file(filesystem, file, settings.part_bytes)
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise JobError(f"{file.path} cannot be read: {error}") from error
-    return [Part(file, a, b, b - a) for a, b in pairwise(cuts)]
+    parts = [Part(file, a, b, b - a) for a, b in pairwise(cuts)]
+    if len(parts) == 1 and not _count(filesystem, parts[0]):  # a header alone, or blank lines
+        return []
+    return parts
 
 
 def _parquet_parts(filesystem: Any, file: InputFile, settings: Settings) -> list[Part]:

@@ -63,8 +63,7 @@ class PartEncoder:
 
     def __init__(self, work: Work) -> None:
         self._work = work
-        handle = serve.get_deployment_handle(work.config.deployment_name, work.app)
-        self._client = EncoderClient(work.config, handle)
+        self._own_client: EncoderClient | None = None
         self._slots = Slots(share(work.replicas, work.workers))
         self._tally = Tally(replicas=work.replicas)
         self._watching: asyncio.Task[None] | None = None
@@ -76,6 +75,15 @@ class PartEncoder:
         found = [await self._part(Part.from_row(json.loads(row))) for row in batch["part"]]
         self._report()
         return {"counts": np.array([json.dumps(asdict(counts)) for counts in found])}
+
+    @property
+    def _client(self) -> EncoderClient:
+        """Made inside the event loop: in Serve's throughput mode a handle routes in there."""
+        if self._own_client is None:
+            work = self._work
+            handle = serve.get_deployment_handle(work.config.deployment_name, work.app)
+            self._own_client = EncoderClient(work.config, handle)
+        return self._own_client
 
     async def _part(self, part: Part) -> Counts:
         work = self._work
