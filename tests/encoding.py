@@ -17,7 +17,9 @@ from tests.running import RunningService
 def command(service: RunningService, *args: object) -> tuple[list[str], dict[str, str]]:
     """The command line and environment of ``embedfleet encode`` beside this service."""
     line = [sys.executable, "-m", "cluster.cli", "encode", *map(str, args)]
-    return line, {**os.environ, "RAY_ADDRESS": service.ray_address}
+    # a Ray that was started on its own asks for this machine's token; with an address one has to say so
+    ours = {"RAY_ADDRESS": service.ray_address, "RAY_AUTH_MODE": "token"}
+    return line, {**os.environ, **ours}
 
 
 def encode(service: RunningService, *args: object) -> subprocess.CompletedProcess[str]:

@@ -12,15 +12,21 @@ def token_ranges(words: Sequence[int | None], size: int, overlap: int) -> list[t
     ``overlap`` tokens: never more, and fewer where that would split a word.
     """
     ranges: list[tuple[int, int]] = []
-    start = 0
+    start, done = 0, 0
     while True:
-        stop = min(start + size, len(words))
-        if stop < len(words):
-            stop = _word_start(words, stop, above=start)
+        stop = _stop(words, start, size)
+        if stop <= done:  # the next word has no room behind the overlap
+            start, stop = done, _stop(words, done, size)
         ranges.append((start, stop))
         if stop == len(words):
             return ranges
+        done = stop
         start = _next_word(words, max(stop - overlap, start + 1), limit=stop)
+
+
+def _stop(words: Sequence[int | None], start: int, size: int) -> int:
+    stop = min(start + size, len(words))
+    return stop if stop == len(words) else _word_start(words, stop, above=start)
 
 
 def _word_start(words: Sequence[int | None], token: int, above: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 
 import ray
@@ -35,7 +36,14 @@ def connect(address: str | None) -> None:
     try:
         ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise JobError(f"no Ray cluster is running here ({error}); {_START}") from error
+        raise JobError(f"no Ray cluster answers ({error}); {_START}{_hint(address)}") from error
+
+
+def _hint(address: str | None) -> str:
+    """Ray (2.60) sends this machine's token of its own accord only to a cluster that it finds."""
+    if not (address or os.environ.get("RAY_ADDRESS")) or os.environ.get("RAY_AUTH_MODE"):
+        return ""
+    return "; a cluster that asks for a token wants RAY_AUTH_MODE=token"
 
 
 def find_target(model: str) -> Target:
