@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from importlib.metadata import version
 
 from cluster.encoding.failures import JobError
 from cluster.encoding.output import Output
@@ -11,9 +12,15 @@ NAME = "vectors.lance"
 
 
 def check_lance() -> None:
-    """Raises JobError when the library is missing."""
+    """Raises JobError when the library is missing, or is one that Ray Data cannot write with.
+
+    Ray 2.60 passes ``storage_options_provider``, which pylance has had up to version 4.
+    """
+    install = "pip install 'pylance>=2,<5'"
     if importlib.util.find_spec("lance") is None:
-        raise JobError("--format lance needs the package pylance: pip install pylance")
+        raise JobError(f"--format lance needs the package pylance: {install}")
+    if not 2 <= int(version("pylance").split(".")[0]) < 5:
+        raise JobError(f"this Ray cannot write with pylance {version('pylance')}: {install}")
 
 
 def write_lance(output: Output) -> None:

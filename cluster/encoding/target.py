@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from dataclasses import dataclass
 
 import ray
@@ -15,6 +16,7 @@ from deployments.served import ServedModel
 from deployments.status import ModelState
 
 _ANSWER_TIMEOUT_S = 60.0
+_KNOCK_TIMEOUT_S = 5.0
 _START = "start it with `embedfleet serve`, or give --start to run it for this job's time"
 
 
@@ -33,10 +35,22 @@ def connect(address: str | None) -> None:
     """
     if ray.is_initialized():
         return
+    _knock(address or os.environ.get("RAY_ADDRESS") or "auto")
     try:
         ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise JobError(f"no Ray cluster answers ({error}); {_START}{_hint(address)}") from error
+
+
+def _knock(address: str) -> None:
+    """Ray itself would try for most of a minute."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in host:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _KNOCK_TIMEOUT_S).close()
+    except OSError as error:
+        raise JobError(f"no Ray cluster answers at {address} ({error}); {_START}") from error
 
 
 def _hint(address: str | None) -> str:

@@ -6,6 +6,7 @@ import base64
 import json
 import signal
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -219,16 +220,10 @@ def test_an_output_that_cannot_be_written(service, tmp_path):
 
 
 def test_without_a_service(tmp_path):
-    import os
-    import sys
-
     (tmp_path / "a.txt").write_text("one\n")
     line = [sys.executable, "-m", "cluster.cli", "encode", str(tmp_path / "a.txt")]
     line += [str(tmp_path / "out"), "--model", MODEL, "--address", "127.0.0.1:1"]
-    environment = {**os.environ, "RAY_gcs_rpc_server_connect_timeout_s": "1"}
-    run = subprocess.run(
-        line, capture_output=True, text=True, timeout=120, check=False, env=environment
-    )
+    run = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 1
     assert "start it with `embedfleet serve`" in run.stderr
 
