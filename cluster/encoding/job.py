@@ -1,9 +1,11 @@
 """A corpus through the replicas that serve online traffic: Ray Data around parts that commit alone.
 
-Ray Data's own checkpoints (2.60) were tried and not taken. They filter ids right after the read, so
-an id that is derived, or a row that becomes chunks or a reject, has none to go by; chunks of one
-row that end up in two writes are lost with the first; a write is as large as blocks grow; and all
-finished ids are held in memory. Here a part is a file name: it is there, or it is done again.
+Ray Data's own checkpoints (2.60) were tried and not taken. What a write task has not finished is not
+saved, and read, map and write become one task where they can: a job that failed at nine tenths of its
+rows had saved none. From the source: ids are filtered right after the read, so an id that is derived
+has none to go by, a row that ends as a reject is done again on each run, chunks of one row must not
+fall into two writes; and all finished ids are held in memory. Here a part is a file name: it is
+there, or it is done again.
 """
 
 from __future__ import annotations
