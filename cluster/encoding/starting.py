@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,8 +12,9 @@ from contextlib import contextmanager
 
 import ray
 
-from cluster.encoding.failures import JobError
+from cluster.encoding.failures import JobError, WrongModel
 from cluster.encoding.target import connect, find_target
+from deployments.status import ModelState
 
 _START_TIMEOUT_S = 900.0
 _STOP_TIMEOUT_S = 60.0
@@ -22,14 +24,15 @@ _STOP_TIMEOUT_S = 60.0
 def started_service(config: str, model: str, address: str | None) -> Iterator[None]:
     """Runs ``embedfleet serve CONFIG`` until the model can be called, and stops it afterwards.
 
-    A service that runs already is used and left alone. Raises JobError when it does not start.
+    A service that runs already is used and left alone. Raises JobError when none starts, or the
+    model cannot answer.
     """
     if _answers(model, address):
         yield
         return
-    child = subprocess.Popen(
-        [sys.executable, "-m", "cluster.cli", "serve", config], stdout=sys.stderr
-    )
+    command = [sys.executable, "-m", "cluster.cli", "serve", config]
+    loud = {k: v for k, v in os.environ.items() if k != "RAY_BACKEND_LOG_LEVEL"}  # as cli.py set it
+    child = subprocess.Popen(command, stdout=sys.stderr, env=loud)
     try:
         _wait(child, model, address)
         yield
@@ -56,8 +59,10 @@ def _wait(child: subprocess.Popen[bytes], model: str, address: str | None) -> No
 def _answers(model: str, address: str | None) -> bool:
     try:
         connect(address)
-        find_target(model)
+        state = find_target(model).model.status.state
+    except WrongModel:
+        raise
     except Exception:  # whatever a half-started service says; the deadline ends it
         ray.shutdown()
         return False
-    return True
+    return state in (ModelState.READY, ModelState.COLD)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import ray
 from ray import serve
 
-from cluster.encoding.failures import JobError
+from cluster.encoding.failures import JobError, WrongModel
 from deployments.embedding.errors import EmbedfleetError
 from deployments.served import ServedModel
 from deployments.status import ModelState
@@ -65,9 +65,9 @@ def find_target(model: str) -> Target:
     app = _application()
     served = serve.get_app_handle(app).served.remote(model).result(timeout_s=_ANSWER_TIMEOUT_S)
     if isinstance(served, EmbedfleetError):
-        raise JobError(str(served))
+        raise WrongModel(str(served))
     if served.status.state is ModelState.UNAVAILABLE:
-        raise JobError(f"{served.config.name} is unavailable: {served.status.reason}")
+        raise WrongModel(f"{served.config.name} is unavailable: {served.status.reason}")
     if served.spec is None:
         raise JobError(f"{served.config.name} is still being read; try again in a few seconds")
     return Target(app, served)
