@@ -1,4 +1,4 @@
-"""The command line: ``embedfleet serve | models | verify``."""
+"""The command line: ``embedfleet serve | encode | models | verify``."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=version("embedfleet"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands)
+    _add_encode(commands)
     _add_models(commands)
     _add_verify(commands)
     return parser
@@ -44,6 +45,14 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="the way into the service: HAProxy where it is to be had, or Serve's own proxy",
     )
     serve.set_defaults(run=_serve)
+
+
+def _add_encode(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from cluster.encoding.arguments import add_arguments
+
+    encode = commands.add_parser("encode", help="encode a corpus through a running service")
+    add_arguments(encode)
+    encode.set_defaults(run=_encode)
 
 
 def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -74,6 +83,14 @@ def _serve(args: argparse.Namespace) -> int:
     from cluster.serving import serve
 
     return serve(args.config, args.path)
+
+
+def _encode(args: argparse.Namespace) -> int:
+    # what Ray's core writes to the terminal is for its operators; it has to be set before the import
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    from cluster.encoding.command import run
+
+    return run(args)
 
 
 def _models(args: argparse.Namespace) -> int:

@@ -92,7 +92,7 @@ class EncoderClient:
         """
         deadline = time.monotonic() + timeout_s
         self._refuse_if_unavailable()
-        front = await self._ready_front(min(timeout_s, self._cold_wait_s))
+        front = await self.ready_front(min(timeout_s, self._cold_wait_s))
         spec = front.spec
         dimensions = check_dimensions(spec, request.dimensions)
         tokenized = await front.tokenized(request)
@@ -113,11 +113,22 @@ class EncoderClient:
             computed_s=sum(reply.computed_s for reply in replies),
         )
 
+    async def encode_tokens(self, batch: TokenBatch, lane: Lane, timeout_s: float) -> Encoded:
+        """Returns the answer to one call of this size, with each failed row's own error in it.
+
+        Errors of the whole call as `encode`.
+        """
+        return await self._call(batch, lane, time.monotonic() + timeout_s)
+
     def close(self) -> None:
         """Gives up loading the tokenizer, if that still goes on."""
         self._front.stop()
 
-    async def _ready_front(self, timeout_s: float) -> Front:
+    async def ready_front(self, timeout_s: float) -> Front:
+        """Returns the model's description and tokenizer, waiting for them if they are being read.
+
+        Raises ModelUnavailable with the reason.
+        """
         if self._front.value is None and self._front.failure is None:
             await asyncio.to_thread(self._front.wait, timeout_s)
         return self._front.get()

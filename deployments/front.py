@@ -12,7 +12,7 @@ from deployments.embedding.loading import find_model
 from deployments.embedding.model import ModelSpec, Role
 from deployments.embedding.prompts import prefix, render
 from deployments.embedding.request import EncodeRequest, TokenInput
-from deployments.embedding.tokenizer import FastTokenizer, Tokenized, Tokenizer
+from deployments.embedding.tokenizer import FastTokenizer, Tokenized
 
 # below this, a hop to another thread costs more than the tokenizing
 _INLINE_CHARACTERS = 4_000
@@ -24,7 +24,7 @@ class Front:
     """A model's description and tokenizer."""
 
     spec: ModelSpec
-    tokenizer: Tokenizer
+    tokenizer: FastTokenizer
 
     async def tokenized(self, request: EncodeRequest) -> Tokenized:
         """Returns a request's texts as token ids, behind their prompts.

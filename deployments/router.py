@@ -22,7 +22,8 @@ from deployments.cards import candidate_card, model_card, space_card
 from deployments.choosing import Chooser
 from deployments.client import EncoderClient
 from deployments.config import AppArgs, Routing, routing_of
-from deployments.embedding.errors import ModelUnavailable, Overloaded
+from deployments.embedding.catalog import CATALOG
+from deployments.embedding.errors import EmbedfleetError, ModelUnavailable, Overloaded
 from deployments.embedding.facts import Facts
 from deployments.embedding.lanes import Lane
 from deployments.embedding.languages import preload
@@ -31,6 +32,7 @@ from deployments.embedding.request import Embeddings, EncodeRequest, TokenInput
 from deployments.embedding.routing import Decision
 from deployments.fleet import Fleet
 from deployments.metrics import DecisionMetrics, RequestMetrics, scrape_cluster
+from deployments.served import ServedModel
 
 log = logging.getLogger("ray.serve")
 _MAY_FAIL_OVER = (ModelUnavailable, Overloaded)
@@ -121,6 +123,16 @@ class Router:
     def spaces(self) -> list[SpaceCard]:
         """Returns every configured space and whether it holds."""
         return [space_card(space, v) for space, v in self._agreement.verdicts().items()]
+
+    async def served(self, model: str) -> ServedModel | EmbedfleetError:
+        """Returns what answers to this name, for corpus jobs; a refusal comes back as a value."""
+        try:
+            _, decision = await self._chooser.choose(Facts(requested=model, lane=Lane.OFFLINE), ())
+        except EmbedfleetError as error:
+            return error
+        config, status = self._models[decision.model], self._fleet.status(decision.model)
+        spec = self._clients[decision.model].spec or CATALOG.get(decision.model)
+        return ServedModel(config, spec, decision.role, status)
 
     async def metrics(self) -> str:
         """Returns the whole cluster's metrics in Prometheus' text format."""

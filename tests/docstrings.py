@@ -19,6 +19,16 @@ def all_docstrings() -> tuple[str, ...]:
     return tuple(found)
 
 
+def docstrings_below(folder: Path, most: int) -> list[str]:
+    """Returns up to ``most`` distinct docstrings of all Python files below a folder."""
+    found: dict[str, None] = {}
+    for path in sorted(folder.glob("**/*.py")):
+        found.update(dict.fromkeys(_docstrings_of(path)))
+        if len(found) >= most:
+            break
+    return list(found)[:most]
+
+
 def docstrings(count: int, longest_words: int = 2_000) -> list[str]:
     """Returns ``count`` docstrings of 1 to ``longest_words`` words, from short to long evenly."""
     fitting = [d for d in all_docstrings() if 1 <= len(d.split()) <= longest_words]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import ray
 import yaml
 
 API_KEY = "test-key"
@@ -35,6 +36,13 @@ class RunningService:
         """Returns an HTTP client that carries the key."""
         headers = {"authorization": f"Bearer {API_KEY}"}
         return httpx.Client(base_url=self.url, headers=headers, timeout=timeout_s)
+
+    @property
+    def ray_address(self) -> str:
+        """The address of the service's own Ray, for jobs; other Rays may run on this machine."""
+        session = self.log.parent / "ray" / "session_latest"
+        (file,) = session.glob("gcs_server_port_*")
+        return f"{ray.util.get_node_ip_address()}:{file.read_text()}"
 
     def states(self) -> dict[str, str]:
         """Returns each model's state."""

@@ -11,7 +11,7 @@ that bfloat16 loses them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 from transformers import (
+    AutoConfig,
+    AutoModel,
     BertConfig,
     BertModel,
     MistralConfig,
@@ -32,6 +34,7 @@ from transformers.utils.logging import disable_progress_bar
 from tests.tiny_tokenizers import byte_fallback, unigram, wordpiece
 
 _WIDE, _NARROW = 0.3, 0.1  # deviation of the weights at 32 dimensions
+_BERT = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 _MODULE = "sentence_transformers.models"
 _POOLING_KEYS = {
     "cls": "pooling_mode_cls_token",
@@ -81,9 +84,25 @@ def save_bert(
         pad_token_id=0,
         **_sizes(shape, _WIDE),
     )
-    names = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
     settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": not cased}
-    _save(folder, _drawn(BertModel, config, shape), tokenizer, names, settings, recipe)
+    _save(folder, _drawn(BertModel, config, shape), tokenizer, _BERT, settings, recipe)
+    return folder
+
+
+def save_encoder(
+    folder: Path, model_type: str, recipe: Recipe = Recipe(), shape: Shape = Shape()
+) -> Path:
+    """Writes an encoder of any type that transformers knows, with BERT's kind of tokenizer."""
+    tokenizer = wordpiece(shape.vocabulary)
+    config = AutoConfig.for_model(
+        model_type,
+        vocab_size=tokenizer.get_vocab_size(),
+        max_position_embeddings=recipe.max_seq_length + 2,
+        pad_token_id=0,
+        **_sizes(shape, _WIDE),
+    )
+    settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": True}
+    _save(folder, _drawn(AutoModel.from_config, config, shape), tokenizer, _BERT, settings, recipe)
     return folder
 
 
@@ -150,11 +169,10 @@ def _sizes(shape: Shape, spread: float) -> dict[str, Any]:
     }
 
 
-def _drawn(kind: type[PreTrainedModel], config: Any, shape: Shape) -> PreTrainedModel:
+def _drawn(make: Callable[[Any], PreTrainedModel], config: Any, shape: Shape) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(shape.seed)
-        model: PreTrainedModel = kind(config)
-    return model
+        return make(config)
 
 
 def _save(

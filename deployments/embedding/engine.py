@@ -92,7 +92,8 @@ class TorchEngine:
             return np.concatenate([np.arange(n) for n in batch.lengths])
         real = batch.ids != self._pad_id
         counted = [np.cumsum(r) for r in np.split(real, batch.offsets[1:-1])]
-        return np.concatenate(counted) * real + self._pad_id
+        positions: npt.NDArray[np.int64] = np.concatenate(counted) * real + self._pad_id
+        return positions
 
     def _padded(self, batch: TokenBatch) -> Vectors:
         """One pass for a model whose attention we do not know."""

@@ -19,6 +19,14 @@ from deployments.embedding.request import TokenInput
 
 
 @dataclass(frozen=True)
+class Spans:
+    """Where a text's tokens stand: ``(start, stop)`` characters, and the word each belongs to."""
+
+    offsets: list[tuple[int, int]]
+    words: list[int | None]
+
+
+@dataclass(frozen=True)
 class Tokenized:
     """Token ids of some texts, and the rows whose texts were cut to the model's limit."""
 
@@ -71,6 +79,22 @@ class FastTokenizer:
         """Returns the tokens of the longest text, special tokens included, whatever the limit."""
         special = self._spec.max_tokens - self._room
         return special + max(map(len, self._contents(texts)), default=0)
+
+    def spans(self, texts: Sequence[str]) -> list[Spans]:
+        """Returns where the tokens of each text stand, without special tokens and of any length.
+
+        Raises InvalidRequest when a text is not valid Unicode.
+        """
+        try:
+            encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        except TypeError:
+            raise _not_unicode(texts) from None
+        return [Spans(encoding.offsets, encoding.word_ids) for encoding in encodings]
+
+    @property
+    def room(self) -> int:
+        """The most tokens of a text and its prompt."""
+        return self._room
 
     def _framed(self, contents: Sequence[Sequence[int]], truncate: bool) -> Tokenized:
         over = tuple(row for row, ids in enumerate(contents) if len(ids) > self._room)

@@ -27,7 +27,7 @@ ODD_TEXTS = (
     "How much protein should a female eat?",
     "南瓜的家常做法: 1.清炒南瓜丝",
     "ÉCOLE ﬁne  Straße ♥ \U0001f600",
-    "a literal </s> and <s> and [SEP]",
+    "a literal </s> and <s> and <pad> and [PAD] and [SEP]",
     " leading and trailing ",
 )
 

@@ -13,6 +13,7 @@ import yaml
 
 from deployments.config import AppArgs
 from deployments.embedding.catalog import CATALOG
+from tests.encoding import command
 from tests.running import API_KEY, RunningService
 
 ROOT = Path(__file__).parents[2]
@@ -39,10 +40,22 @@ def test_curl(service, code):
     assert "error" not in answer, answer
 
 
+@pytest.fixture(scope="module")
+def encoded(service, tmp_path_factory) -> Path:
+    """A folder in which the README's corpus has been encoded."""
+    folder = tmp_path_factory.mktemp("readme")
+    (code,) = [b for b in blocks("bash") if "embedfleet encode" in b]
+    code = code.replace("embedfleet", f"{sys.executable} -m cluster.cli")
+    _, environment = command(service)
+    subprocess.run(["bash", "-ec", code], cwd=folder, env=environment, timeout=120, check=True)
+    return folder
+
+
 @pytest.mark.parametrize("code", blocks("python"))
-def test_python(service, code):
+def test_python(service, encoded, code):
     run = subprocess.run(
         [sys.executable, "-c", here(code, service)],
+        cwd=encoded,
         capture_output=True,
         text=True,
         timeout=120,

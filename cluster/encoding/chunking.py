@@ -1,0 +1,54 @@
+"""Long texts in overlapping pieces, cut between words where there are any."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def token_ranges(words: Sequence[int | None], size: int, overlap: int) -> list[tuple[int, int]]:
+    """Returns ``(start, stop)`` token ranges of at most ``size`` that cover a text.
+
+    ``words[i]`` is the number of the word that token ``i`` belongs to. Neighbours share about
+    ``overlap`` tokens: never more, and fewer where that would split a word.
+    """
+    ranges: list[tuple[int, int]] = []
+    start, done = 0, 0
+    while True:
+        stop = _stop(words, start, size)
+        if stop <= done:  # the next word has no room behind the overlap
+            start, stop = done, _stop(words, done, size)
+        ranges.append((start, stop))
+        if stop == len(words):
+            return ranges
+        done = stop
+        start = _next_word(words, max(stop - overlap, start + 1), limit=stop)
+
+
+def _stop(words: Sequence[int | None], start: int, size: int) -> int:
+    stop = min(start + size, len(words))
+    return stop if stop == len(words) else _word_start(words, stop, above=start)
+
+
+def _word_start(words: Sequence[int | None], token: int, above: int) -> int:
+    """The last start of a word at or before ``token``; ``token`` where one word fills it all."""
+    at = token
+    while at > above + 1 and words[at] == words[at - 1]:
+        at -= 1
+    return at if words[at] != words[at - 1] else token
+
+
+def _next_word(words: Sequence[int | None], token: int, limit: int) -> int:
+    at = token
+    while at < limit and words[at] == words[at - 1]:
+        at += 1
+    return at
+
+
+def pieces(
+    offsets: Sequence[tuple[int, int]], words: Sequence[int | None], size: int, overlap: int
+) -> list[tuple[int, int]]:
+    """Returns the ``(start, stop)`` characters of a text's chunks, from its tokens' offsets."""
+    if not offsets:
+        return []
+    ranges = token_ranges(words, size, overlap)
+    return [(offsets[start][0], offsets[stop - 1][1]) for start, stop in ranges]

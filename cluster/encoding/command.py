@@ -1,0 +1,91 @@
+"""``embedfleet encode``: the job's arguments, its progress and its last words."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from contextlib import nullcontext
+
+from cluster.encoding.execution import Run
+from cluster.encoding.failures import JobError
+from cluster.encoding.job import Summary, encode_corpus
+from cluster.encoding.lance import check_lance
+from cluster.encoding.progress import Printer, clock, short
+from cluster.encoding.settings import Settings
+from cluster.encoding.starting import started_service
+from deployments.embedding.model import Role
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the job and returns the exit status: 1 when it failed, 130 when it was interrupted."""
+    # Ray's own words are for operators of Ray, and would break the progress line
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    printer = Printer(sys.stderr, sys.stderr.isatty())
+    try:
+        settings = _settings(args)
+        if settings.format == "lance":
+            check_lance()
+        service = (
+            started_service(args.start, args.model, args.address) if args.start else nullcontext()
+        )
+        how = Run(args.address, args.workers, args.price_per_replica_hour, printer.show)
+        with service:
+            summary = encode_corpus(settings, how)
+    except JobError as error:
+        printer.end()
+        print(f"embedfleet: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        printer.end()
+        print("embedfleet: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    printer.end()
+    print(report(summary))
+    return 0
+
+
+def report(summary: Summary) -> str:
+    """Returns the last lines of a job that has finished."""
+    manifest, counts = summary.manifest, summary.manifest.counts
+    chunks = f", {counts.written:,} chunks" if manifest.settings.get("chunk") else ""
+    lines = [
+        f"{summary.output}: {counts.rows:,} rows in, {counts.documents:,} encoded{chunks}, "
+        f"{counts.rejected:,} rejected{' (see _rejects)' if counts.rejected else ''}",
+        f"{manifest.identity.model}, space {manifest.identity.space_id}, "
+        f"{manifest.identity.dimensions} dimensions",
+    ]
+    if not summary.tokens:
+        return "\n".join([*lines, "nothing was left to do"])
+    words = [
+        f"{short(summary.tokens)} tokens in {clock(summary.seconds)}",
+        f"{short(summary.tokens_per_s)} tokens/s",
+    ]
+    if summary.cost is not None and summary.cost_per_million_tokens is not None:
+        words += [
+            f"cost {summary.cost:.4g}",
+            f"{summary.cost_per_million_tokens:.4g} per million tokens",
+        ]
+    return "\n".join([*lines, ", ".join(words)])
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    return Settings(
+        input=args.input,
+        output=args.output,
+        model=args.model,
+        text_column=args.text_column,
+        id_column=args.id_column,
+        keep=tuple(name for names in args.keep for name in names.split(",") if name),
+        role=Role(args.role) if args.role else None,
+        instruction=args.instruction,
+        dimensions=args.dimensions,
+        dtype=args.dtype,
+        limit=args.limit,
+        truncate=args.truncate,
+        chunk=args.chunk,
+        overlap=args.overlap,
+        part_mb=args.part_mb,
+        format=args.format,
+        input_format=args.input_format,
+    )

@@ -1,0 +1,117 @@
+"""A corpus job at work: Ray Data in a thread, watched from the one that started it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from cluster.encoding.board import Tally
+from cluster.encoding.failures import JobError
+from cluster.encoding.manifest import Counts
+from cluster.encoding.parts import Part
+from cluster.encoding.progress import Snapshot
+from cluster.encoding.worker import PartEncoder, Work
+
+_WORKER_CPUS = 0.25
+# one part is encoded while the next is read and the last one written
+_PARTS_PER_WORKER = 2
+_MOST_BLOCKS = 2_000
+_LOOK_S = 0.5
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a job is run, which changes nothing about its vectors."""
+
+    address: str | None = None
+    workers: int | None = None
+    price_per_replica_hour: float | None = None
+    watch: Callable[[Snapshot], None] | None = None
+
+
+class Execution:
+    """The dataset at work in a thread, so that this one can watch."""
+
+    def __init__(self, work: Work, parts: list[Part], run: Run) -> None:
+        self._work = work
+        self._parts = parts
+        self._run = run
+        self._counts = Counts()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._consume, daemon=True)
+
+    def result(self) -> tuple[Counts, Tally, float]:
+        """Runs to the end: counts of all parts, what this run did, and its replica-hours."""
+        total = float(sum(part.weight for part in self._parts))
+        started = last = time.monotonic()
+        hours, tally = 0.0, Tally(replicas=self._work.replicas)
+        self._thread.start()
+        alive = True
+        while alive:
+            self._thread.join(_LOOK_S)
+            alive = self._thread.is_alive()
+            tally = self._look(tally)
+            now = time.monotonic()
+            hours += tally.replicas * (now - last) / 3_600
+            last = now
+            if self._run.watch and self._error is None:
+                price = self._run.price_per_replica_hour
+                self._run.watch(Snapshot(tally, total, now - started, hours, price))
+        if self._error is not None:
+            raise _explained(self._error) from self._error
+        return self._counts, tally, hours
+
+    def _consume(self) -> None:
+        try:
+            for row in self._dataset().iter_rows():
+                self._counts += Counts(**json.loads(row["counts"]))
+        except BaseException as error:
+            self._error = error
+
+    def _dataset(self) -> Any:
+        rows = [{"part": json.dumps(part.as_row())} for part in self._parts]
+        _quiet()
+        pool = ray.data.ActorPoolStrategy(
+            size=min(self._work.workers, len(rows)),
+            max_concurrent_calls_per_actor=_PARTS_PER_WORKER,
+        )
+        dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS))
+        return dataset.map_batches(
+            PartEncoder,
+            batch_size=1,
+            compute=pool,
+            num_cpus=_WORKER_CPUS,
+            fn_constructor_args=(self._work,),
+        )
+
+    def _look(self, before: Tally) -> Tally:
+        try:
+            found: Tally = ray.get(self._work.board.total.remote(), timeout=5.0)
+        except Exception:  # only the progress line misses it
+            return before
+        return found
+
+
+def _quiet() -> None:
+    import ray.data
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    for name in ("ray.data", "ray.data.dataset"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _explained(error: BaseException) -> JobError:
+    """The worker's own words, from beneath Ray's wrapping."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, JobError):
+            return cause
+        cause = getattr(cause, "cause", None) or cause.__cause__
+    return JobError(f"the job failed: {error}; what is committed stays, run it again to go on")

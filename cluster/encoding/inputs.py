@@ -1,0 +1,129 @@
+"""Finds the files of a corpus, on any pyarrow file system, and tells their format."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pyarrow import fs as pafs
+
+from cluster.encoding.failures import JobError
+
+FORMATS = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".json": "json",
+    ".csv": "csv",
+    ".txt": "text",
+}
+_COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One file. ``name`` is its path below the corpus, ``modified`` nanoseconds, ``size`` bytes."""
+
+    path: str
+    name: str
+    size: int
+    modified: int
+    format: str
+    compression: str | None = None
+
+    @property
+    def fingerprint(self) -> tuple[str, int, int]:
+        """What changes when the file does."""
+        return (self.name, self.size, self.modified)
+
+
+def resolve(location: str) -> tuple[Any, str]:
+    """Returns the file system of a path or URI, and the path on it. Raises JobError."""
+    try:
+        if "://" in location:
+            found: tuple[Any, str] = pafs.FileSystem.from_uri(location)
+            return found
+        return pafs.LocalFileSystem(), str(Path(location).expanduser().absolute())
+    except (ValueError, OSError) as error:
+        raise JobError(f"{location} is on no file system that pyarrow knows: {error}") from error
+
+
+def find_inputs(location: str, wanted: str | None = None) -> tuple[Any, list[InputFile]]:
+    """Returns the file system and the files, by name. ``wanted`` overrides what endings say.
+
+    Raises JobError when there are none, or they are of several formats.
+    """
+    filesystem, path = resolve(location)
+    try:
+        base, found = _listed(filesystem, path)
+    except OSError as error:
+        raise JobError(f"{location} cannot be read: {error}") from error
+    alone = len(found) == 1 and found[0].path == path
+    files = [_describe(info, base, wanted) for info in found if alone or _meant(info.path, wanted)]
+    if not files:
+        raise JobError(
+            f"{location} holds no file to encode; files end in {', '.join(FORMATS)}, or set "
+            "--input-format"
+        )
+    if len(formats := sorted({file.format for file in files})) > 1:
+        raise JobError(
+            f"{location} mixes {' and '.join(formats)} files: give a glob for one of them"
+        )
+    return filesystem, sorted(files, key=lambda file: file.name)
+
+
+def format_of(path: str) -> tuple[str | None, str | None]:
+    """Returns format and compression by a file's endings; None for what they do not tell."""
+    name = PurePosixPath(path)
+    compression = _COMPRESSED.get(name.suffix.lower())
+    ending = name.with_suffix("").suffix if compression else name.suffix
+    return FORMATS.get(ending.lower()), compression
+
+
+def matches(pattern: str, path: str) -> bool:
+    """Whether a glob means a path: ``*`` and ``?`` within a folder, ``**/`` across folders."""
+    parts = re.split(r"(\*\*/|\*|\?)", pattern)
+    words = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
+    return re.fullmatch("".join(words.get(p, re.escape(p)) for p in parts), path) is not None
+
+
+def _listed(filesystem: Any, path: str) -> tuple[str, list[Any]]:
+    if re.search(r"[*?]", path):
+        base = re.split(r"[*?]", path, maxsplit=1)[0].rpartition("/")[0]
+        infos = filesystem.get_file_info(pafs.FileSelector(base or "/", recursive=True))
+        return base, [i for i in infos if i.is_file and matches(path, i.path)]
+    info = filesystem.get_file_info(path)
+    if info.type == pafs.FileType.NotFound:
+        raise JobError(f"there is no {path}")
+    if info.is_file:
+        return path.rpartition("/")[0], [info]
+    infos = filesystem.get_file_info(pafs.FileSelector(path, recursive=True))
+    return path, [i for i in infos if i.is_file]
+
+
+def _meant(path: str, wanted: str | None) -> bool:
+    hidden = PurePosixPath(path).name.startswith(("_", "."))
+    return not hidden and (wanted is not None or format_of(path)[0] is not None)
+
+
+def _describe(info: Any, base: str, wanted: str | None) -> InputFile:
+    found, compression = format_of(info.path)
+    if (wanted or found) is None:
+        raise JobError(f"{info.path}: its ending tells no format; set --input-format")
+    return InputFile(
+        path=info.path,
+        name=info.path.removeprefix(base).lstrip("/"),
+        size=info.size,
+        modified=info.mtime_ns or 0,
+        format=wanted or found or "",
+        compression=compression,
+    )
+
+
+def total_bytes(files: Iterable[InputFile]) -> int:
+    """Returns the size of all files."""
+    return sum(file.size for file in files)

@@ -1,0 +1,159 @@
+"""A corpus through the replicas that serve online traffic: Ray Data around parts that commit alone.
+
+Ray Data's own checkpoints (2.60) were tried and not taken. What a write task has not finished is not
+saved, and read, map and write become one task where they can: a job that failed at nine tenths of its
+rows had saved none. From the source: ids are filtered right after the read, so an id that is derived
+has none to go by, a row that ends as a reject is done again on each run, chunks of one row must not
+fall into two writes; and all finished ids are held in memory. Here a part is a file name: it is
+there, or it is done again.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+
+from cluster.encoding.board import open_board
+from cluster.encoding.execution import Execution, Run
+from cluster.encoding.failures import JobError
+from cluster.encoding.inputs import InputFile, find_inputs, resolve
+from cluster.encoding.manifest import Manifest, check_same, describe, identify
+from cluster.encoding.output import Output
+from cluster.encoding.parts import Part, check_columns, plan
+from cluster.encoding.reading import sample_records, sample_schema
+from cluster.encoding.settings import Settings
+from cluster.encoding.target import Target, connect, find_target
+from cluster.encoding.worker import Work
+from deployments.embedding.errors import InvalidRequest
+
+_CPUS_PER_WORKER = 4
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a folder of vectors holds now, and what this run added and cost."""
+
+    manifest: Manifest
+    output: str
+    tokens: int
+    seconds: float
+    cost: float | None
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Tokens a second of this run."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def cost_per_million_tokens(self) -> float | None:
+        """In the price's currency; None without a price, or when nothing was left to do."""
+        return None if self.cost is None or not self.tokens else self.cost / self.tokens * 1e6
+
+
+def encode_corpus(settings: Settings, run: Run | None = None) -> Summary:
+    """Encodes what is missing of a corpus and returns what is there then.
+
+    Blocks until the end. Raises JobError: before any work where it can be known, and otherwise with
+    every committed part in place, so that the same call goes on from there.
+    """
+    run = run or Run()
+    corpus = _read_corpus(settings)
+    connect(run.address)
+    target = find_target(settings.model)
+    output = _output(settings)
+    manifest = _begin(output, settings, target, corpus.files)
+    work = _work(settings, run, target, manifest, corpus, output)
+    started = time.monotonic()
+    counts, tally, hours = Execution(work, corpus.parts, run).result()
+    seconds = time.monotonic() - started
+    done = replace(manifest, counts=counts, seconds=manifest.seconds + seconds, finished=True)
+    if settings.format == "lance":
+        from cluster.encoding.lance import write_lance
+
+        write_lance(output)
+    output.write_manifest(done)
+    output.clean()
+    price = run.price_per_replica_hour
+    cost = None if price is None else hours * price
+    return Summary(done, settings.output, tally.tokens, seconds, cost)
+
+
+@dataclass(frozen=True)
+class _Corpus:
+    filesystem: Any
+    files: list[InputFile]
+    parts: list[Part]
+    carried: Any
+
+
+def _read_corpus(settings: Settings) -> _Corpus:
+    filesystem, files = find_inputs(settings.input, settings.input_format)
+    telling = next((file for file in files if file.size), files[0])
+    carried = _schema(filesystem, telling, settings)
+    return _Corpus(filesystem, files, plan(filesystem, files, settings), carried)
+
+
+def _schema(inputs: Any, file: Any, settings: Settings) -> Any:
+    if file.format == "text":
+        check_columns(["text"], settings, file.path)
+    if file.format == "json":
+        records = list(sample_records(inputs, file))
+        if not records and file.size:
+            raise JobError(f"{file.path} is not JSON Lines: its first lines are no JSON objects")
+        if records:
+            check_columns(dict.fromkeys(key for r in records for key in r), settings, file.path)
+    try:
+        return sample_schema(inputs, file, settings.columns)
+    except KeyError as error:
+        raise JobError(f"{file.path} has no column {error}") from error
+    except Exception as error:
+        raise JobError(f"{file.path} cannot be read: {error}") from error
+
+
+def _output(settings: Settings) -> Output:
+    filesystem, root = resolve(settings.output)
+    return Output(filesystem, root, "_parts" if settings.format == "lance" else "")
+
+
+def _begin(output: Output, settings: Settings, target: Target, files: Any) -> Manifest:
+    spec = target.model.spec
+    assert spec is not None
+    try:
+        identity = identify(spec, settings, target.model.role)
+    except InvalidRequest as error:
+        raise JobError(str(error)) from error
+    manifest = describe(identity, settings, files)
+    if (found := output.manifest()) is not None:
+        check_same(found, manifest, settings.output)
+        manifest = replace(manifest, seconds=found.seconds)
+    output.prepare()
+    output.write_manifest(manifest)
+    return manifest
+
+
+def _work(  # noqa: PLR0913, PLR0917
+    settings: Settings,
+    run: Run,
+    target: Target,
+    manifest: Manifest,
+    corpus: _Corpus,
+    output: Output,
+) -> Work:
+    status = target.model.status
+    cpus = ray.cluster_resources().get("CPU", 1)
+    return Work(
+        settings=settings,
+        identity=manifest.identity,
+        app=target.app,
+        config=target.model.config,
+        tokens_per_s=status.tokens_per_s,
+        replicas=status.replicas,
+        workers=run.workers or max(1, int(cpus // _CPUS_PER_WORKER)),
+        inputs=corpus.filesystem,
+        output=output,
+        carried=corpus.carried,
+        board=open_board(),
+    )

@@ -1,0 +1,151 @@
+"""A corpus in parts: what is encoded, committed and found again as a whole.
+
+Where parts begin depends on the files and on the size of a part alone, so a job that was killed
+finds on its next run what it has done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import parquet as pq
+
+from cluster.encoding.failures import JobError
+from cluster.encoding.inputs import InputFile
+from cluster.encoding.records import csv_header, csv_records, cut_file, lines, read_range
+from cluster.encoding.settings import Settings
+
+_MOST_ROWS = 65_536
+_READERS = 16
+
+
+@dataclass(frozen=True)
+class Part:
+    """A run of records of one file: row numbers in Parquet, byte offsets in other formats.
+
+    ``rows`` are the most that are taken (for ``--limit``), ``weight`` its share of the input in
+    bytes. A CSV part that starts at 0 starts with the header.
+    """
+
+    file: InputFile
+    start: int
+    stop: int
+    weight: int
+    rows: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the part's output file, the same on every run."""
+        digest = hashlib.sha256(json.dumps(self.file.fingerprint).encode()).hexdigest()[:12]
+        return f"part-{digest}-{self.start:014d}.parquet"
+
+    def as_row(self) -> dict[str, Any]:
+        """Returns plain values, as Ray Data carries them."""
+        return asdict(self)
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> Part:
+        """The inverse of `as_row`."""
+        return cls(**{**row, "file": InputFile(**row["file"])})
+
+
+def plan(filesystem: Any, files: Iterable[InputFile], settings: Settings) -> list[Part]:
+    """Returns the parts of all files in order, each file opened once.
+
+    Raises JobError for a file that cannot be read or lacks a column, and for an empty corpus.
+    """
+    with ThreadPoolExecutor(_READERS) as pool:
+        planned = pool.map(lambda file: _parts_of(filesystem, file, settings), files)
+        parts = [part for of_file in planned for part in of_file]
+    if settings.limit is not None:
+        parts = list(_limited(filesystem, parts, settings.limit))
+    if not parts:
+        raise JobError(f"{settings.input} holds no rows")
+    return parts
+
+
+def check_columns(found: Iterable[str], settings: Settings, where: str) -> None:
+    """Raises JobError, with the columns that there are, when a wanted one is missing."""
+    names = list(found)
+    options = [("--text-column", settings.text_column)]
+    options += [("--id-column", settings.id_column)] if settings.id_column else []
+    options += [("--keep", column) for column in settings.keep]
+    for option, column in options:
+        if column not in names:
+            raise JobError(
+                f"{where} has no column {column!r} ({option}); it has {', '.join(names) or 'none'}"
+            )
+
+
+def _parts_of(filesystem: Any, file: InputFile, settings: Settings) -> list[Part]:
+    try:
+        if file.format == "parquet":
+            return _parquet_parts(filesystem, file, settings)
+        if file.format == "csv" and file.size:
+            check_columns(csv_header(filesystem, file), settings, file.path)
+        cuts = cut_file(filesystem, file, settings.part_bytes)
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise JobError(f"{file.path} cannot be read: {error}") from error
+    parts = [Part(file, a, b, b - a) for a, b in pairwise(cuts)]
+    if len(parts) == 1 and not _count(filesystem, parts[0]):  # a header alone, or blank lines
+        return []
+    return parts
+
+
+def _parquet_parts(filesystem: Any, file: InputFile, settings: Settings) -> list[Part]:
+    with filesystem.open_input_file(file.path) as handle:
+        meta = pq.ParquetFile(handle).metadata
+    schema = meta.schema.to_arrow_schema()
+    check_columns(schema.names, settings, file.path)
+    _check_text(schema.field(settings.text_column).type, settings.text_column, file.path)
+    step = max(1, min(_MOST_ROWS, int(settings.part_bytes / _bytes_per_row(meta, settings))))
+    cuts = [*range(0, meta.num_rows, step), meta.num_rows]
+    each = file.size / max(1, meta.num_rows)
+    return [Part(file, a, b, int((b - a) * each)) for a, b in pairwise(cuts)]
+
+
+def _bytes_per_row(meta: Any, settings: Settings) -> float:
+    size: float = 0
+    for group in range(meta.num_row_groups):
+        columns = (meta.row_group(group).column(i) for i in range(meta.num_columns))
+        size += sum(
+            c.total_uncompressed_size for c in columns if c.path_in_schema == settings.text_column
+        )
+    return max(1.0, size / float(max(1, meta.num_rows)))
+
+
+def _check_text(kind: Any, column: str, where: str) -> None:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+    if not any(test(kind) for test in text):
+        raise JobError(f"{where}: column {column!r} is {kind}, not text; choose --text-column")
+
+
+def _limited(filesystem: Any, parts: Iterable[Part], limit: int) -> Iterator[Part]:
+    left = limit
+    for part in parts:
+        if left <= 0:
+            return
+        rows = _count(filesystem, part)
+        if rows > left and part.file.format == "parquet":
+            yield replace(part, stop=part.start + left)
+        else:
+            yield part if rows <= left else replace(part, rows=left)
+        left -= rows
+
+
+def _count(filesystem: Any, part: Part) -> int:
+    if part.file.format == "parquet":
+        return part.stop - part.start
+    data = read_range(filesystem, part.file, part.start, part.stop)
+    if part.file.format == "csv":
+        return sum(1 for _ in csv_records(data, part.start)) - (part.start == 0)
+    return sum(1 for _ in lines(data, part.start))

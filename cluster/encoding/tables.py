@@ -1,0 +1,99 @@
+"""A part's results as Arrow tables: what was encoded, and what was rejected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cluster.encoding import vetting
+from cluster.encoding.documents import Documents, Item
+from cluster.encoding.manifest import Counts
+from cluster.encoding.output import reject_table, vector_column
+from cluster.encoding.reading import Rows
+from cluster.encoding.settings import Settings
+from deployments.embedding.batch import Vectors
+
+
+def assemble(
+    source: str, rows: Rows, documents: Documents, vectors: Vectors, settings: Settings
+) -> tuple[Any, Any, Counts]:
+    """Returns the table of vectors, the table of rejects, and the counts of both.
+
+    ``vectors`` has one row for each item of ``documents``. A row of which any chunk failed is
+    rejected as a whole.
+    """
+    ids = _ids(source, rows, settings, documents.rejected)
+    kept = [n for n, item in enumerate(documents.items) if item.row not in documents.rejected]
+    items = [documents.items[n] for n in kept]
+    table = _encoded(ids, rows, items, vectors[kept], settings)
+    rejects = reject_table(
+        [
+            (str(ids[row]), source, rows.positions[row], reason, vetting.shown(rows.texts[row]))
+            for row, reason in sorted(documents.rejected.items())
+        ]
+    )
+    counts = Counts(
+        rows=len(rows),
+        documents=len(rows) - len(documents.rejected),
+        written=len(items),
+        rejected=len(documents.rejected),
+        truncated=documents.truncated,
+        tokens=documents.batch.tokens if documents.batch is not None else 0,
+    )
+    return table, rejects, counts
+
+
+def _ids(source: str, rows: Rows, settings: Settings, rejected: dict[int, str]) -> Sequence[Any]:
+    """The rows' own ids; a row without one is rejected under a derived id."""
+    own = rows.carried[settings.id_column].to_pylist() if settings.id_column else None
+    ids = []
+    for row in range(len(rows)):
+        if own is not None and own[row] is not None:
+            ids.append(own[row])
+            continue
+        if own is not None:
+            rejected.setdefault(row, f"null in the id column {settings.id_column!r}")
+        ids.append(vetting.derived_id(source, rows.positions[row], rows.texts[row]))
+    return ids
+
+
+def _encoded(
+    ids: Sequence[Any], rows: Rows, items: list[Item], vectors: Vectors, settings: Settings
+) -> Any:
+    numbers = np.array([item.row for item in items], np.int64)
+    if settings.id_column:
+        id_column = rows.carried[settings.id_column].take(numbers)
+    else:
+        id_column = pa.array([ids[row] for row in numbers], pa.string())
+    columns = {"id": id_column}
+    if settings.chunk is not None:
+        columns = _chunk_columns(id_column, items)
+    for name in settings.keep:
+        columns[name] = rows.carried[name].take(numbers)
+    if settings.chunk is not None and settings.text_column in settings.keep:
+        columns[settings.text_column] = _chunk_texts(rows, items)
+    columns["embedding"] = vector_column(vectors, settings.dtype)
+    return pa.table(columns)
+
+
+def _chunk_columns(documents: Any, items: list[Item]) -> dict[str, Any]:
+    numbers, count, last = [], 0, -1
+    for item in items:
+        count = count + 1 if item.row == last else 0
+        last = item.row
+        numbers.append(count)
+    names = [f"{d}#{n}" for d, n in zip(documents.to_pylist(), numbers, strict=True)]
+    return {
+        "id": pa.array(names, pa.string()),
+        "document_id": documents,
+        "chunk": pa.array(numbers, pa.int32()),
+        "start": pa.array([item.start for item in items], pa.int64()),
+        "stop": pa.array([item.stop for item in items], pa.int64()),
+    }
+
+
+def _chunk_texts(rows: Rows, items: list[Item]) -> Any:
+    return pa.array([str(rows.texts[i.row])[i.start : i.stop] for i in items], pa.string())

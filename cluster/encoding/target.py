@@ -1,0 +1,87 @@
+"""The running service, as a corpus job finds it: through Ray, not through HTTP."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from dataclasses import dataclass
+
+import ray
+from ray import serve
+
+from cluster.encoding.failures import JobError, WrongModel
+from deployments.embedding.errors import EmbedfleetError
+from deployments.served import ServedModel
+from deployments.status import ModelState
+
+_ANSWER_TIMEOUT_S = 60.0
+_KNOCK_TIMEOUT_S = 5.0
+_START = "start it with `embedfleet serve`, or give --start to run it for this job's time"
+
+
+@dataclass(frozen=True)
+class Target:
+    """The application that answers, and the model in it."""
+
+    app: str
+    model: ServedModel
+
+
+def connect(address: str | None) -> None:
+    """Joins the Ray cluster at ``address``, else RAY_ADDRESS, else the one on this machine.
+
+    Raises JobError, which says how to start the service, when there is none.
+    """
+    if ray.is_initialized():
+        return
+    _knock(address or os.environ.get("RAY_ADDRESS") or "auto")
+    try:
+        ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise JobError(f"no Ray cluster answers ({error}); {_START}{_hint(address)}") from error
+
+
+def _knock(address: str) -> None:
+    """Ray itself would try for most of a minute."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in host:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _KNOCK_TIMEOUT_S).close()
+    except OSError as error:
+        raise JobError(f"no Ray cluster answers at {address} ({error}); {_START}") from error
+
+
+def _hint(address: str | None) -> str:
+    """Ray (2.60) sends this machine's token of its own accord only to a cluster that it finds."""
+    if not (address or os.environ.get("RAY_ADDRESS")) or os.environ.get("RAY_AUTH_MODE"):
+        return ""
+    return "; a cluster that asks for a token wants RAY_AUTH_MODE=token"
+
+
+def find_target(model: str) -> Target:
+    """Returns what answers to a model's name. Raises JobError when it is not there or cannot."""
+    app = _application()
+    served = serve.get_app_handle(app).served.remote(model).result(timeout_s=_ANSWER_TIMEOUT_S)
+    if isinstance(served, EmbedfleetError):
+        raise WrongModel(str(served))
+    if served.status.state is ModelState.UNAVAILABLE:
+        raise WrongModel(f"{served.config.name} is unavailable: {served.status.reason}")
+    if served.spec is None:
+        raise JobError(f"{served.config.name} is still being read; try again in a few seconds")
+    return Target(app, served)
+
+
+def running_replicas(app: str, deployment: str) -> int:
+    """Returns how many replicas of a deployment run now."""
+    found = serve.status().applications.get(app)
+    status = found.deployments.get(deployment) if found else None
+    return status.replica_states.get("RUNNING", 0) if status else 0
+
+
+def _application() -> str:
+    for name, app in serve.status().applications.items():
+        if "router" in app.deployments and any(d.startswith("encoder-") for d in app.deployments):
+            return str(name)
+    raise JobError(f"Ray runs here, but the service does not; {_START}")

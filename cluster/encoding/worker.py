@@ -1,0 +1,161 @@
+"""One CPU actor of Ray Data: reads a part, has it encoded by the replicas, commits it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from ray import serve
+
+from cluster.encoding.board import Tally
+from cluster.encoding.documents import Cut, Documents, check_chunk, prepare
+from cluster.encoding.failures import JobError
+from cluster.encoding.flow import Flow, Slots, call_tokens, share
+from cluster.encoding.manifest import Counts, Identity
+from cluster.encoding.output import Output
+from cluster.encoding.parts import Part
+from cluster.encoding.reading import Rows, read_part
+from cluster.encoding.settings import Settings
+from cluster.encoding.tables import assemble
+from cluster.encoding.target import running_replicas
+from deployments.client import EncoderClient
+from deployments.config import ModelConfig
+from deployments.embedding.batch import Vectors
+from deployments.embedding.errors import InvalidRequest
+from deployments.embedding.model import Role
+from deployments.embedding.vectors import finished
+from deployments.front import Front
+
+_FRONT_TIMEOUT_S = 300.0
+_REPORT_S = 0.5
+_LOOK_S = 2.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that a worker has to know. ``carried`` is the Arrow schema of the columns to keep."""
+
+    settings: Settings
+    identity: Identity
+    app: str
+    config: ModelConfig
+    tokens_per_s: float | None
+    replicas: int
+    workers: int
+    inputs: Any
+    output: Output
+    carried: Any
+    board: Any
+
+    @property
+    def cut(self) -> Cut:
+        """How texts are prepared."""
+        s = self.settings
+        role = Role(self.identity.role)
+        return Cut(role, self.identity.instruction, s.truncate, s.chunk, s.overlap)
+
+
+class PartEncoder:
+    """Encodes parts. Ray Data calls it with a few of them at a time, in one asyncio loop."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._own_client: EncoderClient | None = None
+        self._slots = Slots(share(work.replicas, work.workers))
+        self._tally = Tally(replicas=work.replicas)
+        self._watching: asyncio.Task[None] | None = None
+
+    async def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Takes parts as JSON in column ``part`` and returns their counts as JSON in ``counts``."""
+        if self._watching is None:
+            self._watching = asyncio.get_running_loop().create_task(self._watch())
+        found = [await self._part(Part.from_row(json.loads(row))) for row in batch["part"]]
+        self._report()
+        return {"counts": np.array([json.dumps(asdict(counts)) for counts in found])}
+
+    @property
+    def _client(self) -> EncoderClient:
+        """Made inside the event loop: in Serve's throughput mode a handle routes in there."""
+        if self._own_client is None:
+            work = self._work
+            handle = serve.get_deployment_handle(work.config.deployment_name, work.app)
+            self._own_client = EncoderClient(work.config, handle)
+        return self._own_client
+
+    async def _part(self, part: Part) -> Counts:
+        work = self._work
+        if (done := await asyncio.to_thread(work.output.done, part.name)) is not None:
+            self._tally += Tally(skipped=part.weight)
+            return done
+        rows = await asyncio.to_thread(self._read, part)
+        front = await self._client.ready_front(_FRONT_TIMEOUT_S)
+        documents = await asyncio.to_thread(prepare, front, rows, work.cut)
+        vectors = await self._vectors(front, documents, part)
+        counts = await asyncio.to_thread(self._commit, part, rows, documents, vectors)
+        self._tally += Tally(rejected=counts.rejected)
+        return counts
+
+    def _read(self, part: Part) -> Rows:
+        work = self._work
+        try:
+            return read_part(work.inputs, part, work.settings.text_column, work.carried)
+        except Exception as error:
+            raise JobError(
+                f"{part.file.path} cannot be read from {part.start} on: {error}; mend or leave "
+                "out the file"
+            ) from error
+
+    async def _vectors(self, front: Front, documents: Documents, part: Part) -> Vectors:
+        spec, batch = front.spec, documents.batch
+        try:
+            check_chunk(front, self._work.cut)
+        except InvalidRequest as error:
+            raise JobError(str(error)) from error
+        if batch is None:
+            self._tally += Tally(weight=part.weight)
+            return np.zeros((0, self._work.identity.dimensions), np.float32)
+        flow = Flow(self._client, self._slots, call_tokens(self._work.tokens_per_s), spec.dimension)
+
+        def done(texts: int, tokens: int) -> None:
+            self._tally += Tally(texts, tokens, weight=part.weight * tokens / batch.tokens)
+
+        vectors, reasons = await flow.encode(batch, done)
+        for item, reason in reasons.items():
+            documents.rejected[documents.items[item].row] = reason
+        return finished(vectors, self._work.identity.dimensions, spec.normalize)
+
+    def _commit(self, part: Part, rows: Rows, documents: Documents, vectors: Vectors) -> Counts:
+        work = self._work
+        table, rejects, counts = assemble(part.file.name, rows, documents, vectors, work.settings)
+        try:
+            work.output.commit(part.name, table, rejects, work.identity, counts)
+        except OSError as error:
+            raise JobError(f"{work.output.root} cannot be written to: {error}") from error
+        return counts
+
+    async def _watch(self) -> None:
+        """Reports progress, and follows the number of replicas."""
+        loop = asyncio.get_running_loop()
+        looked = loop.time()
+        while True:
+            await asyncio.sleep(_REPORT_S)
+            self._report()
+            if loop.time() - looked > _LOOK_S:
+                looked = loop.time()
+                await self._look()
+
+    async def _look(self) -> None:
+        work = self._work
+        try:
+            count = await asyncio.to_thread(running_replicas, work.app, work.config.deployment_name)
+        except Exception:  # the controller restarts: the old number stays
+            return
+        await self._slots.resize(share(count, work.workers))
+        self._tally = replace(self._tally, replicas=count)
+
+    def _report(self) -> None:
+        tally, self._tally = self._tally, Tally(replicas=self._tally.replicas)
+        self._work.board.add.remote(tally)

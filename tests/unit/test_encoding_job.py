@@ -1,0 +1,178 @@
+"""Chunks, ids, faults, manifests and the progress line."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.encoding.board import Tally
+from cluster.encoding.chunking import pieces, token_ranges
+from cluster.encoding.failures import JobError
+from cluster.encoding.flow import call_tokens, share
+from cluster.encoding.inputs import InputFile
+from cluster.encoding.manifest import Counts, Manifest, check_same, describe, identify
+from cluster.encoding.progress import Printer, Snapshot, clock, line, short
+from cluster.encoding.settings import Settings
+from cluster.encoding.vetting import derived_id, fault, shown
+from deployments.embedding.catalog import CATALOG
+from deployments.embedding.errors import InvalidRequest
+
+FILE = InputFile("/c/a.csv", "a.csv", 10, 1, "csv")
+
+
+@given(st.lists(st.integers(1, 9)), st.integers(1, 20), st.data())
+def test_chunks_cover_the_text_in_bounds(word_lengths, size, data):
+    overlap = data.draw(st.integers(0, size - 1))
+    words = [n for n, length in enumerate(word_lengths) for _ in range(length)]
+    if not words:
+        return
+    ranges = token_ranges(words, size, overlap)
+    assert ranges[0][0] == 0
+    assert ranges[-1][1] == len(words)
+    assert all(0 < stop - start <= size for start, stop in ranges)
+    for (start, stop), (following, end) in pairwise(ranges):
+        assert start < following <= stop < end
+        assert stop - following <= overlap
+
+
+def test_chunks_end_between_words():
+    assert token_ranges([0, 0, 1, 1, 1, 2], 4, 0) == [(0, 2), (2, 6)]
+    assert token_ranges([0] * 10, 4, 0) == [(0, 4), (4, 8), (8, 10)]
+    assert token_ranges(list(range(10)), 4, 2) == [(0, 4), (2, 6), (4, 8), (6, 10)]
+
+
+def test_pieces_are_characters():
+    assert pieces([(0, 2), (3, 5), (6, 9)], [0, 1, 2], 2, 0) == [(0, 5), (6, 9)]
+    assert pieces([], [], 2, 0) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("good", None),
+        (None, "null"),
+        ("", "empty"),
+        (" \n", "empty"),
+        (5, "not text: int"),
+        ([1], "not text: list"),
+        (b"\xff", "not text: not valid UTF-8"),
+        ("\ud800", "not text: not valid Unicode"),
+    ],
+)
+def test_faults(value, reason):
+    assert fault(value) == reason
+    assert len(derived_id("a", 0, value)) == 32
+    assert shown(value) is None or shown(value).encode() is not None
+
+
+def test_derived_ids_come_from_place_and_content():
+    one = derived_id("a.csv", 7, "text")
+    assert one == derived_id("a.csv", 7, "text")
+    others = {derived_id("b.csv", 7, "text"), derived_id("a.csv", 8, "text")}
+    assert one not in others | {derived_id("a.csv", 7, "text ")}
+
+
+def manifest(model: str = "e5-small", files=(FILE,), **options) -> Manifest:
+    settings = Settings("in", "out", model, **options)
+    return describe(identify(CATALOG[model], settings, None), settings, files)
+
+
+def test_a_manifest_survives_its_file():
+    wanted = replace(manifest(keep=("n",)), counts=Counts(rows=3), finished=True)
+    assert Manifest.from_json(wanted.as_json()) == wanted
+    check_same(Manifest.from_json(wanted.as_json()), manifest(keep=("n",)), "out")
+    with pytest.raises(JobError, match="not a manifest"):
+        Manifest.from_json(b"{}")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "e5-small-v2"}, "revision .*do not compare"),
+        ({"role": "query"}, "role 'document', not 'query'"),
+        ({"dtype": "float16"}, "dtype 'float32', now 'float16'"),
+        ({"chunk": 100}, "chunk None, now 100"),
+        ({"keep": ("n",)}, "keep"),
+        ({"limit": 5}, "limit None, now 5"),
+        ({"files": (replace(FILE, size=11),)}, "a.csv has changed"),
+        ({"files": ()}, "a.csv, which is gone"),
+    ],
+)
+def test_another_job_is_refused(change, message):
+    from deployments.embedding.model import Role
+
+    if "role" in change:
+        change = {"role": Role(change["role"])}
+    with pytest.raises(JobError, match=message):
+        check_same(manifest(), manifest(**change), "out")
+
+
+def test_another_instruction_is_another_space():
+    one = manifest("e5-mistral-7b-instruct", instruction="Find papers")
+    assert one.identity.role == "query"
+    with pytest.raises(JobError, match="instruction 'Find papers', not 'Find code'"):
+        check_same(one, manifest("e5-mistral-7b-instruct", instruction="Find code"), "out")
+    with pytest.raises(InvalidRequest):
+        manifest("e5-small", instruction="Find papers")
+
+
+def test_new_files_are_welcome():
+    check_same(manifest(), manifest(files=(FILE, replace(FILE, name="b.csv"))), "out")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"overlap": 5},
+        {"chunk": 5, "overlap": 5},
+        {"chunk": 5, "truncate": True},
+        {"limit": 0},
+        {"part_mb": 0},
+        {"keep": ("embedding",)},
+    ],
+)
+def test_options_that_contradict_each_other(options):
+    with pytest.raises(JobError):
+        Settings("in", "out", "m", **options)
+
+
+def test_calls_are_sized_by_what_replicas_compute():
+    assert call_tokens(None) == 8_192
+    assert call_tokens(20_000) == 5_000
+    assert call_tokens(5e6) == 32_768
+    assert share(0, 1) == 3
+    assert share(4, 2) == 6
+
+
+SNAPSHOT = Snapshot(Tally(12_288, 1_506_000, 3, 400.0, 200.0, 2), 1_000.0, 60.0)
+
+
+def test_the_progress_line():
+    assert line(SNAPSHOT) == (
+        " 60%  12,288 texts  25.1k tokens/s (2 × 12.6k)  3 rejected  ETA 1:00"
+    ).replace("12.6k", short(1_506_000 / 120))
+    priced = replace(SNAPSHOT, price=2.0, replica_hours=0.03)
+    assert line(priced).endswith("cost 0.06")
+    assert "ETA" not in line(Snapshot(Tally(), 10.0, 1.0))
+
+
+def test_numbers_for_people():
+    assert [short(n) for n in (0, 950, 25_100, 1_300_000)] == ["0", "950", "25.1k", "1.30M"]
+    assert [clock(s) for s in (5, 80, 3_725)] == ["0:05", "1:20", "1:02:05"]
+
+
+def test_a_terminal_has_one_line_and_a_log_a_line_every_ten_seconds():
+    terminal, log = io.StringIO(), io.StringIO()
+    live, quiet = Printer(terminal, True), Printer(log, False)
+    for second in range(1, 31):
+        live.show(replace(SNAPSHOT, seconds=float(second)))
+        quiet.show(replace(SNAPSHOT, seconds=float(second)))
+    live.end()
+    assert terminal.getvalue().count("\n") == 1
+    assert terminal.getvalue().count("\r") == 30
+    assert len(log.getvalue().splitlines()) == 3
