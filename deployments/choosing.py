@@ -20,6 +20,7 @@ from deployments.embedding.request import TokenInput
 from deployments.embedding.routing import Decision, choose, is_left_open, roles_of
 from deployments.fleet import Fleet
 
+_LANES = tuple(Lane)
 _START_S = 20.0  # of a model that was never seen to start
 
 SharedSpaces = Callable[[str], Shared | None]
@@ -127,7 +128,7 @@ class Chooser:
         replicas = max(1, status.replicas)
         waiting = {
             lane: max(status.waiting.get(lane, 0) * replicas, self._under_way[lane][name])
-            for lane in Lane
+            for lane in _LANES
         }
         speed = measured.tokens_per_s * replicas if measured and measured.tokens_per_s else None
         start_s = measured.start_s if measured and measured.start_s is not None else _START_S

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.handling import RAY_TOKEN, deploy, flood, kill_replica, pids
+from tests.ray.disturbing import RAY_TOKEN, deploy, flood, kill_replica, pids
 from tests.running import running_service
 from tests.tiny_models import Recipe, Shape, save_bert, save_mistral, save_xlm_roberta
 
@@ -19,7 +19,6 @@ XLM_R = ["ar", "de", "en", "es", "fr", "ja", "ko", "ru", "zh"]
 KOREAN = "조선 원자력 발전소 최초의 무엇인가"  # after the model cards of the multilingual models
 CHINESE = "南瓜的家常做法"
 ENGLISH = "how much protein should a female eat"
-# of this service's own Ray, whose dashboard `serve deploy` talks to
 READY = ("small", "many-languages", "long", "pair-float32", "pair-bfloat16", "stranger")
 
 

@@ -1,29 +1,85 @@
-"""The policy, case by case: who is refused, and why."""
+"""The policy within spaces, and whom it refuses and why."""
 
 from __future__ import annotations
 
 import pytest
 
-from deployments.embedding.errors import (
-    ModelUnavailable,
-    NoModelFits,
-    SpaceMismatch,
-    UnknownModel,
-)
+from deployments.embedding.errors import ModelUnavailable, NoModelFits, SpaceMismatch, UnknownModel
 from deployments.embedding.facts import Aim, Facts, Policy
 from deployments.embedding.routing import choose, is_left_open, roles_of
 
-from .fleet_of_cases import (
+from .policy_fleet import (
     ALL,
     BROKEN,
+    BUSIER,
+    BUSY,
     DOCUMENT,
+    LEAF,
     NESTED,
     QUERY,
+    SHARED,
     SMALL,
+    TEACHER,
     TWINS,
     long_text,
     member,
 )
+
+IN_A_SPACE = {
+    "a query goes to the small member": (Facts("leaf", roles=QUERY), {}, "leaf-query"),
+    "a document to the one that takes them": (Facts("leaf", roles=DOCUMENT), {}, "leaf-teacher"),
+    "both roles": (Facts("leaf", roles=QUERY | DOCUMENT), {}, "leaf-teacher"),
+    "without a role it is a document": (Facts("leaf"), {}, "leaf-teacher"),
+    "the role in the name": (Facts("leaf-query-query"), {}, "leaf-query"),
+    "an idle teacher for the best": (
+        Facts("leaf", roles=QUERY, aim=Aim.BEST),
+        {},
+        "leaf-teacher",
+    ),
+    "a tight latency moves a query": (
+        Facts("leaf", roles=QUERY, max_latency_ms=50),
+        {"leaf-teacher": BUSY},
+        "leaf-query",
+    ),
+    "a busy small one": (Facts("leaf", roles=QUERY), {"leaf-query": BUSY}, "leaf-teacher"),
+    "by the space's id": (Facts("auto", roles=QUERY, space=SHARED), {}, "leaf-query"),
+    "by the space's name": (Facts("auto", roles=QUERY, space="leaf"), {}, "leaf-query"),
+    "a member by name in the space": (Facts("leaf-teacher", space=SHARED), {}, "leaf-teacher"),
+    "a member's own space": (
+        Facts("auto", roles=QUERY, space=TEACHER.own_space()),
+        {"leaf-teacher": BUSIER},
+        "leaf-teacher",
+    ),
+    "never out of it, however busy": (
+        Facts("leaf", roles=DOCUMENT),
+        {"leaf-teacher": BUSIER},
+        "leaf-teacher",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", IN_A_SPACE)
+def test_who_answers_in_a_space(case):
+    facts, loads, expected = IN_A_SPACE[case]
+    assert choose(facts, TWINS, loads).model == expected
+
+
+@pytest.mark.parametrize(
+    ("facts", "space", "failover"),
+    [
+        (Facts("leaf", roles=QUERY), SHARED, ("leaf-teacher",)),
+        (Facts("leaf", roles=DOCUMENT), SHARED, ()),
+        (Facts("auto", roles=QUERY), SHARED, ("leaf-teacher",)),
+        (Facts("auto", aim=Aim.BEST), None, ()),  # the large one shares nothing
+        (Facts("leaf-query"), None, ()),
+        (Facts("leaf-query", space="leaf"), SHARED, ()),
+        (Facts("auto", roles=QUERY, space=LEAF.own_space()), None, ()),
+    ],
+)
+def test_what_the_space_is_called_and_who_may_stand_in(facts, space, failover):
+    found = choose(facts, TWINS)
+    assert (found.space, found.failover) == (space, failover)
+
 
 REFUSED = {
     "a language nobody has": (

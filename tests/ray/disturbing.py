@@ -1,0 +1,76 @@
+"""What is done to a running service beside calling it: deploying, killing, flooding."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import yaml
+
+# of this service's own Ray, whose dashboard `serve deploy` talks to
+RAY_TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
+def deploy(running, *deployments: dict) -> None:
+    """Deploys the service's own config file again, with these options of its deployments."""
+    file = running.log.parent / "serve_config.yaml"
+    config = yaml.safe_load(file.read_text())
+    config["applications"][0]["deployments"] = list(deployments)
+    file.write_text(yaml.safe_dump(config))
+    dashboard = re.search(r"dashboard at \S*?(http://[\d.:]+)", running.log.read_text())[1]
+    command = [sys.executable, "-m", "ray.serve.scripts", "deploy", str(file), "-a", dashboard]
+    subprocess.run(command, check=True, timeout=120, env={**os.environ, **RAY_TOKEN})
+
+
+def pids(running) -> set[int]:
+    """Returns the processes of this service's encoder replicas."""
+    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True)
+    marked = [line.split()[0] for line in listed.stdout.splitlines() if ":encoder-" in line]
+    return {int(pid) for pid in marked if belongs(int(pid), running)}
+
+
+def kill_replica(running, deployment: str) -> None:
+    """Kills the process of a deployment's replica, of this service only."""
+    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True)
+    marks = [line for line in listed.stdout.splitlines() if f":{deployment}" in line]
+    ours = [int(line.split()[0]) for line in marks if belongs(int(line.split()[0]), running)]
+    assert ours, f"no replica of {deployment}"
+    os.kill(ours[0], signal.SIGKILL)
+
+
+def belongs(pid: int, running) -> bool:
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+    except OSError:  # it has gone
+        return False
+    return f"RAY_TMPDIR={running.log.parent}" in environment
+
+
+class flood:
+    """Keeps a model busy for as long as the block runs."""
+
+    def __init__(self, running, **body):
+        self.running, self.body, self.stop = running, body, threading.Event()
+        self.threads = [threading.Thread(target=self._send) for _ in range(4)]
+
+    def _send(self):
+        with self.running.client() as http:
+            while not self.stop.is_set():
+                http.post("/v1/embeddings", json=self.body)
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        time.sleep(1.0)
+
+    def __exit__(self, *_):
+        self.stop.set()
+        for thread in self.threads:
+            thread.join()
