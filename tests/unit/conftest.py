@@ -10,7 +10,7 @@ from hypothesis import settings
 
 from .importing import importing
 
-settings.register_profile("unit", deadline=None, max_examples=100)
+settings.register_profile("unit", deadline=None, max_examples=60)
 settings.load_profile("unit")
 
 
