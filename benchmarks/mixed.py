@@ -23,7 +23,8 @@ SECONDS = 20.0
 TOKEN_BUDGET = 1_024
 CALLERS = 4
 A_REQUEST = 64
-ONLINE = {"model": MODEL, "input": QUERY}
+ONLINE = {"model": MODEL, "input": QUERY, "encoding_format": "base64"}
+OFFLINE = {"priority": "offline", "truncate": True, "encoding_format": "base64"}
 
 
 @dataclass
@@ -53,11 +54,10 @@ def saturate(running: RunningService, stop: threading.Event) -> Offline:
         start = number * A_REQUEST
         with running.client() as http:
             while not stop.is_set():
-                body = {"model": MODEL, "input": texts[start : start + A_REQUEST], "truncate": True}
-                answer = http.post("/v1/embeddings", json={**body, "priority": "offline"})
-                answer.raise_for_status()
+                body = {"model": MODEL, "input": texts[start : start + A_REQUEST], **OFFLINE}
+                http.post("/v1/embeddings", json=body).raise_for_status()
                 with lock:
-                    done.texts += len(body["input"])
+                    done.texts += A_REQUEST
                     done.seconds = time.perf_counter() - started
                 start = (start + CALLERS * A_REQUEST) % (len(texts) - A_REQUEST)
 
