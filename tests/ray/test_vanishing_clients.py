@@ -58,7 +58,7 @@ def connect_send_and_vanish(service: RunningService) -> None:
 
 
 def test_texts_of_vanished_clients_are_not_computed(service):
-    texts = docstrings(300)
+    texts = docstrings(800)  # seconds of work
     before = settled(service, "embedfleet_texts_total")
     with service.client(timeout_s=120) as http:
         # keeps the replica busy, so that whoever comes next has to wait
