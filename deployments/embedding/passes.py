@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from deployments.embedding.batch import Ids, TokenBatch, Vectors
@@ -24,7 +25,7 @@ def run_pass(engine: Engine, texts: Sequence[Ids]) -> list[Vectors | EmbedfleetE
     text that breaks the engine does not take its neighbours with it.
     """
     try:
-        return list(engine.forward(TokenBatch.from_arrays(texts)))
+        return _checked(engine.forward(TokenBatch.from_arrays(texts)))
     except Exception as error:
         _free(error)
         if len(texts) == 1:
@@ -32,6 +33,19 @@ def run_pass(engine: Engine, texts: Sequence[Ids]) -> list[Vectors | EmbedfleetE
         log.warning("a pass of %d texts failed and is halved: %s", len(texts), error)
     middle = len(texts) // 2
     return run_pass(engine, texts[:middle]) + run_pass(engine, texts[middle:])
+
+
+def _checked(vectors: Vectors) -> list[Vectors | EmbedfleetError]:
+    """A vector that is no number would spoil an index without a word."""
+    finite = np.isfinite(vectors).all(axis=1)
+    return [v if good else _not_finite() for v, good in zip(vectors, finite, strict=True)]
+
+
+def _not_finite() -> EmbedfleetError:
+    return EmbedfleetError(
+        "the model's vector for this text is not finite; its precision is too small for it: set "
+        "the model's `dtype` to bfloat16 or float32"
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

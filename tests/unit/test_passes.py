@@ -66,3 +66,19 @@ def test_what_ends_the_process_is_not_caught(error):
 )
 def test_what_counts_as_out_of_memory(error, expected):
     assert is_out_of_memory(error) is expected
+
+
+class Overflowing(FakeEngine):
+    """Gives infinity for the poisoned text, as float16 does for some."""
+
+    def forward(self, batch):
+        vectors = FakeEngine(poison=None).forward(batch)
+        vectors[[POISON in batch.text(row) for row in range(len(batch))]] = np.inf
+        return vectors
+
+
+def test_a_vector_that_is_no_number_is_an_error_and_its_neighbours_are_not():
+    first, wrong, last = run_pass(Overflowing(), arrays([[1], [POISON], [3]]))
+    assert "not finite" in str(wrong)
+    assert first.tolist() == vector_of([1])
+    assert last.tolist() == vector_of([3])
