@@ -37,7 +37,7 @@ def run_pass(engine: Engine, texts: Sequence[Ids]) -> list[Vectors | EmbedfleetE
 
 def _checked(vectors: Vectors) -> list[Vectors | EmbedfleetError]:
     """A vector that is no number would spoil an index without a word."""
-    finite: list[bool] = np.isfinite(vectors).all(axis=1).tolist()
+    finite = np.asarray(np.isfinite(vectors).all(axis=1)).tolist()
     return [v if good else _not_finite() for v, good in zip(vectors, finite, strict=True)]
 
 
