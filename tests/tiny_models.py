@@ -172,11 +172,7 @@ def _sizes(shape: Shape, spread: float) -> dict[str, Any]:
 def _drawn(make: Callable[[Any], PreTrainedModel], config: Any, shape: Shape) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(shape.seed)
-        model = make(config)
-        for parameter in model.parameters():
-            if parameter.dim() == 1:  # biases of nothing and norms of one would show no slip
-                parameter.data += torch.randn_like(parameter) * _NARROW
-        return model
+        return make(config)
 
 
 def _save(

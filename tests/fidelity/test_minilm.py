@@ -90,11 +90,6 @@ def test_alone_as_in_a_batch(engine, batch, vectors):
     assert worst_cosine(alone, vectors[list(rows)]) >= FLOAT32
 
 
-def test_a_pass_answers_in_the_order_it_was_asked(engine, batch, vectors):
-    rows = random.Random(0).sample(range(400), 16)
-    assert worst_cosine(engine.forward(batch.select(rows)), vectors[rows]) >= FLOAT32
-
-
 def test_in_any_order(engine, batch, vectors):
     order = random.Random(0).sample(range(len(batch)), 250)
     assert worst_cosine(vectors_of(engine, batch.select(order)), vectors[order]) >= FLOAT32

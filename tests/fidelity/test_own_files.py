@@ -59,14 +59,6 @@ def test_the_vectors_are_those_of_sentence_transformers(tmp_path, texts, model):
     assert_same(encode(spec, tmp_path, texts, Role.DOCUMENT), reference.encode_document(texts))
 
 
-def test_an_instruction_of_the_callers_own(tmp_path, texts):
-    save_xlm_roberta(tmp_path, Recipe(prompts={"query": INSTRUCT}))
-    reference = SentenceTransformer(str(tmp_path), device="cpu")
-    expected = reference.encode(texts, prompt="Instruct: Another {task}\nQuery: ")
-    spec = read_spec("own", tmp_path)
-    assert_same(encode(spec, tmp_path, texts, Role.QUERY, "Another {task}"), expected)
-
-
 def test_lower_case_of_a_cased_tokenizer(tmp_path, texts):
     spec = read_spec("own", save_bert(tmp_path, Recipe(do_lower_case=True), cased=True))
     found = encode(spec, tmp_path, texts)
