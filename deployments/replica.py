@@ -15,7 +15,7 @@ from deployments.embedding.engine import TorchEngine
 from deployments.embedding.lanes import Lane, LaneLimits
 from deployments.embedding.loading import find_model
 from deployments.embedding.model import ModelSpec
-from deployments.embedding.warmup import measure_tokens_per_s
+from deployments.embedding.warmup import measure_tokens_per_s, warm_up
 from deployments.embedding.worker import Worker
 from deployments.metrics import WorkerMetrics
 
@@ -56,6 +56,7 @@ def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
     files = find_model(config.name, config.path, config.revision)
     engine = TorchEngine(files.spec, files.folder, config.device, config.dtype)
     budget = config.token_budget or default_token_budget(engine.device)
+    warm_up(engine, budget, files.spec.max_tokens)
     speed = measure_tokens_per_s(engine, budget, files.spec.max_tokens)
     worker = Worker(
         engine,

@@ -7,15 +7,15 @@ in each layer, by the name `FLAT`; it knows no mask function of that name and so
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
+
+from deployments.embedding.layout import Group, Layout
 
 FLAT = "embedfleet_flat"
 
@@ -27,51 +27,7 @@ COUNTS_FROM_PADDING = {
     "roberta": True,
     "camembert": True,
 }
-# texts share a group, padded inside attention alone, down to this part of the longest's length
-_SHORTEST_IN_GROUP = 0.6
-
-
-@dataclass(frozen=True)
-class Group:
-    """Neighbouring texts of like length: tokens ``start`` to ``stop`` of the pass.
-
-    ``real`` is bool ``(texts, longest)``, True where a token stands; None when all are as long.
-    """
-
-    start: int
-    stop: int
-    texts: int
-    longest: int
-    real: Tensor | None
-
-    def spread(self, flat: Tensor) -> Tensor:
-        """Returns ``(tokens, heads, width)`` as ``(texts, heads, longest, width)``."""
-        own = flat[self.start : self.stop]
-        if self.real is not None:
-            padded = own.new_zeros(self.texts, self.longest, *own.shape[1:])
-            padded[self.real] = own
-            own = padded
-        return own.view(self.texts, self.longest, *flat.shape[1:]).transpose(1, 2)
-
-    def gather(self, attended: Tensor) -> Tensor:
-        """Returns ``(texts, heads, longest, width)`` as ``(tokens, heads, width)``."""
-        back = attended.transpose(1, 2)
-        return back[self.real] if self.real is not None else back.flatten(0, 1)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where each text of a pass stands. ``ends`` is int32 ``(texts + 1,)``, starting with 0."""
-
-    ends: Tensor
-    longest: int
-    groups: tuple[Group, ...]
-
-    @classmethod
-    def of(cls, lengths: Sequence[int], device: torch.device) -> Layout:
-        """Lays out texts of these lengths, longest first."""
-        ends = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
-        return cls(ends, max(lengths), tuple(_groups(lengths, device)))
+CAUSAL = frozenset({"mistral"})
 
 
 def attend(  # noqa: PLR0913, PLR0917  # transformers sets the signature
@@ -92,86 +48,85 @@ def attend(  # noqa: PLR0913, PLR0917  # transformers sets the signature
     transformers' attention functions do.
     """
     del attention_mask, kwargs
-    states = _States(*(s.transpose(1, 2)[0] for s in (query, key, value)))
+    states = [s.transpose(1, 2)[0] for s in (query, key, value)]
     causal = bool(getattr(module, "is_causal", False))
     back = sliding_window - 1 if sliding_window and sliding_window < layout.longest else -1
+    rule = Rule(causal, back, scaling)
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
-        attended = _fused(states, layout, causal, scaling, back)
+        attended = _fused(states, layout, rule)
     else:
-        attended = torch.cat([_grouped(states, g, causal, scaling, back) for g in layout.groups])
+        attended = attend_in_blocks(torch.cat(states, dim=1), key.shape[1], layout, rule)
     return attended.unsqueeze(0), None
 
 
 AttentionInterface.register(FLAT, attend)
 
 
-class _States(NamedTuple):
-    """Query, key and value of all tokens, each ``(tokens, heads, width)``."""
+@dataclass(frozen=True)
+class Rule:
+    """What a token looks at: if ``causal`` only at tokens before it, at most ``back`` of them unless
+    that is -1. ``scale`` multiplies the scores; None stands for the usual one.
+    """
 
-    query: Tensor
-    key: Tensor
-    value: Tensor
-
-    @property
-    def shares_keys(self) -> bool:
-        """Whether several query heads share a key head (grouped-query attention)."""
-        return self.query.shape[1] != self.key.shape[1]
+    causal: bool = False
+    back: int = -1
+    scale: float | None = None
 
 
-def _fused(states: _States, layout: Layout, causal: bool, scale: float | None, back: int) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn
+_BOTH_WAYS = Rule()
 
-    found = varlen_attn(
-        *states,
-        layout.ends,
-        layout.ends,
-        layout.longest,
-        layout.longest,
-        scale=scale,
-        window_size=(back, 0) if causal else (-1, -1),
-        enable_gqa=states.shares_keys,
-    )
-    assert isinstance(found, Tensor)
+
+def attend_in_blocks(
+    states: Tensor, key_heads: int, layout: Layout, rule: Rule = _BOTH_WAYS
+) -> Tensor:
+    """Returns ``(tokens, query heads, width)``, with zeros for tokens behind the last text.
+
+    ``states`` ``(tokens, heads, width)`` are query, key and value side by side. Several query heads
+    may share one of the ``key_heads`` (grouped-query attention).
+    """
+    heads = (states.shape[1] - 2 * key_heads, key_heads, key_heads)
+    found = states.new_empty(len(states), heads[0], states.shape[2])
+    for group in layout.groups:
+        group.gather(_in_blocks(states, heads, group, rule), found)
+    found[layout.groups[-1].stop :] = 0
     return found
 
 
-def _grouped(states: _States, group: Group, causal: bool, scale: float | None, back: int) -> Tensor:
-    # padding stands behind each text, where a causal text does not look anyway
-    mask = None if causal or group.real is None else group.real[:, None, None, :]
-    slides = causal and back >= 0
-    if slides:
-        seen = torch.ones(
-            group.longest, group.longest, dtype=torch.bool, device=states.query.device
-        )
-        mask = seen.tril().triu(-back)
-    query, key, value = map(group.spread, states)
-    attended = F.scaled_dot_product_attention(
+def _in_blocks(states: Tensor, heads: tuple[int, int, int], group: Group, rule: Rule) -> Tensor:
+    query, key, value = torch.split_with_sizes(group.spread(states), heads, dim=1)
+    slides = rule.causal and rule.back >= 0
+    return F.scaled_dot_product_attention(
         query,
         key,
         value,
-        attn_mask=mask,
-        is_causal=causal and not slides,
-        scale=scale,
-        enable_gqa=states.shares_keys,
+        attn_mask=_sliding(group.length, rule.back, states.device) if slides else group.mask,
+        is_causal=rule.causal and not slides,
+        scale=rule.scale,
+        enable_gqa=heads[0] != heads[1],
     )
-    return group.gather(attended)
 
 
-def _groups(lengths: Sequence[int], device: torch.device) -> list[Group]:
-    groups, first, start = [], 0, 0
-    for row in range(1, len(lengths) + 1):
-        if row < len(lengths) and lengths[row] >= _SHORTEST_IN_GROUP * lengths[first]:
-            continue
-        own = lengths[first:row]
-        groups.append(_group(start, own, device))
-        first, start = row, start + sum(own)
-    return groups
+def _sliding(length: int, back: int, device: torch.device) -> Tensor:
+    seen = torch.ones(length, length, dtype=torch.bool, device=device)
+    return seen.tril().triu(-back)
 
 
-def _group(start: int, lengths: Sequence[int], device: torch.device) -> Group:
-    longest = lengths[0]
-    real = None
-    if lengths[-1] < longest:
-        real = torch.arange(longest) < torch.tensor(lengths)[:, None]
-        real = real.to(device)
-    return Group(start, start + sum(lengths), len(lengths), longest, real)
+def _fused(states: list[Tensor], layout: Layout, rule: Rule) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    query, key, value = states
+    found = varlen_attn(
+        query,
+        key,
+        value,
+        layout.ends,
+        layout.ends,
+        layout.longest,
+        layout.longest,
+        scale=rule.scale,
+        window_size=(rule.back, 0) if rule.causal else (-1, -1),
+        # several query heads share a key head
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    assert isinstance(found, Tensor)
+    return found

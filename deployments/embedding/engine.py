@@ -17,11 +17,18 @@ from torch import Tensor
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from deployments.embedding.attention import COUNTS_FROM_PADDING, FLAT, Layout
+from deployments.embedding.attention import CAUSAL, COUNTS_FROM_PADDING, FLAT
 from deployments.embedding.batch import TokenBatch, Vectors
-from deployments.embedding.cpu_linear import can_pack, pack_linears
+from deployments.embedding.cpu_layer import pack_layers
+from deployments.embedding.cpu_linear import (
+    all_rounded_rows,
+    can_pack,
+    pack_linears,
+    rounded_rows,
+)
 from deployments.embedding.device import choose_device, choose_dtype
 from deployments.embedding.errors import ModelUnavailable, UnsupportedModel
+from deployments.embedding.layout import Layout
 from deployments.embedding.model import ModelSpec
 from deployments.embedding.packing import pack
 from deployments.embedding.pooling import POOLERS
@@ -33,6 +40,10 @@ class Engine(Protocol):
     dimension: int
     vocabulary: int
     pads: bool  # whether a pass costs longest × rows, or the sum of its tokens
+
+    def slow_at_first(self, most: int) -> list[int]:
+        """Returns the numbers of tokens, up to about ``most``, whose first pass takes long."""
+        ...
 
     def forward(self, batch: TokenBatch) -> Vectors:
         """Returns pooled, unnormalised float32 vectors ``(texts, dimension)`` of one pass."""
@@ -56,12 +67,20 @@ class TorchEngine:
         self._model = _load(model_dir, self.dtype, self.device, None if self.pads else FLAT)
         self._pool = POOLERS[spec.pooling]
         self._pad_id = int(self._model.config.pad_token_id or 0)
+        self._causal = spec.backbone in CAUSAL
         self._counts_from_padding = COUNTS_FROM_PADDING.get(spec.backbone, False)
         self.dimension = int(self._model.config.hidden_size)
         self.vocabulary = int(self._model.config.vocab_size)
         _check(spec, self._model)
-        if can_pack(self.device, self.dtype):
+        self._rounds = can_pack(self.device, self.dtype)
+        if self._rounds:
+            if not self.pads:
+                pack_layers(self._model)
             pack_linears(self._model)
+
+    def slow_at_first(self, most: int) -> list[int]:
+        """Returns the numbers of tokens, up to about ``most``, whose first pass takes long."""
+        return all_rounded_rows(most) if self._rounds else []
 
     @torch.inference_mode()
     def forward(self, batch: TokenBatch) -> Vectors:
@@ -77,14 +96,21 @@ class TorchEngine:
         """One pass without padding; the texts stand longest first."""
         lengths = batch.lengths.tolist()
         hidden = self._model(
-            input_ids=self._tensor(batch.ids[None].astype(np.int64)),
-            position_ids=self._tensor(self._positions(batch)[None]),
-            layout=Layout.of(lengths, self.device),
+            input_ids=self._row(batch.ids),
+            position_ids=self._row(self._positions(batch)),
+            layout=Layout.of(lengths, self.device, self.dtype, self._causal),
         ).last_hidden_state[0]
         mask = self._tensor(np.arange(lengths[0]) < batch.lengths[:, None])
         padded = hidden.new_zeros(*mask.shape, self.dimension)
-        padded[mask] = hidden
+        padded[mask] = hidden[: batch.tokens]
         return self._pooled(padded, mask)
+
+    def _row(self, numbers: npt.NDArray[np.integer[Any]]) -> Tensor:
+        """One int64 row ``(1, tokens)``; where sizes are rounded, with zeros behind the last text."""
+        size = rounded_rows(len(numbers)) if self._rounds else len(numbers)
+        row = np.zeros((1, size), np.int64)
+        row[0, : len(numbers)] = numbers
+        return self._tensor(row)
 
     def _positions(self, batch: TokenBatch) -> npt.NDArray[np.int64]:
         """Returns each token's position; RoBERTa's leave out the padding ids that a text spells."""

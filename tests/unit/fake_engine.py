@@ -32,6 +32,10 @@ class FakeEngine:
     entered: threading.Event = field(default_factory=threading.Event)
     release: threading.Event = field(default_factory=threading.Event)
 
+    def slow_at_first(self, most: int) -> list[int]:
+        """Returns some numbers of tokens."""
+        return [n for n in (16, 200, 1_024) if n <= most]
+
     def forward(self, batch: TokenBatch) -> Vectors:
         """Returns `vector_of` each text."""
         texts = [batch.text(row).tolist() for row in range(len(batch))]

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from deployments.embedding.warmup import measure_tokens_per_s, sample
+from deployments.embedding.warmup import measure_tokens_per_s, sample, warm_up
 
 from .fake_engine import FakeEngine
 
@@ -41,3 +41,18 @@ def test_speed_is_measured_on_a_full_pass_after_warming_up(monkeypatch, budget, 
     monkeypatch.setattr(time, "perf_counter", lambda: engine.now)
     assert measure_tokens_per_s(engine, budget, max_tokens) == sum(full) / 0.5
     assert engine.shapes == [[min(16, max_tokens)], full, full]
+
+
+def test_each_size_that_is_slow_at_first_is_made_once(monkeypatch):
+    engine = Clocked()
+    monkeypatch.setattr(time, "perf_counter", lambda: engine.now)
+    warm_up(engine, 1_024, 96)
+    assert engine.shapes == [[16], [96, 96, 8], [96] * 10 + [64]]
+
+
+def test_warming_up_ends_after_some_seconds(monkeypatch):
+    engine = Clocked()
+    engine.slow_at_first = lambda most: [16] * most
+    monkeypatch.setattr(time, "perf_counter", lambda: engine.now)
+    warm_up(engine, 100, 512)
+    assert 5.0 < engine.now < 7.0
