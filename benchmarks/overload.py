@@ -59,7 +59,7 @@ def main() -> None:
             rows.append(_row(factor, loaded))
             if factor == FACTORS[-1]:
                 back = recovery_s(running, idle)
-                told = [o.retry_after_s for o in loaded.outcomes if o.retry_after_s][-1]
+                told, actual = last_refusal(loaded)
     report(
         "overload",
         (
@@ -79,6 +79,7 @@ def main() -> None:
         idle_p50_ms=round(idle * 1e3, 1),
         idle_again_after_s=round(back, 1),
         last_retry_after_s=round(told, 1),
+        backlog_was_worked_off_after_s=round(actual, 1),
     )
 
 
@@ -101,6 +102,14 @@ def _row(factor: float, loaded: Loaded) -> tuple[object, ...]:
         f"{statistics.median(waits):.1f}" if waits else "-",
         f"{memory_mib():.0f}",
     )
+
+
+def last_refusal(loaded: Loaded) -> tuple[float, float]:
+    """Returns the last Retry-After, and the seconds from then until the backlog was worked off."""
+    last = max((o for o in loaded.outcomes if o.retry_after_s), key=lambda o: o.due_s + o.latency_s)
+    ends = [o.due_s + o.latency_s for o in loaded.outcomes if o.status == 200]
+    assert last.retry_after_s is not None
+    return last.retry_after_s, max(ends) - last.due_s - last.latency_s
 
 
 def recovery_s(running: RunningService, idle_s: float) -> float:

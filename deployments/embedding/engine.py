@@ -28,7 +28,7 @@ from deployments.embedding.cpu_linear import (
 )
 from deployments.embedding.device import choose_device, choose_dtype
 from deployments.embedding.errors import ModelUnavailable, UnsupportedModel
-from deployments.embedding.layout import Layout
+from deployments.embedding.layout import Layout, to_device
 from deployments.embedding.model import ModelSpec
 from deployments.embedding.packing import pack
 from deployments.embedding.pooling import POOLERS
@@ -98,9 +98,9 @@ class TorchEngine:
         hidden = self._model(
             input_ids=self._row(batch.ids),
             position_ids=self._row(self._positions(batch)),
-            layout=Layout.of(lengths, self.device, self.dtype, self._causal),
+            layout=Layout(lengths, self.device, self.dtype, self._causal),
         ).last_hidden_state[0]
-        mask = self._tensor(np.arange(lengths[0]) < batch.lengths[:, None])
+        mask = to_device(np.arange(lengths[0]) < batch.lengths[:, None], self.device)
         padded = hidden.new_zeros(*mask.shape, self.dimension)
         padded[mask] = hidden[: batch.tokens]
         return self._pooled(padded, mask)
@@ -110,7 +110,7 @@ class TorchEngine:
         size = rounded_rows(len(numbers)) if self._rounds else len(numbers)
         row = np.zeros((1, size), np.int64)
         row[0, : len(numbers)] = numbers
-        return self._tensor(row)
+        return to_device(row, self.device)
 
     def _positions(self, batch: TokenBatch) -> npt.NDArray[np.int64]:
         """Returns each token's position; RoBERTa's leave out the padding ids that a text spells."""
@@ -123,16 +123,13 @@ class TorchEngine:
 
     def _padded(self, batch: TokenBatch) -> Vectors:
         """One pass for a model whose attention we do not know."""
-        ids, mask = map(self._tensor, batch.padded(self._pad_id))
+        ids, mask = (to_device(array, self.device) for array in batch.padded(self._pad_id))
         found = self._model(input_ids=ids, attention_mask=mask)
         return self._pooled(found.last_hidden_state, mask)
 
     def _pooled(self, hidden: Tensor, mask: Tensor) -> Vectors:
         vectors: Vectors = self._pool(hidden, mask).cpu().numpy()
         return vectors
-
-    def _tensor(self, array: np.ndarray[Any, Any]) -> Tensor:
-        return torch.from_numpy(array).to(self.device)
 
 
 def encode_all(engine: Engine, batch: TokenBatch, token_budget: int) -> Vectors:

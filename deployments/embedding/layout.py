@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,23 +61,57 @@ class Group:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each text of a pass stands. ``ends`` is int32 ``(texts + 1,)``, starting with 0."""
+    """Where each text of a pass stands: the longest first, one behind the other.
 
-    ends: Tensor
-    longest: int
-    groups: tuple[Group, ...]
+    ``dtype`` is that of the masks. Causal texts stand alone in their block: padding behind them
+    needs no mask.
+    """
 
-    @classmethod
-    def of(
-        cls, lengths: Sequence[int], device: torch.device, dtype: torch.dtype, causal: bool
-    ) -> Layout:
-        """Lays out texts of these lengths, longest first; ``dtype`` is that of the masks.
+    lengths: Sequence[int]
+    device: torch.device
+    dtype: torch.dtype
+    causal: bool
 
-        Causal texts stand alone in their block: padding behind them needs no mask.
-        """
-        ends = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
-        groups = (_group(start, own, device, dtype, causal) for start, own in _alike(lengths))
-        return cls(ends, lengths[0], tuple(groups))
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text."""
+        return self.lengths[0]
+
+    @cached_property
+    def ends(self) -> Tensor:
+        """Where each text ends: int32 ``(texts + 1,)``, starting with 0."""
+        return to_device(np.array([0, *accumulate(self.lengths)], np.int32), self.device)
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """The texts in blocks, for attention that knows no lengths."""
+        return tuple(self._group(start, own) for start, own in _alike(self.lengths))
+
+    def _group(self, start: int, lengths: Sequence[int]) -> Group:
+        longest, texts, stop = lengths[0], len(lengths), start + sum(lengths)
+        if texts == 1 and longest <= _SHORTEST_BLOCK:
+            return Group(start, stop, 1, longest)
+        length = max(_SHORTEST_BLOCK, _rounded(longest))
+        in_a_block = 1 if self.causal else length // longest
+        blocks = -(-texts // in_a_block)
+        if in_a_block == 1 and stop - start == texts * length:
+            return Group(start, stop, blocks, length)
+        text, places = _places(lengths, length, in_a_block)
+        tokens = np.zeros(blocks * length, np.int64)
+        tokens[places] = np.arange(len(places))
+        owner = np.full((blocks, length), -1)
+        owner.flat[places] = text
+        mask = None if self.causal else _mask(owner, in_a_block, self.dtype).to(self.device)
+        both = to_device(tokens, self.device), to_device(places, self.device)
+        return Group(start, stop, blocks, length, *both, mask)
+
+
+def to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """Returns the array on the device; a GPU copies it while it computes."""
+    found = torch.from_numpy(array)
+    if device.type != "cuda":
+        return found
+    return found.pin_memory().to(device, non_blocking=True)
 
 
 def _alike(lengths: Sequence[int]) -> Iterator[tuple[int, Sequence[int]]]:
@@ -91,27 +127,6 @@ def _alike(lengths: Sequence[int]) -> Iterator[tuple[int, Sequence[int]]]:
 
 def _rounded(length: int) -> int:
     return -(-length // _STEP) * _STEP
-
-
-def _group(
-    start: int, lengths: Sequence[int], device: torch.device, dtype: torch.dtype, causal: bool
-) -> Group:
-    longest, texts, stop = lengths[0], len(lengths), start + sum(lengths)
-    if texts == 1 and longest <= _SHORTEST_BLOCK:
-        return Group(start, stop, 1, longest)
-    length = max(_SHORTEST_BLOCK, _rounded(longest))
-    in_a_block = 1 if causal else length // longest
-    blocks = -(-texts // in_a_block)
-    if in_a_block == 1 and stop - start == texts * length:
-        return Group(start, stop, blocks, length)
-    text, places = _places(lengths, length, in_a_block)
-    tokens = np.zeros(blocks * length, np.int64)
-    tokens[places] = np.arange(len(places))
-    owner = np.full(blocks * length, -1)
-    owner[places] = text
-    mask = None if causal else _mask(owner.reshape(blocks, length), in_a_block, dtype)
-    found = torch.from_numpy(tokens), torch.from_numpy(places), mask
-    return Group(start, stop, blocks, length, *(None if t is None else t.to(device) for t in found))
 
 
 def _places(lengths: Sequence[int], length: int, in_a_block: int) -> tuple[_Numbers, _Numbers]:

@@ -44,7 +44,7 @@ def alone(states: torch.Tensor, key_heads: int, causal: bool, back: int) -> torc
 
 def check(lengths: list[int], heads: int, key_heads: int, rule: Rule, behind: int = 0) -> None:
     states = states_of(sum(lengths) + behind, heads)
-    layout = Layout.of(lengths, CPU, torch.float32, rule.causal)
+    layout = Layout(lengths, CPU, torch.float32, rule.causal)
     found = attend_in_blocks(states, key_heads, layout, rule)
     texts = states[: sum(lengths)].split(lengths)
     expected = torch.cat([alone(text, key_heads, rule.causal, rule.back) for text in texts])
@@ -80,7 +80,7 @@ def test_blocks_that_are_just_full(lengths):
 @settings(max_examples=60, deadline=None)
 @given(LENGTHS | SHORT)
 def test_a_block_costs_little_more_than_its_texts(lengths):
-    groups = Layout.of(lengths, CPU, torch.float32, causal=False).groups
+    groups = Layout(lengths, CPU, torch.float32, causal=False).groups
     assert [g.stop for g in groups[:-1]] == [g.start for g in groups[1:]]
     assert (groups[0].start, groups[-1].stop) == (0, sum(lengths))
     assert len(groups) <= 9, "each group is a call of its own"

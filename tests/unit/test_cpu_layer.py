@@ -35,7 +35,7 @@ def tiny(config_class, **changes):
 def test_same_states(config_class):
     model = tiny(config_class)
     hidden = torch.randn(1, 20, 64, dtype=torch.bfloat16)
-    layout = Layout.of([20], CPU, torch.bfloat16, causal=False)
+    layout = Layout([20], CPU, torch.bfloat16, causal=False)
     with torch.inference_mode():
         expected = model.encoder.layer[0].float()(hidden.float())
         found = PackedLayer(model.encoder.layer[0].to(torch.bfloat16))(hidden, layout=layout)
