@@ -10,16 +10,19 @@ from dataclasses import dataclass
 import torch
 
 from deployments.config import Limits, ModelConfig
-from deployments.embedding.device import default_token_budget
+from deployments.embedding.device import token_budgets
 from deployments.embedding.engine import TorchEngine
 from deployments.embedding.lanes import Lane, LaneLimits
 from deployments.embedding.loading import find_model
 from deployments.embedding.model import ModelSpec
-from deployments.embedding.warmup import measure_tokens_per_s, warm_up
+from deployments.embedding.pace import find_pace
+from deployments.embedding.warmup import warm_up
 from deployments.embedding.worker import Worker
 from deployments.metrics import WorkerMetrics
 
 log = logging.getLogger("ray.serve")
+# of the token budget is what both lanes share: an online text waits for it (benchmarks/LOG.md)
+_SHARED_PART = 4
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,15 @@ def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
         torch.set_num_threads(config.threads)
     files = find_model(config.name, config.path, config.revision)
     engine = TorchEngine(files.spec, files.folder, config.device, config.dtype)
-    budget = config.token_budget or default_token_budget(engine.device)
+    budgets = (config.token_budget,) if config.token_budget else token_budgets(engine.device)
+    pace = find_pace(engine, budgets, files.spec.max_tokens)
+    budget = pace.token_budget
     warm_up(engine, budget, files.spec.max_tokens)
-    speed = measure_tokens_per_s(engine, budget, files.spec.max_tokens)
     worker = Worker(
         engine,
-        LaneLimits(budget, budget // 2, limits.offline_patience_s, pads=engine.pads),
+        LaneLimits(budget, budget // _SHARED_PART, limits.offline_patience_s, pads=engine.pads),
         {Lane.ONLINE: limits.online_max_wait_s, Lane.OFFLINE: limits.offline_max_wait_s},
-        speed,
+        pace.tokens_per_s,
         WorkerMetrics(config.name, budget),
     )
     model = LoadedModel(files.spec, engine, worker, time.monotonic() - started)

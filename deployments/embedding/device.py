@@ -11,8 +11,11 @@ from deployments.embedding.model import ModelSpec
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _FAST_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
-# measured: see benchmarks/LOG.md; a CPU loses when activations leave its cache
-_TOKEN_BUDGET = {"cpu": 1_024, "cuda": 32_768}
+# a CPU loses when activations leave its cache; a GPU gains until it is full
+_TOKEN_BUDGETS = {
+    "cpu": (512, 1_024, 2_048),
+    "cuda": (4_096, 8_192, 16_384, 32_768, 65_536),
+}
 
 
 def choose_device(wanted: str = "auto") -> torch.device:
@@ -39,9 +42,9 @@ def choose_dtype(spec: ModelSpec, device: torch.device, wanted: str = "auto") ->
     return _DTYPES[wanted]
 
 
-def default_token_budget(device: torch.device) -> int:
-    """Returns the padded tokens of one forward pass that suit this kind of device."""
-    return _TOKEN_BUDGET.get(device.type, 4_096)
+def token_budgets(device: torch.device) -> tuple[int, ...]:
+    """Returns how many tokens a forward pass may have on such a device, for `pace` to choose from."""
+    return _TOKEN_BUDGETS.get(device.type, (4_096,))
 
 
 def _preferred(device: torch.device) -> tuple[str, ...]:

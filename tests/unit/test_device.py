@@ -9,7 +9,7 @@ import torch
 
 from deployments.embedding import device
 from deployments.embedding.catalog import CATALOG
-from deployments.embedding.device import choose_device, choose_dtype, default_token_budget
+from deployments.embedding.device import choose_device, choose_dtype, token_budgets
 from deployments.embedding.errors import UnsupportedModel
 
 SPEC = CATALOG["e5-small"]
@@ -103,5 +103,7 @@ def test_what_the_cpu_says_of_itself(monkeypatch, tmp_path, text, flags):
 
 
 def test_a_gpu_gets_a_larger_pass():
-    assert default_token_budget(CUDA) > default_token_budget(torch.device("mps")) > 0
-    assert default_token_budget(CUDA) > default_token_budget(CPU) > 0
+    for kind in (CPU, CUDA, torch.device("mps")):
+        assert list(token_budgets(kind)) == sorted(token_budgets(kind))
+        assert token_budgets(kind)[0] > 0
+    assert max(token_budgets(CUDA)) > max(token_budgets(CPU))

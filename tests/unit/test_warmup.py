@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from deployments.embedding.warmup import measure_tokens_per_s, sample, warm_up
+from deployments.embedding.warmup import sample, warm_up
 
 from .fake_engine import FakeEngine
 
@@ -30,17 +30,6 @@ class Clocked(FakeEngine):
         self.now += 0.5
         self.shapes = [*getattr(self, "shapes", []), batch.lengths.tolist()]
         return super().forward(batch)
-
-
-@pytest.mark.parametrize(
-    ("budget", "max_tokens", "full"),
-    [(1_024, 512, [128] * 8), (1_024, 64, [64] * 16), (64, 512, [64]), (100, 60, [60])],
-)
-def test_speed_is_measured_on_a_full_pass_after_warming_up(monkeypatch, budget, max_tokens, full):
-    engine = Clocked()
-    monkeypatch.setattr(time, "perf_counter", lambda: engine.now)
-    assert measure_tokens_per_s(engine, budget, max_tokens) == sum(full) / 0.5
-    assert engine.shapes == [[min(16, max_tokens)], full, full]
 
 
 def test_each_size_that_is_slow_at_first_is_made_once(monkeypatch):

@@ -1,0 +1,75 @@
+"""The token budget of a pass is measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from deployments.embedding.pace import find_pace
+
+from .fake_engine import FakeEngine
+
+BUDGETS = (512, 1_024, 2_048)
+
+
+class Clocked(FakeEngine):
+    """Passes take the seconds that ``cost`` says of their tokens, the first of a size twice that."""
+
+    now = 0.0
+    cost: Callable[[int], float] = staticmethod(lambda tokens: tokens / 1_000)
+    seen: frozenset[int] = frozenset()
+
+    def forward(self, batch):
+        self.now += self.cost(batch.tokens) * (1 if batch.tokens in self.seen else 2)
+        self.seen |= {batch.tokens}
+        return super().forward(batch)
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    engine = Clocked()
+    monkeypatch.setattr(time, "perf_counter", lambda: engine.now)
+    return engine
+
+
+def test_the_smallest_that_is_nearly_the_fastest(engine):
+    engine.cost = lambda tokens: {512: 0.30, 1_024: 0.50, 2_048: 0.99}[tokens]
+    pace = find_pace(engine, BUDGETS, max_tokens=256)
+    assert (pace.token_budget, round(pace.tokens_per_s)) == (1_024, 2_048)
+
+
+def test_one_that_leaves_the_cache_is_not_taken(engine):
+    engine.cost = lambda tokens: {512: 0.1, 1_024: 0.3, 2_048: 0.9}[tokens]
+    assert find_pace(engine, BUDGETS, max_tokens=256).token_budget == 512
+
+
+def test_the_device_s_memory_ends_it(engine):
+    engine.room = 128 * 8
+    engine.cost = lambda tokens: 0.1
+    assert find_pace(engine, BUDGETS, max_tokens=128).token_budget == 1_024
+
+
+def test_a_device_that_has_no_room_at_all_is_an_error(engine):
+    engine.room = 8
+    with pytest.raises(MemoryError):
+        find_pace(engine, BUDGETS, max_tokens=128)
+
+
+def test_an_engine_that_breaks_is_an_error(engine):
+    engine.poison, engine.vocabulary = 0, 1
+    with pytest.raises(ValueError, match="poisoned"):
+        find_pace(engine, BUDGETS, max_tokens=128)
+
+
+def test_a_slow_engine_is_not_tried_for_long(engine):
+    engine.cost = lambda tokens: tokens / 40
+    assert find_pace(engine, BUDGETS, max_tokens=128).token_budget == 512
+    assert engine.now < 40
+
+
+def test_texts_are_no_longer_than_the_model_takes(engine):
+    engine.cost = lambda tokens: 1.0
+    pace = find_pace(engine, (1_000,), max_tokens=64)
+    assert pace.tokens_per_s == 1_000
