@@ -1,0 +1,59 @@
+"""The README's sizing table is what its formulas give, from the catalog's parameters."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+from deployments.embedding.catalog import CATALOG
+from deployments.embedding.device import default_token_budget
+
+from .manifests import ROOT
+
+README = (ROOT / "README.md").read_text()
+COMPUTED = re.findall(
+    r"^\| (\S+) \| (\w+) \((\d+) GB\) \| ([\d,]+) \| ([\d.]+) GB \| ([\d.]+) GB \| ([\d,]+) \| computed",
+    README,
+    re.MULTILINE,
+)
+# of each backbone: intermediate size, and rows of the token table (the models' config.json)
+SHAPES = {"bert": (1536, 30_522), "xlm-roberta": (4096, 250_002), "mistral": (14_336, 32_000)}
+EFFICIENCY = 0.4
+
+
+def number(text):
+    return float(text.replace(",", ""))
+
+
+def peak(card):
+    """The card's dense bfloat16 rate that the README names, in FLOP/s."""
+    return 1e12 * float(re.search(rf"{card} (\d+)[, ]", README.partition("peak dense")[2])[1])
+
+
+def test_every_row_is_seen():
+    rows = re.findall(r"\| computed \|$", README, re.MULTILINE)
+    assert len(COMPUTED) == len(rows) > 0
+
+
+@pytest.mark.parametrize("row", COMPUTED, ids=lambda row: f"{row[0]}-{row[1]}")
+def test_a_row_is_what_the_formulas_give(row):
+    name, card, memory, budget, weights, activations, rate = row
+    spec = CATALOG[name]
+    intermediate, vocabulary = SHAPES[spec.backbone]
+    tokens = number(budget)
+    assert tokens == default_token_budget(torch.device("cuda"))
+    per_token = 12 * spec.dimension + 6 * intermediate
+    computing = spec.parameters - vocabulary * spec.dimension
+    assert number(weights) == pytest.approx(2 * spec.parameters / 1e9, abs=0.05)
+    assert number(activations) == pytest.approx(tokens * per_token / 1e9, abs=0.05)
+    assert number(rate) == pytest.approx(EFFICIENCY * peak(card) / (2 * computing), rel=0.01)
+    assert number(weights) + number(activations) + 1 < number(memory)
+
+
+def test_the_measured_row_is_in_the_log():
+    log = (ROOT / "benchmarks" / "LOG.md").read_text()
+    milliseconds = float(re.search(r"1,024 tokens \d+ → (\d+) \(medians", log)[1])
+    (rate,) = re.findall(r"\| ([\d,]+) \| measured \|$", README, re.MULTILINE)
+    assert number(rate) == pytest.approx(1_024 / milliseconds * 1e3, rel=0.01)
