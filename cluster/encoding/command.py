@@ -20,7 +20,7 @@ from deployments.embedding.model import Role
 def run(args: argparse.Namespace) -> int:
     """Runs the job and returns the exit status: 1 when it failed, 130 when it was interrupted."""
     # Ray's own words are for operators of Ray, and would break the progress line
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
     printer = Printer(sys.stderr, sys.stderr.isatty())
     try:
         settings = _settings(args)

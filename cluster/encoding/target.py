@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
@@ -63,7 +64,7 @@ def _hint(address: str | None) -> str:
 def find_target(model: str) -> Target:
     """Returns what answers to a model's name. Raises JobError when it is not there or cannot."""
     app = _application()
-    served = serve.get_app_handle(app).served.remote(model).result(timeout_s=_ANSWER_TIMEOUT_S)
+    served = asyncio.run(_served(app, model))
     if isinstance(served, EmbedfleetError):
         raise WrongModel(str(served))
     if served.status.state is ModelState.UNAVAILABLE:
@@ -71,6 +72,13 @@ def find_target(model: str) -> Target:
     if served.spec is None:
         raise JobError(f"{served.config.name} is still being read; try again in a few seconds")
     return Target(app, served)
+
+
+async def _served(app: str, model: str) -> ServedModel | EmbedfleetError:
+    """Asked inside an event loop: in Serve's throughput mode a handle routes in there."""
+    response = serve.get_app_handle(app).served.remote(model)
+    found: ServedModel | EmbedfleetError = await asyncio.wait_for(response, _ANSWER_TIMEOUT_S)
+    return found
 
 
 def running_replicas(app: str, deployment: str) -> int:
