@@ -63,19 +63,29 @@ def test_routers_outlive_a_node():
     assert {"name": "router", "max_replicas_per_node": 1} in app["deployments"]
 
 
-def test_the_groups_offer_what_the_models_ask_for():
-    groups = rayservice()["spec"]["rayClusterConfig"]["workerGroupSpecs"]
-    offered = {
-        resource.removeprefix("accelerator_type:"): group["maxReplicas"]
-        for group in groups
-        for resource in group.get("resources", {})
-    }
-    wanted: dict[str, int] = {}
+def bounds_by_type(which):
+    """The sum of the models' bounds for each type of GPU."""
+    found: dict[str, int] = {}
     for model in gpu_args().models:
         assert isinstance(model.replicas, Autoscaling)
-        kind = model.accelerator_type or ""
-        wanted[kind] = wanted.get(kind, 0) + model.replicas.max_replicas
-    assert wanted == offered
+        kind = f"accelerator_type:{model.accelerator_type}"
+        found[kind] = found.get(kind, 0) + getattr(model.replicas, which)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("of_groups", "of_models"), [("maxReplicas", "max_replicas"), ("minReplicas", "min_replicas")]
+)
+def test_the_groups_have_the_pods_that_the_models_fill(of_groups, of_models):
+    """A pod that no replica fills is never ready, and then KubeRay lets no RayJob in."""
+    groups = rayservice()["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    found = {kind: g[of_groups] for g in groups for kind in g.get("resources", {})}
+    assert found == bounds_by_type(of_models)
+    assert [g["minReplicas"] for g in groups if "resources" not in g] == [0]
+
+
+def test_the_pods_that_are_always_there_hold_the_routers():
+    assert sum(bounds_by_type("min_replicas").values()) >= gpu_args().routers
 
 
 def test_ray_is_one_version_everywhere():

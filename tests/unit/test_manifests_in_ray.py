@@ -86,4 +86,4 @@ def test_the_autoscaler_knows_each_groups_resources_before_it_has_a_pod():
         "gpu-small": {"CPU": 6, "GPU": 1, "accelerator_type:L4": 1},
         "gpu-big": {"CPU": 8, "GPU": 1, "accelerator_type:H100": 1},
     }
-    assert bounds == {"headgroup": (0, 0), "cpu": (2, 8), "gpu-small": (2, 8), "gpu-big": (0, 4)}
+    assert bounds == {"headgroup": (0, 0), "cpu": (0, 8), "gpu-small": (2, 8), "gpu-big": (0, 4)}
