@@ -23,7 +23,7 @@ from benchmarks.closed import wrk
 from benchmarks.engines import Missing
 from benchmarks.harness import MODEL
 from benchmarks.peers import Server, elsewhere, embedfleet, infinity, plain_app
-from benchmarks.reporting import machine, paired, report, spread
+from benchmarks.reporting import machine, report, spread
 from benchmarks.texts import chosen
 from benchmarks.usage import Usage
 from deployments.embedding.loading import find_model
@@ -79,10 +79,12 @@ SCENARIOS = (
 
 @dataclass(frozen=True)
 class Measured:
-    """One run of one scenario. Processor times are seconds per 1,000 texts; None: not known."""
+    """One run of one scenario. Processor times are seconds per 1,000 texts; None: not known, or no
+    answer came in time.
+    """
 
-    p50_ms: float
-    p99_ms: float
+    p50_ms: float | None
+    p99_ms: float | None
     texts_s: float
     errors: int
     cpu_s: float | None
@@ -103,7 +105,7 @@ def measure(server: Server, scenario: Scenario, seconds: float) -> Measured:
     before = Usage.of(server.pid)
     found = wrk(server.url, bodies, scenario.connections, seconds)
     if not found.rate:
-        raise Missing(f"no answer within {seconds:g} s to {scenario}")
+        return Measured(None, None, 0.0, found.errors, None, None, found.cpu_s)
     texts_s = found.rate * scenario.texts
     cpu = [
         None if spent is None else spent / (texts_s * seconds / 1_000)
@@ -149,11 +151,12 @@ class Results:
     def to_best_peer(self, scenario: Scenario) -> str:
         """Returns our latency (one connection) or rate, divided by that of the best peer."""
         what, best = ("p50_ms", min) if scenario.connections == 1 else ("texts_s", max)
-        peers = {n: self.values(n, scenario, what) for n in self.found if n != OURS}
-        if not peers:
-            return "no peer"
+        figures = {n: self.values(n, scenario, what) for n in self.found}
+        peers = {n: values for n, values in figures.items() if n != OURS and any(values)}
+        if not peers or not any(figures[OURS]):
+            return "nothing to compare"
         name = best(peers, key=lambda peer: statistics.median(peers[peer]))
-        ratio = paired(self.values(OURS, scenario, what), peers[name])
+        ratio = statistics.median(figures[OURS]) / statistics.median(peers[name])
         return f"{what.split('_')[0]} {ratio:.2f} × {name}"
 
 
@@ -178,7 +181,7 @@ def row(results: Results, scenario: Scenario, name: str) -> tuple[object, ...]:
     figures = {what: results.values(name, scenario, what) for what in digits}
     cells = {what: spread(v, digits[what]) if v else "-" for what, v in figures.items()}
     errors = int(sum(results.values(name, scenario, "errors")))
-    generator = f"{statistics.median(results.values(name, scenario, 'generator_cpu_s')):.1f}"
+    generator = f"{statistics.median(results.values(name, scenario, 'generator_cpu_s')):.2f}"
     speed = (cells["p50_ms"], cells["p99_ms"], cells["texts_s"])
     return (str(scenario), name, *speed, errors, cells["cpu_s"], cells["rays_cpu_s"], generator)
 
