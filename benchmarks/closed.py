@@ -8,11 +8,13 @@ import resource
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tests.running import API_KEY
 
+Body = dict[str, Any]
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
@@ -27,19 +29,36 @@ class Closed:
     cpu_s: float
 
 
-def wrk(url: str, body: dict[str, Any], connections: int, seconds: float = 8.0) -> Closed:
-    """Sends ``body`` on so many connections at once. Needs the program ``wrk`` (Debian: wrk)."""
+def wrk(url: str, body: Body | Sequence[Body], connections: int, seconds: float = 8.0) -> Closed:
+    """Sends ``body``, or several in turn, on so many connections at once.
+
+    Needs the program ``wrk`` (Debian: wrk).
+    """
     if shutil.which("wrk") is None:
         raise SystemExit("these benchmarks need the load generator wrk: apt-get install wrk")
-    script = (
-        f'wrk.method = "POST"\nwrk.body = [==[{json.dumps(body)}]==]\n'
-        'wrk.headers["content-type"] = "application/json"\n'
-        f'wrk.headers["authorization"] = "Bearer {API_KEY}"\n'
-    )
+    script = _script(list(body) if isinstance(body, Sequence) else [body])
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         file.write(script)
         file.flush()
         return _run(url, file.name, connections, seconds)
+
+
+def _script(bodies: Sequence[Body]) -> str:
+    """Returns wrk's Lua: requests are written out once, then sent in turn."""
+    strings = ",\n".join(f"[==[{json.dumps(body)}]==]" for body in bodies)
+    return (
+        'wrk.method = "POST"\n'
+        'wrk.headers["content-type"] = "application/json"\n'
+        f'wrk.headers["authorization"] = "Bearer {API_KEY}"\n'
+        f"local bodies, requests, turn = {{{strings}}}, {{}}, 0\n"
+        "function init(args)\n"
+        "  for i, body in ipairs(bodies) do requests[i] = wrk.format(nil, nil, nil, body) end\n"
+        "end\n"
+        "function request()\n"
+        "  turn = turn % #requests + 1\n"
+        "  return requests[turn]\n"
+        "end\n"
+    )
 
 
 def _run(url: str, script: str, connections: int, seconds: float) -> Closed:

