@@ -13,6 +13,7 @@ from typing import Any
 import ray
 
 from cluster.encoding.board import Tally
+from cluster.encoding.duplicates import Ledger
 from cluster.encoding.failures import JobError
 from cluster.encoding.manifest import Counts
 from cluster.encoding.parts import Part
@@ -39,8 +40,9 @@ class Run:
 class Execution:
     """The dataset at work in a thread, so that this one can watch."""
 
-    def __init__(self, work: Work, parts: list[Part], run: Run) -> None:
+    def __init__(self, work: Work, parts: list[Part], run: Run, ledger: Ledger) -> None:
         self._work = work
+        self._ledger = ledger
         self._parts = parts
         self._run = run
         self._counts = Counts()
@@ -72,11 +74,15 @@ class Execution:
         try:
             for row in self._dataset().iter_rows():
                 self._counts += Counts(**json.loads(row["counts"]))
+                self._ledger.add(row["number"], row["ids"])
         except BaseException as error:
             self._error = error
 
     def _dataset(self) -> Any:
-        rows = [{"part": json.dumps(part.as_row())} for part in self._parts]
+        rows = [
+            {"number": number, "part": json.dumps(part.as_row())}
+            for number, part in enumerate(self._parts)
+        ]
         _quiet()
         pool = ray.data.ActorPoolStrategy(
             size=min(self._work.workers, len(rows)),

@@ -10,17 +10,21 @@ there, or it is done again.
 
 from __future__ import annotations
 
+import tempfile
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import ray
 
 from cluster.encoding.board import open_board
+from cluster.encoding.duplicates import Ledger
 from cluster.encoding.execution import Execution, Run
 from cluster.encoding.failures import JobError
 from cluster.encoding.inputs import InputFile, find_inputs, resolve
 from cluster.encoding.manifest import Manifest, check_same, describe, identify
+from cluster.encoding.once import drop_repeated
 from cluster.encoding.output import Output
 from cluster.encoding.parts import Part, check_columns, plan
 from cluster.encoding.reading import sample_records, sample_schema
@@ -67,7 +71,10 @@ def encode_corpus(settings: Settings, run: Run | None = None) -> Summary:
     manifest = _begin(output, settings, target, corpus.files)
     work = _work(settings, run, target, manifest, corpus, output)
     started = time.monotonic()
-    counts, tally, hours = Execution(work, corpus.parts, run).result()
+    with tempfile.TemporaryDirectory(prefix="embedfleet-") as folder:
+        ledger = Ledger(Path(folder), len(corpus.parts))
+        counts, tally, hours = Execution(work, corpus.parts, run, ledger).result()
+        counts += drop_repeated(work, corpus.parts, ledger)
     seconds = time.monotonic() - started
     done = replace(manifest, counts=counts, seconds=manifest.seconds + seconds, finished=True)
     if settings.format == "lance":

@@ -79,6 +79,25 @@ class Output:
             about = json.loads(pq.read_schema(handle).metadata[_KEY])
         return Counts(**about["counts"])
 
+    def vectors(self, name: str) -> Any:
+        """Returns the table of a part that is done."""
+        with self._fs.open_input_file(f"{self.parts}/{name}") as handle:
+            return pq.ParquetFile(handle).read()
+
+    def ids(self, name: str) -> list[Any]:
+        """Returns the ids of the rows that a part was made of, one for each row of its table."""
+        with self._fs.open_input_file(f"{self.parts}/{name}") as handle:
+            file = pq.ParquetFile(handle)
+            return ids_of(file.read([_id_column(file.schema_arrow.names)]))
+
+    def rejects(self, name: str) -> Any:
+        """Returns the table of a part's rejects, which is empty when there are none."""
+        path = f"{self.root}/{REJECTS}/{name}"
+        if not self._fs.get_file_info(path).is_file:
+            return reject_table([])
+        with self._fs.open_input_file(path) as handle:
+            return pq.ParquetFile(handle).read()
+
     def commit(self, name: str, vectors: Any, rejects: Any, identity: Identity, c: Counts) -> None:
         """Writes a part's vectors and rejects (Arrow tables); raises OSError."""
         if rejects.num_rows:
@@ -113,6 +132,16 @@ class Output:
             raise JobError(
                 f"{self.root} holds other files ({names[0]}) and no {FILE}: choose an empty folder"
             )
+
+
+def ids_of(table: Any) -> list[Any]:
+    """Returns the input's id of each row of a part's table."""
+    found: list[Any] = table[_id_column(table.column_names)].to_pylist()
+    return found
+
+
+def _id_column(names: list[str]) -> str:
+    return "document_id" if "document_id" in names else "id"
 
 
 def reject_table(rows: list[tuple[str, str, int, str, str | None]]) -> Any:

@@ -26,6 +26,7 @@ def assemble(
     rejected as a whole.
     """
     ids = _ids(source, rows, settings, documents.rejected)
+    _reject_repeated(ids, source, documents.rejected)
     kept = [n for n, item in enumerate(documents.items) if item.row not in documents.rejected]
     items = [documents.items[n] for n in kept]
     table = _encoded(ids, rows, items, vectors[kept], settings)
@@ -58,6 +59,17 @@ def _ids(source: str, rows: Rows, settings: Settings, rejected: dict[int, str]) 
             rejected.setdefault(row, f"null in the id column {settings.id_column!r}")
         ids.append(vetting.derived_id(source, rows.positions[row], rows.texts[row]))
     return ids
+
+
+def _reject_repeated(ids: Sequence[Any], source: str, rejected: dict[int, str]) -> None:
+    """The first row that can be encoded keeps an id; see `once.py` for ids of other parts."""
+    seen = set()
+    for row, name in enumerate(map(str, ids)):
+        if row in rejected:
+            continue
+        if name in seen:
+            rejected[row] = vetting.repeated(source)
+        seen.add(name)
 
 
 def _encoded(

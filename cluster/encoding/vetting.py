@@ -29,6 +29,11 @@ def too_long(limit: int) -> str:
     return f"over the model's limit of {limit} tokens; --truncate cuts, --chunk divides"
 
 
+def repeated(source: str) -> str:
+    """Returns the reason for a row whose id an earlier row has, in file ``source``."""
+    return f"duplicate id, first in {source}"
+
+
 def derived_id(file: str, position: int, value: object) -> str:
     """Returns 32 hex digits from a row's place and content, the same on every run.
 

@@ -12,10 +12,11 @@ from ray import serve
 
 from cluster.encoding.board import Tally
 from cluster.encoding.documents import Cut, Documents, check_chunk, prepare
+from cluster.encoding.duplicates import digests
 from cluster.encoding.failures import JobError
 from cluster.encoding.flow import Flow, Slots, call_tokens, share
 from cluster.encoding.manifest import Counts, Identity
-from cluster.encoding.output import Output
+from cluster.encoding.output import Output, ids_of
 from cluster.encoding.parts import Part
 from cluster.encoding.reading import Rows, read_part
 from cluster.encoding.settings import Settings
@@ -69,12 +70,17 @@ class PartEncoder:
         self._watching: asyncio.Task[None] | None = None
 
     async def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Takes parts as JSON in column ``part`` and returns their counts as JSON in ``counts``."""
+        """Takes parts as JSON in column ``part``.
+
+        Returns their counts as JSON in ``counts``, and in ``ids`` the digests of their rows' ids.
+        """
         if self._watching is None:
             self._watching = asyncio.get_running_loop().create_task(self._watch())
         found = [await self._part(Part.from_row(json.loads(row))) for row in batch["part"]]
         self._report()
-        return {"counts": np.array([json.dumps(asdict(counts)) for counts in found])}
+        counts = np.array([json.dumps(asdict(of_part)) for of_part, _ in found])
+        ids = np.array([of_part for _, of_part in found], object)
+        return {"number": batch["number"], "counts": counts, "ids": ids}
 
     @property
     def _client(self) -> EncoderClient:
@@ -85,18 +91,22 @@ class PartEncoder:
             self._own_client = EncoderClient(work.config, handle)
         return self._own_client
 
-    async def _part(self, part: Part) -> Counts:
+    async def _part(self, part: Part) -> tuple[Counts, bytes]:
         work = self._work
         if (done := await asyncio.to_thread(work.output.done, part.name)) is not None:
             self._tally += Tally(skipped=part.weight)
-            return done
+            return done, self._digests(await asyncio.to_thread(work.output.ids, part.name))
         rows = await asyncio.to_thread(self._read, part)
         front = await self._client.ready_front(_FRONT_TIMEOUT_S)
         documents = await asyncio.to_thread(prepare, front, rows, work.cut)
         vectors = await self._vectors(front, documents, part)
-        counts = await asyncio.to_thread(self._commit, part, rows, documents, vectors)
+        counts, ids = await asyncio.to_thread(self._commit, part, rows, documents, vectors)
         self._tally += Tally(rejected=counts.rejected)
-        return counts
+        return counts, self._digests(ids)
+
+    def _digests(self, ids: list[Any]) -> bytes:
+        """None of derived ids, which are distinct by themselves."""
+        return digests(ids) if self._work.settings.id_column else b""
 
     def _read(self, part: Part) -> Rows:
         work = self._work
@@ -127,14 +137,16 @@ class PartEncoder:
             documents.rejected[documents.items[item].row] = reason
         return finished(vectors, self._work.identity.dimensions, spec.normalize)
 
-    def _commit(self, part: Part, rows: Rows, documents: Documents, vectors: Vectors) -> Counts:
+    def _commit(
+        self, part: Part, rows: Rows, documents: Documents, vectors: Vectors
+    ) -> tuple[Counts, list[Any]]:
         work = self._work
         table, rejects, counts = assemble(part.file.name, rows, documents, vectors, work.settings)
         try:
             work.output.commit(part.name, table, rejects, work.identity, counts)
         except OSError as error:
             raise JobError(f"{work.output.root} cannot be written to: {error}") from error
-        return counts
+        return counts, ids_of(table)
 
     async def _watch(self) -> None:
         """Reports progress, and follows the number of replicas."""
