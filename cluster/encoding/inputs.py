@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -36,20 +39,37 @@ class InputFile:
     compression: str | None = None
 
     @property
-    def fingerprint(self) -> tuple[str, int, int]:
+    def digest(self) -> str:
         """What changes when the file does."""
-        return (self.name, self.size, self.modified)
+        return file_digest(self.name, self.size, self.modified)
+
+
+def file_digest(name: str, size: int, modified: int) -> str:
+    """Returns twelve hex digits for one state of a file."""
+    return hashlib.sha256(json.dumps((name, size, modified)).encode()).hexdigest()[:12]
 
 
 def resolve(location: str) -> tuple[Any, str]:
     """Returns the file system of a path or URI, and the path on it. Raises JobError."""
     try:
         if "://" in location:
-            found: tuple[Any, str] = pafs.FileSystem.from_uri(location)
-            return found
+            filesystem, path = pafs.FileSystem.from_uri(location)
+            return _with_keys(filesystem), path
         return pafs.LocalFileSystem(), str(Path(location).expanduser().absolute())
     except (ValueError, OSError) as error:
         raise JobError(f"{location} is on no file system that pyarrow knows: {error}") from error
+
+
+def _with_keys(filesystem: Any) -> Any:
+    """The same, with the AWS keys of this process's environment, which that of a worker may lack."""
+    key, secret = (os.environ.get(f"AWS_{name}") for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"))
+    if filesystem.type_name != "s3" or not key or not secret:
+        return filesystem
+    made, (options,) = filesystem.__reduce__()
+    if options["access_key"] or options["anonymous"]:
+        return filesystem
+    token = os.environ.get("AWS_SESSION_TOKEN")
+    return made({**options, "access_key": key, "secret_key": secret, "session_token": token})
 
 
 def find_inputs(location: str, wanted: str | None = None) -> tuple[Any, list[InputFile]]:

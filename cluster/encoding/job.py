@@ -134,7 +134,7 @@ def _begin(output: Output, settings: Settings, target: Target, files: Any) -> Ma
         raise JobError(str(error)) from error
     manifest = describe(identity, settings, files)
     if (found := output.manifest()) is not None:
-        check_same(found, manifest, settings.output)
+        check_same(found, manifest, settings.output, output.begun())
         manifest = replace(manifest, seconds=found.seconds)
     output.prepare()
     output.write_manifest(manifest)

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import importlib.util
 from importlib.metadata import version
+from typing import Any
 
 from cluster.encoding.failures import JobError
 from cluster.encoding.output import Output
 
 NAME = "vectors.lance"
+_SCHEMES = {"local": "", "s3": "s3://", "gcs": "gs://"}
+_S3_OPTIONS = {
+    "access_key": "aws_access_key_id",
+    "secret_key": "aws_secret_access_key",
+    "session_token": "aws_session_token",
+    "region": "aws_region",
+}
 
 
-def check_lance() -> None:
-    """Raises JobError when the library is missing, or is one that Ray Data cannot write with.
+def check_lance(filesystem: Any) -> None:
+    """Raises JobError when the library is missing, or is one that Ray Data cannot write with, or
+    does not know the file system.
 
     Ray 2.60 passes ``storage_options_provider``, which pylance has had up to version 4.
     """
@@ -21,15 +30,39 @@ def check_lance() -> None:
         raise JobError(f"--format lance needs the package pylance: {install}")
     if not 2 <= int(version("pylance").split(".")[0]) < 5:
         raise JobError(f"this Ray cannot write with pylance {version('pylance')}: {install}")
+    if filesystem.type_name not in _SCHEMES:
+        raise JobError(f"--format lance writes to a disk, S3 or GCS, not {filesystem.type_name}")
 
 
 def write_lance(output: Output) -> None:
     """Writes ``vectors.lance`` through Ray Data's own writer.
 
     Lance shows a version only once it is committed, so a job that is killed here writes it again.
+    Raises JobError.
     """
     import ray.data
     from ray.data import SaveMode
 
-    parts = ray.data.read_parquet(output.parts)
-    parts.write_lance(f"{output.root}/{NAME}", mode=SaveMode.OVERWRITE)
+    try:
+        parts = ray.data.read_parquet(output.parts, filesystem=output.fs)
+        parts.write_lance(
+            f"{_SCHEMES[output.fs.type_name]}{output.root}/{NAME}",
+            mode=SaveMode.OVERWRITE,
+            storage_options=_storage_options(output.fs),
+        )
+    except Exception as error:
+        raise JobError(
+            f"{output.root}/{NAME} cannot be written: {error}; the parts stay, run the command again"
+        ) from error
+
+
+def _storage_options(filesystem: Any) -> dict[str, str] | None:
+    """What pyarrow knows of an S3 file system, in Lance's words."""
+    if filesystem.type_name != "s3":
+        return None
+    _, (known,) = filesystem.__reduce__()
+    options = {name: known[key] for key, name in _S3_OPTIONS.items() if known[key]}
+    if endpoint := known["endpoint_override"]:
+        url = endpoint if "://" in endpoint else f"{known['scheme']}://{endpoint}"
+        options |= {"aws_endpoint": url, "allow_http": str(url.startswith("http://")).lower()}
+    return options

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from cluster.encoding.failures import JobError
-from cluster.encoding.inputs import InputFile
+from cluster.encoding.inputs import InputFile, file_digest
 from cluster.encoding.settings import Settings
 from deployments.embedding.model import ModelSpec, Role
 from deployments.embedding.prompts import effective_instruction
@@ -110,11 +110,11 @@ def describe(identity: Identity, settings: Settings, files: Iterable[InputFile])
     return Manifest(identity, {**kept, "keep": list(settings.keep)}, inputs)
 
 
-def check_same(found: Manifest, wanted: Manifest, output: str) -> None:
+def check_same(found: Manifest, wanted: Manifest, output: str, begun: Collection[str]) -> None:
     """Raises JobError unless a job may go on in a folder that another run has begun.
 
-    Other vectors never mix; rows would appear twice if they were cut otherwise or had changed. New
-    input files are welcome.
+    Other vectors never mix; rows would appear twice if they were cut otherwise, or had changed in
+    files that are ``begun`` (see `Output.begun`). New input files are welcome, and mended ones.
     """
     differing = [n for n in _SPACE if getattr(found.identity, n) != getattr(wanted.identity, n)]
     if differing:
@@ -131,11 +131,12 @@ def check_same(found: Manifest, wanted: Manifest, output: str) -> None:
             f"{output} was begun otherwise ({both}): give the same options to finish it, or "
             "choose another OUTPUT"
         )
-    _check_inputs(found, wanted, output)
+    begun_inputs = {n: s for n, s in found.inputs.items() if file_digest(n, *s) in begun}
+    _check_inputs(begun_inputs, wanted, output)
 
 
-def _check_inputs(found: Manifest, wanted: Manifest, output: str) -> None:
-    for name, stamp in found.inputs.items():
+def _check_inputs(begun: Mapping[str, tuple[int, int]], wanted: Manifest, output: str) -> None:
+    for name, stamp in begun.items():
         if name not in wanted.inputs:
             raise JobError(f"{output} was begun with {name}, which is gone: choose another OUTPUT")
         if wanted.inputs[name] != stamp:

@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from cluster.encoding import vetting
 from cluster.encoding.duplicates import Ledger, digest
-from cluster.encoding.failures import JobError
 from cluster.encoding.manifest import Counts
 from cluster.encoding.output import ids_of, reject_table
 from cluster.encoding.parts import Part
@@ -27,10 +26,7 @@ def drop_repeated(work: Work, parts: list[Part], ledger: Ledger) -> Counts:
     change = Counts()
     for number, repeated in ledger.repeated():
         sources = {key: parts[first].file.name for key, first in repeated.items()}
-        try:
-            change += _drop(work, parts[number], sources)
-        except OSError as error:
-            raise JobError(f"{work.output.root} cannot be written to: {error}") from error
+        change += _drop(work, parts[number], sources)
     return change
 
 

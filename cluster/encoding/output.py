@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -26,6 +28,7 @@ from cluster.encoding.manifest import FILE, Counts, Identity, Manifest
 REJECTS = "_rejects"
 _TMP = "_tmp"
 _KEY = b"embedfleet"
+_PROBE = 1 << 14
 _REJECT_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -42,90 +45,109 @@ class Output:
 
     def __init__(self, filesystem: Any, root: str, parts: str = "") -> None:
         """``parts`` is the folder below ``root`` that the parts go to."""
-        self._fs = filesystem
+        self.fs = filesystem
         self.root = root.rstrip("/")
         self.parts = f"{self.root}/{parts}".rstrip("/")
 
     def prepare(self) -> None:
         """Makes the folders. Raises JobError when nothing can be written there."""
-        try:
+        with self.writing():
             for folder in (self.root, self.parts, f"{self.root}/{REJECTS}", f"{self.root}/{_TMP}"):
-                self._fs.create_dir(folder, recursive=True)
-            self._put(f"{self.root}/{_TMP}/probe", b"probe")
-            self._fs.delete_file(f"{self.root}/{_TMP}/probe")
+                self.fs.create_dir(folder, recursive=True)
+            self._put(f"{self.root}/{_TMP}/probe", b"probe" * _PROBE)
+            self.fs.delete_file(f"{self.root}/{_TMP}/probe")
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Raises JobError for an OSError of what is written within."""
+        try:
+            yield
         except OSError as error:
-            raise JobError(f"{self.root} cannot be written to: {error}") from error
+            raise JobError(
+                f"{self.root} cannot be written to: {error}; what stands there is whole, and the "
+                "same command goes on from it"
+            ) from error
 
     def manifest(self) -> Manifest | None:
         """Returns the manifest, if a run has begun here. Raises JobError when it cannot be read."""
         path = f"{self.root}/{FILE}"
-        info = self._fs.get_file_info(path)
+        info = self.fs.get_file_info(path)
         if not info.is_file:
             self._refuse_foreign()
             return None
-        with self._fs.open_input_file(path) as handle:
+        with self.fs.open_input_file(path) as handle:
             return Manifest.from_json(handle.read())
 
+    def begun(self) -> set[str]:
+        """Returns the `InputFile.digest` of each file of which anything is committed."""
+        folders = (self.parts, f"{self.root}/{REJECTS}")
+        selectors = [pafs.FileSelector(folder, allow_not_found=True) for folder in folders]
+        names = [i.base_name for s in selectors for i in self.fs.get_file_info(s) if i.is_file]
+        return {name.split("-")[1] for name in names if name.startswith("part-")}
+
     def write_manifest(self, manifest: Manifest) -> None:
-        """Replaces the manifest as a whole."""
-        self._put(f"{self.root}/{FILE}", manifest.as_json())
+        """Replaces the manifest as a whole. Raises JobError."""
+        with self.writing():
+            self._put(f"{self.root}/{FILE}", manifest.as_json())
 
     def done(self, name: str) -> Counts | None:
         """Returns the counts of a part that is done; None when it is not."""
         path = f"{self.parts}/{name}"
-        if not self._fs.get_file_info(path).is_file:
+        if not self.fs.get_file_info(path).is_file:
             return None
-        with self._fs.open_input_file(path) as handle:
+        with self.fs.open_input_file(path) as handle:
             about = json.loads(pq.read_schema(handle).metadata[_KEY])
         return Counts(**about["counts"])
 
     def vectors(self, name: str) -> Any:
         """Returns the table of a part that is done."""
-        with self._fs.open_input_file(f"{self.parts}/{name}") as handle:
+        with self.fs.open_input_file(f"{self.parts}/{name}") as handle:
             return pq.ParquetFile(handle).read()
 
     def ids(self, name: str) -> list[Any]:
         """Returns the ids of the rows that a part was made of, one for each row of its table."""
-        with self._fs.open_input_file(f"{self.parts}/{name}") as handle:
+        with self.fs.open_input_file(f"{self.parts}/{name}") as handle:
             file = pq.ParquetFile(handle)
             return ids_of(file.read([_id_column(file.schema_arrow.names)]))
 
     def rejects(self, name: str) -> Any:
         """Returns the table of a part's rejects, which is empty when there are none."""
         path = f"{self.root}/{REJECTS}/{name}"
-        if not self._fs.get_file_info(path).is_file:
+        if not self.fs.get_file_info(path).is_file:
             return reject_table([])
-        with self._fs.open_input_file(path) as handle:
+        with self.fs.open_input_file(path) as handle:
             return pq.ParquetFile(handle).read()
 
     def commit(self, name: str, vectors: Any, rejects: Any, identity: Identity, c: Counts) -> None:
-        """Writes a part's vectors and rejects (Arrow tables); raises OSError."""
-        if rejects.num_rows:
-            self._put(f"{self.root}/{REJECTS}/{name}", _as_parquet(rejects))
+        """Writes a part's vectors and rejects (Arrow tables). Raises JobError."""
         about = json.dumps({**asdict(identity), "counts": asdict(c)})
         described = vectors.replace_schema_metadata({_KEY: about.encode()})
-        self._put(f"{self.parts}/{name}", _as_parquet(described))
+        with self.writing():
+            if rejects.num_rows:
+                self._put(f"{self.root}/{REJECTS}/{name}", _as_parquet(rejects))
+            self._put(f"{self.parts}/{name}", _as_parquet(described))
 
     def clean(self) -> None:
-        """Removes what killed writers have left."""
-        self._fs.delete_dir_contents(f"{self.root}/{_TMP}", missing_dir_ok=True)
-        self._fs.delete_dir(f"{self.root}/{_TMP}")
+        """Removes what killed writers have left. Raises JobError."""
+        with self.writing():
+            self.fs.delete_dir_contents(f"{self.root}/{_TMP}", missing_dir_ok=True)
+            self.fs.delete_dir(f"{self.root}/{_TMP}")
 
     def _put(self, path: str, data: Any) -> None:
         draft = f"{self.root}/{_TMP}/{uuid.uuid4().hex}"
         try:
-            with self._fs.open_output_stream(draft) as stream:
+            with self.fs.open_output_stream(draft) as stream:
                 stream.write(data)
-            self._fs.move(draft, path)
+            self.fs.move(draft, path)
         except OSError:
-            if self._fs.get_file_info(draft).is_file:
-                self._fs.delete_file(draft)
+            if self.fs.get_file_info(draft).is_file:
+                self.fs.delete_file(draft)
             raise
 
     def _refuse_foreign(self) -> None:
         selector = pafs.FileSelector(self.root, allow_not_found=True)
         try:
-            names = [i.base_name for i in self._fs.get_file_info(selector)]
+            names = [i.base_name for i in self.fs.get_file_info(selector)]
         except OSError as error:
             raise JobError(f"{self.root} cannot be used as OUTPUT: {error}") from error
         if any(not name.startswith((".", "_")) for name in names):

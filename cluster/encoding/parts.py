@@ -6,8 +6,6 @@ finds on its next run what it has done.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -43,8 +41,7 @@ class Part:
     @property
     def name(self) -> str:
         """The name of the part's output file, the same on every run."""
-        digest = hashlib.sha256(json.dumps(self.file.fingerprint).encode()).hexdigest()[:12]
-        return f"part-{digest}-{self.start:014d}.parquet"
+        return f"part-{self.file.digest}-{self.start:014d}.parquet"
 
     def as_row(self) -> dict[str, Any]:
         """Returns plain values, as Ray Data carries them."""

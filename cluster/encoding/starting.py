@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+from ray import serve
 
 from cluster.encoding.failures import JobError, WrongModel
 from cluster.encoding.target import connect, find_target
@@ -24,25 +25,53 @@ _STOP_TIMEOUT_S = 60.0
 def started_service(config: str, model: str, address: str | None) -> Iterator[None]:
     """Runs ``embedfleet serve CONFIG`` until the model can be called, and stops it afterwards.
 
-    A service that runs already is used and left alone. Raises JobError when none starts, or the
-    model cannot answer.
+    On the Ray that runs already, if one does, else in one of its own. A service that runs already is
+    used and left alone. Raises JobError when none starts, the model cannot answer, or Ray Serve runs
+    other applications, which the config would replace.
     """
     if _answers(model, address):
         yield
         return
-    command = [sys.executable, "-m", "cluster.cli", "serve", config]
-    loud = {k: v for k, v in os.environ.items() if k != "RAY_BACKEND_LOG_LEVEL"}  # as cli.py set it
-    child = subprocess.Popen(command, stdout=sys.stderr, env=loud)
+    joined = _running_ray(address)
+    child = _serve(config, joined)
     try:
-        _wait(child, model, address)
+        _wait(child, model, joined)
         yield
     finally:
+        if joined:
+            _clear(joined)
         ray.shutdown()
         child.send_signal(signal.SIGTERM)
         try:
             child.wait(_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             child.kill()
+
+
+def _running_ray(address: str | None) -> str | None:
+    """The address of the Ray that the service is to join; None when it brings its own."""
+    try:
+        connect(address)
+    except JobError:
+        if address or os.environ.get("RAY_ADDRESS"):
+            raise
+        return None
+    try:
+        if others := sorted(serve.status().applications):
+            raise JobError(
+                f"Ray Serve runs {', '.join(others)} here, which --start would replace: deploy the "
+                "model there, or wait until it is ready"
+            )
+        return str(ray.get_runtime_context().gcs_address)
+    finally:
+        ray.shutdown()
+
+
+def _serve(config: str, address: str | None) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "cluster.cli", "serve", config]
+    loud = {k: v for k, v in os.environ.items() if k != "RAY_BACKEND_LOG_LEVEL"}  # as cli.py set it
+    where = {"RAY_ADDRESS": address} if address else {}
+    return subprocess.Popen(command, stdout=sys.stderr, env={**loud, **where})
 
 
 def _wait(child: subprocess.Popen[bytes], model: str, address: str | None) -> None:
@@ -54,6 +83,15 @@ def _wait(child: subprocess.Popen[bytes], model: str, address: str | None) -> No
             return
         time.sleep(1.0)
     raise JobError(f"the service was not ready within {_START_TIMEOUT_S:.0f} s")
+
+
+def _clear(address: str) -> None:
+    """The service's own end would leave it in a Ray that goes on."""
+    try:
+        connect(address)
+        serve.shutdown()
+    except Exception as error:
+        print(f"embedfleet: the service may still run on {address}: {error}", file=sys.stderr)
 
 
 def _answers(model: str, address: str | None) -> bool:

@@ -142,10 +142,7 @@ class PartEncoder:
     ) -> tuple[Counts, list[Any]]:
         work = self._work
         table, rejects, counts = assemble(part.file.name, rows, documents, vectors, work.settings)
-        try:
-            work.output.commit(part.name, table, rejects, work.identity, counts)
-        except OSError as error:
-            raise JobError(f"{work.output.root} cannot be written to: {error}") from error
+        work.output.commit(part.name, table, rejects, work.identity, counts)
         return counts, ids_of(table)
 
     async def _watch(self) -> None:

@@ -71,7 +71,7 @@ def peak_bytes(folder: Path, parts: int) -> int:
 
 
 def test_memory_does_not_grow_with_the_corpus(tmp_path):
-    assert peak_bytes(tmp_path / "ten", 200) < 1.3 * peak_bytes(tmp_path / "one", 20)
+    assert peak_bytes(tmp_path / "ten", 150) < 1.3 * peak_bytes(tmp_path / "one", 15)
 
 
 def work_on(folder: Path, lines: list[str], **options) -> tuple[Work, list[Part]]:

@@ -85,7 +85,7 @@ def manifest(model: str = "e5-small", files=(FILE,), **options) -> Manifest:
 def test_a_manifest_survives_its_file():
     wanted = replace(manifest(keep=("n",)), counts=Counts(rows=3), finished=True)
     assert Manifest.from_json(wanted.as_json()) == wanted
-    check_same(Manifest.from_json(wanted.as_json()), manifest(keep=("n",)), "out")
+    check_same(Manifest.from_json(wanted.as_json()), manifest(keep=("n",)), "out", ())
     with pytest.raises(JobError, match="not a manifest"):
         Manifest.from_json(b"{}")
 
@@ -109,20 +109,27 @@ def test_another_job_is_refused(change, message):
     if "role" in change:
         change = {"role": Role(change["role"])}
     with pytest.raises(JobError, match=message):
-        check_same(manifest(), manifest(**change), "out")
+        check_same(manifest(), manifest(**change), "out", {FILE.digest})
 
 
 def test_another_instruction_is_another_space():
     one = manifest("e5-mistral-7b-instruct", instruction="Find papers")
     assert one.identity.role == "query"
     with pytest.raises(JobError, match="instruction 'Find papers', not 'Find code'"):
-        check_same(one, manifest("e5-mistral-7b-instruct", instruction="Find code"), "out")
+        check_same(one, manifest("e5-mistral-7b-instruct", instruction="Find code"), "out", ())
     with pytest.raises(InvalidRequest):
         manifest("e5-small", instruction="Find papers")
 
 
-def test_new_files_are_welcome():
-    check_same(manifest(), manifest(files=(FILE, replace(FILE, name="b.csv"))), "out")
+def test_new_files_and_mended_ones_are_welcome():
+    new = replace(FILE, name="b.csv")
+    check_same(manifest(), manifest(files=(FILE, new)), "out", {FILE.digest})
+    both = manifest(files=(FILE, new))
+    mended = manifest(files=(FILE, replace(new, size=11)))
+    check_same(both, mended, "out", {FILE.digest})
+    check_same(both, manifest(), "out", {FILE.digest})
+    with pytest.raises(JobError, match=r"b.csv has changed"):
+        check_same(both, mended, "out", {FILE.digest, new.digest})
 
 
 @pytest.mark.parametrize(
