@@ -111,7 +111,10 @@ def strike(fleet: Fleet, victim: str, job: subprocess.Popen[str]) -> None:
     if victim == "driver":
         job.kill()
     elif victim == "data worker":
-        fleet.kill("MapWorker")
+        deadline = time.monotonic() + 60
+        while not fleet.kill("MapWorker"):  # at the very start there is none yet
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
     elif victim == "encoder replica":
         assert fleet.kill(f":encoder-{MODEL}")
     else:
