@@ -1,0 +1,93 @@
+"""A replica that comes while a corpus job runs takes its share of the job within seconds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import yaml
+from pyarrow import parquet as pq
+
+from tests.docstrings import all_docstrings
+from tests.encoding import command
+from tests.processes import descendants
+from tests.running import RunningService, running_service
+
+MODEL = "all-MiniLM-L6-v2"
+WITHIN_S = 10.0
+WORK_S = 1.0  # of processor time: more than an idle replica takes in that while
+TICKS = os.sysconf("SC_CLK_TCK")
+DEPLOY = """
+import sys, ray, yaml
+from ray.serve.context import _get_global_client
+from ray.serve.schema import ServeDeploySchema
+ray.init(namespace="serve", log_to_driver=False)
+config = ServeDeploySchema.model_validate(yaml.safe_load(open(sys.argv[1])))
+_get_global_client().deploy_apps(config, _blocking=False)
+"""
+
+
+@pytest.fixture
+def service():
+    with running_service([{"name": MODEL, "dtype": "bfloat16"}], [MODEL]) as running:
+        yield running
+
+
+def replicas(service: RunningService) -> set[int]:
+    below = descendants(service.process.pid)
+    return {pid for pid, line in below.items() if f":encoder-{MODEL}" in line}
+
+
+def processor_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def running(service: RunningService) -> int:
+    with service.client() as http:
+        (model,) = http.get("/v1/models").json()["data"]
+    return int(model["replicas"])
+
+
+def scale(service: RunningService, count: int, environment: dict[str, str]) -> None:
+    file = service.log.parent / "serve_config.yaml"
+    config = yaml.safe_load(file.read_text())
+    config["applications"][0]["deployments"] = [{"name": f"encoder-{MODEL}", "num_replicas": count}]
+    file.write_text(yaml.safe_dump(config))
+    subprocess.run([sys.executable, "-c", DEPLOY, str(file)], env=environment, check=True)
+
+
+def until(what, seconds):
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.2)
+
+
+def test_a_new_replica_is_used_within_seconds(service, tmp_path):
+    texts, out = all_docstrings() * 3, tmp_path / "out"
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
+    args = (tmp_path / "a.parquet", out, "--model", MODEL, "--truncate", "--part-mb", 0.05)
+    line, environment = command(service, *args)
+    job = subprocess.Popen(line, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: list(out.glob("*.parquet")), 120)
+        before = replicas(service)
+        scale(service, 2, environment)
+        until(lambda: running(service) == 2, 120)
+        (new,) = replicas(service) - before
+        idle = processor_s(new)
+        until(lambda: processor_s(new) > idle + WORK_S, WITHIN_S)
+        assert job.poll() is None
+    finally:
+        job.kill()
+        job.wait()
+    time.sleep(2)  # what is under way still
+    idle = processor_s(new)
+    time.sleep(WITHIN_S / 2)
+    assert processor_s(new) < idle + WORK_S / 2
