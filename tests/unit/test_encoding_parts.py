@@ -131,6 +131,7 @@ def test_kept_columns_have_one_type(tmp_path):
     [
         ("a.csv", b"title\nx\n", "has no column 'text' (--text-column); it has title"),
         ("a.parquet", b"nonsense", "cannot be read"),
+        ("a.jsonl.gz", b"nonsense", "cannot be read"),
         ("a.jsonl", b"", "holds no rows"),
         ("a.csv", b"text\n", "holds no rows"),
         ("a.txt", b"\n\n", "holds no rows"),
