@@ -125,6 +125,8 @@ class Output:
         with self.writing():
             if rejects.num_rows:
                 self._put(f"{self.root}/{REJECTS}/{name}", _as_parquet(rejects))
+            else:  # an attempt that was killed may have had some
+                self._remove(f"{self.root}/{REJECTS}/{name}")
             self._put(f"{self.parts}/{name}", _as_parquet(described))
 
     def clean(self) -> None:
@@ -140,9 +142,12 @@ class Output:
                 stream.write(data)
             self.fs.move(draft, path)
         except OSError:
-            if self.fs.get_file_info(draft).is_file:
-                self.fs.delete_file(draft)
+            self._remove(draft)
             raise
+
+    def _remove(self, path: str) -> None:
+        if self.fs.get_file_info(path).is_file:
+            self.fs.delete_file(path)
 
     def _refuse_foreign(self) -> None:
         selector = pafs.FileSelector(self.root, allow_not_found=True)

@@ -50,6 +50,16 @@ def test_rejects_alone_show_that_a_file_is_begun(tmp_path):
     assert output.begun() == {FILE.digest}
 
 
+def test_rejects_of_a_killed_attempt_do_not_stay(tmp_path):
+    output = Output(LOCAL, str(tmp_path / "out"))
+    output.prepare()
+    rejects = reject_table([("d1", "a.txt", 4, "its replica died", "x")])
+    output.commit(PART.name, vectors(1), rejects, IDENTITY, Counts())
+    (tmp_path / "out" / PART.name).unlink()  # killed before the vectors stood there
+    output.commit(PART.name, vectors(2), reject_table([]), IDENTITY, Counts())
+    assert output.rejects(PART.name).num_rows == 0
+
+
 def test_a_full_disk_is_known_before_any_work(small_disk):
     filler = small_disk / "filler"
     filler.write_bytes(bytes(1536 * 1024))
