@@ -11,6 +11,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from deployments.autoscaling import report
 from deployments.config import Limits, ModelConfig
 from deployments.embedding.batch import Encoded, Ids, TokenBatch
 from deployments.embedding.errors import EmbedfleetError
@@ -42,6 +43,7 @@ class Encoder:
             return load_model(config, limits)
 
         self._name = config.name
+        self._asked = dict.fromkeys(Lane, 0)
         self._model = Hosted(load, config.name)
         while not self._model.wait(timeout_s=30.0):
             log.info("%s is still loading", config.name)
@@ -58,6 +60,7 @@ class Encoder:
             model = self._model.get()
             batch = TokenBatch(ids, lengths)
             check_ids(batch, model.engine.vocabulary)
+            self._asked[Lane(lane)] += batch.tokens
             return await asyncio.wrap_future(model.worker.submit(batch, Lane(lane), timeout_s))
         except EmbedfleetError as error:
             return error
@@ -77,6 +80,16 @@ class Encoder:
             waiting={lane: model.worker.waiting(lane)[1] for lane in Lane},
             start_s=model.start_s,
         )
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Returns what `deployments/autoscaling.py` decides by; Serve asks every second.
+
+        Work that was refused counts as asked. A model that is not loaded has nothing to say.
+        """
+        if (model := self._model.value) is None:
+            return {}
+        waiting = {lane: model.worker.waiting(lane)[1] for lane in Lane}
+        return report(self._asked, waiting, model.worker.tokens_per_s, model.start_s)
 
     async def check_health(self) -> None:
         """Raises when the engine's loop has ended, or a real forward pass fails or hangs.
