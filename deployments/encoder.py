@@ -42,11 +42,13 @@ class Encoder:
 
             return load_model(config, limits)
 
+        started = time.monotonic()
         self._name = config.name
         self._asked = dict.fromkeys(Lane, 0)
         self._model = Hosted(load, config.name)
         while not self._model.wait(timeout_s=30.0):
             log.info("%s is still loading", config.name)
+        self._start_s = time.monotonic() - started  # with what the process had to import
 
     async def encode(
         self, ids: Ids, lengths: Ids, lane: str, timeout_s: float
@@ -89,7 +91,8 @@ class Encoder:
         if (model := self._model.value) is None:
             return {}
         waiting = {lane: model.worker.waiting(lane)[1] for lane in Lane}
-        return report(self._asked, waiting, model.worker.tokens_per_s, model.start_s)
+        start_s = max(self._start_s, model.start_s)
+        return report(self._asked, waiting, model.worker.tokens_per_s, start_s)
 
     async def check_health(self) -> None:
         """Raises when the engine's loop has ended, or a real forward pass fails or hangs.

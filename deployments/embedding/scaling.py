@@ -47,7 +47,7 @@ class Demand:
     """What is asked of a model's replicas now, and what one of them can do.
 
     ``arriving`` and ``speed`` are tokens/s, ``waiting`` tokens, ``start_s`` how long a replica takes
-    to load; a ``speed`` of 0 is not known. ``calls`` are those that wait where no replica runs.
+    to start; a ``speed`` of 0 is not known. ``calls`` are those that wait where no replica runs.
     """
 
     running: int
@@ -67,7 +67,8 @@ class Demand:
 class State:
     """What is remembered from one decision to the next; times are seconds of one clock.
 
-    ``peak`` is the most that was needed in the second half of the time since ``below_since``.
+    ``peak`` is the most that was needed in the second half of the time since ``below_since``;
+    ``lead_s`` is how long the replicas took to come that were asked for last, at ``raised``.
     """
 
     worked: float | None = None
@@ -75,6 +76,12 @@ class State:
     below_since: float | None = None
     offline_since: float | None = None
     peak: float = 0.0
+    raised: float | None = None
+    lead_s: float | None = None
+
+    def anew(self, worked: float | None = None, raised: float | None = None) -> State:
+        """Returns a state that watches from now on; how long replicas take to come is kept."""
+        return State(worked=worked, raised=raised, lead_s=self.lead_s)
 
 
 def decide(
@@ -82,20 +89,33 @@ def decide(
 ) -> tuple[int, State]:
     """Returns how many replicas to ask for, ``replicas`` being asked for now, and the new state."""
     if replicas == 0:
-        return max(goal.min_replicas, min(1, math.ceil(demand.calls))), State()
+        wanted = max(goal.min_replicas, min(1, math.ceil(demand.calls)))
+        return wanted, state.anew(raised=now if wanted else None)
     if demand.running == 0 or demand.speed <= 0:  # what starts is not given up
-        return _bounded(goal, replicas, floor=1), State(worked=now)
+        return _bounded(goal, replicas), state.anew(worked=now, raised=state.raised)
+    state = _observed(demand, replicas, state, now)
+    if _idle(goal, state, now):
+        return 0, state.anew()
+    wanted, state = _damped(goal, _needed(goal, demand, replicas, state, now), replicas, state, now)
+    wanted = _bounded(goal, wanted)
+    if wanted == replicas:
+        return wanted, state
+    raised = now if wanted > replicas else None
+    return wanted, state.anew(worked=state.worked, raised=raised)
+
+
+def _observed(demand: Demand, replicas: int, state: State, now: float) -> State:
+    if state.raised is not None and demand.running >= replicas:
+        state = replace(state, lead_s=now - state.raised, raised=None)
     if demand.works or state.worked is None:
         state = replace(state, worked=now)
-    if _idle(goal, state, now):
-        return 0, State()
-    saturated = _is_saturated(demand)
-    state = replace(state, offline_since=_since(saturated, state.offline_since, now))
+    return replace(state, offline_since=_since(_is_saturated(demand), state.offline_since, now))
+
+
+def _needed(goal: Goal, demand: Demand, replicas: int, state: State, now: float) -> float:
     lasts = _lasts(state.offline_since, goal.offline_after_s, now)
-    needed = min(goal.max_replicas, need(goal, demand, replicas, lasts))
-    wanted, state = _damped(goal, needed, replicas, state, now)
-    wanted = _bounded(goal, wanted, floor=1)
-    return wanted, state if wanted == replicas else State(worked=state.worked)
+    lead_s = max(demand.start_s, state.lead_s or 0.0)
+    return min(goal.max_replicas, need(goal, replace(demand, start_s=lead_s), replicas, lasts))
 
 
 def need(goal: Goal, demand: Demand, replicas: int, offline_lasts: bool) -> float:
@@ -168,5 +188,5 @@ def _idle(goal: Goal, state: State, now: float) -> bool:
     return goal.min_replicas == 0 and _lasts(state.worked, goal.idle_s, now)
 
 
-def _bounded(goal: Goal, replicas: int, floor: int) -> int:
-    return max(goal.min_replicas, min(goal.max_replicas, max(floor, replicas)))
+def _bounded(goal: Goal, replicas: int) -> int:
+    return max(1, goal.min_replicas, min(goal.max_replicas, replicas))

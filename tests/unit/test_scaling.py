@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -207,7 +208,17 @@ def test_more_work_is_never_worth_fewer_replicas(demand, lane, more, replicas, l
 
 @pytest.mark.parametrize(("calls", "wanted"), [(0, 0), (0.1, 1), (100, 1)])
 def test_from_zero_the_first_call_starts_one(calls, wanted):
-    assert decide(TO_ZERO, Demand(0, calls=calls), 0, State(), 5.0) == (wanted, State())
+    assert decide(TO_ZERO, Demand(0, calls=calls), 0, State(), 5.0)[0] == wanted
+
+
+def test_how_long_replicas_take_to_come_is_measured():
+    load = Demand(1, SPEED, 0.5, {Lane.ONLINE: 2_000.0, Lane.OFFLINE: 0.0})
+    replicas, state = 1, State()
+    for now in range(20):
+        replicas, state = decide(
+            GOAL, replace(load, running=3 if now > 13 else 1), replicas, state, now
+        )
+    assert (replicas, state.lead_s) == (3, 11)
 
 
 def test_a_backlog_that_would_outlast_a_start_is_worth_more():
