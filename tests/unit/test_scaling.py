@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -78,6 +79,18 @@ def test_a_square_wave_makes_no_more_changes_than_it_has_edges(low, high, up, do
         return (high if now % (up + down) < up else low), 0.0
 
     assert changes(watch(GOAL, 4 * (up + down), wave, start_s=start_s)) <= 8
+
+
+@FEW
+@given(st.floats(200, 5_000), st.integers(0, 1_000))
+def test_noise_does_not_make_it_flap(load, seed):
+    """Requests of 200 tokens at random, as they are counted over the last reports."""
+    dice = Random(seed)
+
+    def noisy(now, fleet):
+        return sum(dice.gauss(load, (load * 200) ** 0.5) for _ in range(3)) / 3, 0.0
+
+    assert changes(watch(GOAL, 600, noisy)) <= 3
 
 
 @FEW
