@@ -67,7 +67,7 @@ class Demand:
 class State:
     """What is remembered from one decision to the next; times are seconds of one clock.
 
-    ``peak`` is the most that was needed in the second half of the time since ``below_since``;
+    ``eased`` is the sum of ``looks`` needs seen in the second half of the time since ``below_since``;
     ``lead_s`` is how long the replicas took to come that were asked for last, at ``raised``.
     """
 
@@ -75,7 +75,8 @@ class State:
     above_since: float | None = None
     below_since: float | None = None
     offline_since: float | None = None
-    peak: float = 0.0
+    eased: float = 0.0
+    looks: int = 0
     raised: float | None = None
     lead_s: float | None = None
 
@@ -161,12 +162,13 @@ def _damped(
         state,
         above_since=_since(above, state.above_since, now),
         below_since=since,
-        peak=max(state.peak, needed) if late else 0.0,
+        eased=state.eased + needed if late else 0.0,
+        looks=state.looks + 1 if late else 0,
     )
     if _lasts(state.above_since, goal.confirm_s, now):
         return math.ceil(needed), state
     if _lasts(since, goal.settle_s, now):
-        return _with_slack(state.peak), state
+        return _with_slack(state.eased / state.looks), state
     return replicas, state
 
 
