@@ -12,7 +12,7 @@ import multiprocessing
 import random
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +34,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Load:
-    """Requests that arrive at random (Poisson) at ``rate`` a second; each waits ``timeout_s``."""
+    """Requests that arrive at random (Poisson) at ``rate`` a second; each waits ``timeout_s``.
+
+    Where the load changes, ``rate`` is its peak, and ``course`` the rate of each second.
+    """
 
     url: str
     bodies: Sequence[dict[str, Any]]
@@ -42,6 +45,14 @@ class Load:
     seconds: float
     timeout_s: float = 70.0
     seed: int = 0
+    course: Sequence[float] = ()
+
+    def due(self) -> Iterator[float]:
+        """Yields when requests are due, in seconds from the start."""
+        dice, at = random.Random(self.seed), 0.0
+        while (at := at + dice.expovariate(self.rate)) < self.seconds:
+            if not self.course or dice.random() * self.rate < self.course[int(at)]:
+                yield at
 
 
 @dataclass(frozen=True)
@@ -80,14 +91,13 @@ def _run(load: Load) -> Loaded:
 
 
 async def _arrivals(load: Load) -> list[Outcome]:
-    dice = random.Random(load.seed)
     timeout = aiohttp.ClientTimeout(total=load.timeout_s)
     headers = {"authorization": f"Bearer {API_KEY}", "content-type": "application/json"}
     payloads = [json.dumps(body).encode() for body in load.bodies]
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(timeout=timeout, headers=headers, connector=connector) as http:
-        started, due, tasks = time.perf_counter(), 0.0, []
-        while (due := due + dice.expovariate(load.rate)) < load.seconds:
+        started, tasks = time.perf_counter(), list[asyncio.Task[Outcome]]()
+        for due in load.due():
             await asyncio.sleep(max(0.0, started + due - time.perf_counter()))
             payload = payloads[len(tasks) % len(payloads)]
             tasks.append(asyncio.create_task(_one(http, load.url, payload, started, due)))

@@ -7,6 +7,7 @@ from typing import Any
 from ray import serve
 from ray.serve import Application
 
+from deployments.autoscaling import LOOK_BACK_S, POLICY, REPORT_EVERY_S
 from deployments.config import AppArgs, Autoscaling, Limits, ModelConfig
 from deployments.encoder import Encoder
 from deployments.router import Router
@@ -52,4 +53,13 @@ def actor_options(model: ModelConfig) -> dict[str, Any]:
 def _scale(model: ModelConfig) -> dict[str, Any]:
     if not isinstance(model.replicas, Autoscaling):
         return {"num_replicas": model.replicas}
-    return {"autoscaling_config": model.replicas.model_dump()}
+    bounds = {"min_replicas", "max_replicas"}
+    scaling = {
+        **model.replicas.model_dump(include=bounds),
+        "policy": {"policy_function": POLICY, "policy_kwargs": model.replicas.model_dump()},
+        "metrics_interval_s": REPORT_EVERY_S,
+        "look_back_period_s": LOOK_BACK_S,
+        "upscale_delay_s": 0.0,  # the policy has its own
+        "downscale_delay_s": 0.0,
+    }
+    return {"autoscaling_config": scaling}

@@ -183,7 +183,7 @@ class EncoderClient:
                 return reply
         except TimeoutError:
             response.cancel()
-            raise self._late(lane) from None
+            raise self._late(lane, deadline) from None
         except asyncio.CancelledError:
             response.cancel()
             raise
@@ -198,8 +198,10 @@ class EncoderClient:
             return left
         return min(left, self._cold_wait_s)
 
-    def _late(self, lane: Lane) -> EmbedfleetError:
+    def _late(self, lane: Lane, deadline: float) -> EmbedfleetError:
         status = self._status()
+        if status.state is ModelState.READY and time.monotonic() < deadline - 0.1:
+            return ModelUnavailable(f"{self._name} was cold and has just started", "model", 1.0)
         if lane is Lane.ONLINE and status.state is not ModelState.READY:
             reason = status.reason or "no replica is ready"
             return ModelUnavailable(f"{self._name} is {status.state}: {reason}", "model", 5.0)

@@ -19,15 +19,26 @@ class _Config(BaseModel):
 
 
 class Autoscaling(_Config):
-    """Bounds of a model's replicas; 0 as minimum lets an unused model leave the GPU."""
+    """Bounds of a model's replicas; 0 as minimum lets an unused model leave the GPU.
+
+    The other fields say when their number changes: see `Goal` in `embedding/scaling.py`.
+    """
 
     min_replicas: int = Field(1, ge=0)
     max_replicas: int = Field(1, ge=1)
+    target_wait_s: float = Field(1.0, gt=0)
+    utilisation: float = Field(0.7, gt=0, le=1)
+    offline_max_replicas: int | None = Field(None, ge=0)
+    offline_after_s: float = Field(10.0, ge=0)
+    settle_s: float = Field(60.0, ge=5)
+    idle_s: float = Field(300.0, ge=10)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.min_replicas > self.max_replicas:
             raise ValueError("min_replicas is above max_replicas")
+        if (self.offline_max_replicas or 0) > self.max_replicas:
+            raise ValueError("offline_max_replicas is above max_replicas")
         return self
 
 

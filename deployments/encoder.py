@@ -11,6 +11,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from deployments.autoscaling import report
 from deployments.config import Limits, ModelConfig
 from deployments.embedding.batch import Encoded, Ids, TokenBatch
 from deployments.embedding.errors import EmbedfleetError
@@ -41,10 +42,13 @@ class Encoder:
 
             return load_model(config, limits)
 
+        started = time.monotonic()
         self._name = config.name
+        self._asked = dict.fromkeys(Lane, 0)
         self._model = Hosted(load, config.name)
         while not self._model.wait(timeout_s=30.0):
             log.info("%s is still loading", config.name)
+        self._start_s = time.monotonic() - started  # with what the process had to import
 
     async def encode(
         self, ids: Ids, lengths: Ids, lane: str, timeout_s: float
@@ -58,6 +62,7 @@ class Encoder:
             model = self._model.get()
             batch = TokenBatch(ids, lengths)
             check_ids(batch, model.engine.vocabulary)
+            self._asked[Lane(lane)] += batch.tokens
             return await asyncio.wrap_future(model.worker.submit(batch, Lane(lane), timeout_s))
         except EmbedfleetError as error:
             return error
@@ -77,6 +82,17 @@ class Encoder:
             waiting={lane: model.worker.waiting(lane)[1] for lane in Lane},
             start_s=model.start_s,
         )
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Returns what `deployments/autoscaling.py` decides by; Serve asks every second.
+
+        Work that was refused counts as asked. A model that is not loaded has nothing to say.
+        """
+        if (model := self._model.value) is None:
+            return {}
+        waiting = {lane: model.worker.waiting(lane)[1] for lane in Lane}
+        start_s = max(self._start_s, model.start_s)
+        return report(self._asked, waiting, model.worker.tokens_per_s, start_s)
 
     async def check_health(self) -> None:
         """Raises when the engine's loop has ended, or a real forward pass fails or hangs.

@@ -80,7 +80,10 @@ class Fleet:
         }
 
     async def _word_of_replica(self, handle: DeploymentHandle) -> ReplicaStatus | None:
-        response = handle.status.remote()
+        ask = handle.status
+        if not _knows_a_replica(ask):
+            return None
+        response = ask.remote()
         try:
             async with asyncio.timeout(_STATUS_TIMEOUT_S):
                 word: ReplicaStatus = await response
@@ -89,6 +92,12 @@ class Fleet:
             log.debug("no word from a replica: %s", error)
             response.cancel()
             return None
+
+
+def _knows_a_replica(handle: DeploymentHandle) -> bool:
+    """Whether a call goes out at once; one that has to queue would wake a cold model."""
+    router = handle._router._asyncio_router._request_router  # Serve has no public way to ask
+    return router is not None and bool(router.curr_replicas)
 
 
 def judge(

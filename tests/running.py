@@ -58,7 +58,12 @@ def free_port() -> int:
         return port
 
 
-def config(models: Sequence[Mapping[str, Any]], port: int, **args: Any) -> dict[str, Any]:
+def config(
+    models: Sequence[Mapping[str, Any]],
+    port: int,
+    import_path: str = "deployments.app:build",
+    **args: Any,
+) -> dict[str, Any]:
     """Returns a Serve config of these models, each with a small share of a CPU."""
     small = [{"num_cpus": 0.1, "threads": 1, **model} for model in models]
     return {
@@ -67,7 +72,7 @@ def config(models: Sequence[Mapping[str, Any]], port: int, **args: Any) -> dict[
         "applications": [
             {
                 "name": "embedfleet",
-                "import_path": "deployments.app:build",
+                "import_path": import_path,
                 "route_prefix": "/",
                 "args": {"models": small, "router_cpus": 0.1, **args},
             }

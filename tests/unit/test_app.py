@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deployments.app import actor_options, build
+from deployments.autoscaling import POLICY
 from deployments.choosing import candidate
 from deployments.config import AppArgs, ModelConfig
 
@@ -54,6 +55,9 @@ def test_replicas_between_bounds():
     [_, encoder] = deployments_of(build(args))
     scaling = encoder._deployment_config.autoscaling_config
     assert (scaling.min_replicas, scaling.max_replicas) == (0, 4)
+    assert scaling.policy.get_policy() is not None
+    assert scaling.policy.policy_function == POLICY
+    assert scaling.policy.policy_kwargs["settle_s"] == 60
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,12 @@ def test_what_is_wrong_with_a_model(fields, place):
     assert refusal(model, **fields)[0] == place
 
 
+def test_offline_work_may_not_have_more_replicas_than_there_are():
+    wrong = {"max_replicas": 2, "offline_max_replicas": 3}
+    _, words = refusal(Autoscaling.model_validate, obj=wrong)
+    assert "offline_max_replicas is above max_replicas" in words
+
+
 def test_a_minimum_above_the_maximum():
     fields = {"min_replicas": 3, "max_replicas": 2}
     assert "min_replicas is above max_replicas" in refusal(Autoscaling, **fields)[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 from dataclasses import dataclass, replace
@@ -109,6 +110,7 @@ async def test_a_model_that_cannot_load_answers_with_the_reason(made):
     assert "the file is damaged" in found.message
     assert await encoder.status() == ReplicaStatus(ReplicaState.UNAVAILABLE, "the file is damaged")
     await encoder.check_health()  # it lives, and tries again
+    assert encoder.record_autoscaling_stats() == {}
 
 
 async def test_while_it_loads_it_says_so(made):
@@ -124,6 +126,39 @@ async def test_a_ready_replica_says_what_it_is(encoder):
     ready = ReplicaStatus(ReplicaState.READY, None, "cpu", "float32", tokens_per_s=100)
     empty = {Lane.ONLINE: 0, Lane.OFFLINE: 0}
     assert await encoder.status() == replace(ready, waiting=empty, start_s=1.5)
+
+
+async def test_it_reports_what_was_asked_of_it_and_what_waits(encoder, engine, worker):
+    await encode(encoder, [1, 2], [3])
+    await encode(encoder, [4], lane="offline")
+    hold(worker, engine)
+    waiting = asyncio.ensure_future(encode(encoder, [5, 6], lane="offline"))
+    await asyncio.sleep(0)
+    assert encoder.record_autoscaling_stats() == {
+        "asked_online": 3,
+        "asked_offline": 3,
+        "waiting_online": 0,
+        "waiting_offline": 2,
+        "tokens_per_s": worker.tokens_per_s,
+        "start_s": 1.5,
+    }
+    engine.release.set()
+    await waiting
+
+
+async def test_work_that_is_refused_counts_as_asked(encoder, worker, monkeypatch):
+    def refuse(*_):
+        raise Overloaded("full", None, 1.0)
+
+    monkeypatch.setattr(worker, "submit", refuse)
+    await encode(encoder, [1, 2])
+    assert encoder.record_autoscaling_stats()["asked_online"] == 2
+
+
+async def test_looking_at_it_is_not_work(encoder):
+    await encoder.status()
+    await encoder.check_health()
+    assert encoder.record_autoscaling_stats()["asked_online"] == 0
 
 
 async def test_a_new_replica_is_tried_with_a_real_pass(encoder, engine):

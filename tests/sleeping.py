@@ -1,0 +1,54 @@
+"""The app with an engine that sleeps instead of computing: its speed does not depend on the cores.
+
+For tests and benchmarks of how many replicas there are; its vectors mean nothing. Everything else
+is the real service. Use ``tests.sleeping:build`` as the app's import path.
+"""
+
+# no postponed annotations here: Serve reads the type of `args` from the signature
+
+import time
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from ray.serve import Application
+
+from deployments import app
+from deployments.config import AppArgs, Limits, ModelConfig
+from deployments.embedding.batch import TokenBatch, Vectors
+from deployments.embedding.model import ModelSpec
+from deployments.encoder import Encoder
+
+TOKENS_PER_S = 4_000.0
+
+
+class SleepingEngine:
+    """Takes the time that so many tokens take, whatever else the machine does."""
+
+    pads = False
+    vocabulary = 1_000_000
+    device = torch.device("cpu")
+    dtype = torch.float32
+
+    def __init__(self, spec: ModelSpec, model_dir: Path, device: str, dtype: str) -> None:
+        self.dimension = spec.dimension
+
+    def forward(self, batch: TokenBatch) -> Vectors:
+        """Returns ones ``(texts, dimension)``."""
+        time.sleep(batch.tokens / TOKENS_PER_S)
+        return np.ones((len(batch), self.dimension), np.float32)
+
+
+class SleepingEncoder(Encoder):
+    """The real replica around that engine."""
+
+    def __init__(self, config: ModelConfig, limits: Limits) -> None:
+        with patch("deployments.replica.TorchEngine", SleepingEngine):
+            super().__init__(config, limits)
+
+
+def build(args: AppArgs) -> Application:
+    """Returns the real graph, with that engine in its encoders."""
+    with patch.object(app, "Encoder", SleepingEncoder):
+        return app.build(args)
