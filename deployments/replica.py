@@ -30,6 +30,12 @@ class LoadedModel:
     engine: TorchEngine
     worker: Worker
     start_s: float
+    budget: int
+
+    @property
+    def pass_s(self) -> float:
+        """Seconds that a full forward pass takes, by the measured speed."""
+        return self.budget / self.worker.tokens_per_s
 
     @property
     def device(self) -> str:
@@ -64,12 +70,12 @@ def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
         speed,
         WorkerMetrics(config.name, budget),
     )
-    model = LoadedModel(files.spec, engine, worker, time.monotonic() - started)
-    _report(config, model, budget)
+    model = LoadedModel(files.spec, engine, worker, time.monotonic() - started, budget)
+    _report(config, model)
     return model
 
 
-def _report(config: ModelConfig, model: LoadedModel, budget: int) -> None:
+def _report(config: ModelConfig, model: LoadedModel) -> None:
     log.info(
         "%s is ready after %.1f s: %s on %s, %d threads, %.0f tokens/s, token budget %d, pid %d",
         config.name,
@@ -78,6 +84,6 @@ def _report(config: ModelConfig, model: LoadedModel, budget: int) -> None:
         model.device,
         torch.get_num_threads(),
         model.worker.tokens_per_s,
-        budget,
+        model.budget,
         os.getpid(),
     )

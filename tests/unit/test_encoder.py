@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ import pytest
 from deployments import encoder as encoder_module
 from deployments.config import Limits, ModelConfig
 from deployments.embedding.batch import Encoded, TokenBatch
+from deployments.embedding.catalog import CATALOG
 from deployments.embedding.errors import (
     EmbedfleetError,
     InvalidRequest,
@@ -20,14 +22,18 @@ from deployments.embedding.errors import (
     Overloaded,
 )
 from deployments.embedding.lanes import Lane
+from deployments.embedding.model import ModelSpec
+from deployments.embedding.space import space_id
 from deployments.embedding.worker import Worker
 from deployments.encoder import Encoder
 from deployments.status import ReplicaState, ReplicaStatus
+from deployments.versions import OtherVersion, Terms
 
 from .fake_engine import FakeEngine, vector_of
 from .working import PATIENCE_S, hold, working
 
 CONFIG = ModelConfig(name="all-MiniLM-L6-v2")
+SPEC = CATALOG[CONFIG.name]
 
 
 @dataclass
@@ -39,6 +45,8 @@ class Loaded:
     device: str = "cpu"
     dtype: str = "float32"
     start_s: float = 1.5
+    spec: ModelSpec = SPEC
+    pass_s: float = 0.0
 
 
 @pytest.fixture
@@ -73,9 +81,10 @@ def encoder(made, engine, worker):
     return made(lambda: Loaded(engine, worker))
 
 
-async def encode(encoder, *texts, lane="online"):
+async def encode(encoder, *texts, lane="online", trial=None, space=None):
     batch = TokenBatch.from_lists(texts)
-    return await encoder.encode(batch.ids, batch.lengths, lane, PATIENCE_S)
+    terms = Terms(space or space_id(SPEC), trial)
+    return await encoder.encode(batch.ids, batch.lengths, lane, PATIENCE_S, terms)
 
 
 @pytest.mark.parametrize("lane", Lane)
@@ -88,6 +97,23 @@ async def test_token_ids_become_vectors(encoder, lane):
 async def test_ids_out_of_the_vocabulary_never_reach_the_engine(encoder, engine, ids):
     assert isinstance(await encode(encoder, [1], ids), InvalidRequest)
     assert engine.passes == []
+
+
+async def test_ids_made_for_another_space_never_reach_the_engine(encoder, engine):
+    assert await encode(encoder, [1], space="other") == OtherVersion(CONFIG, space_id(SPEC))
+    assert engine.passes == []
+
+
+async def test_a_trial_notes_each_text_before_its_own_pass(encoder, engine, monkeypatch):
+    noted = []
+    monkeypatch.setattr(
+        encoder_module.trials, "begin", lambda *a: noted.append((*a, len(engine.passes)))
+    )
+    monkeypatch.setattr(encoder_module.trials, "forget", noted.append)
+    found = await encode(encoder, [1, 2], [3], trial="t")
+    np.testing.assert_array_equal(found.vectors, [vector_of([1, 2]), vector_of([3])])
+    assert engine.passes == [[1], [3]]
+    assert noted == [("t", 0, 0), ("t", 1, 1), "t"]
 
 
 async def test_a_refusal_comes_back_as_a_value(encoder, worker, monkeypatch):
@@ -152,6 +178,22 @@ async def test_a_hanging_pass_makes_it_ill(encoder, engine, worker, monkeypatch)
     hold(worker, engine)
     with pytest.raises(TimeoutError):
         await encoder.check_health()
+
+
+async def test_a_pass_that_hangs_makes_it_ill_without_a_trial(encoder, engine, worker):
+    encoder.wedged_after_s = 0.0
+    hold(worker, engine)
+    time.sleep(0.01)
+    with pytest.raises(RuntimeError, match="a forward pass hangs"):
+        await encoder.check_health()
+
+
+async def test_a_slow_model_is_given_time(encoder, engine, worker, monkeypatch):
+    monkeypatch.setattr(encoder_module, "_needs_probe", lambda _: False)
+    encoder.wedged_after_s = 0.0
+    encoder._model.value.pass_s = 60.0
+    hold(worker, engine)
+    await encoder.check_health()
 
 
 async def test_failures_in_a_row_lead_to_a_trial(encoder, engine):
