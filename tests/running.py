@@ -58,8 +58,16 @@ def free_port() -> int:
         return port
 
 
-def config(models: Sequence[Mapping[str, Any]], port: int, **args: Any) -> dict[str, Any]:
-    """Returns a Serve config of these models, each with a small share of a CPU."""
+def config(
+    models: Sequence[Mapping[str, Any]],
+    port: int,
+    app: Mapping[str, Any] | None = None,
+    **args: Any,
+) -> dict[str, Any]:
+    """Returns a Serve config of these models, each with a small share of a CPU.
+
+    ``app`` holds further fields of the application, such as ``deployments``.
+    """
     small = [{"num_cpus": 0.1, "threads": 1, **model} for model in models]
     return {
         "http_options": {"host": "127.0.0.1", "port": port},
@@ -70,6 +78,7 @@ def config(models: Sequence[Mapping[str, Any]], port: int, **args: Any) -> dict[
                 "import_path": "deployments.app:build",
                 "route_prefix": "/",
                 "args": {"models": small, "router_cpus": 0.1, **args},
+                **(app or {}),
             }
         ],
     }
@@ -81,6 +90,7 @@ def running_service(
     wait_for: Sequence[str],
     path: str = "auto",
     environment: Mapping[str, str] | None = None,
+    app: Mapping[str, Any] | None = None,
     **args: Any,
 ) -> Iterator[RunningService]:
     """Runs ``embedfleet serve`` until the models of ``wait_for`` are ready, and stops it after."""
@@ -88,7 +98,7 @@ def running_service(
     # Unix sockets allow a hundred characters, which pytest's own folders exceed
     folder = Path(tempfile.mkdtemp(prefix="ef-"))
     file, log = folder / "serve_config.yaml", folder / "log"
-    file.write_text(yaml.safe_dump(config(models, port, **args)))
+    file.write_text(yaml.safe_dump(config(models, port, app, **args)))
     command = [sys.executable, "-m", "cluster.cli", "serve", str(file), "--path", path]
     with log.open("wb") as output:
         process = subprocess.Popen(
