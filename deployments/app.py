@@ -53,6 +53,8 @@ def actor_options(model: ModelConfig) -> dict[str, Any]:
         options["resources"] = dict(model.resources)
     if model.accelerator_type:
         options["accelerator_type"] = model.accelerator_type
+    if model.label_selector:
+        options["label_selector"] = dict(model.label_selector)
     return options
 
 

@@ -92,6 +92,8 @@ class Encoder:
             tokens_per_s=round(model.worker.tokens_per_s),
             waiting={lane: model.worker.waiting(lane)[1] for lane in Lane},
             start_s=model.start_s,
+            gpu_ids=model.gpu_ids,
+            memory_mib=(m.used_mib, m.limit_mib) if (m := model.memory) else None,
         )
 
     async def check_health(self) -> None:

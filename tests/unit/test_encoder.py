@@ -23,6 +23,7 @@ from deployments.embedding.errors import (
 )
 from deployments.embedding.lanes import Lane
 from deployments.embedding.model import ModelSpec
+from deployments.embedding.pinning import Memory
 from deployments.embedding.space import space_id
 from deployments.embedding.worker import Worker
 from deployments.encoder import Encoder
@@ -47,6 +48,8 @@ class Loaded:
     start_s: float = 1.5
     spec: ModelSpec = SPEC
     pass_s: float = 0.0
+    gpu_ids: tuple[str, ...] = ()
+    memory: Memory | None = None
 
 
 @pytest.fixture
@@ -150,6 +153,13 @@ async def test_a_ready_replica_says_what_it_is(encoder):
     ready = ReplicaStatus(ReplicaState.READY, None, "cpu", "float32", tokens_per_s=100)
     empty = {Lane.ONLINE: 0, Lane.OFFLINE: 0}
     assert await encoder.status() == replace(ready, waiting=empty, start_s=1.5)
+
+
+async def test_it_says_which_gpu_it_has_and_how_much_of_it(encoder):
+    model = encoder._model.value
+    model.gpu_ids, model.memory = ("3",), Memory(3 * 2**30, 40 * 2**30)
+    found = await encoder.status()
+    assert (found.gpu_ids, found.memory_mib) == (("3",), (3_072, 40_960))
 
 
 async def test_a_new_replica_is_tried_with_a_real_pass(encoder, engine):
