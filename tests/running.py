@@ -70,6 +70,7 @@ def config(
     """
     small = [{"num_cpus": 0.1, "threads": 1, **model} for model in models]
     return {
+        "proxy_location": "HeadOnly",  # of several nodes on one machine, one can have the port
         "http_options": {"host": "127.0.0.1", "port": port},
         "logging_config": {"enable_access_log": False},
         "applications": [
@@ -103,7 +104,7 @@ def running_service(
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
-            env={**_environment(folder), **(environment or {})},
+            env={**environment_in(folder), **(environment or {})},
             stdout=output,
             stderr=subprocess.STDOUT,
         )
@@ -120,7 +121,8 @@ def running_service(
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def environment_in(folder: Path) -> dict[str, str]:
+    """Returns the environment of a Ray that keeps to itself, in this folder."""
     ours = {
         "RAY_TMPDIR": str(folder),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
