@@ -20,10 +20,13 @@ from tests.running import environment_in
 
 
 @contextmanager
-def cluster_of(*workers: Mapping[str, Any]) -> Iterator[Cluster]:
-    """Runs a head without GPU and these workers, given as `Cluster.add_node` takes them."""
+def cluster_of(*workers: Mapping[str, Any], path: str = "python") -> Iterator[Cluster]:
+    """Runs a head without GPU and these workers, given as `Cluster.add_node` takes them.
+
+    ``path`` is the path into Serve, as `embedfleet serve` names it.
+    """
     folder = Path(tempfile.mkdtemp(prefix="ef-"))
-    with patch.dict(os.environ, {**environment_in(folder), **path_environment("python")[0]}):
+    with patch.dict(os.environ, {**environment_in(folder), **path_environment(path)[0]}):
         cluster = Cluster(
             initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False}
         )
