@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -123,7 +124,13 @@ def running_service(
 
 def environment_in(folder: Path) -> dict[str, str]:
     """Returns the environment of a Ray that keeps to itself, in this folder."""
+    # on these, services on one machine would take each other's requests: they share ports
+    ports = 20_000 + 100 * random.randrange(100)
     ours = {
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(ports),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports + 99),
         "RAY_TMPDIR": str(folder),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
