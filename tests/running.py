@@ -127,13 +127,13 @@ def environment_in(folder: Path) -> dict[str, str]:
     # on these, services on one machine would take each other's requests: they share ports
     ports = 20_000 + 100 * random.randrange(100)
     ours = {
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
-        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports + 90),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(ports + 91),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(ports),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports + 99),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports + 89),
         "RAY_TMPDIR": str(folder),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports + 92),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(ports + 93),
         "EMBEDFLEET_API_KEYS": API_KEY,
         "HF_HUB_OFFLINE": "1",
         "RAY_metrics_report_interval_ms": "1000",

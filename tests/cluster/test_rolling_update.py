@@ -4,6 +4,7 @@ vectors.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from tests.tiny_models import Shape, save_bert
 MODEL = "tiny"
 TEXT = "the same text again and again"
 PATIENCE_S = 100.0
+SLOW_START = {**RAY_TOKEN, "SERVE_SLOW_STARTUP_WARNING_S": "2"}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def folders(tmp_path_factory):
 @pytest.fixture(scope="module")
 def service(folders):
     models = [{"name": MODEL, "path": str(folders[0])}]
-    with running_service(models, [MODEL], environment=RAY_TOKEN) as running:
+    with running_service(models, [MODEL], environment=SLOW_START) as running:
         yield running
 
 
@@ -108,3 +110,11 @@ def test_config_and_weights_are_replaced_under_load(service, folders):
     assert vector @ of_new < 0.9
     for _, space, found in (*free.answers, *(a for a in pinned.answers if a[0] == 200)):
         assert found @ (vector if space == old else of_new) > 0.999
+
+
+def test_an_update_without_room_for_it_says_so_and_the_old_replica_serves(service):
+    update(service, num_cpus=os.cpu_count() - 0.1)  # the machine has them, but not beside the rest
+    with Load(service) as load:
+        wait_until(lambda: "to be scheduled" in (replica_of(service)["reason"] or ""))
+        assert replica_of(service)["state"] == "ready"
+    assert load.statuses == {200}
