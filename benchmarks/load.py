@@ -24,19 +24,25 @@ from tests.running import API_KEY
 
 @dataclass(frozen=True)
 class Outcome:
-    """One request: when it was due (seconds from the start), its latency, status, Retry-After."""
+    """One request: when it was due (seconds from the start), its latency, status, Retry-After.
+
+    ``tries`` counts how often it was sent, ``first_status`` is the status of the first time.
+    """
 
     due_s: float
     latency_s: float
     status: int
     retry_after_s: float | None = None
+    tries: int = 1
+    first_status: int = 200
 
 
 @dataclass(frozen=True)
 class Load:
     """Requests that arrive at random (Poisson) at ``rate`` a second; each waits ``timeout_s``.
 
-    Where the load changes, ``rate`` is its peak, and ``course`` the rate of each second.
+    Where the load changes, ``rate`` is its peak, and ``course`` the rate of each second. A broken
+    connection or a 5xx is sent again up to ``retries`` times.
     """
 
     url: str
@@ -46,6 +52,7 @@ class Load:
     timeout_s: float = 70.0
     seed: int = 0
     course: Sequence[float] = ()
+    retries: int = 0
 
     def due(self) -> Iterator[float]:
         """Yields when requests are due, in seconds from the start."""
@@ -57,10 +64,11 @@ class Load:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What came of a load, and the processor time that making it took."""
+    """What came of a load that ``began`` then (UNIX time), and the processor time that it took."""
 
     outcomes: list[Outcome]
     cpu_s: float
+    began: float = 0.0
 
     def latencies(self, status: int = 200) -> list[float]:
         """Returns the latencies, in seconds, of the requests with this status."""
@@ -85,33 +93,45 @@ def run(load: Load) -> Loaded:
 
 
 def _run(load: Load) -> Loaded:
-    outcomes = asyncio.run(_arrivals(load))
+    began, outcomes = asyncio.run(_arrivals(load))
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    return Loaded(outcomes, usage.ru_utime + usage.ru_stime)
+    return Loaded(outcomes, usage.ru_utime + usage.ru_stime, began)
 
 
-async def _arrivals(load: Load) -> list[Outcome]:
+async def _arrivals(load: Load) -> tuple[float, list[Outcome]]:
     timeout = aiohttp.ClientTimeout(total=load.timeout_s)
     headers = {"authorization": f"Bearer {API_KEY}", "content-type": "application/json"}
     payloads = [json.dumps(body).encode() for body in load.bodies]
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(timeout=timeout, headers=headers, connector=connector) as http:
-        started, tasks = time.perf_counter(), list[asyncio.Task[Outcome]]()
+        began, started, tasks = time.time(), time.perf_counter(), list[asyncio.Task[Outcome]]()
         for due in load.due():
             await asyncio.sleep(max(0.0, started + due - time.perf_counter()))
             payload = payloads[len(tasks) % len(payloads)]
-            tasks.append(asyncio.create_task(_one(http, load.url, payload, started, due)))
-        return list(await asyncio.gather(*tasks))
+            tasks.append(asyncio.create_task(_one(http, load, payload, started, due)))
+        return began, list(await asyncio.gather(*tasks))
 
 
 async def _one(
-    http: aiohttp.ClientSession, url: str, payload: bytes, started: float, due: float
+    http: aiohttp.ClientSession, load: Load, payload: bytes, started: float, due: float
 ) -> Outcome:
+    statuses: list[int] = []
+    while True:
+        status, retry_after = await _send(http, load.url, payload)
+        statuses.append(status)
+        if 0 < status < 500 or len(statuses) > load.retries:
+            break
+        await asyncio.sleep(0.5)
+    latency = time.perf_counter() - started - due
+    wait = float(retry_after) / 1000 if retry_after else None
+    return Outcome(due, latency, status, wait, len(statuses), statuses[0])
+
+
+async def _send(http: aiohttp.ClientSession, url: str, payload: bytes) -> tuple[int, str | None]:
+    """Returns the status, 0 for a broken connection, and Retry-After in milliseconds."""
     try:
         async with http.post(url, data=payload) as answer:
             await answer.read()
-            status, retry_after = answer.status, answer.headers.get("retry-after-ms")
+            return answer.status, answer.headers.get("retry-after-ms")
     except (aiohttp.ClientError, TimeoutError):
-        status, retry_after = 0, None
-    latency = time.perf_counter() - started - due
-    return Outcome(due, latency, status, float(retry_after) / 1000 if retry_after else None)
+        return 0, None

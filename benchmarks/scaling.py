@@ -183,7 +183,7 @@ def main() -> None:
         again = [sys.executable, "-m", "benchmarks.scaling"]
         os.execve(sys.executable, again, {**os.environ, **RAY_TOKEN})
     models = [{"name": MODEL, "replicas": SCALING, "token_budget": 1_024}]
-    with running_service(models, [], import_path="tests.sleeping:build") as running:
+    with running_service(models, [], app={"import_path": "tests.sleeping:build"}) as running:
         connect(running)
         all_seen = [play(running, scenario) for scenario in SCENARIOS]
     report(

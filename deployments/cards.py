@@ -68,6 +68,10 @@ def _facts(candidate: Candidate, status: ModelStatus) -> dict[str, Any]:
         "licence": spec.licence if spec else None,
         "default_instruction": spec.prompts.default_instruction if spec else None,
         "device": status.device,
+        "gpu_ids": list(status.gpu_ids),
+        "memory_mib": dict(zip(("used", "limit"), status.memory_mib, strict=True))
+        if status.memory_mib
+        else None,
         "dtype": status.dtype,
         "tokens_per_s": status.tokens_per_s,
         "waiting_tokens": sum(status.waiting.values()) if status.replicas else None,

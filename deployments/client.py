@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-import numpy as np
+from grpc.aio import AioRpcError
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import (
     BackPressureError,
@@ -20,7 +20,7 @@ from ray.serve.exceptions import (
 )
 from ray.serve.handle import DeploymentHandle
 
-from deployments.coalescing import Coalescer
+from deployments.coalescing import Call
 from deployments.config import ModelConfig
 from deployments.embedding.batch import Encoded, TokenBatch
 from deployments.embedding.errors import (
@@ -28,17 +28,19 @@ from deployments.embedding.errors import (
     EmbedfleetError,
     ModelUnavailable,
     Overloaded,
+    SpaceMismatch,
 )
-from deployments.embedding.hosting import Hosted
 from deployments.embedding.lanes import Lane
 from deployments.embedding.model import ModelSpec
 from deployments.embedding.packing import split_in_order
-from deployments.embedding.prompts import effective_instruction
 from deployments.embedding.request import Embeddings, EncodeRequest, check_dimensions
 from deployments.embedding.space import space_id
-from deployments.embedding.vectors import finished
+from deployments.embedding.suspects import Suspects
 from deployments.front import Front, load_front
+from deployments.isolation import Isolation, ReplicaDied
 from deployments.status import ModelState, ModelStatus
+from deployments.trials import ClusterRecord
+from deployments.versions import Moved, OtherVersion, Terms, Version, Versions
 
 log = logging.getLogger("ray.serve")
 
@@ -46,7 +48,7 @@ log = logging.getLogger("ray.serve")
 _MAX_REPLY_BYTES = 3_000_000
 _MAX_CALL_TOKENS = 32_768
 _CALLS_AT_ONCE = 8
-_REPLICA_DIED = (RayActorError, ReplicaUnavailableError)
+_REPLICA_DIED = (RayActorError, ReplicaUnavailableError, AioRpcError)
 _PAUSE_AFTER_DEATH_S = 0.2
 
 
@@ -70,18 +72,19 @@ class EncoderClient:
         self._remote = handle.encode
         self._status = status
         self._cold_wait_s = cold_wait_s
-        self._coalescer = Coalescer(self._call)
-        self._front: Hosted[Front] = Hosted(lambda: load_front(config), config.name)
+        self._isolation = Isolation(Suspects(), ClusterRecord(config.name))
+        self._versions = Versions(config, load_front, self._calls_to)
 
     @property
     def front(self) -> Front | None:
         """The model's tokenizer and description; None while they have not been read."""
-        return self._front.value
+        latest = self._versions.latest
+        return latest.front if latest else None
 
     @property
     def spec(self) -> ModelSpec | None:
         """The model's description; None while its files have not been read."""
-        return self._front.value.spec if self._front.value else None
+        return self.front.spec if self.front else None
 
     async def encode(self, request: EncodeRequest, lane: Lane, timeout_s: float) -> Embeddings:
         """Returns the vectors of a request's texts, in order.
@@ -92,59 +95,60 @@ class EncoderClient:
         """
         deadline = time.monotonic() + timeout_s
         self._refuse_if_unavailable()
-        front = await self.ready_front(min(timeout_s, self._cold_wait_s))
-        spec = front.spec
-        dimensions = check_dimensions(spec, request.dimensions)
-        tokenized = await front.tokenized(request)
-        replies = await self._calls(tokenized.batch, spec.dimension, lane, deadline)
-        for reply in replies:
-            if reply.errors:
-                raise next(iter(reply.errors.values()))
-        normalize = spec.normalize if request.normalize is None else request.normalize
-        vectors = np.concatenate([reply.vectors for reply in replies])
-        return Embeddings(
-            vectors=finished(vectors, dimensions, normalize),
-            model=spec.name,
-            space=space_id(spec, dimensions),
-            tokens=tokenized.batch.tokens,
-            truncated=tokenized.truncated,
-            instruction=effective_instruction(spec, request.role, request.instruction),
-            queued_s=max(reply.queued_s for reply in replies),
-            computed_s=sum(reply.computed_s for reply in replies),
-        )
+        version = await self._versions.ready(min(timeout_s, self._cold_wait_s))
+        while True:
+            try:
+                return await self._encode(version, request, lane, deadline)
+            except Moved as moved:
+                version = await self._versions.move(moved.version)
+
+    async def _encode(
+        self, version: Version, request: EncodeRequest, lane: Lane, deadline: float
+    ) -> Embeddings:
+        check_dimensions(version.front.spec, request.dimensions)
+        tokenized = await version.front.tokenized(request)
+        replies = await self._calls(version, tokenized.batch, lane, deadline)
+        return version.front.finished(request, tokenized, replies)
 
     async def encode_tokens(self, batch: TokenBatch, lane: Lane, timeout_s: float) -> Encoded:
         """Returns the answer to one call of this size, with each failed row's own error in it.
 
-        Errors of the whole call as `encode`.
+        Errors of the whole call as `encode`, and SpaceMismatch where the model was replaced by one
+        of another space since its tokenizer was read.
         """
-        return await self._call(batch, lane, time.monotonic() + timeout_s)
+        version = await self._versions.ready(timeout_s)
+        try:
+            return await self._calls_to(version.front)(batch, lane, time.monotonic() + timeout_s)
+        except Moved as moved:
+            raise SpaceMismatch(
+                f"{self._name} answers in space {moved.version.space} now, no longer in "
+                f"{version.space}",
+                "space",
+            ) from None
 
     def close(self) -> None:
         """Gives up loading the tokenizer, if that still goes on."""
-        self._front.stop()
+        self._versions.close()
 
     async def ready_front(self, timeout_s: float) -> Front:
         """Returns the model's description and tokenizer, waiting for them if they are being read.
 
         Raises ModelUnavailable with the reason.
         """
-        if self._front.value is None and self._front.failure is None:
-            await asyncio.to_thread(self._front.wait, timeout_s)
-        return self._front.get()
+        return (await self._versions.ready(timeout_s)).front
 
     async def _calls(
-        self, batch: TokenBatch, dimension: int, lane: Lane, deadline: float
+        self, version: Version, batch: TokenBatch, lane: Lane, deadline: float
     ) -> Sequence[Encoded]:
-        most_texts = max(1, _MAX_REPLY_BYTES // (4 * dimension))
+        most_texts = max(1, _MAX_REPLY_BYTES // (4 * version.front.spec.dimension))
         cuts = split_in_order(batch.lengths.tolist(), _MAX_CALL_TOKENS, most_texts)
         if len(cuts) == 1:
-            return [await self._coalescer.encode(batch, lane, deadline)]
-        slots = asyncio.Semaphore(_CALLS_AT_ONCE)
+            return [await version.coalescer.encode(batch, lane, deadline)]
+        call, slots = self._calls_to(version.front), asyncio.Semaphore(_CALLS_AT_ONCE)
 
         async def part(start: int, stop: int) -> Encoded:
             async with slots:
-                return await self._call(batch.slice(start, stop), lane, deadline)
+                return await call(batch.slice(start, stop), lane, deadline)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -153,33 +157,54 @@ class EncoderClient:
             raise failed.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _call(self, batch: TokenBatch, lane: Lane, deadline: float) -> Encoded:
+    def _calls_to(self, front: Front) -> Call:
+        """Returns what makes calls whose token ids are those of one version."""
+        space, dimension = space_id(front.spec), front.spec.dimension
+
+        async def send(
+            batch: TokenBatch, lane: Lane, deadline: float, trial: str | None
+        ) -> Encoded:
+            return await self._call(batch, lane, deadline, space, trial)
+
+        async def call(batch: TokenBatch, lane: Lane, deadline: float) -> Encoded:
+            return await self._isolation.call(send, dimension, batch, lane, deadline)
+
+        return call
+
+    async def _call(
+        self, batch: TokenBatch, lane: Lane, deadline: float, space: str, trial: str | None
+    ) -> Encoded:
         while True:
             try:
-                reply = await self._attempt(batch, lane, deadline)
+                reply = await self._attempt(batch, lane, deadline, space, trial)
             except _REPLICA_DIED as error:
-                log.warning("%s: a replica died, calling again: %s", self._name, error)
-                reply = ModelUnavailable(
-                    f"{self._name}: its replica died", "model", _PAUSE_AFTER_DEATH_S
-                )
-                again = True
-            else:
-                again = lane is Lane.OFFLINE and isinstance(reply, Overloaded)
+                log.debug("%s: %s", self._name, error)
+                if time.monotonic() + _PAUSE_AFTER_DEATH_S >= deadline:
+                    raise ModelUnavailable(
+                        f"{self._name}: its replica died", "model", _PAUSE_AFTER_DEATH_S
+                    ) from None
+                await asyncio.sleep(_PAUSE_AFTER_DEATH_S)
+                raise ReplicaDied(f"a replica of {self._name} has died") from None
             if isinstance(reply, Encoded):
                 return reply
+            if isinstance(reply, OtherVersion):
+                raise Moved(reply)
             pause = reply.retry_after_s or _PAUSE_AFTER_DEATH_S
+            again = lane is Lane.OFFLINE and isinstance(reply, Overloaded)
             if not again or time.monotonic() + pause >= deadline:
                 raise reply
             await asyncio.sleep(pause)
 
     async def _attempt(
-        self, batch: TokenBatch, lane: Lane, deadline: float
-    ) -> Encoded | EmbedfleetError:
-        timeout_s = self._patience(lane, deadline)
-        response = self._remote.remote(batch.ids, batch.lengths, lane.value, timeout_s)
+        self, batch: TokenBatch, lane: Lane, deadline: float, space: str, trial: str | None
+    ) -> Encoded | OtherVersion | EmbedfleetError:
+        timeout_s = self._patience(lane, deadline, trial)
+        response = self._remote.remote(
+            batch.ids, batch.lengths, lane.value, timeout_s, Terms(space, trial)
+        )
         try:
             async with asyncio.timeout(timeout_s):
-                reply: Encoded | EmbedfleetError = await response
+                reply: Encoded | OtherVersion | EmbedfleetError = await response
                 return reply
         except TimeoutError:
             response.cancel()
@@ -192,9 +217,10 @@ class EncoderClient:
         except DeploymentUnavailableError:
             return ModelUnavailable(f"{self._name}: its deployment failed", "model", 5.0)
 
-    def _patience(self, lane: Lane, deadline: float) -> float:
+    def _patience(self, lane: Lane, deadline: float, trial: str | None) -> float:
+        """What a death has lost was accepted once: it waits for another replica to start."""
         left = max(0.0, deadline - time.monotonic())
-        if lane is Lane.OFFLINE or self._status().state is ModelState.READY:
+        if lane is Lane.OFFLINE or trial or self._status().state is ModelState.READY:
             return left
         return min(left, self._cold_wait_s)
 

@@ -61,6 +61,7 @@ class ModelConfig(_Config):
     threads: int | None = Field(None, ge=1)
     resources: dict[str, float] = {}
     accelerator_type: str | None = None
+    label_selector: dict[str, str] = {}
     replicas: PositiveInt | Autoscaling = 1
     token_budget: int | None = Field(None, ge=16)
     languages: tuple[str, ...] | None = None

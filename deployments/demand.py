@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ray._raylet import node_labels_match_selector  # type: ignore[attr-defined]
+
 from deployments.config import ModelConfig
 
 
@@ -16,16 +18,24 @@ def replica_resources(config: ModelConfig) -> dict[str, float]:
     return {name: amount for name, amount in wanted.items() if amount > 0}
 
 
+def _matches(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
+    return not selector or bool(node_labels_match_selector(dict(labels), dict(selector)))
+
+
 def missing_resources(config: ModelConfig, nodes: Iterable[Mapping[str, Any]]) -> str | None:
     """Returns why no node could ever hold a replica, or None if one could.
 
     ``nodes`` is what `ray.nodes()` gives. Nodes that an autoscaler may yet add are not known here.
     """
     wanted = replica_resources(config)
-    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    labels = config.label_selector
+    alive = [n["Resources"] for n in nodes if n["Alive"] and _matches(n.get("Labels", {}), labels)]
     if any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in alive):
         return None
-    asked = ", ".join(f"{amount:g} {name}" for name, amount in wanted.items())
+    where = [f"the labels {labels}"] if labels else []
+    asked = ", ".join([*(f"{amount:g} {name}" for name, amount in wanted.items()), *where])
+    if not alive and labels:
+        return f"a replica needs {asked}; no node of the cluster has these labels"
     lacking = [
         name
         for name, amount in wanted.items()

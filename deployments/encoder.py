@@ -9,17 +9,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
+from deployments import trials
 from deployments.autoscaling import report
 from deployments.config import Limits, ModelConfig
 from deployments.embedding.batch import Encoded, Ids, TokenBatch
 from deployments.embedding.errors import EmbedfleetError
 from deployments.embedding.hosting import Hosted
 from deployments.embedding.lanes import Lane
+from deployments.embedding.space import space_id
 from deployments.embedding.tokenizer import check_ids
 from deployments.embedding.warmup import sample
 from deployments.status import ReplicaState, ReplicaStatus
+from deployments.versions import OtherVersion, Terms
 
 if TYPE_CHECKING:
     from deployments.embedding.worker import Worker
@@ -29,43 +33,55 @@ log = logging.getLogger("ray.serve")
 _IDLE_BEFORE_PROBE_S = 60.0
 _PROBE_TIMEOUT_S = 20.0
 _FAILURES_BEFORE_PROBE = 3
+_PASSES_BEFORE_WEDGED = 20.0
 
 
 class Encoder:
     """One replica of one model. Knows token ids, lanes and vectors; no texts, no HTTP."""
 
+    wedged_after_s = 20.0
+
     def __init__(self, config: ModelConfig, limits: Limits) -> None:
         """Returns once the model is loaded, or its first attempt has failed."""
-
-        def load() -> LoadedModel:
-            from deployments.replica import load_model
-
-            return load_model(config, limits)
-
         started = time.monotonic()
+        self._config = config
         self._name = config.name
         self._asked = dict.fromkeys(Lane, 0)
-        self._model = Hosted(load, config.name)
+        self._model = Hosted(lambda: self.load(config, limits), config.name)
         while not self._model.wait(timeout_s=30.0):
             log.info("%s is still loading", config.name)
         self._start_s = time.monotonic() - started  # with what the process had to import
 
+    def load(self, config: ModelConfig, limits: Limits) -> LoadedModel:
+        """Returns the model, ready to encode. Blocks; raises as `load_model`."""
+        from deployments.replica import load_model
+
+        return load_model(config, limits)
+
     async def encode(
-        self, ids: Ids, lengths: Ids, lane: str, timeout_s: float
-    ) -> Encoded | EmbedfleetError:
+        self, ids: Ids, lengths: Ids, lane: str, timeout_s: float, terms: Terms
+    ) -> Encoded | OtherVersion | EmbedfleetError:
         """Returns the vectors of a call's texts, or the error that answers it.
 
-        Refusals come back as values: they are ordinary answers, not failures of the replica.
-        Cancelling the call drops the texts that have not been computed.
+        Refusals come back as values: they are ordinary answers, not failures of the replica. A call
+        that was made for another space gets OtherVersion. Cancelling the call drops the texts that
+        have not been computed.
         """
         try:
             model = self._model.get()
+            if terms.space != (own := space_id(model.spec)):
+                return OtherVersion(self._config, own)
             batch = TokenBatch(ids, lengths)
             check_ids(batch, model.engine.vocabulary)
             self._asked[Lane(lane)] += batch.tokens
-            return await asyncio.wrap_future(model.worker.submit(batch, Lane(lane), timeout_s))
+            begin = partial(trials.begin, terms.trial) if terms.trial else None
+            future = model.worker.submit(batch, Lane(lane), timeout_s, begin)
+            found = await asyncio.wrap_future(future)
         except EmbedfleetError as error:
             return error
+        if terms.trial:
+            await asyncio.to_thread(trials.forget, terms.trial)
+        return found
 
     async def status(self) -> ReplicaStatus:
         """Returns what this replica is, for `/v1/models`."""
@@ -81,6 +97,8 @@ class Encoder:
             tokens_per_s=round(model.worker.tokens_per_s),
             waiting={lane: model.worker.waiting(lane)[1] for lane in Lane},
             start_s=model.start_s,
+            gpu_ids=model.gpu_ids,
+            memory_mib=(m.used_mib, m.limit_mib) if (m := model.memory) else None,
         )
 
     def record_autoscaling_stats(self) -> dict[str, float]:
@@ -104,11 +122,16 @@ class Encoder:
             return
         if not model.worker.alive:
             raise RuntimeError(f"{self._name}: the engine's loop has ended")
+        if (running := model.worker.pass_s) > self._wedged_after(model):
+            raise RuntimeError(f"{self._name}: a forward pass hangs, for {running:.0f} s now")
         if _needs_probe(model.worker):
             probe = model.worker.submit(sample(model.engine, 1, 8), Lane.ONLINE, _PROBE_TIMEOUT_S)
             found = await asyncio.wait_for(asyncio.wrap_future(probe), _PROBE_TIMEOUT_S)
             for error in found.errors.values():
                 raise error
+
+    def _wedged_after(self, model: LoadedModel) -> float:
+        return max(self.wedged_after_s, _PASSES_BEFORE_WEDGED * model.pass_s)
 
     def __del__(self) -> None:
         self._model.stop()

@@ -116,7 +116,8 @@ def judge(
             ReplicaState.LOADING: ModelState.STARTING,
             ReplicaState.UNAVAILABLE: ModelState.UNAVAILABLE,
         }[word.state]
-        return ModelStatus(**{**vars(word), "state": state, "replicas": running})
+        reason = word.reason or message or None  # such as an update that waits for a spare GPU
+        return ModelStatus(**{**vars(word), "state": state, "replicas": running, "reason": reason})
     if missing := missing_resources(config, nodes):
         return ModelStatus(ModelState.UNAVAILABLE, reason=missing)
     if config.can_be_cold:

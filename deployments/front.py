@@ -6,13 +6,23 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from deployments.config import ModelConfig
+from deployments.embedding.batch import Encoded
 from deployments.embedding.lengths import lower_bound, upper_bound
 from deployments.embedding.loading import find_model
 from deployments.embedding.model import ModelSpec, Role
-from deployments.embedding.prompts import prefix, render
-from deployments.embedding.request import EncodeRequest, TokenInput
+from deployments.embedding.prompts import effective_instruction, prefix, render
+from deployments.embedding.request import (
+    Embeddings,
+    EncodeRequest,
+    TokenInput,
+    check_dimensions,
+)
+from deployments.embedding.space import space_id
 from deployments.embedding.tokenizer import FastTokenizer, Tokenized
+from deployments.embedding.vectors import finished
 
 # below this, a hop to another thread costs more than the tokenizing
 _INLINE_CHARACTERS = 4_000
@@ -36,6 +46,28 @@ class Front:
         if not isinstance(texts, TokenInput) and sum(map(len, texts)) <= _INLINE_CHARACTERS:
             return self._tokenize(request)
         return await asyncio.to_thread(self._tokenize, request)
+
+    def finished(
+        self, request: EncodeRequest, tokenized: Tokenized, replies: Sequence[Encoded]
+    ) -> Embeddings:
+        """Returns a request's answer from those of its calls. Raises the first error of a text."""
+        for reply in replies:
+            if reply.errors:
+                raise next(iter(reply.errors.values()))
+        spec = self.spec
+        dimensions = check_dimensions(spec, request.dimensions)
+        normalize = spec.normalize if request.normalize is None else request.normalize
+        vectors = np.concatenate([reply.vectors for reply in replies])
+        return Embeddings(
+            vectors=finished(vectors, dimensions, normalize),
+            model=spec.name,
+            space=space_id(spec, dimensions),
+            tokens=tokenized.batch.tokens,
+            truncated=tokenized.truncated,
+            instruction=effective_instruction(spec, request.role, request.instruction),
+            queued_s=max(reply.queued_s for reply in replies),
+            computed_s=sum(reply.computed_s for reply in replies),
+        )
 
     async def longest(self, texts: Sequence[str], role: Role, instruction: str | None) -> int:
         """Returns the tokens of the longest text behind its prompt, or a bound of them.

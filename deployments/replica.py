@@ -7,16 +7,25 @@ import os
 import time
 from dataclasses import dataclass
 
+import ray
 import torch
 
 from deployments.config import Limits, ModelConfig
 from deployments.embedding.device import token_budgets
 from deployments.embedding.engine import TorchEngine
+from deployments.embedding.errors import ModelUnavailable
 from deployments.embedding.lanes import Lane, LaneLimits
 from deployments.embedding.loading import find_model
 from deployments.embedding.model import ModelSpec
 from deployments.embedding.pace import find_pace
-from deployments.embedding.warmup import warm_up
+from deployments.embedding.pinning import (
+    Memory,
+    Seen,
+    device_problem,
+    memory_problem,
+    share_of_device,
+)
+from deployments.embedding.warmup import PASSAGE, of_size, warm_up
 from deployments.embedding.worker import Worker
 from deployments.metrics import WorkerMetrics
 
@@ -27,12 +36,23 @@ _SHARED_PART = 4
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with its engine running; ``start_s`` is how long it took to load."""
+    """A model with its engine running; ``start_s`` is how long it took to load.
+
+    ``gpu_ids`` are the GPUs that Ray has assigned, ``memory`` what it takes of one; None on a CPU.
+    """
 
     spec: ModelSpec
     engine: TorchEngine
     worker: Worker
     start_s: float
+    budget: int
+    gpu_ids: tuple[str, ...] = ()
+    memory: Memory | None = None
+
+    @property
+    def pass_s(self) -> float:
+        """Seconds that a full forward pass takes, by the measured speed."""
+        return self.budget / self.worker.tokens_per_s
 
     @property
     def device(self) -> str:
@@ -54,6 +74,8 @@ def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
     Raises ModelUnavailable or UnsupportedModel with the reason and the remedy.
     """
     started = time.monotonic()
+    assigned = assigned_gpus()
+    _refuse_other_device(config, assigned)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     files = find_model(config.name, config.path, config.revision)
@@ -61,6 +83,9 @@ def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
     budgets = (config.token_budget,) if config.token_budget else token_budgets(engine.device)
     pace = find_pace(engine, budgets, files.spec.max_tokens)
     budget = pace.token_budget
+    memory = _memory(engine, config, budget, files.spec.max_tokens)
+    if memory is not None and (problem := memory_problem(memory, budget)):
+        raise ModelUnavailable(problem)
     warm_up(engine, budget, files.spec.max_tokens)
     worker = Worker(
         engine,
@@ -69,20 +94,59 @@ def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
         pace.tokens_per_s,
         WorkerMetrics(config.name, budget),
     )
-    model = LoadedModel(files.spec, engine, worker, time.monotonic() - started)
-    _report(config, model, budget)
+    model = LoadedModel(
+        files.spec, engine, worker, time.monotonic() - started, budget, assigned, memory
+    )
+    _report(config, model)
     return model
 
 
-def _report(config: ModelConfig, model: LoadedModel, budget: int) -> None:
+def assigned_gpus() -> tuple[str, ...]:
+    """Returns the ids of the GPUs that Ray has set aside for this process."""
+    if not ray.is_initialized():
+        return ()
+    return tuple(map(str, ray.get_runtime_context().get_accelerator_ids().get("GPU", ())))
+
+
+def _refuse_other_device(config: ModelConfig, assigned: tuple[str, ...]) -> None:
+    if config.device == "cpu":  # asked for, so the GPUs are only logical
+        return
+    seen = Seen(os.environ.get("CUDA_VISIBLE_DEVICES"), torch.cuda.device_count())
+    if problem := device_problem(config.num_gpus, assigned, seen):
+        raise ModelUnavailable(problem)
+    if 0 < config.num_gpus < 1:  # so that one replica cannot take its neighbours' memory
+        torch.cuda.set_per_process_memory_fraction(config.num_gpus)
+
+
+def _memory(
+    engine: TorchEngine, config: ModelConfig, budget: int, max_tokens: int
+) -> Memory | None:
+    """Returns what the weights and a full pass take of the device."""
+    if engine.device.type != "cuda":
+        return None
+    torch.cuda.empty_cache()  # larger passes may have been tried
+    torch.cuda.reset_peak_memory_stats(engine.device)
+    engine.forward(of_size(engine, budget, min(PASSAGE, max_tokens)))
+    _, total = torch.cuda.mem_get_info(engine.device)
+    used = torch.cuda.max_memory_reserved(engine.device)
+    return Memory(used, share_of_device(config.num_gpus, total))
+
+
+def _told(model: LoadedModel) -> str:
+    memory = model.memory
+    share = f", {memory.used_mib} of {memory.limit_mib} MiB" if memory else ""
+    return f"{model.device}, GPU {', '.join(model.gpu_ids) or 'none'} assigned{share}"
+
+
+def _report(config: ModelConfig, model: LoadedModel) -> None:
     log.info(
         "%s is ready after %.1f s: %s on %s, %d threads, %.0f tokens/s, token budget %d, pid %d",
         config.name,
         model.start_s,
         model.dtype,
-        model.device,
+        _told(model),
         torch.get_num_threads(),
         model.worker.tokens_per_s,
-        budget,
+        model.budget,
         os.getpid(),
     )

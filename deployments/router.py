@@ -23,7 +23,12 @@ from deployments.choosing import Chooser
 from deployments.client import EncoderClient
 from deployments.config import AppArgs, Routing, routing_of
 from deployments.embedding.catalog import CATALOG
-from deployments.embedding.errors import EmbedfleetError, ModelUnavailable, Overloaded
+from deployments.embedding.errors import (
+    EmbedfleetError,
+    ModelUnavailable,
+    Overloaded,
+    SpaceMismatch,
+)
 from deployments.embedding.facts import Facts
 from deployments.embedding.lanes import Lane
 from deployments.embedding.languages import preload
@@ -146,7 +151,13 @@ class Router:
         with self._chooser.under_way(model, lane, tokens):
             timeout_s = self._args.limits.request_timeout_s
             found = await self._clients[model].encode(request, lane, timeout_s)
-        return replace(found, space=space) if space else found
+        if space is None:
+            return found
+        if not self._agreement.holds(model, found.space.partition(":")[0]):
+            raise SpaceMismatch(
+                f"{model} was replaced: space {space} has to be compared anew", "space"
+            )
+        return replace(found, space=space)
 
     async def _encode_sample(self, model: str, request: EncodeRequest) -> Embeddings:
         return await self._encode(model, None, request, Lane.OFFLINE)

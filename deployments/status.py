@@ -24,7 +24,8 @@ class ReplicaState(StrEnum):
 class ReplicaStatus:
     """One replica's own word; ``reason`` says why it is not ready.
 
-    ``waiting`` are the tokens in its lanes, ``start_s`` is how long it took to load.
+    ``waiting`` are the tokens in its lanes, ``start_s`` is how long it took to load. ``gpu_ids`` are
+    the GPUs that Ray has assigned to it, and ``memory_mib`` what it takes of one and may take.
     """
 
     state: ReplicaState
@@ -34,6 +35,8 @@ class ReplicaStatus:
     tokens_per_s: int | None = None
     waiting: Mapping[Lane, int] = field(default_factory=dict)
     start_s: float | None = None
+    gpu_ids: tuple[str, ...] = ()
+    memory_mib: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,3 +54,5 @@ class ModelStatus:
     tokens_per_s: int | None = None
     waiting: Mapping[Lane, int] = field(default_factory=dict)
     start_s: float | None = None
+    gpu_ids: tuple[str, ...] = ()
+    memory_mib: tuple[int, int] | None = None

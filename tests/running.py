@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -61,20 +62,25 @@ def free_port() -> int:
 def config(
     models: Sequence[Mapping[str, Any]],
     port: int,
-    import_path: str = "deployments.app:build",
+    app: Mapping[str, Any] | None = None,
     **args: Any,
 ) -> dict[str, Any]:
-    """Returns a Serve config of these models, each with a small share of a CPU."""
+    """Returns a Serve config of these models, each with a small share of a CPU.
+
+    ``app`` holds further fields of the application, such as ``deployments``.
+    """
     small = [{"num_cpus": 0.1, "threads": 1, **model} for model in models]
     return {
+        "proxy_location": "HeadOnly",  # of several nodes on one machine, one can have the port
         "http_options": {"host": "127.0.0.1", "port": port},
         "logging_config": {"enable_access_log": False},
         "applications": [
             {
                 "name": "embedfleet",
-                "import_path": import_path,
+                "import_path": "deployments.app:build",
                 "route_prefix": "/",
                 "args": {"models": small, "router_cpus": 0.1, **args},
+                **(app or {}),
             }
         ],
     }
@@ -86,6 +92,7 @@ def running_service(
     wait_for: Sequence[str],
     path: str = "auto",
     environment: Mapping[str, str] | None = None,
+    app: Mapping[str, Any] | None = None,
     **args: Any,
 ) -> Iterator[RunningService]:
     """Runs ``embedfleet serve`` until the models of ``wait_for`` are ready, and stops it after."""
@@ -93,12 +100,12 @@ def running_service(
     # Unix sockets allow a hundred characters, which pytest's own folders exceed
     folder = Path(tempfile.mkdtemp(prefix="ef-"))
     file, log = folder / "serve_config.yaml", folder / "log"
-    file.write_text(yaml.safe_dump(config(models, port, **args)))
+    file.write_text(yaml.safe_dump(config(models, port, app, **args)))
     command = [sys.executable, "-m", "cluster.cli", "serve", str(file), "--path", path]
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
-            env={**_environment(folder), **(environment or {})},
+            env={**environment_in(folder), **(environment or {})},
             stdout=output,
             stderr=subprocess.STDOUT,
         )
@@ -115,11 +122,18 @@ def running_service(
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def environment_in(folder: Path) -> dict[str, str]:
+    """Returns the environment of a Ray that keeps to itself, in this folder."""
+    # on these, services on one machine would take each other's requests: they share ports
+    ports = 20_000 + 100 * random.randrange(100)
     ours = {
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports + 90),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(ports + 91),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(ports),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports + 89),
         "RAY_TMPDIR": str(folder),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports + 92),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(ports + 93),
         "EMBEDFLEET_API_KEYS": API_KEY,
         "HF_HUB_OFFLINE": "1",
         "RAY_metrics_report_interval_ms": "1000",

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from ray.serve import Application
 
-from deployments import app
+from deployments.app import graph
 from deployments.config import AppArgs, Limits, ModelConfig
 from deployments.embedding.batch import TokenBatch, Vectors
 from deployments.embedding.model import ModelSpec
 from deployments.encoder import Encoder
+from deployments.replica import LoadedModel
 
 TOKENS_PER_S = 4_000.0
 
@@ -34,6 +35,10 @@ class SleepingEngine:
     def __init__(self, spec: ModelSpec, model_dir: Path, device: str, dtype: str) -> None:
         self.dimension = spec.dimension
 
+    def slow_at_first(self, most: int) -> list[int]:
+        """Returns none."""
+        return []
+
     def forward(self, batch: TokenBatch) -> Vectors:
         """Returns ones ``(texts, dimension)``."""
         time.sleep(batch.tokens / TOKENS_PER_S)
@@ -43,12 +48,12 @@ class SleepingEngine:
 class SleepingEncoder(Encoder):
     """The real replica around that engine."""
 
-    def __init__(self, config: ModelConfig, limits: Limits) -> None:
+    def load(self, config: ModelConfig, limits: Limits) -> LoadedModel:
+        """Returns the model with that engine in it."""
         with patch("deployments.replica.TorchEngine", SleepingEngine):
-            super().__init__(config, limits)
+            return super().load(config, limits)
 
 
 def build(args: AppArgs) -> Application:
     """Returns the real graph, with that engine in its encoders."""
-    with patch.object(app, "Encoder", SleepingEncoder):
-        return app.build(args)
+    return graph(args, SleepingEncoder)

@@ -20,6 +20,7 @@ from deployments.embedding.errors import (
     InvalidRequest,
     ModelUnavailable,
     Overloaded,
+    SpaceMismatch,
 )
 from deployments.embedding.lanes import Lane
 from deployments.embedding.packing import split_in_order
@@ -127,7 +128,7 @@ class Flow:
                 if not passing:
                     return found
                 error: EmbedfleetError = passing[0]
-            except InvalidRequest as wrong:
+            except (InvalidRequest, SpaceMismatch) as wrong:
                 raise JobError(f"the replicas refuse this job: {wrong}") from wrong
             except EmbedfleetError as failed:
                 error = failed

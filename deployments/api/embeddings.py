@@ -16,6 +16,7 @@ from deployments.api.settings import Settings
 from deployments.embedding.errors import InvalidRequest
 from deployments.embedding.facts import Facts
 from deployments.embedding.prompts import choose_role
+from deployments.embedding.refusals import refuse_replaced
 from deployments.embedding.request import EncodeRequest, TokenInput
 from deployments.embedding.routing import agree
 
@@ -30,6 +31,7 @@ async def create_embeddings(request: Request) -> Response:
         texts, role, body.instruction, facts.truncate, body.dimensions, body.normalize
     )
     found = await backend.encode(decision, asked, body.priority)
+    refuse_replaced(facts, decision.space, found.space)
     return answer(embeddings_body(found, body.encoding_format), found, decision)
 
 

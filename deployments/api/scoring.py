@@ -16,11 +16,14 @@ from deployments.api.http import REQUIRE_SPACE, answer, read_body
 from deployments.api.requests import RerankRequest, SimilarityRequest, parse
 from deployments.api.responses import about, as_lists, dump, usage
 from deployments.api.settings import Settings
-from deployments.embedding.errors import InvalidRequest
+from deployments.embedding.errors import InvalidRequest, ModelUnavailable
 from deployments.embedding.model import Role
+from deployments.embedding.refusals import refuse_replaced
 from deployments.embedding.request import Embeddings, EncodeRequest
 from deployments.embedding.routing import Decision
 from deployments.embedding.vectors import normalized
+
+_TRIES = 10
 
 
 @dataclass(frozen=True)
@@ -94,10 +97,16 @@ async def _score(
             tuple(texts), role, instruction, facts.truncate, normalize=body.normalize
         )
 
-    asked, told = await asyncio.gather(
-        backend.encode(one, side(queries, Role.QUERY, body.instruction), body.priority),
-        backend.encode(one, side(documents, Role.DOCUMENT, None), body.priority),
-    )
+    for _ in range(_TRIES):
+        asked, told = await asyncio.gather(
+            backend.encode(one, side(queries, Role.QUERY, body.instruction), body.priority),
+            backend.encode(one, side(documents, Role.DOCUMENT, None), body.priority),
+        )
+        if asked.space == told.space:
+            break
+    else:  # old and new replicas of the model answer side by side
+        raise ModelUnavailable(f"{one.model} is being replaced", "model", 1.0)
+    refuse_replaced(facts, decision.space, asked.space)
     return _Scored(asked, told, normalized(asked.vectors) @ normalized(told.vectors).T, decision)
 
 

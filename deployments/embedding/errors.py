@@ -3,6 +3,7 @@
     EmbedfleetError            500  internal_error
     ├── InvalidRequest         400  invalid_value
     │   ├── ContextLengthExceeded   context_length_exceeded
+    │   ├── KillsReplicas           text_kills_replicas
     │   ├── NoModelFits             no_model_fits
     │   └── UnsupportedModel        unsupported_model (a model's files ask for what we cannot honour)
     ├── Unauthorized           401  invalid_api_key
@@ -56,6 +57,12 @@ class ContextLengthExceeded(InvalidRequest):
     """A text longer than the model takes, and truncation was not asked for."""
 
     code = "context_length_exceeded"
+
+
+class KillsReplicas(InvalidRequest):
+    """Two replicas died on this text, the second with no other text in its forward pass."""
+
+    code = "text_kills_replicas"
 
 
 class NoModelFits(InvalidRequest):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 
@@ -17,12 +18,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Job:
-    """Owns a call's rows; answers ``future`` once each row has a vector or an error."""
+    """Owns a call's rows; answers ``future`` once each row has a vector or an error.
+
+    ``begin`` is told each row before its forward pass, where texts are tried one by one.
+    """
 
     batch: TokenBatch
     lane: Lane
     dimension: int
     arrived: float
+    begin: Callable[[int], None] | None = None
     future: Future[Encoded] = field(default_factory=Future)
     errors: dict[int, EmbedfleetError] = field(default_factory=dict)
     started: float | None = None

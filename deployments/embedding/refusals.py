@@ -50,6 +50,18 @@ def no_model_fits(situation: Situation, passed_over: Mapping[str, str]) -> Embed
     )
 
 
+def refuse_replaced(facts: Facts, told: str | None, found: str) -> None:
+    """Raises SpaceMismatch when the model was replaced after it was chosen for its own space.
+
+    ``told`` is the shared space that was decided on, if any, and ``found`` the one answered from.
+    """
+    if facts.space is not None and told is None and found != facts.space:
+        raise SpaceMismatch(
+            f"the model that answered in space {facts.space} was replaced by one in {found}",
+            "space",
+        )
+
+
 def _mismatch(facts: Facts, meant: Sequence[Candidate], candidates: Sequence[Candidate]) -> str:
     matching = [c.name for c in candidates if is_in(facts, c)]
     if matching:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Protocol
 
@@ -59,26 +60,42 @@ class Worker:
         self._observer = observer
         self.tokens_per_s = tokens_per_s
         self._lanes: Lanes[Job] = Lanes(limits)
+        self._trials: deque[Waiting[Job]] = deque()
+        self._trial_was_last = False
         self._changed = threading.Condition()
         self._stopping = False
         self._broken: BaseException | None = None
         self.last_success: float | None = None
+        self._pass_started: float | None = None
         self.consecutive_failures = 0
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
         self._thread.start()
 
-    def submit(self, batch: TokenBatch, lane: Lane, timeout_s: float) -> Future[Encoded]:
+    def submit(
+        self,
+        batch: TokenBatch,
+        lane: Lane,
+        timeout_s: float,
+        begin: Callable[[int], None] | None = None,
+    ) -> Future[Encoded]:
         """Queues a call's texts; the future gives their vectors in order.
 
-        Cancelling the future drops what is not yet computed. Raises Overloaded, with the seconds
-        until the lane's backlog is worked off, when the lane is full.
+        Cancelling the future drops what is not yet computed. With ``begin`` it is a trial: each text
+        has a forward pass of its own, and ``begin`` is told its row before that. Raises Overloaded,
+        with the seconds until the lane's backlog is worked off, when the lane is full.
         """
         now = time.monotonic()
-        job = Job(batch, lane, self._engine.dimension, now)
+        job = Job(batch, lane, self._engine.dimension, now, begin)
         with self._changed:
             self._refuse_if_broken()
-            self._refuse_if_full(lane, len(batch), batch.tokens)
-            self._lanes.put(job, batch.lengths.tolist(), lane, now, now + timeout_s)
+            if begin is None:
+                self._refuse_if_full(lane, len(batch), batch.tokens)
+                self._lanes.put(job, batch.lengths.tolist(), lane, now, now + timeout_s)
+            else:
+                counts = enumerate(batch.lengths.tolist())
+                self._trials.extend(
+                    Waiting(job, r, n, lane, now, now + timeout_s) for r, n in counts
+                )
             self._changed.notify()
         if not len(batch):
             job.finish_if_settled(now)
@@ -100,6 +117,12 @@ class Worker:
     def alive(self) -> bool:
         """Whether the loop runs."""
         return self._thread.is_alive()
+
+    @property
+    def pass_s(self) -> float:
+        """Seconds that the running forward pass has taken so far; 0 between passes."""
+        started = self._pass_started
+        return 0.0 if started is None else time.monotonic() - started
 
     def _refuse_if_broken(self) -> None:
         if self._broken is not None or self._stopping:
@@ -134,13 +157,24 @@ class Worker:
 
     def _next(self) -> MicroBatch[Job] | None:
         with self._changed:
-            while not self._lanes and not self._stopping:
+            while not (self._lanes or self._trials or self._stopping):
                 self._changed.wait()
-            return None if self._stopping else self._lanes.take(time.monotonic())
+            return None if self._stopping else self._take(time.monotonic())
+
+    def _take(self, now: float) -> MicroBatch[Job]:
+        """Trials and lanes take turns."""
+        self._trial_was_last = bool(self._trials) and not (self._lanes and self._trial_was_last)
+        if not self._trial_was_last:
+            return self._lanes.take(now)
+        text = self._trials.popleft()
+        if text.owner.gone or text.deadline <= now:
+            return MicroBatch([], [(text, Drop.GONE if text.owner.gone else Drop.EXPIRED)])
+        return MicroBatch([text], [], self._limits.pads)
 
     def _run(self, batch: MicroBatch[Job]) -> None:
-        started = time.monotonic()
-        outcome = run_pass(self._engine, [(t.owner.batch.text(t.row)) for t in batch.texts])
+        self._pass_started = started = time.monotonic()
+        outcome = self._pass(batch.texts)
+        self._pass_started = None
         seconds = time.monotonic() - started
         for text, result in zip(batch.texts, outcome, strict=True):
             text.owner.start(started)
@@ -149,6 +183,15 @@ class Worker:
             job.computed_s += seconds
             job.finish_if_settled(started)
         self._learn(batch, outcome, started, seconds)
+
+    def _pass(self, texts: list[Waiting[Job]]) -> list[Vectors | EmbedfleetError]:
+        first = texts[0]
+        if first.owner.begin is not None:
+            try:
+                first.owner.begin(first.row)
+            except Exception as error:
+                return [EmbedfleetError(f"a text that may kill replicas cannot be tried: {error}")]
+        return run_pass(self._engine, [text.owner.batch.text(text.row) for text in texts])
 
     def _learn(
         self,
@@ -189,6 +232,9 @@ class Worker:
                 batch = self._lanes.take(float("-inf"))
                 for text in batch.texts:
                     text.owner.fail(EmbedfleetError("the replica is shutting down"))
+            for text in self._trials:
+                text.owner.fail(EmbedfleetError("the replica is shutting down"))
+            self._trials.clear()
 
 
 def _owners(texts: Iterable[Waiting[Job]]) -> Iterable[Job]:

@@ -28,7 +28,7 @@ REPLICAS = {
 @pytest.fixture(scope="module")
 def service() -> Iterator[RunningService]:
     models = [{"name": MODEL, "replicas": REPLICAS, "token_budget": 1_024}]
-    with running_service(models, [], import_path="tests.sleeping:build") as running:
+    with running_service(models, [], app={"import_path": "tests.sleeping:build"}) as running:
         yield running
 
 

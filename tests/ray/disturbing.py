@@ -20,9 +20,14 @@ RAY_TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 def deploy(running, *deployments: dict) -> None:
     """Deploys the service's own config file again, with these options of its deployments."""
+    redeploy(running, lambda app: app.update(deployments=list(deployments)))
+
+
+def redeploy(running, edit) -> None:
+    """Deploys the service's own config file again, after ``edit`` of its application."""
     file = running.log.parent / "serve_config.yaml"
     config = yaml.safe_load(file.read_text())
-    config["applications"][0]["deployments"] = list(deployments)
+    edit(config["applications"][0])
     file.write_text(yaml.safe_dump(config))
     dashboard = re.search(r"dashboard at \S*?(http://[\d.:]+)", running.log.read_text())[1]
     command = [sys.executable, "-m", "ray.serve.scripts", "deploy", str(file), "-a", dashboard]

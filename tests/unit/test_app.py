@@ -19,6 +19,10 @@ MINILM = "all-MiniLM-L6-v2"
         ({"num_cpus": 0.1, "num_gpus": 0.5}, {"num_cpus": 0.1, "num_gpus": 0.5}),
         ({"resources": {"disk": 2}}, {"num_cpus": 1, "num_gpus": 0, "resources": {"disk": 2}}),
         (
+            {"num_gpus": 1, "label_selector": {"gpu": "in(h100,h200)"}},
+            {"num_cpus": 1, "num_gpus": 1, "label_selector": {"gpu": "in(h100,h200)"}},
+        ),
+        (
             {"num_gpus": 1, "accelerator_type": "A100"},
             {"num_cpus": 1, "num_gpus": 1, "accelerator_type": "A100"},
         ),

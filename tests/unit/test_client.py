@@ -6,7 +6,6 @@ import asyncio
 
 import numpy as np
 import pytest
-from ray.exceptions import RayActorError
 from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
@@ -14,81 +13,35 @@ from deployments import client as client_module
 from deployments.client import EncoderClient
 from deployments.config import ModelConfig
 from deployments.embedding.batch import Encoded, TokenBatch
-from deployments.embedding.catalog import CATALOG
 from deployments.embedding.errors import (
     DeadlineExceeded,
     EmbedfleetError,
     InvalidRequest,
     ModelUnavailable,
     Overloaded,
+    SpaceMismatch,
 )
 from deployments.embedding.lanes import Lane
 from deployments.embedding.model import Role
 from deployments.embedding.request import EncodeRequest
 from deployments.embedding.space import space_id
-from deployments.embedding.tokenizer import Tokenized
 from deployments.front import Front
 from deployments.status import ModelState, ModelStatus
+from deployments.versions import OtherVersion
 
-SPEC = CATALOG["e5-small"]
+from .scripted import LOST, NEVER, SPEC, NothingBegun, Numbers, Replica, answer, spec_of
+
 ONLINE, OFFLINE = Lane.ONLINE, Lane.OFFLINE
-LOST = RayActorError()
-NEVER = object()
-
-
-class Numbers:
-    """The `Tokenizer` protocol: a text is its number of tokens, as in "passage: 12"."""
-
-    def encode(self, texts, truncate=False):
-        counts = [int(text.split()[-1]) for text in texts]
-        return Tokenized(TokenBatch.from_lists([[count] * count for count in counts]), (0,))
-
-    def accept(self, tokens, truncate=False):
-        raise NotImplementedError
-
-
-class Reply:
-    """Awaited like a handle's response; knows whether it was cancelled."""
-
-    def __init__(self, outcome):
-        self.outcome, self.cancelled = outcome, False
-
-    def __await__(self):
-        if self.outcome is NEVER:
-            yield from asyncio.Event().wait().__await__()
-        if isinstance(self.outcome, Exception) and not isinstance(self.outcome, EmbedfleetError):
-            raise self.outcome
-        return self.outcome
-
-    def cancel(self):
-        self.cancelled = True
-
-
-class Replica:
-    """The handle of one deployment: answers as scripted, then with each text's first id."""
-
-    def __init__(self, *script):
-        self.script, self.calls, self.replies = list(script), [], []
-        self.encode = self
-
-    def remote(self, ids, lengths, lane, timeout_s):
-        self.calls.append((lengths.tolist(), lane, timeout_s))
-        self.replies.append(Reply(self.script.pop(0) if self.script else answer(ids, lengths)))
-        return self.replies[-1]
-
-
-def answer(ids, lengths):
-    batch = TokenBatch(ids, lengths)
-    vectors = np.ones((len(batch), SPEC.dimension), np.float32)
-    vectors[:, 0] = [batch.text(row)[0] for row in range(len(batch))]
-    return Encoded(vectors, 0.5, 0.25)
 
 
 @pytest.fixture
 def connect(monkeypatch):
     """Returns a client over a replica, its tokenizer at hand."""
     monkeypatch.setattr(client_module, "_PAUSE_AFTER_DEATH_S", 0.0)
-    monkeypatch.setattr(client_module, "load_front", lambda _: Front(SPEC, Numbers()))
+    monkeypatch.setattr(client_module, "ClusterRecord", NothingBegun)
+    monkeypatch.setattr(
+        client_module, "load_front", lambda config: Front(spec_of(config), Numbers())
+    )
 
     def make(replica, state=ModelState.READY, cold_wait_s=4.0):
         status = ModelStatus(state, reason="because")
@@ -147,12 +100,36 @@ async def test_what_a_dying_replica_lost_is_asked_again(connect, lane, times):
     found = await connect(replica).encode(texts(5), lane, 60)
     assert found.vectors[:, 0].tolist() == [5]
     assert len(replica.calls) == times + 1
+    assert [terms.trial is None for terms in replica.terms] == [True, *[False] * times]
+
+
+async def test_what_was_lost_waits_longer_for_a_replica_than_what_comes_new(connect):
+    replica = Replica(LOST)
+    await connect(replica, ModelState.STARTING, cold_wait_s=4.0).encode(texts(5), ONLINE, 60)
+    assert [round(timeout_s) for *_, timeout_s in replica.calls] == [4, 60]
+
+
+async def test_replicas_of_another_version_are_answered_in_their_own_space(connect):
+    other = ModelConfig(name=SPEC.name, revision="f" * 40)
+    moved = space_id(spec_of(other))
+    replica = Replica(OtherVersion(other, moved))
+    client = connect(replica)
+    found = await client.encode(texts(5), ONLINE, 60)
+    assert (found.space, client.spec) == (moved, spec_of(other))
+    assert [terms.space for terms in replica.terms] == [space_id(SPEC), moved]
+
+
+async def test_a_corpus_job_is_told_that_its_model_was_replaced(connect):
+    other = ModelConfig(name=SPEC.name, revision="f" * 40)
+    client = connect(Replica(OtherVersion(other, space_id(spec_of(other)))))
+    with pytest.raises(SpaceMismatch, match=f"no longer in {space_id(SPEC)}"):
+        await client.encode_tokens(TokenBatch.from_lists([[1]]), OFFLINE, 60)
 
 
 async def test_replicas_that_keep_dying_are_given_up_at_the_deadline(connect, monkeypatch):
-    monkeypatch.setattr(client_module, "_PAUSE_AFTER_DEATH_S", 5.0)
+    monkeypatch.setattr(client_module, "_PAUSE_AFTER_DEATH_S", 0.05)
     with pytest.raises(ModelUnavailable, match="its replica died"):
-        await connect(Replica(LOST)).encode(texts(5), ONLINE, 1)
+        await connect(Replica(*[LOST] * 9)).encode(texts(5), ONLINE, 0.2)
 
 
 async def test_offline_waits_where_online_is_told_to_come_back(connect):

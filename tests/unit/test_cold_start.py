@@ -12,7 +12,10 @@ from deployments.config import ModelConfig
 from deployments.embedding.batch import TokenBatch
 from deployments.embedding.errors import ModelUnavailable
 from deployments.embedding.lanes import Lane
+from deployments.front import Front
 from deployments.status import ModelState, ModelStatus
+
+from .scripted import SPEC, Numbers
 
 
 class Never:
@@ -30,7 +33,7 @@ class Never:
 
 
 async def test_a_model_that_has_just_started_is_worth_another_call(monkeypatch):
-    monkeypatch.setattr(client_module, "load_front", lambda _: None)
+    monkeypatch.setattr(client_module, "load_front", lambda _: Front(SPEC, Numbers()))
     states = iter([ModelState.COLD, ModelState.READY])
     handle = SimpleNamespace(encode=SimpleNamespace(remote=Never))
     client = EncoderClient(

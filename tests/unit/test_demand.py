@@ -61,3 +61,25 @@ def test_some_node_could_hold_it(fields, nodes):
 )
 def test_no_node_could(fields, nodes, why):
     assert missing_resources(config(**fields), nodes).endswith(why)
+
+
+@pytest.mark.parametrize(
+    ("selector", "why"),
+    [
+        ({"gpu": "h200"}, None),
+        ({"gpu": "in(h100,h200)"}, None),
+        ({"gpu": "!h100"}, None),
+        ({"gpu": "h100"}, "no node of the cluster has these labels"),
+        ({"gpu": "!h200"}, "no node of the cluster has these labels"),
+    ],
+)
+def test_labels_choose_among_the_nodes(selector, why):
+    nodes = [{**node(CPU=8, GPU=1), "Labels": {"gpu": "h200"}}, node(alive=False, CPU=8, GPU=1)]
+    found = missing_resources(config(num_gpus=1, label_selector=selector), nodes)
+    assert found is None if why is None else why in found
+
+
+def test_resources_count_only_where_the_labels_are():
+    nodes = [{**node(CPU=8), "Labels": {"gpu": "h200"}}, node(CPU=8, GPU=1)]
+    found = missing_resources(config(num_gpus=1, label_selector={"gpu": "h200"}), nodes)
+    assert "the labels {'gpu': 'h200'}; no node of the cluster has GPU" in found

@@ -11,6 +11,7 @@ from deployments.status import ModelState, ModelStatus, ReplicaState, ReplicaSta
 FIXED = ModelConfig(name="all-MiniLM-L6-v2", num_gpus=1)
 ELASTIC = FIXED.model_copy(update={"replicas": Autoscaling(min_replicas=0, max_replicas=4)})
 ROOM, NO_ROOM = [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}}], []
+SERVES = "an update waits for a GPU"
 WORD = ReplicaStatus(ReplicaState.READY, None, "cuda:0", "bfloat16", 9_000)
 
 
@@ -18,7 +19,7 @@ WORD = ReplicaStatus(ReplicaState.READY, None, "cuda:0", "bfloat16", 9_000)
     ("word", "status"),
     [
         (None, ModelStatus(ModelState.READY, 2)),  # too busy to say: it runs, so calls go there
-        (WORD, ModelStatus(ModelState.READY, 2, None, "cuda:0", "bfloat16", 9_000)),
+        (WORD, ModelStatus(ModelState.READY, 2, SERVES, "cuda:0", "bfloat16", 9_000)),
         (
             ReplicaStatus(ReplicaState.LOADING, "loading"),
             ModelStatus(ModelState.STARTING, 2, "loading"),
@@ -32,7 +33,7 @@ WORD = ReplicaStatus(ReplicaState.READY, None, "cuda:0", "bfloat16", 9_000)
 @pytest.mark.parametrize("config", [FIXED, ELASTIC])
 @pytest.mark.parametrize("nodes", [ROOM, NO_ROOM])
 def test_a_running_replica_speaks_for_its_model(config, nodes, word, status):
-    assert judge(config, 2, "a message of Serve", word, nodes) == status
+    assert judge(config, 2, SERVES, word, nodes) == status
 
 
 @pytest.mark.parametrize(

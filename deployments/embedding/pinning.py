@@ -1,0 +1,83 @@
+"""Whether a replica runs on the device that it was given, and fits into its share of it.
+
+Pure: what Ray has assigned and what CUDA shows are passed in.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+_MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a replica's process sees: ``visible`` is CUDA_VISIBLE_DEVICES, None where it is not set,
+    ``devices`` the number of CUDA devices that torch can use.
+    """
+
+    visible: str | None
+    devices: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a device: what the weights and one full forward pass take, and what may be taken."""
+
+    used: int
+    limit: int
+
+    @property
+    def used_mib(self) -> int:
+        """In MiB, rounded up."""
+        return math.ceil(self.used / _MIB)
+
+    @property
+    def limit_mib(self) -> int:
+        """In MiB, rounded down."""
+        return self.limit // _MIB
+
+
+def device_problem(num_gpus: float, assigned: tuple[str, ...], seen: Seen) -> str | None:
+    """Returns why this is not the device that a replica with ``num_gpus`` was assigned, or None.
+
+    ``assigned`` are the ids of the GPUs that Ray has set aside for it.
+    """
+    if not num_gpus:
+        return None
+    wanted = max(1, math.ceil(num_gpus))
+    if len(assigned) != wanted:
+        return f"num_gpus is {num_gpus:g}, but Ray has assigned GPUs {_listed(assigned)}"
+    if not seen.devices:
+        return (
+            f"Ray has assigned GPU {_listed(assigned)}, but torch sees no CUDA device: install torch "
+            "with CUDA and the driver, or set `device: cpu` where the GPUs are only logical"
+        )
+    visible = tuple(part for part in (seen.visible or "").split(",") if part)
+    if visible != assigned or seen.devices != wanted:
+        return (
+            f"Ray has assigned GPU {_listed(assigned)}, but CUDA_VISIBLE_DEVICES is "
+            f"{seen.visible!r} and torch sees {seen.devices} devices"
+        )
+    return None
+
+
+def share_of_device(num_gpus: float, total: int) -> int:
+    """Returns the bytes of a device of ``total`` bytes that a replica with ``num_gpus`` may take."""
+    return int(total * num_gpus) if 0 < num_gpus < 1 else total
+
+
+def memory_problem(memory: Memory, token_budget: int) -> str | None:
+    """Returns why a model with this token budget does not fit its share of the device, or None."""
+    if memory.used <= memory.limit:
+        return None
+    return (
+        f"weights and one forward pass of {token_budget} tokens take {memory.used_mib} MiB of the "
+        f"device, and this replica may take {memory.limit_mib} MiB: lower `token_budget`, raise "
+        "`num_gpus`, or ask for a larger GPU"
+    )
+
+
+def _listed(ids: tuple[str, ...]) -> str:
+    return ", ".join(ids) or "none"

@@ -1,0 +1,140 @@
+"""Calls that outlive their replicas: what a death lost is sent again until the culprit is alone.
+
+One text can kill two replicas for each client that meets it: one in company, one on trial. A client
+that finds it accused where another has already convicted it does not try it again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from deployments.embedding.batch import Encoded, TokenBatch, Vectors
+from deployments.embedding.errors import EmbedfleetError, KillsReplicas
+from deployments.embedding.lanes import Lane
+from deployments.embedding.suspects import Standing, Suspects, fingerprint
+from deployments.trials import Record
+
+log = logging.getLogger("ray.serve")
+
+# the last one names the trial, or is None: the texts then share their forward passes
+Send = Callable[[TokenBatch, Lane, float, str | None], Awaitable[Encoded]]
+
+
+class ReplicaDied(Exception):
+    """The process that a call was sent to has died, or cannot be reached any more."""
+
+
+@dataclass
+class _Answer:
+    """An answer as it comes in by parts."""
+
+    vectors: Vectors
+    queued_s: float = 0.0
+    computed_s: float = 0.0
+    errors: dict[int, EmbedfleetError] = field(default_factory=dict)
+
+    def take(self, rows: Sequence[int], part: Encoded) -> None:
+        self.vectors[rows] = part.vectors
+        self.errors |= {rows[row]: error for row, error in part.errors.items()}
+        self.queued_s = max(self.queued_s, part.queued_s)
+        self.computed_s += part.computed_s
+
+    def finished(self) -> Encoded:
+        return Encoded(self.vectors, self.queued_s, self.computed_s, self.errors)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A call whose texts are told apart."""
+
+    send: Send
+    batch: TokenBatch
+    texts: list[str]
+    lane: Lane
+    deadline: float
+
+
+class Isolation:
+    """Sends the calls of one model. For one asyncio loop."""
+
+    def __init__(self, suspects: Suspects, record: Record) -> None:
+        self._suspects = suspects
+        self._record = record
+
+    async def call(
+        self, send: Send, dimension: int, batch: TokenBatch, lane: Lane, deadline: float
+    ) -> Encoded:
+        """Returns the answer to a call, in which a text that kills replicas has an error of its own.
+
+        Errors of the whole call as ``send``, which raises ReplicaDied for a death.
+        """
+        if not self._suspects:
+            try:
+                return await send(batch, lane, deadline, None)
+            except ReplicaDied as death:
+                log.warning("%s; its %d texts are tried one by one", death, len(batch))
+                await self._accuse(_fingerprints(batch))
+        answer = _Answer(np.zeros((len(batch), dimension), np.float32))
+        await self._by_standing(_Call(send, batch, _fingerprints(batch), lane, deadline), answer)
+        return answer.finished()
+
+    async def _by_standing(self, call: _Call, answer: _Answer) -> None:
+        left = set(range(len(call.batch)))
+        while left:
+            rows = {standing: self._rows(call, left, standing) for standing in Standing}
+            answer.errors |= dict.fromkeys(rows.pop(Standing.BARRED), _refusal())
+            left -= set(answer.errors)
+            for standing, some in rows.items():
+                if some and (part := await self._part(call, some, standing)) is not None:
+                    answer.take(some, part)
+                    left -= set(some)
+
+    async def _part(self, call: _Call, rows: list[int], standing: Standing) -> Encoded | None:
+        """Returns the answer of some rows, or None where a death has changed their standing."""
+        trial = uuid.uuid4().hex if standing is Standing.ACCUSED else None
+        texts = [call.texts[row] for row in rows]
+        try:
+            found = await call.send(call.batch.select(rows), call.lane, call.deadline, trial)
+        except ReplicaDied as death:
+            log.warning("%s; %d texts were with it", death, len(rows))
+            await (self._convict(trial, texts) if trial else self._accuse(texts))
+            return None
+        if trial:
+            self._suspects.acquit(texts)
+        return found
+
+    async def _accuse(self, texts: Sequence[str]) -> None:
+        now = time.monotonic()
+        self._suspects.accuse(texts, now)
+        for text in await self._record.convicted(texts):
+            self._suspects.bar(text, now)
+
+    async def _convict(self, trial: str, texts: Sequence[str]) -> None:
+        row = await self._record.last_begun(trial)
+        if row is None:  # the replica died before it came to any of them
+            return
+        log.error("text %s has killed a replica on trial and is refused", texts[row])
+        self._suspects.bar(texts[row], time.monotonic())
+        await self._record.convict(trial, texts[row])
+
+    def _rows(self, call: _Call, left: set[int], standing: Standing) -> list[int]:
+        now = time.monotonic()
+        standings = {row: self._suspects.standing(call.texts[row], now) for row in left}
+        return [row for row in sorted(left) if standings[row] is standing]
+
+
+def _refusal() -> EmbedfleetError:
+    return KillsReplicas(
+        "a text is refused: two replicas of the model have died on it; the log has its fingerprint",
+        "input",
+    )
+
+
+def _fingerprints(batch: TokenBatch) -> list[str]:
+    return [fingerprint(batch, row) for row in range(len(batch))]

@@ -1,0 +1,107 @@
+"""The versions of one model: during a rolling update old and new replicas answer side by side.
+
+A version is an embedding space. Every call names the one that its token ids were made for, and a
+replica of another refuses it; the texts are then prepared anew, as that replica's version wants them.
+So each answer comes from one version, and says which.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from deployments.coalescing import Call, Coalescer
+from deployments.config import ModelConfig
+from deployments.embedding.errors import ModelUnavailable
+from deployments.embedding.hosting import Hosted
+from deployments.embedding.space import space_id
+from deployments.front import Front
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a call asks of its replica: to be of this space, and to run the texts one by one where
+    ``trial`` names the trial of texts that may have killed another replica.
+    """
+
+    space: str
+    trial: str | None = None
+
+
+@dataclass(frozen=True)
+class OtherVersion:
+    """A replica's answer to a call that was made for another version: what it serves itself."""
+
+    config: ModelConfig
+    space: str
+
+
+class Moved(Exception):
+    """A call has met a replica of another version."""
+
+    def __init__(self, version: OtherVersion) -> None:
+        super().__init__(version)
+        self.version = version
+
+
+@dataclass(frozen=True)
+class Version:
+    """What prepares texts for one version, and merges calls to it."""
+
+    front: Front
+    space: str
+    coalescer: Coalescer
+
+
+class Versions:
+    """The version that the config names, and those that replicas turned out to have."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        load: Callable[[ModelConfig], Front],
+        call: Callable[[Front], Call],
+    ) -> None:
+        """Begins to load the config's own; ``call`` makes the calls to a version."""
+        self._name = config.name
+        self._load = load
+        self._call = call
+        self._own: Hosted[Version] = Hosted(lambda: self._made(load(config)), config.name)
+        self._latest: Version | None = None
+        self._known: dict[str, Version] = {}
+
+    @property
+    def latest(self) -> Version | None:
+        """The one that is to be tried first; None while no files have been read."""
+        return self._latest or self._own.value
+
+    async def ready(self, timeout_s: float) -> Version:
+        """Returns the latest, waiting while it is read. Raises ModelUnavailable with the reason."""
+        if self.latest is None and self._own.failure is None:
+            await asyncio.to_thread(self._own.wait, timeout_s)
+        return self._latest or self._own.get()
+
+    async def move(self, other: OtherVersion) -> Version:
+        """Returns the version that a replica has, which is the latest from now on.
+
+        Raises ModelUnavailable when its files are not what the replica has loaded.
+        """
+        if (own := self._own.value) is not None:
+            self._known[own.space] = own
+        if other.space not in self._known:
+            found = self._made(await asyncio.to_thread(self._load, other.config))
+            self._known[found.space] = found
+        if other.space not in self._known:
+            raise ModelUnavailable(
+                f"{self._name}: its files have changed since a replica loaded them", "model", 5.0
+            )
+        self._latest = self._known[other.space]
+        return self._latest
+
+    def close(self) -> None:
+        """Gives up loading, if that still goes on."""
+        self._own.stop()
+
+    def _made(self, front: Front) -> Version:
+        return Version(front, space_id(front.spec), Coalescer(self._call(front)))

@@ -1,0 +1,55 @@
+"""The service with an engine that really breaks: on one text its process dies, on another it hangs.
+
+    import_path: tests.breakable:build
+
+Each death, or pass that hangs, adds a line to ``deaths.txt`` in the model's folder.
+"""
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+from ray.serve import Application
+
+from deployments.app import graph
+from deployments.config import AppArgs, Limits, ModelConfig
+from deployments.embedding.batch import TokenBatch, Vectors
+from deployments.encoder import Encoder
+from deployments.front import load_front
+from deployments.replica import LoadedModel
+
+POISON = "end this process"
+SLEEP = "sleep for ever"
+
+
+class Breakable(Encoder):
+    """The encoder of the service, with a short patience for passes that hang."""
+
+    wedged_after_s = 2.0
+
+    def load(self, config: ModelConfig, limits: Limits) -> LoadedModel:
+        """Returns the model with its forward pass in our hands."""
+        model = super().load(config, limits)
+        tokenizer = load_front(config).tokenizer
+        poison, sleep = (tokenizer.encode((t,)).batch.ids.tolist() for t in (POISON, SLEEP))
+        forward, deaths = model.engine.forward, Path(config.path) / "deaths.txt"
+
+        def breaking(batch: TokenBatch) -> Vectors:
+            texts = [batch.text(row).tolist() for row in range(len(batch))]
+            if poison in texts or sleep in texts:
+                with deaths.open("a") as file:
+                    file.write(f"{os.getpid()} of {len(texts)} texts\n")
+            if poison in texts:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if sleep in texts:
+                threading.Event().wait()
+            return forward(batch)
+
+        model.engine.forward = breaking
+        return model
+
+
+def build(args: AppArgs) -> Application:
+    """As `deployments.app.build`."""
+    return graph(args, Breakable)

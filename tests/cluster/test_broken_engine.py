@@ -1,0 +1,75 @@
+"""Texts that kill a replica, or hang its engine: they are refused, and nobody else is."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.breakable import POISON, SLEEP
+from tests.running import running_service
+from tests.tiny_models import save_bert
+
+MODEL = "tiny"
+GOOD = 1_000
+HEALTH = {"name": f"encoder-{MODEL}", "health_check_period_s": 1, "health_check_timeout_s": 5}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_bert(tmp_path_factory.mktemp("models") / MODEL)
+
+
+@pytest.fixture(scope="module")
+def breakable(folder):
+    """One router, so that one client meets the text; two replicas."""
+    models = [{"name": MODEL, "path": str(folder), "replicas": 2}]
+    app = {"import_path": "tests.breakable:build", "deployments": [HEALTH]}
+    with running_service(models, [MODEL], app=app) as running:
+        yield running
+
+
+@pytest.fixture
+def deaths(folder):
+    """Returns the deaths of the test so far."""
+    file = folder / "deaths.txt"
+    file.write_text("")
+    return lambda: file.read_text().splitlines()
+
+
+def ask(running, *texts):
+    with running.client(timeout_s=100.0) as http:
+        return http.post("/v1/embeddings", json={"model": MODEL, "input": list(texts)})
+
+
+def check_refused(response):
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "text_kills_replicas"
+
+
+def test_one_poisoned_text_among_a_thousand(breakable, deaths):
+    texts = [f"text number {number}" for number in range(GOOD)]
+    texts.insert(GOOD // 2, POISON)
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda text: ask(breakable, text), texts))
+    poisoned = found.pop(GOOD // 2)
+    assert [response.status_code for response in found] == [200] * GOOD
+    assert all(len(response.json()["data"]) == 1 for response in found)
+    check_refused(poisoned)
+    assert len(deaths()) == 2
+    started = time.monotonic()
+    check_refused(ask(breakable, "a good one", POISON))
+    assert time.monotonic() - started < 5
+    assert len(deaths()) == 2
+
+
+def test_an_engine_that_hangs_is_replaced(breakable, deaths):
+    with ThreadPoolExecutor(5) as pool:
+        hanging = pool.submit(ask, breakable, SLEEP)
+        while not deaths():
+            time.sleep(0.05)
+        others = [pool.submit(ask, breakable, f"another {number}") for number in range(4)]
+        assert {other.result().status_code for other in others} == {200}
+        check_refused(hanging.result())
+    assert len(deaths()) == 2

@@ -1,0 +1,61 @@
+"""The device that was assigned against the one that is seen; what is needed against what there is."""
+
+from __future__ import annotations
+
+import pytest
+
+from deployments.embedding.pinning import (
+    Memory,
+    Seen,
+    device_problem,
+    memory_problem,
+    share_of_device,
+)
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "assigned", "seen"),
+    [
+        (0, (), Seen("", 0)),
+        (0, (), Seen(None, 8)),
+        (1, ("3",), Seen("3", 1)),
+        (0.25, ("0",), Seen("0", 1)),
+        (1, ("GPU-1a2b",), Seen("GPU-1a2b", 1)),
+        (2, ("0", "1"), Seen("0,1", 2)),
+    ],
+)
+def test_the_device_is_the_assigned_one(num_gpus, assigned, seen):
+    assert device_problem(num_gpus, assigned, seen) is None
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "assigned", "seen", "why"),
+    [
+        (1, ("0",), Seen("0", 0), "torch sees no CUDA device"),
+        (1, ("0",), Seen("0", 0), "set `device: cpu`"),
+        (1, ("3",), Seen("0", 1), "assigned GPU 3, but CUDA_VISIBLE_DEVICES is '0'"),
+        (1, ("0",), Seen("0,1", 2), "torch sees 2 devices"),
+        (1, ("0",), Seen(None, 8), "CUDA_VISIBLE_DEVICES is None and torch sees 8 devices"),
+        (1, (), Seen("", 0), "num_gpus is 1, but Ray has assigned GPUs none"),
+        (2, ("0",), Seen("0", 1), "num_gpus is 2, but Ray has assigned GPUs 0"),
+    ],
+)
+def test_the_device_is_another_one(num_gpus, assigned, seen, why):
+    assert why in device_problem(num_gpus, assigned, seen)
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "share"), [(0.25, 20 * GIB), (0.5, 40 * GIB), (1, 80 * GIB), (2, 80 * GIB)]
+)
+def test_a_fraction_of_a_gpu_is_that_fraction_of_its_memory(num_gpus, share):
+    assert share_of_device(num_gpus, 80 * GIB) == share
+
+
+def test_a_model_fits_or_the_numbers_are_told():
+    assert memory_problem(Memory(20 * GIB, 20 * GIB), 32_768) is None
+    problem = memory_problem(Memory(20 * GIB + 1, 20 * GIB), 32_768)
+    assert "32768 tokens take 20481 MiB" in problem
+    assert "may take 20480 MiB" in problem
+    assert "lower `token_budget`" in problem

@@ -1,0 +1,45 @@
+"""Who is accused after a death, who is barred, and for how long."""
+
+from __future__ import annotations
+
+from deployments.embedding.batch import TokenBatch
+from deployments.embedding.suspects import Standing, Suspects, fingerprint
+
+FREE, ACCUSED, BARRED = Standing
+
+
+def test_one_death_accuses_and_a_trial_settles_it():
+    suspects = Suspects()
+    suspects.accuse(["a", "b", "c"], 0.0)
+    suspects.bar("b", 1.0)
+    suspects.acquit(["c"])
+    assert [suspects.standing(t, 2.0) for t in "abcd"] == [ACCUSED, BARRED, FREE, FREE]
+
+
+def test_another_death_nearby_does_not_bring_a_barred_text_back():
+    suspects = Suspects()
+    suspects.bar("a", 0.0)
+    suspects.accuse(["a"], 1.0)
+    assert suspects.standing("a", 2.0) is BARRED
+
+
+def test_it_forgets_after_a_while_and_is_empty_then():
+    suspects = Suspects(keep_s=10.0)
+    suspects.bar("a", 0.0)
+    assert suspects.standing("a", 10.0) is BARRED
+    assert suspects.standing("a", 10.1) is FREE
+    assert not suspects
+
+
+def test_it_is_bounded_and_forgets_the_oldest_first():
+    suspects = Suspects(most=3)
+    suspects.accuse("abc", 0.0)
+    suspects.bar("a", 1.0)
+    suspects.accuse("d", 2.0)
+    assert [suspects.standing(t, 3.0) for t in "abcd"] == [BARRED, FREE, ACCUSED, ACCUSED]
+
+
+def test_a_text_is_known_by_its_ids_wherever_it_stands():
+    one, two = TokenBatch.from_lists([[1, 2], [3]]), TokenBatch.from_lists([[1], [2, 3], [3]])
+    assert fingerprint(one, 1) == fingerprint(two, 2)
+    assert len({fingerprint(b, r) for b in (one, two) for r in range(len(b))}) == 4
