@@ -1,9 +1,10 @@
-"""The command line: ``embedfleet serve | encode | models | verify``."""
+"""The command line: ``embedfleet serve | env | encode | models | verify``."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -24,6 +25,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=version("embedfleet"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands)
+    _add_env(commands)
     _add_encode(commands)
     _add_models(commands)
     _add_verify(commands)
@@ -45,6 +47,11 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="the way into the service: HAProxy where it is to be had, or Serve's own proxy",
     )
     serve.set_defaults(run=_serve)
+
+
+def _add_env(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    env = commands.add_parser("env", help='what to set where Ray starts: eval "$(embedfleet env)"')
+    env.set_defaults(run=_env)
 
 
 def _add_encode(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -83,6 +90,15 @@ def _serve(args: argparse.Namespace) -> int:
     from cluster.serving import serve
 
     return serve(args.config, args.path)
+
+
+def _env(args: argparse.Namespace) -> int:
+    from cluster.serving import path_environment
+
+    del args
+    for name, value in path_environment("auto")[0].items():
+        print(f"export {name}={shlex.quote(value)}")
+    return 0
 
 
 def _encode(args: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -103,7 +104,7 @@ def test_torch_comes_first_and_alone():
 
 
 def test_the_fast_path_is_on():
-    settings = dict(pair.split("=") for pair in " ".join(all_of("ENV")).split())
+    settings = dict(pair.split("=") for pair in shlex.split(" ".join(all_of("ENV"))))
     assert settings.items() >= path_environment("haproxy")[0].items()
 
 
