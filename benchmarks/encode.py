@@ -59,7 +59,7 @@ def bare_engine(texts: list[str]) -> tuple[float, np.ndarray]:
     started = time.perf_counter()
     batch = tokenizer.encode(texts, truncate=True).batch
     vectors = np.empty((len(texts), files.spec.dimension), np.float32)
-    for rows in pack(batch.lengths.tolist(), TOKEN_BUDGET):
+    for rows in pack(batch.lengths.tolist(), TOKEN_BUDGET, engine.pads):
         vectors[rows] = engine.forward(batch.select(rows))
     return time.perf_counter() - started, normalized(vectors)
 

@@ -14,13 +14,12 @@ from pathlib import Path
 
 from benchmarks.closed import wrk
 from benchmarks.corpus_job import Job, encode
-from benchmarks.harness import MODEL, QUERY, percentile, tokens_per_s
+from benchmarks.harness import MODEL, QUERY, micro_batch_s, percentile
 from benchmarks.load import Load, Outcome, run
 from tests.running import RunningService
 
 SHARE = 0.2
 SEGMENT_S = 20.0
-TOKEN_BUDGET = 1_024
 ONLINE = {"model": MODEL, "input": QUERY, "encoding_format": "base64"}
 
 
@@ -67,7 +66,7 @@ def live(running: RunningService, texts: list[str], folder: Path) -> Live:
     while_working = [o for at, o in timed if job.working <= at < job.ended]
     return Live(
         capacity,
-        TOKEN_BUDGET / tokens_per_s(running),
+        micro_batch_s(running),
         Online(alone, _refused(alone)),
         Online(while_working, _refused([o for _, o in timed])),
         job,

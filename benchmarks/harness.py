@@ -29,5 +29,15 @@ def service(
 
 def tokens_per_s(running: RunningService) -> float:
     """Returns the speed that the replica has measured of itself."""
+    return float(_card(running)["tokens_per_s"])
+
+
+def micro_batch_s(running: RunningService) -> float:
+    """Returns how long a full forward pass takes, by the replica's own word."""
+    return int(_card(running)["token_budget"]) / tokens_per_s(running)
+
+
+def _card(running: RunningService) -> dict[str, Any]:
     with running.client() as http:
-        return float(http.get("/v1/models").json()["data"][0]["tokens_per_s"])
+        found: dict[str, Any] = http.get("/v1/models").json()["data"][0]
+    return found

@@ -14,13 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from benchmarks.closed import wrk
-from benchmarks.harness import MODEL, QUERY, percentile, report, service, tokens_per_s
+from benchmarks.harness import MODEL, QUERY, micro_batch_s, percentile, report, service
 from benchmarks.load import Load, Loaded, run
 from tests.docstrings import all_docstrings
 from tests.running import RunningService
 
 SECONDS = 20.0
-TOKEN_BUDGET = 1_024
 CALLERS = 4
 A_REQUEST = 64
 ONLINE = {"model": MODEL, "input": QUERY, "encoding_format": "base64"}
@@ -90,7 +89,7 @@ def main() -> None:
         alone = run(load)
         offline_alone, _ = beside_offline(running, SECONDS, None)
         offline_beside, beside = beside_offline(running, SECONDS, load)
-        micro_batch = TOKEN_BUDGET / tokens_per_s(running)
+        micro_batch = micro_batch_s(running)
     assert beside is not None
     rows = [
         ("online alone", *_online(alone), "-"),

@@ -69,6 +69,7 @@ def _facts(candidate: Candidate, status: ModelStatus) -> dict[str, Any]:
         "default_instruction": spec.prompts.default_instruction if spec else None,
         "device": status.device,
         "gpu_ids": list(status.gpu_ids),
+        "token_budget": status.token_budget,
         "memory_mib": dict(zip(("used", "limit"), status.memory_mib, strict=True))
         if status.memory_mib
         else None,

@@ -98,6 +98,7 @@ class Encoder:
             waiting={lane: model.worker.waiting(lane)[1] for lane in Lane},
             start_s=model.start_s,
             gpu_ids=model.gpu_ids,
+            token_budget=model.token_budget,
             memory_mib=(m.used_mib, m.limit_mib) if (m := model.memory) else None,
         )
 

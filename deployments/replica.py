@@ -45,14 +45,14 @@ class LoadedModel:
     engine: TorchEngine
     worker: Worker
     start_s: float
-    budget: int
+    token_budget: int
     gpu_ids: tuple[str, ...] = ()
     memory: Memory | None = None
 
     @property
     def pass_s(self) -> float:
         """Seconds that a full forward pass takes, by the measured speed."""
-        return self.budget / self.worker.tokens_per_s
+        return self.token_budget / self.worker.tokens_per_s
 
     @property
     def device(self) -> str:
@@ -147,6 +147,6 @@ def _report(config: ModelConfig, model: LoadedModel) -> None:
         _told(model),
         torch.get_num_threads(),
         model.worker.tokens_per_s,
-        model.budget,
+        model.token_budget,
         os.getpid(),
     )

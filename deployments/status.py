@@ -26,6 +26,7 @@ class ReplicaStatus:
 
     ``waiting`` are the tokens in its lanes, ``start_s`` is how long it took to load. ``gpu_ids`` are
     the GPUs that Ray has assigned to it, and ``memory_mib`` what it takes of one and may take.
+    ``token_budget`` is the most tokens of a forward pass.
     """
 
     state: ReplicaState
@@ -37,6 +38,7 @@ class ReplicaStatus:
     start_s: float | None = None
     gpu_ids: tuple[str, ...] = ()
     memory_mib: tuple[int, int] | None = None
+    token_budget: int | None = None
 
 
 @dataclass(frozen=True)
@@ -56,3 +58,4 @@ class ModelStatus:
     start_s: float | None = None
     gpu_ids: tuple[str, ...] = ()
     memory_mib: tuple[int, int] | None = None
+    token_budget: int | None = None

@@ -114,6 +114,9 @@ class ModelItem(BaseModel):
     dtype: str | None
     tokens_per_s: int | None
     waiting_tokens: int | None = None
+    token_budget: int | None = None
+    gpu_ids: list[str] | None = None
+    memory_mib: dict[str, int] | None = None
     shared_space: str | None = None
 
 

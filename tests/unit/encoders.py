@@ -36,6 +36,7 @@ class Loaded:
     start_s: float = 1.5
     spec: ModelSpec = SPEC
     pass_s: float = 0.0
+    token_budget: int = 1_024
     gpu_ids: tuple[str, ...] = ()
     memory: Memory | None = None
 
