@@ -23,6 +23,8 @@ BENCHMARKS: dict[str, list[str]] = {
     "encode": ["2000"],
     "choosing": [],
     "languages": [],
+    "scaling": [],
+    "simulation": [],
 }
 
 
