@@ -29,7 +29,7 @@ from tests.running import RunningService, running_service
 from tests.sleeping import TOKENS_PER_S
 
 DEPLOYMENT = f"encoder-{MODEL}"
-TEXTS, WORDS = 4, 198  # and two special tokens a text
+TEXTS, WORDS = 2, 198  # and two special tokens a text
 REQUEST_TOKENS = TEXTS * (WORDS + 2)
 REPLICA = TOKENS_PER_S / REQUEST_TOKENS  # requests a second that keep one replica busy
 SCALING = {
