@@ -74,7 +74,7 @@ def callers(service: RunningService, count: int, lane: str) -> Iterator[list[htt
 
 def test_from_zero_to_what_is_needed_and_back(service):
     wait_for(lambda: look(service) == ("cold", 0), 20)
-    with callers(service, 6, "online") as answers:
+    with callers(service, 12, "online") as answers:
         wait_for(lambda: any(a.status_code == 200 for a in answers), 40)
         wait_for(lambda: look(service)[1] == 3, 60)  # more than offline work may have
     assert {a.status_code for a in answers} <= {200, 503}
