@@ -31,7 +31,7 @@ from deployments.metrics import WorkerMetrics
 
 log = logging.getLogger("ray.serve")
 # of the token budget is what both lanes share: an online text waits for it (benchmarks/LOG.md)
-_SHARED_PART = 4
+_SHARED_PART = 3
 
 
 @dataclass(frozen=True)
