@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -33,6 +34,7 @@ from deployments.embedding.facts import Facts
 from deployments.embedding.lanes import Lane
 from deployments.embedding.languages import preload
 from deployments.embedding.lengths import about
+from deployments.embedding.overload import LastRefusal
 from deployments.embedding.request import Embeddings, EncodeRequest, TokenInput
 from deployments.embedding.routing import Decision
 from deployments.fleet import Fleet
@@ -63,6 +65,7 @@ class Router:
         self._agreement = Agreement(self._encode_sample, self._fleet.status)
         self._chooser = Chooser(args, self._clients, self._fleet, self._agreement.shared)
         self._decisions = DecisionMetrics()
+        self._refusals = {name: LastRefusal() for name in self._models}
         self.truncate = args.truncate
         self._configure(args.routing)
 
@@ -148,9 +151,16 @@ class Router:
     ) -> Embeddings:
         texts = request.texts
         tokens = sum(map(len, texts.rows)) if isinstance(texts, TokenInput) else about(texts)
-        with self._chooser.under_way(model, lane, tokens):
-            timeout_s = self._args.limits.request_timeout_s
-            found = await self._clients[model].encode(request, lane, timeout_s)
+        if lane is Lane.ONLINE:
+            self._refusals[model].repeat(tokens, time.monotonic())
+        try:
+            with self._chooser.under_way(model, lane, tokens):
+                timeout_s = self._args.limits.request_timeout_s
+                found = await self._clients[model].encode(request, lane, timeout_s)
+        except Overloaded as error:
+            if lane is Lane.ONLINE:
+                self._refusals[model].note(tokens, error, time.monotonic())
+            raise
         if space is None:
             return found
         if not self._agreement.holds(model, found.space.partition(":")[0]):

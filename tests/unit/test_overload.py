@@ -1,0 +1,64 @@
+"""A refusal holds for a moment, for what is as large."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deployments.embedding.errors import Overloaded
+from deployments.embedding.overload import LastRefusal
+
+FULL = Overloaded("900 tokens already wait", None, 10.0)
+
+
+@pytest.fixture
+def refusal():
+    found = LastRefusal()
+    found.note(100, FULL, now=50.0)
+    return found
+
+
+def test_nothing_was_refused_yet():
+    LastRefusal().repeat(10**6, now=0.0)
+
+
+@pytest.mark.parametrize("tokens", [100, 5_000])
+def test_as_large_is_refused_again_with_the_time_that_is_left(refusal, tokens):
+    with pytest.raises(Overloaded, match="900 tokens") as again:
+        refusal.repeat(tokens, now=50.1)
+    assert again.value.retry_after_s == pytest.approx(9.9)
+
+
+def test_smaller_may_still_fit(refusal):
+    refusal.repeat(99, now=50.1)
+
+
+def test_it_is_over_after_a_moment(refusal):
+    refusal.repeat(100, now=50.21)
+
+
+def test_a_backlog_that_is_soon_gone_is_looked_at_again_sooner():
+    refusal = LastRefusal()
+    refusal.note(100, Overloaded("full", None, 1.0), now=0.0)
+    with pytest.raises(Overloaded):
+        refusal.repeat(100, now=0.01)
+    refusal.repeat(100, now=0.03)
+
+
+def test_a_larger_one_does_not_let_the_smaller_through(refusal):
+    refusal.note(900, FULL, now=50.1)
+    with pytest.raises(Overloaded):
+        refusal.repeat(100, now=50.15)
+
+
+@given(st.lists(st.tuples(st.integers(1, 1_000), st.floats(0, 1)), max_size=20))
+def test_repeating_does_not_prolong_it(requests):
+    refusal = LastRefusal()
+    refusal.note(1, FULL, now=0.0)
+    for tokens, now in sorted(requests, key=lambda r: r[1]):
+        if now < 0.2:
+            with pytest.raises(Overloaded):
+                refusal.repeat(tokens, now)
+        else:
+            refusal.repeat(tokens, now)
