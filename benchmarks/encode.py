@@ -24,7 +24,6 @@ from benchmarks.corpus_job import Job, corpus, encode
 from benchmarks.encode_live import Live, live
 from benchmarks.harness import MODEL, report, service
 from deployments.embedding.batch import TokenBatch
-from deployments.embedding.packing import pack
 from tests.encoding import vectors_of
 from tests.running import RunningService
 
@@ -47,7 +46,7 @@ def forward_seconds(running: RunningService) -> float:
 
 def bare_engine(texts: list[str]) -> tuple[float, np.ndarray]:
     """Returns seconds and vectors of the engine alone, tokenizing included, after a warm-up."""
-    from deployments.embedding.engine import TorchEngine
+    from deployments.embedding.engine import TorchEngine, encode_all
     from deployments.embedding.loading import find_model
     from deployments.embedding.tokenizer import FastTokenizer
     from deployments.embedding.vectors import normalized
@@ -58,9 +57,7 @@ def bare_engine(texts: list[str]) -> tuple[float, np.ndarray]:
     engine.forward(TokenBatch.from_lists([[101, 2000, 102]] * 32))
     started = time.perf_counter()
     batch = tokenizer.encode(texts, truncate=True).batch
-    vectors = np.empty((len(texts), files.spec.dimension), np.float32)
-    for rows in pack(batch.lengths.tolist(), TOKEN_BUDGET, engine.pads):
-        vectors[rows] = engine.forward(batch.select(rows))
+    vectors = encode_all(engine, batch, TOKEN_BUDGET)
     return time.perf_counter() - started, normalized(vectors)
 
 
