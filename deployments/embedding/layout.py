@@ -94,7 +94,7 @@ class Layout:
         length = max(_SHORTEST_BLOCK, _rounded(longest))
         in_a_block = 1 if self.causal else length // longest
         blocks = -(-texts // in_a_block)
-        if in_a_block == 1 and stop - start == texts * length:
+        if stop - start == texts * length:
             return Group(start, stop, blocks, length)
         text, places = _places(lengths, length, in_a_block)
         tokens = np.zeros(blocks * length, np.int64)
