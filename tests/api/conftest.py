@@ -6,15 +6,11 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from hypothesis import settings
 
 from deployments.api.app import create_app
 
 from .calls import connect
 from .fake_backend import FakeBackend
-
-settings.register_profile("api", deadline=None, max_examples=100)
-settings.load_profile("api")
 
 
 @pytest.fixture

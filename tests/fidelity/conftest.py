@@ -7,16 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from deployments.embedding.catalog import CATALOG
 from deployments.embedding.model import ModelSpec
 from tests.docstrings import docstrings
 from tests.tiny_models import LAST_TOKEN, Recipe, Shape, save_bert, save_mistral, save_xlm_roberta
-
-# a loaded machine is slow, which is no failure
-settings.register_profile("fidelity", deadline=None)
-settings.load_profile("fidelity")
 
 DIMENSION = Shape().hidden
 MAX_TOKENS = Recipe().max_seq_length

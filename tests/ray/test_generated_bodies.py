@@ -24,8 +24,6 @@ EXAMPLES = int(os.environ.get("EMBEDFLEET_EXAMPLES", "60"))
 TOO_LONG_S = 20.0
 SETTINGS = settings(
     max_examples=EXAMPLES,
-    deadline=None,
-    derandomize=True,
     suppress_health_check=list(HealthCheck),
 )
 

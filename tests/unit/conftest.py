@@ -6,15 +6,11 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
 
 from .encoders import encoder, engine, made, worker
 from .importing import importing
 
 __all__ = ["encoder", "engine", "made", "worker"]
-
-settings.register_profile("unit", deadline=None, max_examples=60)
-settings.load_profile("unit")
 
 
 def forbidden(*_: object, **__: object) -> None:

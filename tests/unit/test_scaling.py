@@ -18,7 +18,7 @@ from tests.fluid import Fluid
 SPEED = 1_000.0
 GOAL = Goal(1, 8, confirm_s=3, settle_s=20, idle_s=40)
 TO_ZERO = Goal(0, 8, settle_s=20, idle_s=40)
-FEW = settings(max_examples=30, deadline=None)  # each example is minutes of a fleet's life
+FEW = settings(max_examples=30)  # each example is minutes of a fleet's life
 
 Offer = Callable[[float, Fluid], tuple[float, float]]
 
