@@ -30,8 +30,9 @@ from deployments.embedding.worker import Worker
 from deployments.metrics import WorkerMetrics
 
 log = logging.getLogger("ray.serve")
-# of the token budget is what both lanes share: an online text waits for it (benchmarks/LOG.md)
-_SHARED_PART = 3
+# of the token budget is what both lanes share: an online text waits for one such pass and then for
+# its own, together one full pass
+_SHARED_PART = 2
 
 
 @dataclass(frozen=True)

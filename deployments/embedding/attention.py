@@ -5,10 +5,7 @@ lets short and long texts share a pass at the price of their tokens. transformer
 in each layer, by the name `FLAT`; it knows no mask function of that name and so makes no mask.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -55,15 +52,14 @@ def attend(  # noqa: PLR0913, PLR0917  # transformers sets the signature
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
         attended = _fused(states, layout, rule)
     else:
-        attended = attend_in_blocks(torch.cat(states, dim=1), key.shape[1], layout, rule)
+        attended = attend_in_blocks(torch.cat(states, dim=1), key.shape[1], layout.groups, rule)
     return attended.unsqueeze(0), None
 
 
 AttentionInterface.register(FLAT, attend)
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """What a token looks at: if ``causal`` only at tokens before it, at most ``back`` of them unless
     that is -1. ``scale`` multiplies the scores; None stands for the usual one.
     """
@@ -73,27 +69,31 @@ class Rule:
     scale: float | None = None
 
 
-_BOTH_WAYS = Rule()
-
-
-def attend_in_blocks(
-    states: Tensor, key_heads: int, layout: Layout, rule: Rule = _BOTH_WAYS
-) -> Tensor:
+def attend_in_blocks(states: Tensor, key_heads: int, groups: list[Group], rule: Rule) -> Tensor:
     """Returns ``(tokens, query heads, width)``, with zeros for tokens behind the last text.
 
     ``states`` ``(tokens, heads, width)`` are query, key and value side by side. Several query heads
-    may share one of the ``key_heads`` (grouped-query attention).
+    may share one of the ``key_heads`` (grouped-query attention). TorchScript takes this as it is.
     """
-    heads = (states.shape[1] - 2 * key_heads, key_heads, key_heads)
-    found = states.new_empty(len(states), heads[0], states.shape[2])
-    for group in layout.groups:
-        group.gather(_in_blocks(states, heads, group, rule), found)
-    found[layout.groups[-1].stop :] = 0
+    heads = [states.size(1) - 2 * key_heads, key_heads, key_heads]
+    found = states.new_empty([states.size(0), heads[0], states.size(2)])
+    for group in groups:
+        attended = _in_blocks(_spread(states, group), heads, group, rule)
+        _gather(attended, group, found)
+    found[groups[-1].stop :] = 0
     return found
 
 
-def _in_blocks(states: Tensor, heads: tuple[int, int, int], group: Group, rule: Rule) -> Tensor:
-    query, key, value = torch.split_with_sizes(group.spread(states), heads, dim=1)
+def _spread(flat: Tensor, group: Group) -> Tensor:
+    """Returns ``(tokens, heads, width)`` as ``(blocks, heads, length, width)``."""
+    own, tokens = flat[group.start : group.stop], group.tokens
+    if tokens is not None:
+        own = own.index_select(0, tokens)
+    return own.view(group.blocks, group.length, flat.size(1), flat.size(2)).transpose(1, 2)
+
+
+def _in_blocks(states: Tensor, heads: list[int], group: Group, rule: Rule) -> Tensor:
+    query, key, value = torch.split_with_sizes(states, heads, dim=1)
     slides = rule.causal and rule.back >= 0
     return F.scaled_dot_product_attention(
         query,
@@ -104,6 +104,16 @@ def _in_blocks(states: Tensor, heads: tuple[int, int, int], group: Group, rule: 
         scale=rule.scale,
         enable_gqa=heads[0] != heads[1],
     )
+
+
+def _gather(attended: Tensor, group: Group, into: Tensor) -> None:
+    """Puts ``(blocks, heads, length, width)`` in place, ``into`` ``(tokens, heads, width)``."""
+    back, own = attended.transpose(1, 2).flatten(0, 1), into[group.start : group.stop]
+    places = group.places
+    if places is None:
+        own.copy_(back)
+    else:
+        torch.index_select(back, 0, places, out=own)
 
 
 def _sliding(length: int, back: int, device: torch.device) -> Tensor:

@@ -7,9 +7,12 @@ a layer (an activation, a residual) runs inside them.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 # rows of a pass that the layout is chosen for; measured to matter little (benchmarks/LOG.md)
 _ROWS = 512
 
@@ -49,7 +52,7 @@ class PackedLinear(nn.Module):
 
     def plus(self, states: Tensor, residual: Tensor) -> Tensor:
         """Returns the layer's output added to ``residual`` ``(..., out)``."""
-        found: Tensor = torch.ops.mkldnn._linear_pointwise.binary(
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(
             states, residual, self._weight, self._bias, "add"
         )
         return found
@@ -67,10 +70,11 @@ def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 @torch.inference_mode()
-def pack_linears(module: nn.Module) -> None:
-    """Replaces each ``nn.Linear`` inside ``module``; its plain weights are freed."""
+def pack_linears(module: ModuleT) -> ModuleT:
+    """Replaces each ``nn.Linear`` inside ``module`` and returns it; its plain weights are freed."""
     for name, child in module.named_children():
         if type(child) is nn.Linear:
             setattr(module, name, PackedLinear(child))
         else:
             pack_linears(child)
+    return module

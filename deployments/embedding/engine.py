@@ -6,6 +6,8 @@ it is decided by `lanes` online and by `packing` where all texts are at hand.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -19,7 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from deployments.embedding.attention import CAUSAL, COUNTS_FROM_PADDING, FLAT
 from deployments.embedding.batch import TokenBatch, Vectors
-from deployments.embedding.cpu_layer import pack_layers
+from deployments.embedding.cpu_encoder import pack_network
 from deployments.embedding.cpu_linear import (
     all_rounded_rows,
     can_pack,
@@ -32,6 +34,9 @@ from deployments.embedding.layout import Layout, to_device
 from deployments.embedding.model import ModelSpec
 from deployments.embedding.packing import pack
 from deployments.embedding.pooling import POOLERS
+
+# int64 ids and positions (tokens,) and where the texts stand -> (tokens, dimension)
+_FlatNetwork = Callable[[Tensor, Tensor, Layout], Tensor]
 
 
 class Engine(Protocol):
@@ -64,19 +69,20 @@ class TorchEngine:
         self.device = choose_device(device)
         self.dtype = choose_dtype(spec, self.device, dtype)
         self.pads = spec.backbone not in COUNTS_FROM_PADDING
-        self._model = _load(model_dir, self.dtype, self.device, None if self.pads else FLAT)
+        model = _load(model_dir, self.dtype, self.device, None if self.pads else FLAT)
+        _check(spec, model)
         self._pool = POOLERS[spec.pooling]
-        self._pad_id = int(self._model.config.pad_token_id or 0)
+        self._pad_id = int(model.config.pad_token_id or 0)
         self._causal = spec.backbone in CAUSAL
         self._counts_from_padding = COUNTS_FROM_PADDING.get(spec.backbone, False)
-        self.dimension = int(self._model.config.hidden_size)
-        self.vocabulary = int(self._model.config.vocab_size)
-        _check(spec, self._model)
+        self.dimension = int(model.config.hidden_size)
+        self.vocabulary = int(model.config.vocab_size)
         self._rounds = can_pack(self.device, self.dtype)
-        if self._rounds:
-            if not self.pads:
-                pack_layers(self._model)
-            pack_linears(self._model)
+        self._forward: Callable[[TokenBatch], Vectors]
+        if self.pads:
+            self._forward = partial(self._padded, pack_linears(model) if self._rounds else model)
+        else:
+            self._forward = partial(self._flat, _flat_network(model, self._rounds))
 
     def slow_at_first(self, most: int) -> list[int]:
         """Returns the numbers of tokens, up to about ``most``, whose first pass takes long."""
@@ -85,31 +91,30 @@ class TorchEngine:
     @torch.inference_mode()
     def forward(self, batch: TokenBatch) -> Vectors:
         """Returns float32 ``(texts, dimension)``, pooled and not normalised, in the batch's order."""
-        if self.pads:
-            return self._padded(batch)
+        return self._forward(batch)
+
+    def _flat(self, network: _FlatNetwork, batch: TokenBatch) -> Vectors:
+        """One pass without padding, the longest text first."""
         order = np.argsort(-batch.lengths, kind="stable")
         vectors = np.empty((len(batch), self.dimension), np.float32)
-        vectors[order] = self._flat(batch.select(order.tolist()))
+        vectors[order] = self._sorted(network, batch.select(order.tolist()))
         return vectors
 
-    def _flat(self, batch: TokenBatch) -> Vectors:
-        """One pass without padding; the texts stand longest first."""
+    def _sorted(self, network: _FlatNetwork, batch: TokenBatch) -> Vectors:
         lengths = batch.lengths.tolist()
-        hidden = self._model(
-            input_ids=self._row(batch.ids),
-            position_ids=self._row(self._positions(batch)),
-            layout=Layout(lengths, self.device, self.dtype, self._causal),
-        ).last_hidden_state[0]
+        layout = Layout(lengths, self.device, self.dtype, self._causal)
+        ids, positions = self._row(batch.ids), self._row(self._positions(batch))
+        hidden = network(ids, positions, layout)
         mask = to_device(np.arange(lengths[0]) < batch.lengths[:, None], self.device)
         padded = hidden.new_zeros(*mask.shape, self.dimension)
         padded[mask] = hidden[: batch.tokens]
         return self._pooled(padded, mask)
 
     def _row(self, numbers: npt.NDArray[np.integer[Any]]) -> Tensor:
-        """One int64 row ``(1, tokens)``; where sizes are rounded, with zeros behind the last text."""
+        """Returns int64 ``(tokens,)``; where sizes are rounded, with zeros behind the last text."""
         size = rounded_rows(len(numbers)) if self._rounds else len(numbers)
-        row = np.zeros((1, size), np.int64)
-        row[0, : len(numbers)] = numbers
+        row = np.zeros(size, np.int64)
+        row[: len(numbers)] = numbers
         return to_device(row, self.device)
 
     def _positions(self, batch: TokenBatch) -> npt.NDArray[np.int64]:
@@ -121,10 +126,10 @@ class TorchEngine:
         positions: npt.NDArray[np.int64] = np.concatenate(counted) * real + self._pad_id
         return positions
 
-    def _padded(self, batch: TokenBatch) -> Vectors:
+    def _padded(self, network: PreTrainedModel, batch: TokenBatch) -> Vectors:
         """One pass for a model whose attention we do not know."""
         ids, mask = (to_device(array, self.device) for array in batch.padded(self._pad_id))
-        found = self._model(input_ids=ids, attention_mask=mask)
+        found = network(input_ids=ids, attention_mask=mask)
         return self._pooled(found.last_hidden_state, mask)
 
     def _pooled(self, hidden: Tensor, mask: Tensor) -> Vectors:
@@ -138,6 +143,15 @@ def encode_all(engine: Engine, batch: TokenBatch, token_budget: int) -> Vectors:
     for rows in pack(batch.lengths.tolist(), token_budget, engine.pads):
         vectors[rows] = engine.forward(batch.select(rows))
     return vectors
+
+
+def _flat_network(model: PreTrainedModel, packs: bool) -> _FlatNetwork:
+    if packs and (packed := pack_network(model)):
+        return lambda ids, positions, layout: packed(ids, positions, layout.groups)
+    whole = pack_linears(model) if packs else model
+    return lambda ids, positions, layout: whole(
+        input_ids=ids[None], position_ids=positions[None], layout=layout
+    ).last_hidden_state[0]
 
 
 def _load(

@@ -4,13 +4,11 @@ Texts of like length share a group of blocks. A block is padded to a length that
 and holds several texts where they are very short: attention costs by the block, not by the token.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +24,7 @@ _SHORTEST_IN_GROUP = 0.75
 _Numbers = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """Neighbouring texts, tokens ``start`` to ``stop`` of the pass, in ``blocks`` of one length.
 
     ``tokens`` is int64 ``(blocks × length,)``: which of the group's tokens stands at each place;
@@ -42,21 +39,6 @@ class Group:
     tokens: Tensor | None = None
     places: Tensor | None = None
     mask: Tensor | None = None
-
-    def spread(self, flat: Tensor) -> Tensor:
-        """Returns ``(tokens, heads, width)`` as ``(blocks, heads, length, width)``."""
-        own = flat[self.start : self.stop]
-        if self.tokens is not None:
-            own = own.index_select(0, self.tokens)
-        return own.view(self.blocks, self.length, *flat.shape[1:]).transpose(1, 2)
-
-    def gather(self, attended: Tensor, into: Tensor) -> None:
-        """Puts ``(blocks, heads, length, width)`` in place, ``into`` ``(tokens, heads, width)``."""
-        back, own = attended.transpose(1, 2).flatten(0, 1), into[self.start : self.stop]
-        if self.places is None:
-            own.copy_(back)
-        else:
-            torch.index_select(back, 0, self.places, out=own)
 
 
 @dataclass(frozen=True)
@@ -83,9 +65,9 @@ class Layout:
         return to_device(np.array([0, *accumulate(self.lengths)], np.int32), self.device)
 
     @cached_property
-    def groups(self) -> tuple[Group, ...]:
+    def groups(self) -> list[Group]:
         """The texts in blocks, for attention that knows no lengths."""
-        return tuple(self._group(start, own) for start, own in _alike(self.lengths))
+        return [self._group(start, own) for start, own in _alike(self.lengths)]
 
     def _group(self, start: int, lengths: Sequence[int]) -> Group:
         longest, texts, stop = lengths[0], len(lengths), start + sum(lengths)
@@ -142,8 +124,6 @@ def _places(lengths: Sequence[int], length: int, in_a_block: int) -> tuple[_Numb
 def _mask(owner: _Numbers, in_a_block: int, dtype: torch.dtype) -> Tensor:
     """Hides from each place the keys of other texts; ``owner`` is the text at each place, or -1."""
     seen = owner[:, None, None, :] >= 0
-    if (
-        in_a_block > 1
-    ):  # places without a text see each other: a row without any key is not a number
+    if in_a_block > 1:  # places without a text see each other: a row without a key is not a number
         seen = owner[:, None, :, None] == owner[:, None, None, :]
     return torch.zeros(seen.shape, dtype=dtype).masked_fill_(~torch.from_numpy(seen), -torch.inf)

@@ -38,8 +38,8 @@ class Observer(Protocol):
     def refused(self, lane: Lane, texts: int) -> None:
         """A call was turned away because its lane is full."""
 
-    def waiting(self, lane: Lane, texts: int, tokens: int) -> None:
-        """What a lane still holds after a pass."""
+    def waiting(self, left: Mapping[Lane, tuple[int, int]]) -> None:
+        """The texts and tokens that the lanes still hold after a pass."""
 
 
 class Worker:
@@ -213,8 +213,7 @@ class Worker:
 
     def _report_waiting(self) -> None:
         if self._observer:
-            for lane in Lane:
-                self._observer.waiting(lane, *self.waiting(lane))
+            self._observer.waiting({lane: self.waiting(lane) for lane in Lane})
 
     def _answer_dropped(self, batch: MicroBatch[Job]) -> None:
         for text, reason in batch.dropped:

@@ -48,7 +48,7 @@ def alone(states: torch.Tensor, key_heads: int, causal: bool, back: int) -> torc
 def check(lengths: list[int], heads: int, key_heads: int, rule: Rule, behind: int = 0) -> None:
     states = states_of(sum(lengths) + behind, heads)
     layout = Layout(lengths, CPU, torch.float32, rule.causal)
-    found = attend_in_blocks(states, key_heads, layout, rule)
+    found = attend_in_blocks(states, key_heads, layout.groups, rule)
     texts = states[: sum(lengths)].split(lengths)
     expected = torch.cat([alone(text, key_heads, rule.causal, rule.back) for text in texts])
     torch.testing.assert_close(found[: sum(lengths)], expected, rtol=1e-4, atol=1e-5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,9 +43,9 @@ class Watcher:
         """Keeps a refusal."""
         self.refusals.append((lane, texts))
 
-    def waiting(self, lane: Lane, texts: int, tokens: int) -> None:
+    def waiting(self, left: Mapping[Lane, tuple[int, int]]) -> None:
         """Keeps the latest backlog."""
-        self.left[lane] = (texts, tokens)
+        self.left.update(left)
 
 
 @contextmanager
