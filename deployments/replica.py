@@ -25,14 +25,15 @@ from deployments.embedding.pinning import (
     memory_problem,
     share_of_device,
 )
+from deployments.embedding.scheduling import engine_goes_first
 from deployments.embedding.warmup import PASSAGE, of_size, warm_up
 from deployments.embedding.worker import Worker
 from deployments.metrics import WorkerMetrics
 
 log = logging.getLogger("ray.serve")
 # of the token budget is what both lanes share: an online text waits for one such pass and then for
-# its own, together one full pass
-_SHARED_PART = 2
+# its own, together less than one full pass
+_SHARED_PART = 0.4
 
 
 @dataclass(frozen=True)
@@ -90,11 +91,12 @@ def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
     warm_up(engine, budget, files.spec.max_tokens)
     worker = Worker(
         engine,
-        LaneLimits(budget, budget // _SHARED_PART, limits.offline_patience_s, pads=engine.pads),
+        LaneLimits(budget, int(_SHARED_PART * budget), limits.offline_patience_s, pads=engine.pads),
         {Lane.ONLINE: limits.online_max_wait_s, Lane.OFFLINE: limits.offline_max_wait_s},
         pace.tokens_per_s,
         WorkerMetrics(config.name, budget),
     )
+    engine_goes_first(worker.thread_id)
     model = LoadedModel(
         files.spec, engine, worker, time.monotonic() - started, budget, assigned, memory
     )

@@ -13,7 +13,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 _FAST_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 # a CPU gains next to nothing beyond, and who comes next waits longer; a GPU gains until it is full
 _TOKEN_BUDGETS = {
-    "cpu": (512, 1_024),
+    "cpu": (256, 1_024),
     "cuda": (4_096, 8_192, 16_384, 32_768, 65_536),
 }
 

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 _TRIES = 4
 _MEASURE_S = 10.0
 # a smaller pass that is nearly as fast is better: whoever comes next waits for it
-_ENOUGH = 0.98
+_ENOUGH = 0.95
 
 
 @dataclass(frozen=True)

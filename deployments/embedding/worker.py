@@ -10,12 +10,13 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from deployments.embedding.answers import Answers, Observer
 from deployments.embedding.batch import Encoded, TokenBatch, Vectors
-from deployments.embedding.errors import DeadlineExceeded, EmbedfleetError, Overloaded
+from deployments.embedding.errors import EmbedfleetError, Overloaded
 from deployments.embedding.job import Job
 from deployments.embedding.lanes import Drop, Lane, LaneLimits, Lanes, MicroBatch, Waiting
 from deployments.embedding.passes import run_pass
@@ -24,22 +25,6 @@ if TYPE_CHECKING:
     from deployments.embedding.engine import Engine
 
 log = logging.getLogger(__name__)
-
-
-class Observer(Protocol):
-    """Sees each decision where it is made; see `deployments/metrics.py`."""
-
-    def ran(self, batch: MicroBatch[Job], started: float, seconds: float) -> None:
-        """A micro-batch went through the engine."""
-
-    def dropped(self, lane: Lane, reason: Drop) -> None:
-        """A text left its lane without a forward pass."""
-
-    def refused(self, lane: Lane, texts: int) -> None:
-        """A call was turned away because its lane is full."""
-
-    def waiting(self, left: Mapping[Lane, tuple[int, int]]) -> None:
-        """The texts and tokens that the lanes still hold after a pass."""
 
 
 class Worker:
@@ -58,6 +43,7 @@ class Worker:
         self._limits = limits
         self._max_wait_s = dict(max_wait_s)
         self._observer = observer
+        self._answers = Answers(observer)
         self.tokens_per_s = tokens_per_s
         self._lanes: Lanes[Job] = Lanes(limits)
         self._trials: deque[Waiting[Job]] = deque()
@@ -119,6 +105,12 @@ class Worker:
         return self._thread.is_alive()
 
     @property
+    def thread_id(self) -> int:
+        """The system's id of the thread that runs the engine."""
+        assert self._thread.native_id is not None
+        return self._thread.native_id
+
+    @property
     def pass_s(self) -> float:
         """Seconds that the running forward pass has taken so far; 0 between passes."""
         started = self._pass_started
@@ -143,10 +135,10 @@ class Worker:
         batch: MicroBatch[Job] | None = None
         try:
             while (batch := self._next()) is not None:
-                self._answer_dropped(batch)
+                self._answers.drop(batch)
                 if batch.texts:
                     self._run(batch)
-                self._report_waiting()
+                self._answers.tell({lane: self.waiting(lane) for lane in Lane})
         except BaseException as error:
             log.exception("the engine's loop has died; this replica will be replaced")
             self._broken = error
@@ -154,6 +146,7 @@ class Worker:
                 text.owner.fail(EmbedfleetError(f"the engine's loop has died: {error!r}"))
         finally:
             self._fail_what_waits()
+            self._answers.close()
 
     def _next(self) -> MicroBatch[Job] | None:
         with self._changed:
@@ -176,13 +169,8 @@ class Worker:
         outcome = self._pass(batch.texts)
         self._pass_started = None
         seconds = time.monotonic() - started
-        for text, result in zip(batch.texts, outcome, strict=True):
-            text.owner.start(started)
-            text.owner.settle(text.row, result)
-        for job in _owners(batch.texts):
-            job.computed_s += seconds
-            job.finish_if_settled(started)
-        self._learn(batch, outcome, started, seconds)
+        self._learn(batch, outcome, seconds)
+        self._answers.settle(batch, outcome, started, seconds)
 
     def _pass(self, texts: list[Waiting[Job]]) -> list[Vectors | EmbedfleetError]:
         first = texts[0]
@@ -194,11 +182,7 @@ class Worker:
         return run_pass(self._engine, [text.owner.batch.text(text.row) for text in texts])
 
     def _learn(
-        self,
-        batch: MicroBatch[Job],
-        outcome: list[Vectors | EmbedfleetError],
-        started: float,
-        seconds: float,
+        self, batch: MicroBatch[Job], outcome: list[Vectors | EmbedfleetError], seconds: float
     ) -> None:
         if any(isinstance(result, EmbedfleetError) for result in outcome):
             self.consecutive_failures += 1
@@ -208,22 +192,6 @@ class Worker:
         # each pass counts by its share of a full one, so that many small ones do not hide the rate
         weight = 0.2 * min(1.0, batch.cost / self._limits.token_budget)
         self.tokens_per_s += weight * (batch.tokens / max(seconds, 1e-6) - self.tokens_per_s)
-        if self._observer:
-            self._observer.ran(batch, started, seconds)
-
-    def _report_waiting(self) -> None:
-        if self._observer:
-            self._observer.waiting({lane: self.waiting(lane) for lane in Lane})
-
-    def _answer_dropped(self, batch: MicroBatch[Job]) -> None:
-        for text, reason in batch.dropped:
-            text.owner.settle(
-                text.row, DeadlineExceeded("the deadline passed before its turn came")
-            )
-            if self._observer:
-                self._observer.dropped(text.lane, reason)
-        for job in _owners(text for text, _ in batch.dropped):
-            job.finish_if_settled(time.monotonic())
 
     def _fail_what_waits(self) -> None:
         with self._changed:
@@ -234,7 +202,3 @@ class Worker:
             for text in self._trials:
                 text.owner.fail(EmbedfleetError("the replica is shutting down"))
             self._trials.clear()
-
-
-def _owners(texts: Iterable[Waiting[Job]]) -> Iterable[Job]:
-    return {id(text.owner): text.owner for text in texts}.values()

@@ -1,0 +1,110 @@
+"""Hands out what passes found, in a thread of its own, so that the next pass begins at once.
+
+To answer a call wakes its event loop, which takes Python's lock, and the engine would wait for that
+between two passes. While a pass computes, nobody needs the lock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from deployments.embedding.batch import Vectors
+from deployments.embedding.errors import DeadlineExceeded, EmbedfleetError
+from deployments.embedding.job import Job
+from deployments.embedding.lanes import Drop, Lane, MicroBatch, Waiting
+
+
+class Observer(Protocol):
+    """Sees each decision; see `deployments/metrics.py`."""
+
+    def ran(self, batch: MicroBatch[Job], started: float, seconds: float) -> None:
+        """A micro-batch went through the engine."""
+
+    def dropped(self, lane: Lane, reason: Drop) -> None:
+        """A text left its lane without a forward pass."""
+
+    def refused(self, lane: Lane, texts: int) -> None:
+        """A call was turned away because its lane is full."""
+
+    def waiting(self, left: Mapping[Lane, tuple[int, int]]) -> None:
+        """The texts and tokens that the lanes still hold after a pass."""
+
+
+class Answers:
+    """Answers in the order of the passes. For one thread.
+
+    Once some work has raised, its calls get that error, and each method raises it.
+    """
+
+    def __init__(self, observer: Observer | None) -> None:
+        self._observer = observer
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="answers")
+        self._broken: BaseException | None = None
+
+    def settle(
+        self,
+        batch: MicroBatch[Job],
+        outcome: Sequence[Vectors | EmbedfleetError],
+        started: float,
+        seconds: float,
+    ) -> None:
+        """Gives each text of a pass its vector or error. Raises ValueError if one has none."""
+        results = list(zip(batch.texts, outcome, strict=True))
+
+        def work() -> None:
+            for text, result in results:
+                text.owner.start(started)
+                text.owner.settle(text.row, result)
+            for job in _owners(batch.texts):
+                job.computed_s += seconds
+                job.finish_if_settled(started)
+            if self._observer and not any(isinstance(o, EmbedfleetError) for o in outcome):
+                self._observer.ran(batch, started, seconds)
+
+        self._hand_over(work, batch.texts)
+
+    def drop(self, batch: MicroBatch[Job]) -> None:
+        """Answers the texts that left their lane without a pass."""
+        if not batch.dropped:
+            return
+        texts, now = [text for text, _ in batch.dropped], time.monotonic()
+
+        def work() -> None:
+            for text, reason in batch.dropped:
+                late = DeadlineExceeded("the deadline passed before its turn came")
+                text.owner.settle(text.row, late)
+                if self._observer:
+                    self._observer.dropped(text.lane, reason)
+            for job in _owners(texts):
+                job.finish_if_settled(now)
+
+        self._hand_over(work, texts)
+
+    def tell(self, left: Mapping[Lane, tuple[int, int]]) -> None:
+        """Tells the observer what still waits after a pass."""
+        if observer := self._observer:
+            self._hand_over(lambda: observer.waiting(left), ())
+
+    def close(self) -> None:
+        """Returns when all is answered."""
+        self._pool.shutdown()
+
+    def _hand_over(self, work: Callable[[], None], texts: Sequence[Waiting[Job]]) -> None:
+        if self._broken is not None:
+            raise self._broken
+        self._pool.submit(self._guarded, work, texts)
+
+    def _guarded(self, work: Callable[[], None], texts: Sequence[Waiting[Job]]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            self._broken = error
+            for job in _owners(texts):
+                job.fail(EmbedfleetError(f"the answer could not be handed out: {error!r}"))
+
+
+def _owners(texts: Iterable[Waiting[Job]]) -> Iterable[Job]:
+    return {id(text.owner): text.owner for text in texts}.values()

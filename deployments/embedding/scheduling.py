@@ -1,0 +1,22 @@
+"""Who gets the processor first: on Linux, the engine's thread among those of its process."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+
+def engine_goes_first(engine_thread: int) -> None:
+    """Lets no other thread of this process take the engine's core when it wakes up.
+
+    ``engine_thread`` is the thread's id in the system. The others become batch threads, which get
+    the next free core; each call that arrives would else interrupt the forward pass.
+    """
+    if sys.platform != "linux":
+        return
+    for thread in (int(entry.name) for entry in Path("/proc/self/task").iterdir()):
+        policy = os.SCHED_OTHER if thread == engine_thread else os.SCHED_BATCH
+        with suppress(OSError):  # the thread has ended, or a sandbox forbids it
+            os.sched_setscheduler(thread, policy, os.sched_param(0))
