@@ -3,23 +3,27 @@
     python -m benchmarks.mixed
 
 Online: one query a request, arriving at random at 20% of what the service can answer. Offline: four
-callers that send 64 passages after 64 passages.
+callers that send 64 passages after 64 passages. Medians of the rounds, with the least and the most.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from benchmarks.closed import wrk
 from benchmarks.harness import MODEL, QUERY, micro_batch_s, percentile, report, service
 from benchmarks.load import Load, Loaded, run
+from benchmarks.pauses import told, watched
+from benchmarks.reporting import spread
 from tests.docstrings import all_docstrings
 from tests.running import RunningService
 
-SECONDS = 20.0
+SECONDS = 12.0
+ROUNDS = 5
 CALLERS = 4
 A_REQUEST = 64
 ONLINE = {"model": MODEL, "input": QUERY, "encoding_format": "base64"}
@@ -80,42 +84,74 @@ def beside_offline(
         return offline.result(), online
 
 
+@dataclass(frozen=True)
+class Round:
+    """Latencies of online requests (seconds) alone and beside; offline texts/s alone and beside."""
+
+    alone: Loaded
+    beside: Loaded
+    offline_alone: Offline
+    offline_beside: Offline
+    micro_batch_s: float
+
+    @property
+    def added(self) -> float:
+        """What offline work adds to online p99, in micro-batches."""
+        p99 = [percentile(loaded.latencies(), 99) for loaded in (self.alone, self.beside)]
+        return (p99[1] - p99[0]) / self.micro_batch_s
+
+    @property
+    def keeps(self) -> float:
+        """The part of its speed that offline work keeps beside online."""
+        return self.offline_beside.rate / self.offline_alone.rate
+
+
+def measure(running: RunningService, load: Load) -> Round:
+    """Runs the three loads one after another."""
+    alone = run(load)
+    offline_alone, _ = beside_offline(running, SECONDS, None)
+    offline_beside, beside = beside_offline(running, SECONDS, load)
+    assert beside is not None
+    return Round(alone, beside, offline_alone, offline_beside, micro_batch_s(running))
+
+
 def main() -> None:
     """Prints the table."""
-    with service() as running:
+    with service() as running, watched() as pauses:
         url = f"{running.url}/v1/embeddings"
         capacity = wrk(url, ONLINE, connections=32).rate
-        load = Load(url, [ONLINE], 0.2 * capacity, SECONDS)
-        alone = run(load)
-        offline_alone, _ = beside_offline(running, SECONDS, None)
-        offline_beside, beside = beside_offline(running, SECONDS, load)
-        micro_batch = micro_batch_s(running)
-    assert beside is not None
+        loads = [Load(url, [ONLINE], 0.2 * capacity, SECONDS, seed=seed) for seed in range(ROUNDS)]
+        rounds = [measure(running, load) for load in loads]
     rows = [
-        ("online alone", *_online(alone), "-"),
-        ("offline alone", "-", "-", "-", "-", f"{offline_alone.rate:.0f}"),
-        ("both", *_online(beside), f"{offline_beside.rate:.0f}"),
+        ("online alone", *_online([r.alone for r in rounds]), "-"),
+        ("offline alone", "-", "-", "-", "-", spread([r.offline_alone.rate for r in rounds])),
+        (
+            "both",
+            *_online([r.beside for r in rounds]),
+            spread([r.offline_beside.rate for r in rounds]),
+        ),
     ]
-    added = percentile(beside.latencies(), 99) - percentile(alone.latencies(), 99)
     report(
         "mixed",
         ("WHAT", "REQ/S", "P50 MS", "P99 MS", "ERRORS", "OFFLINE TEXTS/S"),
         rows,
         capacity_req_s=round(capacity),
-        one_micro_batch_ms=round(micro_batch * 1e3),
-        added_to_p99_in_micro_batches=round(added / micro_batch, 2),
-        offline_keeps=round(offline_beside.rate / offline_alone.rate, 2),
-        generator_cpu_s=round(alone.cpu_s + beside.cpu_s, 1),
+        one_micro_batch_ms=spread([1e3 * r.micro_batch_s for r in rounds]),
+        added_to_p99_in_micro_batches=spread([r.added for r in rounds], 2),
+        offline_keeps=spread([r.keeps for r in rounds], 2),
+        generator_cpu_s=round(sum(r.alone.cpu_s + r.beside.cpu_s for r in rounds), 1),
+        pauses_of_the_machine=told(pauses),
     )
 
 
-def _online(loaded: Loaded) -> tuple[str, str, str, int]:
-    times = loaded.latencies()
+def _online(rounds: Sequence[Loaded]) -> tuple[str, str, str, int]:
+    times = [loaded.latencies() for loaded in rounds]
+    sent = [len(loaded.outcomes) for loaded in rounds]
     return (
-        f"{len(loaded.outcomes) / SECONDS:.0f}",
-        f"{percentile(times, 50) * 1e3:.1f}",
-        f"{percentile(times, 99) * 1e3:.1f}",
-        len(loaded.outcomes) - len(times),
+        spread([count / SECONDS for count in sent]),
+        spread([percentile(t, 50) * 1e3 for t in times], 1),
+        spread([percentile(t, 99) * 1e3 for t in times], 1),
+        sum(sent) - sum(map(len, times)),
     )
 
 
