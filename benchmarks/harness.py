@@ -18,10 +18,13 @@ QUERY = "how do plants turn sunlight into sugar and oxygen"
 
 @contextmanager
 def service(
-    path: str = "auto", environment: Mapping[str, str] | None = None, **args: Any
+    path: str = "auto",
+    environment: Mapping[str, str] | None = None,
+    threads: int | None = None,
+    **args: Any,
 ) -> Iterator[RunningService]:
     """Runs the default app, with the bundled model, as `embedfleet serve` starts it."""
-    models = [{"name": MODEL, "num_cpus": 1, "threads": None}]
+    models = [{"name": MODEL, "num_cpus": 1, "threads": threads}]
     with running_service(models, [MODEL], path, environment, **args) as running:
         time.sleep(2)  # what start-up leaves behind
         yield running

@@ -29,7 +29,7 @@ from benchmarks.usage import Usage
 from deployments.embedding.loading import find_model
 from deployments.embedding.tokenizer import FastTokenizer
 
-OURS = "embedfleet"
+OURS = ("embedfleet", "embedfleet, 2 threads")
 REPOSITORY = Path(__file__).parents[1]
 SCRIPT = REPOSITORY.parent / "shared" / "peers" / "infinity.sh"
 BODIES = 100
@@ -149,15 +149,17 @@ class Results:
         return [] if None in values else values
 
     def to_best_peer(self, scenario: Scenario) -> str:
-        """Returns our latency (one connection) or rate, divided by that of the best peer."""
+        """Returns our latency (one connection) or rate, divided by the best peer's."""
         what, best = ("p50_ms", min) if scenario.connections == 1 else ("texts_s", max)
         figures = {n: self.values(n, scenario, what) for n in self.found}
-        peers = {n: values for n, values in figures.items() if n != OURS and any(values)}
-        if not peers or not any(figures[OURS]):
+        peers = {n: values for n, values in figures.items() if n not in OURS and any(values)}
+        ours = [figures[name] for name in OURS if any(figures.get(name, ()))]
+        if not peers or not ours:
             return "nothing to compare"
         name = best(peers, key=lambda peer: statistics.median(peers[peer]))
-        ratio = statistics.median(figures[OURS]) / statistics.median(peers[name])
-        return f"{what.split('_')[0]} {ratio:.2f} × {name}"
+        theirs = statistics.median(peers[name])
+        ratios = [f"{statistics.median(values) / theirs:.2f}" for values in ours]
+        return f"{what.split('_')[0]} {', '.join(ratios)} × {name}"
 
 
 def servers(args: argparse.Namespace) -> dict[str, Start]:
@@ -172,7 +174,8 @@ def servers(args: argparse.Namespace) -> dict[str, Start]:
         }
     peers["FastAPI + sentence-transformers"] = plain_app
     wanted = tuple(args.peers)
-    return {OURS: embedfleet, **{n: start for n, start in peers.items() if n.startswith(wanted)}}
+    ours = dict(zip(OURS, (embedfleet, partial(embedfleet, threads=2)), strict=True))
+    return {**ours, **{n: start for n, start in peers.items() if n.startswith(wanted)}}
 
 
 def row(results: Results, scenario: Scenario, name: str) -> tuple[object, ...]:

@@ -56,9 +56,9 @@ class Server:
 
 
 @contextmanager
-def embedfleet() -> Iterator[Server]:
-    """Ours, as `embedfleet serve` starts it."""
-    with service() as running:
+def embedfleet(threads: int | None = None) -> Iterator[Server]:
+    """Ours, as `embedfleet serve` starts it: the replica has as many threads as CPUs, one."""
+    with service(threads=threads) as running:
         yield Server(f"{running.url}/v1/embeddings", MODEL, running.process.pid)
 
 

@@ -47,7 +47,8 @@ class ModelConfig(_Config):
 
     ``name`` is a catalog name, or any name of your own together with ``path``: a folder or a hub id
     in sentence-transformers format. With a catalog name, ``path`` says where its weights lie.
-    ``languages`` (ISO 639-1) and ``licence`` are facts that a model's files do not state.
+    ``threads`` are the processor threads of a long forward pass, by default as ``num_cpus``; a short
+    pass has one. ``languages`` (ISO 639-1) and ``licence`` are facts that a model's files do not state.
     """
 
     name: str = Field(min_length=1, max_length=200)

@@ -78,10 +78,9 @@ def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
     started = time.monotonic()
     assigned = assigned_gpus()
     _refuse_other_device(config, assigned)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    threads = config.threads or torch.get_num_threads()
     files = find_model(config.name, config.path, config.revision)
-    engine = TorchEngine(files.spec, files.folder, config.device, config.dtype)
+    engine = TorchEngine(files.spec, files.folder, config.device, config.dtype, threads)
     budgets = (config.token_budget,) if config.token_budget else token_budgets(engine.device)
     pace = find_pace(engine, budgets, files.spec.max_tokens)
     budget = pace.token_budget
@@ -100,7 +99,7 @@ def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
     model = LoadedModel(
         files.spec, engine, worker, time.monotonic() - started, budget, assigned, memory
     )
-    _report(config, model)
+    _report(config, model, threads)
     return model
 
 
@@ -141,14 +140,14 @@ def _told(model: LoadedModel) -> str:
     return f"{model.device}, GPU {', '.join(model.gpu_ids) or 'none'} assigned{share}"
 
 
-def _report(config: ModelConfig, model: LoadedModel) -> None:
+def _report(config: ModelConfig, model: LoadedModel, threads: int) -> None:
     log.info(
         "%s is ready after %.1f s: %s on %s, %d threads, %.0f tokens/s, token budget %d, pid %d",
         config.name,
         model.start_s,
         model.dtype,
         _told(model),
-        torch.get_num_threads(),
+        threads,
         model.worker.tokens_per_s,
         model.token_budget,
         os.getpid(),

@@ -35,6 +35,9 @@ from deployments.embedding.model import ModelSpec
 from deployments.embedding.packing import pack
 from deployments.embedding.pooling import POOLERS
 
+# tokens from which further threads gain more than it costs to wait for the last of them, on a
+# machine that has other work (benchmarks/LOG.md)
+_LONG_PASS = 768
 # int64 ids and positions (tokens,) and where the texts stand -> (tokens, dimension)
 _FlatNetwork = Callable[[Tensor, Tensor, Layout], Tensor]
 
@@ -59,10 +62,16 @@ class TorchEngine:
     """A transformers model in evaluation mode, pooled in float32."""
 
     def __init__(
-        self, spec: ModelSpec, model_dir: Path, device: str = "auto", dtype: str = "auto"
+        self,
+        spec: ModelSpec,
+        model_dir: Path,
+        device: str = "auto",
+        dtype: str = "auto",
+        threads: int | None = None,
     ) -> None:
         """Loads the weights (safetensors only, no remote code).
 
+        ``threads`` compute a long pass on a CPU, and one a short pass; by default as torch is set.
         Raises UnsupportedModel when the files are not the model that ``spec`` describes or cannot
         run as asked, ModelUnavailable when they cannot be read.
         """
@@ -78,6 +87,7 @@ class TorchEngine:
         self.dimension = int(model.config.hidden_size)
         self.vocabulary = int(model.config.vocab_size)
         self._rounds = can_pack(self.device, self.dtype)
+        self._threads = threads if self.device.type == "cpu" else None
         self._forward: Callable[[TokenBatch], Vectors]
         if self.pads:
             self._forward = partial(self._padded, pack_linears(model) if self._rounds else model)
@@ -91,6 +101,8 @@ class TorchEngine:
     @torch.inference_mode()
     def forward(self, batch: TokenBatch) -> Vectors:
         """Returns float32 ``(texts, dimension)``, pooled and not normalised, in the batch's order."""
+        if self._threads is not None:
+            torch.set_num_threads(self._threads if batch.tokens >= _LONG_PASS else 1)
         return self._forward(batch)
 
     def _flat(self, network: _FlatNetwork, batch: TokenBatch) -> Vectors:

