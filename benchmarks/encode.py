@@ -1,17 +1,17 @@
 """A corpus from file to Parquet: end to end against the bare engine and sentence-transformers.
 
-    python -m benchmarks.encode [ROWS]
+    python -m benchmarks.encode [--rows N] [--threads N]
 
 Texts: docstrings of the standard library and of what is installed beside it, 20,000 by default, cut
 to the model's limit. The job runs through the real service; the bare engine gets the same token ids,
 packed as well as they can be, in one process with nothing else to do. In the same run, one after
-the other, on the same cores. Memory: the job's processes with a tenth of the rows, and with all.
-Then once more beside live traffic, see `encode_live.py`.
+the other, on the same cores, replica and bare engine with the same threads. Memory: the job's
+processes with a tenth of the rows, and with all. Then once more beside live traffic (`encode_live.py`).
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -27,12 +27,11 @@ from deployments.embedding.batch import TokenBatch
 from tests.encoding import vectors_of
 from tests.running import RunningService
 
-ROWS = 20_000
 SENTENCE_TRANSFORMERS_ROWS = 2_000
 TOKEN_BUDGET = 1_024
 
 
-def forward_seconds(running: RunningService) -> float:
+def busy_seconds(running: RunningService) -> float:
     """Returns the seconds that forward passes have taken so far, after the metrics' delay."""
     time.sleep(12)
     with running.client() as http:
@@ -40,11 +39,11 @@ def forward_seconds(running: RunningService) -> float:
     return sum(
         float(line.rsplit(" ", 1)[1])
         for line in page.splitlines()
-        if line.startswith("embedfleet_forward_seconds_sum")
+        if line.startswith("embedfleet_busy_seconds_total")
     )
 
 
-def bare_engine(texts: list[str]) -> tuple[float, np.ndarray]:
+def bare_engine(texts: list[str], threads: int) -> tuple[float, np.ndarray]:
     """Returns seconds and vectors of the engine alone, tokenizing included, after a warm-up."""
     from deployments.embedding.engine import TorchEngine, encode_all
     from deployments.embedding.loading import find_model
@@ -52,7 +51,7 @@ def bare_engine(texts: list[str]) -> tuple[float, np.ndarray]:
     from deployments.embedding.vectors import normalized
 
     files = find_model(MODEL, None, None)
-    engine = TorchEngine(files.spec, files.folder, "auto", "auto")
+    engine = TorchEngine(files.spec, files.folder, threads=threads)
     tokenizer = FastTokenizer(files.spec, files.folder)
     engine.forward(TokenBatch.from_lists([[101, 2000, 102]] * 32))
     started = time.perf_counter()
@@ -76,18 +75,21 @@ def sentence_transformers(texts: list[str]) -> float:
 
 def main() -> None:
     """Prints both tables."""
-    rows = int(sys.argv[1]) if len(sys.argv) > 1 else ROWS
-    texts = corpus(rows)
-    with tempfile.TemporaryDirectory() as name, service() as running:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.encode")
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--threads", type=int, default=1, help="of the replica and the bare engine")
+    args = parser.parse_args()
+    rows, texts = args.rows, corpus(args.rows)
+    with tempfile.TemporaryDirectory() as name, service(threads=args.threads) as running:
         folder = Path(name)
         small = encode(running, texts[: rows // 10], folder / "small")
-        before = forward_seconds(running)
+        before = busy_seconds(running)
         whole = encode(running, texts, folder / "whole")
-        forward_s = forward_seconds(running) - before
+        forward_s = busy_seconds(running) - before
         written = vectors_of(pq.read_table(whole.out))
         beside = live(running, texts, folder / "live")
-    engine_s, vectors = bare_engine(texts)
     peer = sentence_transformers(texts)
+    engine_s, vectors = bare_engine(texts, args.threads)
     report(
         "encode",
         ("WHAT", "TEXTS", "SECONDS", "TEXTS/S"),
@@ -98,6 +100,7 @@ def main() -> None:
             ("sentence-transformers", "a sample", "-", f"{peer:.0f}"),
         ],
         texts="docstrings of the standard library and of the packages beside it",
+        threads=args.threads,
         of_bare_engine=round(engine_s / whole.seconds, 2),
         of_bare_engine_once_connected=round(engine_s / max(1, whole.inside), 2),
         times_sentence_transformers=round(rows / whole.seconds / peer, 2),

@@ -43,13 +43,14 @@ class WorkerMetrics:
         self._model = model
         self._token_budget = token_budget
         self._texts = self._tokens = 0
-        self._told = 0.0
+        self._busy_s = self._told = 0.0
 
     def ran(self, batch: MicroBatch[Job], started: float, seconds: float) -> None:
         """A micro-batch went through the engine: its size, its cost, how long its texts waited."""
         tags = {"model": self._model}
         self._texts += len(batch.texts)
         self._tokens += batch.tokens
+        self._busy_s += seconds
         _histogram("forward_seconds", "Time of a forward pass", _SECONDS).observe(seconds, tags)
         _histogram("batch_texts", "Texts in a micro-batch", _COUNTS).observe(len(batch.texts), tags)
         _histogram("batch_fill_ratio", "Cost of a pass over the token budget", _SHARES).observe(
@@ -91,6 +92,9 @@ class WorkerMetrics:
         tags = {"model": self._model}
         _counter("tokens_total", "Tokens computed, without padding").inc(self._tokens, tags)
         _counter("texts_total", "Texts computed").inc(self._texts, tags)
+        # Ray guesses the sum of a histogram from its buckets
+        _counter("busy_seconds_total", "Time in forward passes").inc(self._busy_s, tags)
+        self._busy_s = 0.0
         self._texts = self._tokens = 0
 
 

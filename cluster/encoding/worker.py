@@ -27,6 +27,7 @@ from deployments.config import ModelConfig
 from deployments.embedding.batch import Vectors
 from deployments.embedding.errors import InvalidRequest
 from deployments.embedding.model import Role
+from deployments.embedding.scheduling import give_way
 from deployments.embedding.vectors import finished
 from deployments.front import Front
 
@@ -63,6 +64,7 @@ class PartEncoder:
     """Encodes parts. Ray Data calls it with a few of them at a time, in one asyncio loop."""
 
     def __init__(self, work: Work) -> None:
+        give_way()
         self._work = work
         self._own_client: EncoderClient | None = None
         self._slots = Slots(share(work.replicas, work.workers))

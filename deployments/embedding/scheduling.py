@@ -1,4 +1,4 @@
-"""Who gets the processor first: on Linux, the engine's thread among those of its process."""
+"""Who gets the processor first, on Linux: an engine before its event loop, live traffic before a job."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+_NICENESS = 10
+
 
 def engine_goes_first(engine_thread: int) -> None:
     """Lets no other thread of this process take the engine's core when it wakes up.
@@ -14,9 +16,20 @@ def engine_goes_first(engine_thread: int) -> None:
     ``engine_thread`` is the thread's id in the system. The others become batch threads, which get
     the next free core; each call that arrives would else interrupt the forward pass.
     """
-    if sys.platform != "linux":
-        return
-    for thread in (int(entry.name) for entry in Path("/proc/self/task").iterdir()):
+    for thread in _threads():
         policy = os.SCHED_OTHER if thread == engine_thread else os.SCHED_BATCH
         with suppress(OSError):  # the thread has ended, or a sandbox forbids it
             os.sched_setscheduler(thread, policy, os.sched_param(0))
+
+
+def give_way() -> None:
+    """Lets this process compute mostly where others leave the processor free."""
+    for thread in _threads():
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, thread, _NICENESS)
+
+
+def _threads() -> list[int]:
+    if sys.platform != "linux":
+        return []
+    return [int(entry.name) for entry in Path("/proc/self/task").iterdir()]

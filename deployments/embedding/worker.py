@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from deployments.embedding.engine import Engine
 
 log = logging.getLogger(__name__)
+_TELLING_SHARE = 0.25
 
 
 class Worker:
@@ -189,8 +190,9 @@ class Worker:
             return
         self.consecutive_failures = 0
         self.last_success = time.monotonic()
-        # each pass counts by its share of a full one, so that many small ones do not hide the rate
-        weight = 0.2 * min(1.0, batch.cost / self._limits.token_budget)
+        # a small pass tells what a pass costs, not how fast the engine is once there is enough to do
+        share = min(1.0, batch.cost / self._limits.token_budget)
+        weight = 0.2 * share if share >= _TELLING_SHARE else 0.0
         self.tokens_per_s += weight * (batch.tokens / max(seconds, 1e-6) - self.tokens_per_s)
 
     def _fail_what_waits(self) -> None:

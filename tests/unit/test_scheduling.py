@@ -1,4 +1,4 @@
-"""The engine's thread is not interrupted by the others of its process."""
+"""An engine goes before its process, live traffic before a job."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-SCRIPT = """
+ENGINE = """
 import os, threading
 from deployments.embedding.scheduling import engine_goes_first
 
@@ -18,9 +18,29 @@ for _ in range(2):  # the second time, as when a model is loaded again by a batc
     engine_goes_first(engine.native_id)
     print(*(os.sched_getscheduler(t.native_id) for t in (engine, other, threading.main_thread())))
 """
+JOB = """
+import os, threading
+from deployments.embedding.scheduling import give_way
+
+other = threading.Thread(target=threading.Event().wait, daemon=True)
+other.start()
+give_way()
+later = threading.Thread(target=threading.Event().wait, daemon=True)
+later.start()
+for thread in (threading.main_thread(), other, later):
+    print(os.getpriority(os.PRIO_PROCESS, thread.native_id))
+"""
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a policy of Linux")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="a policy of Linux")
+def printed(script: str) -> list[str]:
+    found = subprocess.check_output([sys.executable, "-c", script], text=True, timeout=60)
+    return found.split()
+
+
 def test_all_other_threads_are_batch_threads():
-    found = subprocess.check_output([sys.executable, "-c", SCRIPT], text=True, timeout=60)
-    assert found.split() == ["0", "3", "3"] * 2
+    assert printed(ENGINE) == ["0", "3", "3"] * 2
+
+
+def test_a_job_gives_way_with_all_its_threads():
+    assert printed(JOB) == ["10"] * 3

@@ -54,6 +54,7 @@ def test_times_tell_waiting_from_computing(engine):
     [
         ([[2] * 16], 100 + 0.2 * (8 - 100)),  # a full pass
         ([[2] * 4], 100 + 0.05 * (2 - 100)),  # a quarter of one
+        ([[2] * 3], 100),  # small ones tell nothing: a light load must not look like a slow engine
         ([[2] * 8, [2] * 4], 100 + 0.2 * (6 - 100)),  # full of padding: 12 tokens
         ([[2] * 160], 100 + 0.2 * (80 - 100)),  # no pass counts for more than a full one
     ],

@@ -46,7 +46,7 @@ def test_sums_are_told_at_once_when_nothing_waits(told):
     worker = WorkerMetrics("m", 100)
     ran(worker, 3)
     worker.waiting(NOTHING)
-    assert told == {"texts_total": 3, "tokens_total": 30}
+    assert told == {"texts_total": 3, "tokens_total": 30, "busy_seconds_total": 0.01}
 
 
 def test_passes_that_follow_each_other_are_told_together(told, monkeypatch):
