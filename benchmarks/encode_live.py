@@ -19,7 +19,7 @@ from benchmarks.load import Load, Outcome, run
 from tests.running import RunningService
 
 SHARE = 0.2
-SEGMENT_S = 20.0
+ALONE_S = 20.0
 ONLINE = {"model": MODEL, "input": QUERY, "encoding_format": "base64"}
 
 
@@ -56,13 +56,14 @@ class Live:
         return (self.beside.percentile(99) - self.alone.percentile(99)) / self.micro_batch_s
 
 
-def live(running: RunningService, texts: list[str], folder: Path) -> Live:
-    """Measures online traffic alone, and then beside a job over these texts."""
+def live(running: RunningService, texts: list[str], folder: Path, job_s: float) -> Live:
+    """Measures online traffic alone, and then beside a job that takes ``job_s`` when alone."""
     url = f"{running.url}/v1/embeddings"
     capacity = wrk(url, ONLINE, connections=32).rate
-    load = Load(url, [ONLINE], SHARE * capacity, SEGMENT_S)
+    load = Load(url, [ONLINE], SHARE * capacity, ALONE_S)
     alone = run(load).outcomes
-    job, timed = _beside(running, texts, folder, load)
+    # one process all along: where a new one starts, it takes a core from the service
+    job, timed = _beside(running, texts, folder, replace(load, seconds=2.5 * job_s))
     while_working = [o for at, o in timed if job.working <= at < job.ended]
     return Live(
         capacity,
