@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -37,6 +38,8 @@ _HAPROXY = {
     # encoding twice does no harm, so what a dead router took along goes to another one
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",  # larger bodies cannot be sent again
+    # a router that stops waits for proxies to notice; HAProxy beside it does within a second
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
 }
 
 
@@ -54,9 +57,17 @@ def serve(config: str, path: str) -> int:
         return 2
     environment, line = path_environment(path)
     print(f"embedfleet: {line}", flush=True)
-    command = [sys.executable, "-m", "ray.serve.scripts", "run", config]
-    child = subprocess.Popen(command, env={**environment, **os.environ})
-    return _supervise(child, f"http://{_reachable(http['host'])}:{http['port']}")
+    command = [sys.executable, "-m", "cluster.serve_run", config]
+    stop = _Stop()
+    # in a session of its own: the terminal's Ctrl-C reaches it once, through us
+    child = subprocess.Popen(command, env={**environment, **os.environ}, start_new_session=True)
+    stop.passes_on_to(child)
+    try:
+        _announce(child, f"http://{_reachable(http['host'])}:{http['port']}")
+        status = child.wait()
+    finally:
+        child.terminate()
+    return 0 if stop.asked else status
 
 
 def path_environment(path: str) -> tuple[dict[str, str], str]:
@@ -113,20 +124,31 @@ def _refuse_taken_port(host: str, port: int) -> None:
             ) from error
 
 
-def _supervise(child: subprocess.Popen[bytes], url: str) -> int:
-    stopping = False
+class _Stop:
+    """Tells `serve_run` once to stop, by SIGINT; it then answers first what is under way. Asked again,
+    it ends at once.
+    """
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal stopping
+    def __init__(self) -> None:
+        """Listens; before the child is made, since a background shell's children ignore SIGINT."""
+        self.asked = 0
+        self._child: subprocess.Popen[bytes] | None = None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(signal.SIGHUP, self._ask)
+
+    def passes_on_to(self, child: subprocess.Popen[bytes]) -> None:
+        """Names the process to stop, and stops it if that was asked for already."""
+        self._child = child
+        if self.asked:
+            child.send_signal(signal.SIGINT)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        stopping = True
-        child.send_signal(signal.SIGTERM)  # SIGINT is ignored by a background child
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    _announce(child, url)
-    status = child.wait()
-    return 0 if stopping else status
+        self.asked += 1
+        if self._child is not None:
+            self._child.send_signal(signal.SIGINT if self.asked == 1 else signal.SIGTERM)
 
 
 def _announce(child: subprocess.Popen[bytes], url: str) -> None:
@@ -134,8 +156,11 @@ def _announce(child: subprocess.Popen[bytes], url: str) -> None:
     started = time.monotonic()
     while child.poll() is None and time.monotonic() - started < _READY_TIMEOUT_S:
         if _is_ready(url):
-            print(f"embedfleet: ready after {time.monotonic() - started:.0f} s at {url}")
-            _print_models(url)
+            print(
+                f"embedfleet: ready after {time.monotonic() - started:.0f} s at {url}", flush=True
+            )
+            with suppress(httpx.HTTPError):  # told to stop in this moment
+                _print_models(url)
             return
         time.sleep(0.25)
     if child.poll() is None:

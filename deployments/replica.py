@@ -34,6 +34,7 @@ log = logging.getLogger("ray.serve")
 # of the token budget is what both lanes share: an online text waits for one such pass and then for
 # its own, together less than one full pass
 _SHARED_PART = 0.4
+_THREADS = torch.get_num_threads()  # as Ray has set it; an engine changes it
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
     started = time.monotonic()
     assigned = assigned_gpus()
     _refuse_other_device(config, assigned)
-    threads = config.threads or torch.get_num_threads()
+    threads = config.threads or _THREADS
     files = find_model(config.name, config.path, config.revision)
     engine = TorchEngine(files.spec, files.folder, config.device, config.dtype, threads)
     budgets = (config.token_budget,) if config.token_budget else token_budgets(engine.device)

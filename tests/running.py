@@ -114,7 +114,9 @@ def running_service(
         _wait(service, wait_for)
         yield service
     finally:
-        process.send_signal(signal.SIGTERM)
+        for _ in range(2):  # the second time: at once, whatever is under way
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.5)
         try:
             process.wait(60)
         finally:

@@ -18,7 +18,7 @@ from deployments.embedding.lanes import Drop, Lane, MicroBatch, Waiting
 
 
 class Observer(Protocol):
-    """Sees each decision; see `deployments/metrics.py`."""
+    """Sees each decision; see `deployments/metrics.py`. Refusals come from the callers' threads."""
 
     def ran(self, batch: MicroBatch[Job], started: float, seconds: float) -> None:
         """A micro-batch went through the engine."""
@@ -42,7 +42,10 @@ class Answers:
     def __init__(self, observer: Observer | None) -> None:
         self._observer = observer
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="answers")
-        self._broken: BaseException | None = None
+        self._pool.submit(
+            int
+        ).result()  # not made by the engine's thread, whose priority it would have
+        self.broken: BaseException | None = None
 
     def settle(
         self,
@@ -93,15 +96,15 @@ class Answers:
         self._pool.shutdown()
 
     def _hand_over(self, work: Callable[[], None], texts: Sequence[Waiting[Job]]) -> None:
-        if self._broken is not None:
-            raise self._broken
+        if self.broken is not None:
+            raise self.broken
         self._pool.submit(self._guarded, work, texts)
 
     def _guarded(self, work: Callable[[], None], texts: Sequence[Waiting[Job]]) -> None:
         try:
             work()
         except BaseException as error:
-            self._broken = error
+            self.broken = error
             for job in _owners(texts):
                 job.fail(EmbedfleetError(f"the answer could not be handed out: {error!r}"))
 

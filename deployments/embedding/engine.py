@@ -102,7 +102,8 @@ class TorchEngine:
     def forward(self, batch: TokenBatch) -> Vectors:
         """Returns float32 ``(texts, dimension)``, pooled and not normalised, in the batch's order."""
         if self._threads is not None:
-            torch.set_num_threads(self._threads if batch.tokens >= _LONG_PASS else 1)
+            is_long = rounded_rows(batch.tokens) >= _LONG_PASS
+            torch.set_num_threads(self._threads if is_long else 1)
         return self._forward(batch)
 
     def _flat(self, network: _FlatNetwork, batch: TokenBatch) -> Vectors:

@@ -60,6 +60,11 @@ class MicroBatch(Generic[OwnerT]):
     pads: bool = True
 
     @property
+    def all_texts(self) -> list[Waiting[OwnerT]]:
+        """Those of the pass, and those dropped."""
+        return [*self.texts, *(text for text, _ in self.dropped)]
+
+    @property
     def tokens(self) -> int:
         """Tokens in the pass, without padding."""
         return sum(text.tokens for text in self.texts)

@@ -30,7 +30,7 @@ def run_pass(engine: Engine, texts: Sequence[Ids]) -> list[Vectors | EmbedfleetE
         _free(error)
         if len(texts) == 1:
             return [_explained(error, len(texts[0]))]
-        log.warning("a pass of %d texts failed and is halved: %s", len(texts), error)
+        log.warning("a pass of %d texts failed and is halved: %s", len(texts), _last_line(error))
     middle = len(texts) // 2
     return run_pass(engine, texts[:middle]) + run_pass(engine, texts[middle:])
 
@@ -65,4 +65,10 @@ def _explained(error: Exception, tokens: int) -> EmbedfleetError:
         return error
     if is_out_of_memory(error):
         return EmbedfleetError(f"one text of {tokens} tokens does not fit the device's memory")
-    return EmbedfleetError(f"the engine failed on a text of {tokens} tokens: {error}")
+    return EmbedfleetError(f"the engine failed on a text of {tokens} tokens: {_last_line(error)}")
+
+
+def _last_line(error: Exception) -> str:
+    """TorchScript's errors begin with pages of source."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].removeprefix("RuntimeError: ") if lines else repr(error)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import suppress
 from pathlib import Path
 
-_NICENESS = 10
+_NICER = 10
 
 
 def engine_goes_first(engine_thread: int) -> None:
@@ -26,10 +25,10 @@ def give_way() -> None:
     """Lets this process compute mostly where others leave the processor free."""
     for thread in _threads():
         with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, thread, _NICENESS)
+            niceness = os.getpriority(os.PRIO_PROCESS, thread) + _NICER
+            os.setpriority(os.PRIO_PROCESS, thread, min(19, niceness))
 
 
 def _threads() -> list[int]:
-    if sys.platform != "linux":
-        return []
-    return [int(entry.name) for entry in Path("/proc/self/task").iterdir()]
+    tasks = Path("/proc/self/task")
+    return [int(entry.name) for entry in tasks.iterdir()] if tasks.is_dir() else []

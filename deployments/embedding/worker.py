@@ -102,8 +102,8 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether the loop runs."""
-        return self._thread.is_alive()
+        """Whether the loop runs, and its answers are handed out."""
+        return self._thread.is_alive() and self._answers.broken is None
 
     @property
     def thread_id(self) -> int:
@@ -118,8 +118,9 @@ class Worker:
         return 0.0 if started is None else time.monotonic() - started
 
     def _refuse_if_broken(self) -> None:
-        if self._broken is not None or self._stopping:
-            raise EmbedfleetError(f"the engine's loop has ended: {self._broken or 'shutting down'}")
+        broken = self._broken or self._answers.broken
+        if broken is not None or self._stopping:
+            raise EmbedfleetError(f"the engine's loop has ended: {broken or 'shutting down'}")
 
     def _refuse_if_full(self, lane: Lane, texts: int, tokens: int) -> None:
         waiting = self._lanes.waiting_tokens(lane)
@@ -143,7 +144,7 @@ class Worker:
         except BaseException as error:
             log.exception("the engine's loop has died; this replica will be replaced")
             self._broken = error
-            for text in batch.texts if batch else ():
+            for text in batch.all_texts if batch else ():
                 text.owner.fail(EmbedfleetError(f"the engine's loop has died: {error!r}"))
         finally:
             self._fail_what_waits()
@@ -190,9 +191,9 @@ class Worker:
             return
         self.consecutive_failures = 0
         self.last_success = time.monotonic()
-        # a small pass tells what a pass costs, not how fast the engine is once there is enough to do
+        # a small pass tells what a pass costs, not how fast the engine is when there is enough to do
         share = min(1.0, batch.cost / self._limits.token_budget)
-        weight = 0.2 * share if share >= _TELLING_SHARE else 0.0
+        weight = 0.2 * share if share >= _TELLING_SHARE or self._lanes else 0.0
         self.tokens_per_s += weight * (batch.tokens / max(seconds, 1e-6) - self.tokens_per_s)
 
     def _fail_what_waits(self) -> None:

@@ -31,6 +31,12 @@ def test_only_the_culprits_get_an_error(culprits):
             assert found.tolist() == vector_of(texts[row])
 
 
+def test_an_error_of_many_lines_is_told_by_its_last():
+    pages = RuntimeError("Traceback of TorchScript\n  File x.py, line 1\nRuntimeError: too long\n")
+    [found] = run_pass(FakeEngine(poison=POISON, error=lambda: pages), arrays([[POISON]]))
+    assert str(found) == "the engine failed on a text of 1 tokens: too long"
+
+
 def test_the_error_of_ours_is_kept():
     error = InvalidRequest("not in the vocabulary", "input")
     [found] = run_pass(FakeEngine(poison=POISON, error=lambda: error), arrays([[POISON]]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from deployments.embedding.errors import EmbedfleetError
@@ -80,3 +82,16 @@ def test_stop_of_an_idle_worker_returns_at_once():
         assert worker.alive
         worker.stop()
         assert not worker.alive
+
+
+def test_answers_that_cannot_be_told_end_the_worker_and_leave_no_call_open():
+    watcher = Watcher()
+    watcher.waiting = lambda left: raise_key_error()
+    with working(FakeEngine(), observer=watcher) as worker:
+        check_answer(submit(worker, [2]), [2])
+        deadline = time.monotonic() + PATIENCE_S
+        while worker.alive:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        with pytest.raises(EmbedfleetError, match="broken metrics"):
+            submit(worker, [3])

@@ -66,6 +66,17 @@ def test_speed_is_learnt_from_each_pass_by_its_share_of_a_full_one(engine, texts
         assert worker.tokens_per_s == pytest.approx(learnt)
 
 
+def test_small_passes_tell_the_speed_where_more_waits(engine):
+    with working(engine, budget=16, tokens_per_s=100) as worker:
+        held = hold(worker, engine)
+        waited = submit(worker, [2] * 16)
+        engine.release.set()
+        held.result(PATIENCE_S), waited.result(PATIENCE_S)
+        worker.stop()
+        after_the_first = 100 + 0.2 / 16 * (0.5 - 100)
+        assert worker.tokens_per_s == pytest.approx(after_the_first + 0.2 * (8 - after_the_first))
+
+
 def test_a_pass_that_takes_no_time_is_no_division_by_zero(engine):
     engine.seconds = 0.0
     with working(engine) as worker:

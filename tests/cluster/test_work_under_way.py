@@ -1,11 +1,13 @@
-"""A replica that comes while a corpus job runs takes its share of the job within seconds."""
+"""Work under way when a replica comes, which takes its share, and when the service is told to stop."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,6 +22,7 @@ from tests.running import RunningService, running_service
 
 MODEL = "all-MiniLM-L6-v2"
 WITHIN_S = 10.0
+STOPS_WITHIN_S = 30.0
 WORK_S = 1.0  # of processor time: more than an idle replica takes in that while
 TICKS = os.sysconf("SC_CLK_TCK")
 DEPLOY = """
@@ -32,7 +35,7 @@ _get_global_client().deploy_apps(config, _blocking=False)
 """
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def service():
     with running_service([{"name": MODEL, "dtype": "bfloat16"}], [MODEL]) as running:
         yield running
@@ -91,3 +94,19 @@ def test_a_new_replica_is_used_within_seconds(service, tmp_path):
     idle = processor_s(new)
     time.sleep(WITHIN_S / 2)
     assert processor_s(new) < idle + WORK_S / 2
+
+
+def test_sigterm_lets_what_is_under_way_be_answered(service):
+    texts = [text for text in all_docstrings() if len(text) > 400][:48]
+    body = {"model": MODEL, "input": texts, "truncate": True, "encoding_format": "base64"}
+
+    def ask(_: int) -> int:
+        with service.client() as http:
+            return http.post("/v1/embeddings", json=body).status_code
+
+    with ThreadPoolExecutor(6) as pool:
+        calls = [pool.submit(ask, number) for number in range(6)]
+        time.sleep(0.4)  # all have arrived, few are answered
+        service.process.send_signal(signal.SIGTERM)
+        assert [call.result() for call in calls] == [200] * 6
+    assert service.process.wait(STOPS_WITHIN_S) == 0
