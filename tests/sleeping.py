@@ -32,7 +32,9 @@ class SleepingEngine:
     device = torch.device("cpu")
     dtype = torch.float32
 
-    def __init__(self, spec: ModelSpec, model_dir: Path, device: str, dtype: str) -> None:
+    def __init__(
+        self, spec: ModelSpec, model_dir: Path, device: str, dtype: str, threads: int
+    ) -> None:
         self.dimension = spec.dimension
 
     def slow_at_first(self, most: int) -> list[int]:

@@ -61,7 +61,8 @@ def script(folder: Path) -> str:
     file.write_text(yaml.safe_dump(config([{"name": MODEL}], free_port())))
     words = [sys.executable, "-m", "cluster.cli", "encode", folder / "a.txt", folder / "out"]
     line = shlex.join(map(str, [*words, "--model", MODEL, "--start", file]))
-    return f"{line} && echo left: && ps -eo comm="
+    # the dashboard's own children look for their parent every second or two
+    return f"{line} && sleep 5 && echo left: && ps -eo comm="
 
 
 def check_encoded(run: subprocess.CompletedProcess[str], folder: Path) -> set[str]:
