@@ -20,7 +20,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "thin_path": [],
     "mixed": [],
     "overload": [],
-    "encode": ["2000"],
+    "encode": ["--rows", "2000"],
     "choosing": [],
     "languages": [],
     "scaling": [],

@@ -94,8 +94,8 @@ class WorkerMetrics:
         _counter("texts_total", "Texts computed").inc(self._texts, tags)
         # Ray guesses the sum of a histogram from its buckets
         _counter("busy_seconds_total", "Time in forward passes").inc(self._busy_s, tags)
-        self._busy_s = 0.0
         self._texts = self._tokens = 0
+        self._busy_s = 0.0
 
 
 class DecisionMetrics:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,11 +52,15 @@ class RunningService:
 
 
 def free_port() -> int:
-    """Returns a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Returns a port that nobody listens on, and that no outgoing connection is given meanwhile.
+
+    Those come from 32,768 up; Ray's workers and replicas listen on 10,002 to 31,000.
+    """
+    while True:
+        port = random.randrange(31_001, 32_768)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("0.0.0.0", port))
+            return port
 
 
 def config(
@@ -114,9 +118,9 @@ def running_service(
         _wait(service, wait_for)
         yield service
     finally:
-        for _ in range(2):  # the second time: at once, whatever is under way
-            process.send_signal(signal.SIGTERM)
-            time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)  # at once, whatever is under way
         try:
             process.wait(60)
         finally:

@@ -15,6 +15,7 @@ from deployments.embedding.batch import Vectors
 from deployments.embedding.errors import DeadlineExceeded, EmbedfleetError
 from deployments.embedding.job import Job
 from deployments.embedding.lanes import Drop, Lane, MicroBatch, Waiting
+from deployments.embedding.passes import any_failed
 
 
 class Observer(Protocol):
@@ -42,9 +43,8 @@ class Answers:
     def __init__(self, observer: Observer | None) -> None:
         self._observer = observer
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="answers")
-        self._pool.submit(
-            int
-        ).result()  # not made by the engine's thread, whose priority it would have
+        # the thread is made now: made by the engine's thread it would have that one's priority
+        self._pool.submit(int).result()
         self.broken: BaseException | None = None
 
     def settle(
@@ -64,7 +64,7 @@ class Answers:
             for job in _owners(batch.texts):
                 job.computed_s += seconds
                 job.finish_if_settled(started)
-            if self._observer and not any(isinstance(o, EmbedfleetError) for o in outcome):
+            if self._observer and not any_failed(outcome):
                 self._observer.ran(batch, started, seconds)
 
         self._hand_over(work, batch.texts)

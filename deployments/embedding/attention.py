@@ -5,6 +5,8 @@ lets short and long texts share a pass at the price of their tokens. transformer
 in each layer, by the name `FLAT`; it knows no mask function of that name and so makes no mask.
 """
 
+# no postponed annotations here: TorchScript reads the types
+
 from typing import Any, NamedTuple
 
 import torch

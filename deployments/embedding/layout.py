@@ -4,6 +4,8 @@ Texts of like length share a group of blocks. A block is padded to a length that
 and holds several texts where they are very short: attention costs by the block, not by the token.
 """
 
+# no postponed annotations here: TorchScript reads the types
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -35,6 +35,11 @@ def run_pass(engine: Engine, texts: Sequence[Ids]) -> list[Vectors | EmbedfleetE
     return run_pass(engine, texts[:middle]) + run_pass(engine, texts[middle:])
 
 
+def any_failed(outcome: Sequence[Vectors | EmbedfleetError]) -> bool:
+    """Whether a text of a pass has an error in place of its vector."""
+    return any(isinstance(result, EmbedfleetError) for result in outcome)
+
+
 def _checked(vectors: Vectors) -> list[Vectors | EmbedfleetError]:
     """A vector that is no number would spoil an index without a word."""
     finite = np.asarray(np.isfinite(vectors).all(axis=1)).tolist()

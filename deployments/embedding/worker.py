@@ -19,7 +19,7 @@ from deployments.embedding.batch import Encoded, TokenBatch, Vectors
 from deployments.embedding.errors import EmbedfleetError, Overloaded
 from deployments.embedding.job import Job
 from deployments.embedding.lanes import Drop, Lane, LaneLimits, Lanes, MicroBatch, Waiting
-from deployments.embedding.passes import run_pass
+from deployments.embedding.passes import any_failed, run_pass
 
 if TYPE_CHECKING:
     from deployments.embedding.engine import Engine
@@ -186,7 +186,7 @@ class Worker:
     def _learn(
         self, batch: MicroBatch[Job], outcome: list[Vectors | EmbedfleetError], seconds: float
     ) -> None:
-        if any(isinstance(result, EmbedfleetError) for result in outcome):
+        if any_failed(outcome):
             self.consecutive_failures += 1
             return
         self.consecutive_failures = 0

@@ -24,11 +24,12 @@ from deployments.embedding.scheduling import give_way
 
 other = threading.Thread(target=threading.Event().wait, daemon=True)
 other.start()
+before = os.getpriority(os.PRIO_PROCESS, 0)
 give_way()
 later = threading.Thread(target=threading.Event().wait, daemon=True)
 later.start()
 for thread in (threading.main_thread(), other, later):
-    print(os.getpriority(os.PRIO_PROCESS, thread.native_id))
+    print(os.getpriority(os.PRIO_PROCESS, thread.native_id) - before)
 """
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a policy of Linux")
 

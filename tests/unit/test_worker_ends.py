@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -82,6 +83,11 @@ def test_stop_of_an_idle_worker_returns_at_once():
         assert worker.alive
         worker.stop()
         assert not worker.alive
+
+
+def test_the_answers_thread_is_not_made_by_the_engines():
+    with working(FakeEngine()):
+        assert any(thread.name.startswith("answers") for thread in threading.enumerate())
 
 
 def test_answers_that_cannot_be_told_end_the_worker_and_leave_no_call_open():
