@@ -18,6 +18,7 @@ from deployments.agreement import Agreement
 from deployments.api.app import create_app
 from deployments.api.auth import ApiKeys
 from deployments.api.backend import CandidateCard, Explanation, ModelCard, SpaceCard, Texts
+from deployments.api.door import Door
 from deployments.api.settings import Settings
 from deployments.cards import candidate_card, model_card, space_card
 from deployments.choosing import Chooser
@@ -94,7 +95,13 @@ class Router:
         log.info("API keys are %s", "asked for" if keys else "off: anyone who reaches it may call")
         limits = self._args.limits
         settings = Settings(limits.max_body_bytes, limits.max_texts, self._args.truncate)
-        return create_app(self, settings, keys, RequestMetrics().answered)
+        self._door = Door(create_app(self, settings, keys, RequestMetrics().answered))
+        return self._door
+
+    async def drain(self) -> None:
+        """Lets no request in any more, and returns when those under way have their answers."""
+        left = await self._door.close(self._args.limits.request_timeout_s)
+        log.info("the service is stopping, %d requests are left without an answer", left)
 
     async def choose(self, facts: Facts, texts: Texts) -> Decision:
         """Returns which model answers; errors as `routing.choose`."""

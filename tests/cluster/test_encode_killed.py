@@ -29,6 +29,8 @@ SEED = int(os.environ.get("EMBEDFLEET_KILL_SEED", str(random.randrange(1_000_000
 VICTIMS = ("driver", "data worker", "encoder replica", "cluster")
 COSTS_A_RETRY = ("data worker", "encoder replica")
 TEXTS = 1_500
+# a driver waits a minute for a cluster that has died, in case its head comes back
+SOON_GIVES_UP = {"RAY_gcs_rpc_server_reconnect_timeout_s": "10"}
 
 
 class Fleet:
@@ -80,7 +82,7 @@ def test_exactly_once_whatever_is_killed(fleet, corpus, tmp_path, number):
     victim = VICTIMS[number % len(VICTIMS)]
     args = (path, tmp_path / "out", "--model", MODEL, "--id-column", "id", "--part-mb", 0.02)
     line, environment = command(fleet.service, *args)
-    job = subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True)
+    job = subprocess.Popen(line, env=environment | SOON_GIVES_UP, stderr=subprocess.PIPE, text=True)
     moment = wait_for_a_moment(tmp_path / "out", chance, job)
     strike(fleet, victim, job)
     words = outcome(job)

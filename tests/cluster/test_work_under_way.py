@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pyarrow as pa
 import pytest
 import yaml
@@ -98,15 +99,29 @@ def test_a_new_replica_is_used_within_seconds(service, tmp_path):
 
 def test_sigterm_lets_what_is_under_way_be_answered(service):
     texts = [text for text in all_docstrings() if len(text) > 400][:48]
-    body = {"model": MODEL, "input": texts, "truncate": True, "encoding_format": "base64"}
+    several_calls = asked(texts * 6)  # to a replica: while one is answered others wait to be made
+    bodies = [*[asked(texts)] * 4, several_calls]
 
-    def ask(_: int) -> int:
+    def ask(body: dict[str, object]) -> httpx.Response:
         with service.client() as http:
-            return http.post("/v1/embeddings", json=body).status_code
+            return http.post("/v1/embeddings", json=body)
 
     with ThreadPoolExecutor(6) as pool:
-        calls = [pool.submit(ask, number) for number in range(6)]
+        calls = [pool.submit(ask, body) for body in bodies]
         time.sleep(0.4)  # all have arrived, few are answered
         service.process.send_signal(signal.SIGTERM)
-        assert [call.result() for call in calls] == [200] * 6
+        until(lambda: service_stops(ask(asked(["too late"]))), 5)
+        assert not all(call.done() for call in calls)
+        answers = [call.result() for call in calls]
+    assert [answer.status_code for answer in answers] == [200] * 5, answers
     assert service.process.wait(STOPS_WITHIN_S) == 0
+
+
+def asked(texts: list[str]) -> dict[str, object]:
+    return {"model": MODEL, "input": texts, "truncate": True, "encoding_format": "base64"}
+
+
+def service_stops(answer: httpx.Response) -> bool:
+    return (
+        answer.status_code == 503 and "stopping" in answer.text and "retry-after" in answer.headers
+    )
