@@ -101,7 +101,7 @@ class Contest:
 
 def contest(setting: Setting) -> Contest:
     """Loads a model into every engine that can run it here."""
-    engine = TorchEngine(setting.files.spec, setting.files.folder, str(setting.device))
+    engine = TorchEngine(setting.files.spec, setting.files.folder, str(setting.device), threads=1)
     makers: dict[str, Callable[[], Encode]] = {
         OURS: lambda: engines.embedfleet(setting, engine),
         OURS_FROM_TEXTS: lambda: engines.embedfleet_from_texts(setting, engine),

@@ -45,13 +45,17 @@ class Setting:
     threads: int
     token_budget: int
 
+    @property
+    def streams(self) -> int:
+        """Passes at once, as a replica has them."""
+        return self.threads if self.device.type == "cpu" else 1
+
 
 def embedfleet(setting: Setting, engine: TorchEngine) -> Encode:
     """Our engine as a replica runs it: from token ids."""
 
     def encode(case: Case) -> Vectors:
-        with _threads(setting.threads):
-            return normalized(encode_all(engine, case.batch, setting.token_budget))
+        return normalized(encode_all(engine, case.batch, setting.token_budget, setting.streams))
 
     return encode
 
@@ -61,9 +65,8 @@ def embedfleet_from_texts(setting: Setting, engine: TorchEngine) -> Encode:
     tokenizer = FastTokenizer(setting.files.spec, setting.files.folder)
 
     def encode(case: Case) -> Vectors:
-        with _threads(setting.threads):
-            batch = tokenizer.encode(case.texts, truncate=True).batch
-            return normalized(encode_all(engine, batch, setting.token_budget))
+        batch = tokenizer.encode(case.texts, truncate=True).batch
+        return normalized(encode_all(engine, batch, setting.token_budget, setting.streams))
 
     return encode
 

@@ -47,8 +47,9 @@ class ModelConfig(_Config):
 
     ``name`` is a catalog name, or any name of your own together with ``path``: a folder or a hub id
     in sentence-transformers format. With a catalog name, ``path`` says where its weights lie.
-    ``threads`` are the processor threads of a long forward pass, by default as ``num_cpus``; a short
-    pass has one. ``languages`` (ISO 639-1) and ``licence`` are facts that a model's files do not state.
+    ``threads`` are the processor threads of a replica, by default as ``num_cpus``; ``streams`` forward
+    passes run at once and share them, by default as many as threads, and one on a GPU. ``languages``
+    (ISO 639-1) and ``licence`` are facts that a model's files do not state.
     """
 
     name: str = Field(min_length=1, max_length=200)
@@ -60,6 +61,7 @@ class ModelConfig(_Config):
     num_gpus: float = Field(0, ge=0)
     num_cpus: float = Field(1, ge=0)
     threads: int | None = Field(None, ge=1)
+    streams: int | None = Field(None, ge=1)
     resources: dict[str, float] = {}
     accelerator_type: str | None = None
     label_selector: dict[str, str] = {}

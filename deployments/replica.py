@@ -5,19 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import ray
 import torch
 
 from deployments.config import Limits, ModelConfig
-from deployments.embedding.device import token_budgets
+from deployments.embedding.batch import TokenBatch
+from deployments.embedding.device import choose_device, token_budgets
 from deployments.embedding.engine import TorchEngine
 from deployments.embedding.errors import ModelUnavailable
 from deployments.embedding.lanes import Lane, LaneLimits
 from deployments.embedding.loading import find_model
 from deployments.embedding.model import ModelSpec
-from deployments.embedding.pace import find_pace
+from deployments.embedding.pace import Pace, find_pace
 from deployments.embedding.pinning import (
     Memory,
     Seen,
@@ -26,7 +28,7 @@ from deployments.embedding.pinning import (
     share_of_device,
 )
 from deployments.embedding.scheduling import engine_goes_first
-from deployments.embedding.warmup import PASSAGE, of_size, warm_up
+from deployments.embedding.warmup import PASSAGE, of_size, run_at_once, warm_up
 from deployments.embedding.worker import Worker
 from deployments.metrics import WorkerMetrics
 
@@ -54,8 +56,8 @@ class LoadedModel:
 
     @property
     def pass_s(self) -> float:
-        """Seconds that a full forward pass takes, by the measured speed."""
-        return self.token_budget / self.worker.tokens_per_s
+        """Seconds that a full forward pass takes beside others, by the measured speed."""
+        return self.worker.streams * self.token_budget / self.worker.tokens_per_s
 
     @property
     def device(self) -> str:
@@ -79,29 +81,44 @@ def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
     started = time.monotonic()
     assigned = assigned_gpus()
     _refuse_other_device(config, assigned)
-    threads = config.threads or _THREADS
     files = find_model(config.name, config.path, config.revision)
+    threads, streams = _threads_and_streams(config)
     engine = TorchEngine(files.spec, files.folder, config.device, config.dtype, threads)
     budgets = (config.token_budget,) if config.token_budget else token_budgets(engine.device)
-    pace = find_pace(engine, budgets, files.spec.max_tokens)
-    budget = pace.token_budget
-    memory = _memory(engine, config, budget, files.spec.max_tokens)
-    if memory is not None and (problem := memory_problem(memory, budget)):
+    pace = find_pace(engine, budgets, files.spec.max_tokens, streams)
+    memory = _memory(engine, config, [_passages(engine, files.spec, pace)] * streams)
+    if memory is not None and (problem := memory_problem(memory, pace.token_budget)):
         raise ModelUnavailable(problem)
-    warm_up(engine, budget, files.spec.max_tokens)
+    warm_up(engine, pace.token_budget, files.spec.max_tokens)
+    worker = _worker(engine, config, limits, pace, streams)
+    start_s = time.monotonic() - started
+    model = LoadedModel(files.spec, engine, worker, start_s, pace.token_budget, assigned, memory)
+    _report(config, model, threads)
+    return model
+
+
+def _threads_and_streams(config: ModelConfig) -> tuple[int, int]:
+    """Returns how many threads compute a pass, and how many passes run at once."""
+    threads = config.threads or _THREADS
+    on_cpu = choose_device(config.device).type == "cpu"
+    streams = config.streams or (threads if on_cpu else 1)
+    return max(1, threads // streams), streams
+
+
+def _worker(
+    engine: TorchEngine, config: ModelConfig, limits: Limits, pace: Pace, streams: int
+) -> Worker:
+    budget, patience_s = pace.token_budget, limits.offline_patience_s
+    shared = int(_SHARED_PART * budget)
     worker = Worker(
         engine,
-        LaneLimits(budget, int(_SHARED_PART * budget), limits.offline_patience_s, pads=engine.pads),
+        LaneLimits(budget, shared, patience_s, pads=engine.pads, streams=streams),
         {Lane.ONLINE: limits.online_max_wait_s, Lane.OFFLINE: limits.offline_max_wait_s},
         pace.tokens_per_s,
         WorkerMetrics(config.name, budget),
     )
-    engine_goes_first(worker.thread_id)
-    model = LoadedModel(
-        files.spec, engine, worker, time.monotonic() - started, budget, assigned, memory
-    )
-    _report(config, model, threads)
-    return model
+    engine_goes_first(worker.thread_ids)
+    return worker
 
 
 def assigned_gpus() -> tuple[str, ...]:
@@ -121,15 +138,19 @@ def _refuse_other_device(config: ModelConfig, assigned: tuple[str, ...]) -> None
         torch.cuda.set_per_process_memory_fraction(config.num_gpus)
 
 
+def _passages(engine: TorchEngine, spec: ModelSpec, pace: Pace) -> TokenBatch:
+    return of_size(engine, pace.token_budget, min(PASSAGE, spec.max_tokens))
+
+
 def _memory(
-    engine: TorchEngine, config: ModelConfig, budget: int, max_tokens: int
+    engine: TorchEngine, config: ModelConfig, batches: Sequence[TokenBatch]
 ) -> Memory | None:
-    """Returns what the weights and a full pass take of the device."""
+    """Returns what the weights and these passes at once take of the device."""
     if engine.device.type != "cuda":
         return None
     torch.cuda.empty_cache()  # larger passes may have been tried
     torch.cuda.reset_peak_memory_stats(engine.device)
-    engine.forward(of_size(engine, budget, min(PASSAGE, max_tokens)))
+    run_at_once(engine, batches)
     _, total = torch.cuda.mem_get_info(engine.device)
     used = torch.cuda.max_memory_reserved(engine.device)
     return Memory(used, share_of_device(config.num_gpus, total))
@@ -143,11 +164,12 @@ def _told(model: LoadedModel) -> str:
 
 def _report(config: ModelConfig, model: LoadedModel, threads: int) -> None:
     log.info(
-        "%s is ready after %.1f s: %s on %s, %d threads, %.0f tokens/s, token budget %d, pid %d",
+        "%s is ready after %.1f s: %s on %s, %d × %d threads, %.0f tokens/s, token budget %d, pid %d",
         config.name,
         model.start_s,
         model.dtype,
         _told(model),
+        model.worker.streams,
         threads,
         model.worker.tokens_per_s,
         model.token_budget,

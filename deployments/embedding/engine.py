@@ -7,6 +7,7 @@ it is decided by `lanes` online and by `packing` where all texts are at hand.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -35,9 +36,6 @@ from deployments.embedding.model import ModelSpec
 from deployments.embedding.packing import pack
 from deployments.embedding.pooling import POOLERS
 
-# tokens from which further threads gain more than it costs to wait for the last of them, on a
-# machine that has other work (benchmarks/LOG.md)
-_LONG_PASS = 768
 # int64 ids and positions (tokens,) and where the texts stand -> (tokens, dimension)
 _FlatNetwork = Callable[[Tensor, Tensor, Layout], Tensor]
 
@@ -54,7 +52,10 @@ class Engine(Protocol):
         ...
 
     def forward(self, batch: TokenBatch) -> Vectors:
-        """Returns pooled, unnormalised float32 vectors ``(texts, dimension)`` of one pass."""
+        """Returns pooled, unnormalised float32 vectors ``(texts, dimension)`` of one pass.
+
+        Several threads may call it at once.
+        """
         ...
 
 
@@ -71,7 +72,7 @@ class TorchEngine:
     ) -> None:
         """Loads the weights (safetensors only, no remote code).
 
-        ``threads`` compute a long pass on a CPU, and one a short pass; by default as torch is set.
+        ``threads`` compute a pass on a CPU; by default as torch is set.
         Raises UnsupportedModel when the files are not the model that ``spec`` describes or cannot
         run as asked, ModelUnavailable when they cannot be read.
         """
@@ -102,8 +103,7 @@ class TorchEngine:
     def forward(self, batch: TokenBatch) -> Vectors:
         """Returns float32 ``(texts, dimension)``, pooled and not normalised, in the batch's order."""
         if self._threads is not None:
-            is_long = rounded_rows(batch.tokens) >= _LONG_PASS
-            torch.set_num_threads(self._threads if is_long else 1)
+            torch.set_num_threads(self._threads)  # of the thread that calls
         return self._forward(batch)
 
     def _flat(self, network: _FlatNetwork, batch: TokenBatch) -> Vectors:
@@ -150,11 +150,18 @@ class TorchEngine:
         return vectors
 
 
-def encode_all(engine: Engine, batch: TokenBatch, token_budget: int) -> Vectors:
-    """Returns float32 ``(texts, dimension)`` for texts of any number, packed by token budget."""
+def encode_all(engine: Engine, batch: TokenBatch, token_budget: int, streams: int = 1) -> Vectors:
+    """Returns float32 ``(texts, dimension)`` for texts of any number, packed by token budget.
+
+    ``streams`` passes run at once.
+    """
     vectors = np.empty((len(batch), engine.dimension), np.float32)
-    for rows in pack(batch.lengths.tolist(), token_budget, engine.pads):
+
+    def run(rows: list[int]) -> None:
         vectors[rows] = engine.forward(batch.select(rows))
+
+    with ThreadPoolExecutor(streams) as pool:
+        list(pool.map(run, pack(batch.lengths.tolist(), token_budget, engine.pads)))
     return vectors
 
 

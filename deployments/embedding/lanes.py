@@ -86,6 +86,7 @@ class LaneLimits:
     pass that both lanes share, and of an offline pass within ``online_memory_s`` of an online text:
     whoever comes next waits for that pass. ``offline_patience_s`` is how long offline texts let
     online ones go first. ``window`` is how many texts, oldest first, a pass is chosen from.
+    ``streams`` is how many passes may run at once.
     """
 
     token_budget: int
@@ -94,6 +95,7 @@ class LaneLimits:
     window: int = 512
     pads: bool = True
     online_memory_s: float = 1.0
+    streams: int = 1
 
     def __post_init__(self) -> None:
         if self.shared_budget > self.token_budget:

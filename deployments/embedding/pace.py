@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deployments.embedding.passes import is_out_of_memory
-from deployments.embedding.warmup import PASSAGE, of_size
+from deployments.embedding.warmup import PASSAGE, of_size, run_at_once
 
 if TYPE_CHECKING:
     from deployments.embedding.batch import TokenBatch
@@ -30,18 +30,18 @@ class Pace:
     tokens_per_s: float
 
 
-def find_pace(engine: Engine, budgets: Sequence[int], max_tokens: int) -> Pace:
+def find_pace(engine: Engine, budgets: Sequence[int], max_tokens: int, streams: int = 1) -> Pace:
     """Tries growing passes of passage-like texts; takes the smallest that is nearly the fastest.
 
-    Ends where the device's memory ends, or after some seconds. Raises what the engine raises when
-    even the first does not work.
+    ``streams`` passes run at once. Ends where the device's memory ends, or after some seconds.
+    Raises what the engine raises when even the first does not work.
     """
     ends = time.perf_counter() + _MEASURE_S
     speeds: dict[int, float] = {}
     most = min(PASSAGE, max_tokens)
     for budget in budgets:
         try:
-            speeds[budget] = _speed(engine, of_size(engine, budget, most), ends)
+            speeds[budget] = _speed(engine, [of_size(engine, budget, most)] * streams, ends)
         except Exception as error:
             if not speeds or not is_out_of_memory(error):
                 raise
@@ -53,19 +53,20 @@ def find_pace(engine: Engine, budgets: Sequence[int], max_tokens: int) -> Pace:
     return next(Pace(budget, speed) for budget, speed in speeds.items() if speed >= enough)
 
 
-def _speed(engine: Engine, batch: TokenBatch, ends: float) -> float:
-    """Returns tokens per second: the best of some passes after a first, or of one if time is up.
+def _speed(engine: Engine, batches: Sequence[TokenBatch], ends: float) -> float:
+    """Returns tokens per second: the best of some rounds after a first, or of one if time is up.
 
     The best, since other processes start at the same time.
     """
-    engine.forward(batch)
-    found = [_timed(engine, batch)]
+    run_at_once(engine, batches)
+    found = [_timed(engine, batches)]
     while len(found) < _TRIES and time.perf_counter() < ends:
-        found.append(_timed(engine, batch))
+        found.append(_timed(engine, batches))
     return max(found)
 
 
-def _timed(engine: Engine, batch: TokenBatch) -> float:
+def _timed(engine: Engine, batches: Sequence[TokenBatch]) -> float:
     started = time.perf_counter()
-    engine.forward(batch)
-    return batch.tokens / max(time.perf_counter() - started, 1e-6)
+    run_at_once(engine, batches)
+    tokens = sum(batch.tokens for batch in batches)
+    return tokens / max(time.perf_counter() - started, 1e-6)

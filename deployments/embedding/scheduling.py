@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
 _NICER = 10
 
 
-def engine_goes_first(engine_thread: int) -> None:
+def engine_goes_first(engine_threads: Collection[int]) -> None:
     """Lets no other thread of this process take the engine's core when it wakes up.
 
-    ``engine_thread`` is the thread's id in the system. The others become batch threads, which get
+    ``engine_threads`` are the threads' ids in the system. The others become batch threads, which get
     the next free core; each call that arrives would else interrupt the forward pass.
     """
     for thread in _threads():
-        policy = os.SCHED_OTHER if thread == engine_thread else os.SCHED_BATCH
+        policy = os.SCHED_OTHER if thread in engine_threads else os.SCHED_BATCH
         with suppress(OSError):  # the thread has ended, or a sandbox forbids it
             os.sched_setscheduler(thread, policy, os.sched_param(0))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,3 +39,9 @@ def of_size(engine: Engine, tokens: int, most: int) -> TokenBatch:
     return (
         TokenBatch.concatenate([full, sample(engine, 1, rest)]) if (rest := tokens % most) else full
     )
+
+
+def run_at_once(engine: Engine, batches: Sequence[TokenBatch]) -> None:
+    """Makes a pass of each batch, all at the same time."""
+    with ThreadPoolExecutor(len(batches)) as pool:
+        list(pool.map(engine.forward, batches))

@@ -1,7 +1,7 @@
-"""The loop around an engine: take a micro-batch, run it, hand out the vectors, again.
+"""The loops around an engine: take a micro-batch, run it, hand out the vectors, again.
 
-The forward pass has a thread of its own, so an event loop that feeds it is never blocked. Knows
-nothing of Ray or asyncio; answers arrive in `concurrent.futures.Future` objects.
+Forward passes have threads of their own, one each stream, so an event loop that feeds them is never
+blocked. Knows nothing of Ray or asyncio; answers arrive in `concurrent.futures.Future` objects.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
@@ -18,8 +17,9 @@ from deployments.embedding.answers import Answers, Observer
 from deployments.embedding.batch import Encoded, TokenBatch, Vectors
 from deployments.embedding.errors import EmbedfleetError, Overloaded
 from deployments.embedding.job import Job
-from deployments.embedding.lanes import Drop, Lane, LaneLimits, Lanes, MicroBatch, Waiting
+from deployments.embedding.lanes import Lane, LaneLimits, MicroBatch, Waiting
 from deployments.embedding.passes import any_failed, run_pass
+from deployments.embedding.turns import Turns
 
 if TYPE_CHECKING:
     from deployments.embedding.engine import Engine
@@ -39,24 +39,31 @@ class Worker:
         tokens_per_s: float,
         observer: Observer | None = None,
     ) -> None:
-        """``max_wait_s`` bounds each lane: work that would wait longer is refused."""
+        """``max_wait_s`` bounds each lane: work that would wait longer is refused.
+
+        ``tokens_per_s`` is the speed of all streams together.
+        """
         self._engine = engine
         self._limits = limits
         self._max_wait_s = dict(max_wait_s)
         self._observer = observer
         self._answers = Answers(observer)
         self.tokens_per_s = tokens_per_s
-        self._lanes: Lanes[Job] = Lanes(limits)
-        self._trials: deque[Waiting[Job]] = deque()
-        self._trial_was_last = False
+        self.streams = limits.streams
+        self._turns = Turns(limits)
         self._changed = threading.Condition()
         self._stopping = False
         self._broken: BaseException | None = None
         self.last_success: float | None = None
-        self._pass_started: float | None = None
+        self._running: dict[int, float] = {}  # by thread, when its pass was taken
+        self._open_loops = self.streams
         self.consecutive_failures = 0
-        self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._loop, name=f"engine-{number}", daemon=True)
+            for number in range(self.streams)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def submit(
         self,
@@ -77,13 +84,10 @@ class Worker:
             self._refuse_if_broken()
             if begin is None:
                 self._refuse_if_full(lane, len(batch), batch.tokens)
-                self._lanes.put(job, batch.lengths.tolist(), lane, now, now + timeout_s)
+                self._turns.lanes.put(job, batch.lengths.tolist(), lane, now, now + timeout_s)
             else:
-                counts = enumerate(batch.lengths.tolist())
-                self._trials.extend(
-                    Waiting(job, r, n, lane, now, now + timeout_s) for r, n in counts
-                )
-            self._changed.notify()
+                self._turns.try_alone(job, now, now + timeout_s)
+            self._wake_one()
         if not len(batch):
             job.finish_if_settled(now)
         return job.future
@@ -91,30 +95,33 @@ class Worker:
     def waiting(self, lane: Lane) -> tuple[int, int]:
         """Returns how many texts and tokens wait in a lane."""
         with self._changed:
-            return self._lanes.waiting_texts(lane), self._lanes.waiting_tokens(lane)
+            return self._turns.lanes.waiting_texts(lane), self._turns.lanes.waiting_tokens(lane)
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """Ends the loop after the running pass; what still waits is answered with an error."""
         with self._changed:
             self._stopping = True
-            self._changed.notify()
-        self._thread.join(timeout_s)
+            self._changed.notify_all()
+        deadline = time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     @property
     def alive(self) -> bool:
-        """Whether the loop runs, and its answers are handed out."""
-        return self._thread.is_alive() and self._answers.broken is None
+        """Whether all loops run, and their answers are handed out."""
+        running = all(thread.is_alive() for thread in self._threads)
+        return running and self._answers.broken is None
 
     @property
-    def thread_id(self) -> int:
-        """The system's id of the thread that runs the engine."""
-        assert self._thread.native_id is not None
-        return self._thread.native_id
+    def thread_ids(self) -> set[int]:
+        """The system's ids of the threads that run the engine."""
+        return {thread.native_id for thread in self._threads if thread.native_id is not None}
 
     @property
     def pass_s(self) -> float:
-        """Seconds that the running forward pass has taken so far; 0 between passes."""
-        started = self._pass_started
+        """Seconds that the oldest running forward pass has taken so far; 0 between passes."""
+        with self._changed:
+            started = min(self._running.values(), default=None)
         return 0.0 if started is None else time.monotonic() - started
 
     def _refuse_if_broken(self) -> None:
@@ -123,7 +130,7 @@ class Worker:
             raise EmbedfleetError(f"the engine's loop has ended: {broken or 'shutting down'}")
 
     def _refuse_if_full(self, lane: Lane, texts: int, tokens: int) -> None:
-        waiting = self._lanes.waiting_tokens(lane)
+        waiting = self._turns.lanes.waiting_tokens(lane)
         room = max(4.0 * self._limits.token_budget, self._max_wait_s[lane] * self.tokens_per_s)
         if waiting and waiting + tokens > room:
             if self._observer:
@@ -147,31 +154,40 @@ class Worker:
             for text in batch.all_texts if batch else ():
                 text.owner.fail(EmbedfleetError(f"the engine's loop has died: {error!r}"))
         finally:
-            self._fail_what_waits()
-            self._answers.close()
+            self._end()
 
     def _next(self) -> MicroBatch[Job] | None:
+        """Waits for the next pass of this thread, whose last one has ended; None: there is none."""
+        thread = threading.get_ident()
         with self._changed:
-            while not (self._lanes or self._trials or self._stopping):
+            self._pass_ended(thread)
+            while not (self._is_ending or self._turns.may_begin()):
                 self._changed.wait()
-            return None if self._stopping else self._take(time.monotonic())
+            if self._is_ending:
+                return None
+            self._running[thread] = now = time.monotonic()
+            batch = self._turns.take(now)
+            self._wake_one()
+            return batch
 
-    def _take(self, now: float) -> MicroBatch[Job]:
-        """Trials and lanes take turns."""
-        self._trial_was_last = bool(self._trials) and not (self._lanes and self._trial_was_last)
-        if not self._trial_was_last:
-            return self._lanes.take(now)
-        text = self._trials.popleft()
-        if text.owner.gone or text.deadline <= now:
-            return MicroBatch([], [(text, Drop.GONE if text.owner.gone else Drop.EXPIRED)])
-        return MicroBatch([text], [], self._limits.pads)
+    def _wake_one(self) -> None:
+        if self._turns.may_begin():
+            self._changed.notify()
+
+    def _pass_ended(self, thread: int) -> None:
+        if self._running.pop(thread, None) is not None:
+            self._turns.ended()
+
+    @property
+    def _is_ending(self) -> bool:
+        return self._stopping or self._broken is not None
 
     def _run(self, batch: MicroBatch[Job]) -> None:
-        self._pass_started = started = time.monotonic()
+        started = time.monotonic()
         outcome = self._pass(batch.texts)
-        self._pass_started = None
         seconds = time.monotonic() - started
-        self._learn(batch, outcome, seconds)
+        with self._changed:
+            self._learn(batch, outcome, seconds)
         self._answers.settle(batch, outcome, started, seconds)
 
     def _pass(self, texts: list[Waiting[Job]]) -> list[Vectors | EmbedfleetError]:
@@ -193,15 +209,18 @@ class Worker:
         self.last_success = time.monotonic()
         # a small pass tells what a pass costs, not how fast the engine is when there is enough to do
         share = min(1.0, batch.cost / self._limits.token_budget)
-        weight = 0.2 * share if share >= _TELLING_SHARE or self._lanes else 0.0
-        self.tokens_per_s += weight * (batch.tokens / max(seconds, 1e-6) - self.tokens_per_s)
+        weight = 0.2 * share if share >= _TELLING_SHARE or self._turns.lanes else 0.0
+        speed = self.streams * batch.tokens / max(seconds, 1e-6)
+        self.tokens_per_s += weight * (speed - self.tokens_per_s)
 
-    def _fail_what_waits(self) -> None:
+    def _end(self) -> None:
+        """Lets the other loops end too; the last of them waits until all is answered."""
         with self._changed:
-            while self._lanes:
-                batch = self._lanes.take(float("-inf"))
-                for text in batch.texts:
-                    text.owner.fail(EmbedfleetError("the replica is shutting down"))
-            for text in self._trials:
-                text.owner.fail(EmbedfleetError("the replica is shutting down"))
-            self._trials.clear()
+            self._pass_ended(threading.get_ident())
+            for job in self._turns.clear():
+                job.fail(EmbedfleetError("the replica is shutting down"))
+            self._changed.notify_all()
+            self._open_loops -= 1
+            is_last = not self._open_loops
+        if is_last:
+            self._answers.close()

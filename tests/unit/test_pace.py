@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -73,3 +74,16 @@ def test_texts_are_no_longer_than_the_model_takes(engine):
     engine.cost = lambda tokens: 1.0
     pace = find_pace(engine, (1_000,), max_tokens=64)
     assert pace.tokens_per_s == 1_000
+
+
+def test_the_speed_is_that_of_all_passes_at_once():
+    together = threading.Barrier(3)
+
+    class Meeting(FakeEngine):
+        def forward(self, batch):
+            together.wait(10)
+            time.sleep(0.02)
+            return super().forward(batch)
+
+    pace = find_pace(Meeting(), (300,), max_tokens=100, streams=3)
+    assert 300 / 0.02 < pace.tokens_per_s <= 900 / 0.02  # more than one alone can have

@@ -15,7 +15,7 @@ stop = threading.Event()
 engine, other = (threading.Thread(target=stop.wait, daemon=True) for _ in range(2))
 engine.start(), other.start()
 for _ in range(2):  # the second time, as when a model is loaded again by a batch thread
-    engine_goes_first(engine.native_id)
+    engine_goes_first({engine.native_id})
     print(*(os.sched_getscheduler(t.native_id) for t in (engine, other, threading.main_thread())))
 """
 JOB = """

@@ -66,6 +66,13 @@ def test_speed_is_learnt_from_each_pass_by_its_share_of_a_full_one(engine, texts
         assert worker.tokens_per_s == pytest.approx(learnt)
 
 
+def test_the_speed_is_that_of_all_streams(engine):
+    with working(engine, budget=16, tokens_per_s=100, streams=3) as worker:
+        submit(worker, [2] * 16).result(PATIENCE_S)
+        worker.stop()
+        assert worker.tokens_per_s == pytest.approx(100 + 0.2 * (3 * 8 - 100))
+
+
 def test_small_passes_tell_the_speed_where_more_waits(engine):
     with working(engine, budget=16, tokens_per_s=100) as worker:
         held = hold(worker, engine)

@@ -55,10 +55,11 @@ def working(
     max_wait_s: float = 1e6,
     observer: Watcher | None = None,
     tokens_per_s: float = 100.0,
+    streams: int = 1,
 ) -> Iterator[Worker]:
     """Yields a running worker; at the end it is stopped, whatever its engine does."""
     waits = dict.fromkeys(Lane, max_wait_s)
-    limits = LaneLimits(budget, shared_budget=budget, offline_patience_s=1e9)
+    limits = LaneLimits(budget, budget, offline_patience_s=1e9, streams=streams)
     worker = Worker(engine, limits, waits, tokens_per_s, observer)
     try:
         yield worker

@@ -1,0 +1,85 @@
+"""Several passes at once over one engine."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from deployments.embedding.batch import TokenBatch
+from deployments.embedding.errors import EmbedfleetError
+from deployments.embedding.lanes import Lane
+
+from .fake_engine import FakeEngine
+from .working import PATIENCE_S, check_answer, submit, working
+
+POISON = 666
+BUDGET = 4
+
+
+class Meeting(FakeEngine):
+    """Each pass waits until another one runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.both = threading.Barrier(2)
+
+    def forward(self, batch):
+        self.both.wait(PATIENCE_S)
+        return super().forward(batch)
+
+
+def test_passes_run_at_once_and_each_call_gets_its_own():
+    with working(Meeting(), BUDGET, streams=2) as worker:
+        calls = [[[n] * 4, [n + 1] * 4] for n in range(20, 28, 2)]
+        for answer, texts in [(submit(worker, *texts), texts) for texts in calls]:
+            check_answer(answer, *texts)
+
+
+def test_a_hung_pass_is_seen_while_others_go_on():
+    engine = FakeEngine()
+    with working(engine, BUDGET, streams=2) as worker:
+        engine.held = True
+        hung = submit(worker, [1] * 4)
+        assert engine.entered.wait(PATIENCE_S)
+        engine.held = False
+        check_answer(submit(worker, [2] * 4), [2] * 4)
+        before = worker.pass_s
+        check_answer(submit(worker, [3] * 4), [3] * 4)
+        assert worker.pass_s > before > 0
+        engine.release.set()
+        check_answer(hung, [1] * 4)
+
+
+def test_a_trial_runs_alone():
+    engine = FakeEngine()
+    with working(engine, BUDGET, streams=2) as worker:
+        engine.held = True
+        first = submit(worker, [1] * 4)
+        assert engine.entered.wait(PATIENCE_S)
+        begun: list[int] = []
+        trial = worker.submit(TokenBatch.from_lists([[5]]), Lane.ONLINE, 60.0, begun.append)
+        with pytest.raises(TimeoutError):
+            trial.result(0.05)
+        assert begun == []
+        engine.held = False
+        engine.release.set()
+        check_answer(first, [1] * 4)
+        check_answer(trial, [5])
+        assert begun == [0]
+
+
+def test_one_dead_loop_ends_all():
+    engine = FakeEngine(poison=POISON, error=lambda: SystemExit("gone"))
+    with working(engine, BUDGET, streams=2) as worker:
+        engine.held = True
+        running = submit(worker, [1] * 4)
+        assert engine.entered.wait(PATIENCE_S)
+        engine.held = False
+        with pytest.raises(EmbedfleetError, match="loop has died"):
+            submit(worker, [POISON] * 4).result(PATIENCE_S)
+        assert not worker.alive
+        with pytest.raises(EmbedfleetError, match="has ended"):
+            submit(worker, [3])
+        engine.release.set()
+        check_answer(running, [1] * 4)  # what was under way is answered
