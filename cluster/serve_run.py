@@ -13,7 +13,7 @@ from types import FrameType
 
 import ray
 from ray import serve
-from ray.serve.handle import DeploymentHandle
+from ray.serve.context import _get_global_client
 from ray.serve.scripts import cli
 
 _FIND_ROUTERS_S = 5.0
@@ -32,19 +32,29 @@ def _drain(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_IGN)
     if ray.is_initialized():
         with suppress(Exception):  # whatever fails, it stops
-            asyncio.run(_drain_routers(list(serve.status().applications)))
+            apps = list(serve.status().applications)
+            asyncio.run(_drain_routers(apps))
+            _get_global_client().delete_apps(apps)  # answers leave while replicas stop in order
     raise KeyboardInterrupt
 
 
 async def _drain_routers(apps: list[str]) -> None:
-    handles = [serve.get_app_handle(app) for app in apps]
-    await asyncio.gather(*map(_drain_routers_of, handles), return_exceptions=True)
+    try:
+        found = await asyncio.gather(*map(_drain_routers_of, apps), return_exceptions=True)
+    finally:
+        # their loop ends here, and Serve's own shutdown would want it
+        await _get_global_client().shutdown_cached_handles_async()
+    for app, error in zip(apps, found, strict=True):
+        if error is not None:
+            print(f"embedfleet: {app} was not told to finish: {error!r}", file=sys.stderr)
 
 
-async def _drain_routers_of(app: DeploymentHandle) -> None:
+async def _drain_routers_of(app: str) -> None:
+    handle = serve.get_app_handle(app)
     async with asyncio.timeout(_FIND_ROUTERS_S):
-        await app.models.remote()  # a new handle knows no replicas until it has been used
-    await app.broadcast("drain").results_async(timeout_s=_DRAIN_S)
+        await handle.models.remote()  # a new handle knows no replicas until it has been used
+    # one that has died meanwhile ends no other's wait
+    await handle.broadcast("drain").results_async(timeout_s=_DRAIN_S, return_exceptions=True)
 
 
 if __name__ == "__main__":

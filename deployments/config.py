@@ -79,6 +79,13 @@ class ModelConfig(_Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _streams_have_threads(self) -> Self:
+        threads = self.threads or max(1, int(self.num_cpus))
+        if self.streams and self.streams > threads and not (self.num_gpus or "cuda" in self.device):
+            raise ValueError(f"streams is above threads ({threads}; by default as num_cpus)")
+        return self
+
     @property
     def can_be_cold(self) -> bool:
         """Whether having no replica is a normal state."""

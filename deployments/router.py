@@ -15,7 +15,7 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
 from deployments.agreement import Agreement
-from deployments.api.app import create_app
+from deployments.api.app import Observed, create_app
 from deployments.api.auth import ApiKeys
 from deployments.api.backend import CandidateCard, Explanation, ModelCard, SpaceCard, Texts
 from deployments.api.door import Door
@@ -95,8 +95,8 @@ class Router:
         log.info("API keys are %s", "asked for" if keys else "off: anyone who reaches it may call")
         limits = self._args.limits
         settings = Settings(limits.max_body_bytes, limits.max_texts, self._args.truncate)
-        self._door = Door(create_app(self, settings, keys, RequestMetrics().answered))
-        return self._door
+        self._door = Door(create_app(self, settings, keys))
+        return Observed(self._door, RequestMetrics().answered)
 
     async def drain(self) -> None:
         """Lets no request in any more, and returns when those under way have their answers."""

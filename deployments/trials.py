@@ -1,8 +1,8 @@
 """What outlives a replica's process: which text of a trial it had begun, and who was convicted.
 
 Kept in Ray's own key-value store (in the GCS, and with it in Redis where that is configured), since
-a process that dies can say nothing any more. One short write before each text of a trial; ordinary
-calls never come here.
+a process that dies can say nothing any more. A short write before and after each text of a trial;
+ordinary calls never come here.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class ClusterRecord:
         return [text for text in texts if self._head + text in known]
 
 
-def begin(trial: str, row: int) -> None:
-    """Notes, from a replica, that the next forward pass is this row's alone."""
-    _put(_trial_key(trial), str(row))
+def begin(trial: str, row: int | None) -> None:
+    """Notes, from a replica, that the next forward pass is this row's alone; None: it has ended."""
+    _put(_trial_key(trial), "" if row is None else str(row))
 
 
 def forget(trial: str) -> None:

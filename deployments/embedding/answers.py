@@ -35,7 +35,7 @@ class Observer(Protocol):
 
 
 class Answers:
-    """Answers in the order of the passes. For one thread.
+    """Answers in the order in which passes end. Thread-safe, but for `close`.
 
     Once some work has raised, its calls get that error, and each method raises it.
     """
@@ -86,10 +86,10 @@ class Answers:
 
         self._hand_over(work, texts)
 
-    def tell(self, left: Mapping[Lane, tuple[int, int]]) -> None:
+    def tell(self, waiting: Callable[[], Mapping[Lane, tuple[int, int]]]) -> None:
         """Tells the observer what still waits after a pass."""
         if observer := self._observer:
-            self._hand_over(lambda: observer.waiting(left), ())
+            self._hand_over(lambda: observer.waiting(waiting()), ())
 
     def close(self) -> None:
         """Returns when all is answered."""

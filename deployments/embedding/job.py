@@ -20,14 +20,15 @@ log = logging.getLogger(__name__)
 class Job:
     """Owns a call's rows; answers ``future`` once each row has a vector or an error.
 
-    ``begin`` is told each row before its forward pass, where texts are tried one by one.
+    Where texts are tried one by one, ``begin`` is told each row before its forward pass, and None
+    after it.
     """
 
     batch: TokenBatch
     lane: Lane
     dimension: int
     arrived: float
-    begin: Callable[[int], None] | None = None
+    begin: Callable[[int | None], None] | None = None
     future: Future[Encoded] = field(default_factory=Future)
     errors: dict[int, EmbedfleetError] = field(default_factory=dict)
     started: float | None = None
@@ -43,8 +44,8 @@ class Job:
         return self.future.done()
 
     def start(self, now: float) -> None:
-        """The first of the texts is in a forward pass."""
-        self.started = now if self.started is None else self.started
+        """Some of the texts were in a forward pass that began then; the first one counts."""
+        self.started = now if self.started is None else min(now, self.started)
 
     def settle(self, row: int, outcome: Vectors | EmbedfleetError) -> None:
         """Gives one text its vector ``(dimension,)``, or the error that it alone gets."""

@@ -53,11 +53,15 @@ class Waiting(Generic[OwnerT]):
 
 @dataclass(frozen=True)
 class MicroBatch(Generic[OwnerT]):
-    """What one forward pass takes, and what was dropped while choosing it."""
+    """What one forward pass takes, and what was dropped while choosing it.
+
+    ``leaves_some`` says that it could not take all that waited.
+    """
 
     texts: list[Waiting[OwnerT]]
     dropped: list[tuple[Waiting[OwnerT], Drop]]
     pads: bool = True
+    leaves_some: bool = False
 
     @property
     def all_texts(self) -> list[Waiting[OwnerT]]:
@@ -139,11 +143,15 @@ class Lanes(Generic[OwnerT]):
         )
         self._tokens[lane] += sum(tokens)
 
-    def take(self, now: float) -> MicroBatch[OwnerT]:
-        """Returns the next micro-batch; it is empty only when nothing is left to compute."""
+    def take(self, now: float, most: int | None = None) -> MicroBatch[OwnerT]:
+        """Returns the next micro-batch; it is empty only when nothing is left to compute.
+
+        ``most`` is its budget where that is less than the limit.
+        """
         dropped: list[tuple[Waiting[OwnerT], Drop]] = []
         candidates = {lane: self._window(lane, now, dropped) for lane in Lane}
-        chosen = self._choose(candidates, now)
+        budget = min(self.limits.token_budget, most or self.limits.token_budget)
+        chosen = self._choose(candidates, now, budget)
         taken = set(map(id, chosen))
         for lane, texts in candidates.items():
             self._queues[lane].extendleft(t for t in reversed(texts) if id(t) not in taken)
@@ -153,16 +161,16 @@ class Lanes(Generic[OwnerT]):
         if offline and offline[0] in chosen:  # short texts that top up do not help the oldest
             self._offline_served = now
         self._online_owed = bool(online) and all(text.lane is Lane.OFFLINE for text in chosen)
-        return MicroBatch(chosen, dropped, self.limits.pads)
+        return MicroBatch(chosen, dropped, self.limits.pads, bool(self))
 
     def _choose(
-        self, candidates: dict[Lane, list[Waiting[OwnerT]]], now: float
+        self, candidates: dict[Lane, list[Waiting[OwnerT]]], now: float, budget: int
     ) -> list[Waiting[OwnerT]]:
         online, offline = candidates[Lane.ONLINE], candidates[Lane.OFFLINE]
         impatient = now - self._offline_served > self.limits.offline_patience_s
         if offline and ((impatient and not self._online_owed) or not online):
-            return self._fill(offline, self._offline_budget(now))
-        chosen = self._fill(online, self.limits.token_budget)
+            return self._fill(offline, min(budget, self._offline_budget(now)))
+        chosen = self._fill(online, budget)
         return first_fit(chosen, offline, self.limits.shared_budget, self.limits.pads)
 
     def _fill(self, texts: list[Waiting[OwnerT]], budget: int) -> list[Waiting[OwnerT]]:

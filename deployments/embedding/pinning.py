@@ -23,7 +23,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of a device: what the weights and one full forward pass take, and what may be taken."""
+    """Bytes of a device: what the weights and full forward passes take, and what may be taken."""
 
     used: int
     limit: int

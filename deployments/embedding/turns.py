@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from deployments.embedding.job import Job
 from deployments.embedding.lanes import Drop, Lane, LaneLimits, Lanes, MicroBatch, Waiting
 
-# of the token budget: with less work than that in the lanes, no second pass begins beside the first
+# of the token budget: a pass that costs less ends soon, so further work waits for it, unless there
+# is as much of it
 _WORTH_A_PASS = 0.4
 
 
@@ -21,9 +22,10 @@ class Turns:
     def __init__(self, limits: LaneLimits) -> None:
         self.lanes: Lanes[Job] = Lanes(limits)
         self._limits = limits
+        self._worth_a_pass = int(_WORTH_A_PASS * limits.token_budget)
         self._trials: deque[Waiting[Job]] = deque()
         self._trial_was_last = False
-        self._running = 0
+        self._running: list[MicroBatch[Job]] = []
         self._on_trial = False
 
     def try_alone(self, job: Job, now: float, deadline: float) -> None:
@@ -35,25 +37,21 @@ class Turns:
         """Whether `take` has something that may run now."""
         if not self._running:
             return bool(self.lanes or self._trials)
-        if self._on_trial or self._trial_is_next:
+        if self._on_trial or self._trial_is_next or not self.lanes:
             return False
-        waiting = sum(self.lanes.waiting_tokens(lane) for lane in Lane)
-        return waiting >= _WORTH_A_PASS * self._limits.token_budget
+        ends_soon = any(batch.cost < self._worth_a_pass for batch in self._running)
+        return not ends_soon or self._waiting >= self._worth_a_pass
 
     def take(self, now: float) -> MicroBatch[Job]:
-        """Returns what runs next, which may be nothing but dropped texts; `ended` says when it has."""
-        self._running += 1
+        """Returns what runs next, maybe nothing but dropped texts; it runs until it has `ended`."""
         self._trial_was_last = self._on_trial = self._trial_is_next
-        if not self._on_trial:
-            return self.lanes.take(now)
-        text = self._trials.popleft()
-        if text.owner.gone or text.deadline <= now:
-            return MicroBatch([], [(text, Drop.GONE if text.owner.gone else Drop.EXPIRED)])
-        return MicroBatch([text], [], self._limits.pads)
+        batch = self._trial(now) if self._on_trial else self.lanes.take(now, self._share())
+        self._running.append(batch)
+        return batch
 
-    def ended(self) -> None:
-        """One of the passes has ended."""
-        self._running -= 1
+    def ended(self, batch: MicroBatch[Job]) -> None:
+        """This pass has ended."""
+        self._running.remove(batch)
         self._on_trial = False
 
     def clear(self) -> Iterator[Job]:
@@ -62,6 +60,23 @@ class Turns:
             yield from (text.owner for text in self.lanes.take(float("-inf")).all_texts)
         while self._trials:
             yield self._trials.popleft().owner
+
+    def _trial(self, now: float) -> MicroBatch[Job]:
+        text = self._trials.popleft()
+        if text.owner.gone or text.deadline <= now:
+            return MicroBatch([], [(text, Drop.GONE if text.owner.gone else Drop.EXPIRED)])
+        return MicroBatch([text], [], self._limits.pads)
+
+    def _share(self) -> int:
+        """The most that a pass takes, so that the other idle streams get theirs."""
+        idle = self._limits.streams - len(self._running)
+        if idle <= 1:
+            return self._limits.token_budget
+        return max(self._worth_a_pass, -(-self._waiting // idle))
+
+    @property
+    def _waiting(self) -> int:
+        return sum(self.lanes.waiting_tokens(lane) for lane in Lane)
 
     @property
     def _trial_is_next(self) -> bool:

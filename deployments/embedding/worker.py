@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from deployments.embedding.answers import Answers, Observer
@@ -55,7 +56,7 @@ class Worker:
         self._stopping = False
         self._broken: BaseException | None = None
         self.last_success: float | None = None
-        self._running: dict[int, float] = {}  # by thread, when its pass was taken
+        self._running: dict[int, tuple[float, MicroBatch[Job]]] = {}  # by thread, and since when
         self._open_loops = self.streams
         self.consecutive_failures = 0
         self._threads = [
@@ -70,13 +71,13 @@ class Worker:
         batch: TokenBatch,
         lane: Lane,
         timeout_s: float,
-        begin: Callable[[int], None] | None = None,
+        begin: Callable[[int | None], None] | None = None,
     ) -> Future[Encoded]:
         """Queues a call's texts; the future gives their vectors in order.
 
         Cancelling the future drops what is not yet computed. With ``begin`` it is a trial: each text
-        has a forward pass of its own, and ``begin`` is told its row before that. Raises Overloaded,
-        with the seconds until the lane's backlog is worked off, when the lane is full.
+        has a forward pass of its own, and ``begin`` is told its row before that and None after. Raises
+        Overloaded, with the seconds until the lane's backlog is worked off, when the lane is full.
         """
         now = time.monotonic()
         job = Job(batch, lane, self._engine.dimension, now, begin)
@@ -97,8 +98,11 @@ class Worker:
         with self._changed:
             return self._turns.lanes.waiting_texts(lane), self._turns.lanes.waiting_tokens(lane)
 
+    def _all_waiting(self) -> dict[Lane, tuple[int, int]]:
+        return {lane: self.waiting(lane) for lane in Lane}
+
     def stop(self, timeout_s: float = 10.0) -> None:
-        """Ends the loop after the running pass; what still waits is answered with an error."""
+        """Ends the loops after the running passes; what still waits is answered with an error."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -121,8 +125,8 @@ class Worker:
     def pass_s(self) -> float:
         """Seconds that the oldest running forward pass has taken so far; 0 between passes."""
         with self._changed:
-            started = min(self._running.values(), default=None)
-        return 0.0 if started is None else time.monotonic() - started
+            since = [started for started, _ in self._running.values()]
+        return time.monotonic() - min(since) if since else 0.0
 
     def _refuse_if_broken(self) -> None:
         broken = self._broken or self._answers.broken
@@ -147,7 +151,7 @@ class Worker:
                 self._answers.drop(batch)
                 if batch.texts:
                     self._run(batch)
-                self._answers.tell({lane: self.waiting(lane) for lane in Lane})
+                self._answers.tell(self._all_waiting)
         except BaseException as error:
             log.exception("the engine's loop has died; this replica will be replaced")
             self._broken = error
@@ -165,8 +169,9 @@ class Worker:
                 self._changed.wait()
             if self._is_ending:
                 return None
-            self._running[thread] = now = time.monotonic()
+            now = time.monotonic()
             batch = self._turns.take(now)
+            self._running[thread] = now, batch
             self._wake_one()
             return batch
 
@@ -175,8 +180,8 @@ class Worker:
             self._changed.notify()
 
     def _pass_ended(self, thread: int) -> None:
-        if self._running.pop(thread, None) is not None:
-            self._turns.ended()
+        if (running := self._running.pop(thread, None)) is not None:
+            self._turns.ended(running[1])
 
     @property
     def _is_ending(self) -> bool:
@@ -191,13 +196,18 @@ class Worker:
         self._answers.settle(batch, outcome, started, seconds)
 
     def _pass(self, texts: list[Waiting[Job]]) -> list[Vectors | EmbedfleetError]:
-        first = texts[0]
-        if first.owner.begin is not None:
-            try:
-                first.owner.begin(first.row)
-            except Exception as error:
-                return [EmbedfleetError(f"a text that may kill replicas cannot be tried: {error}")]
-        return run_pass(self._engine, [text.owner.batch.text(text.row) for text in texts])
+        ids = [text.owner.batch.text(text.row) for text in texts]
+        begin = texts[0].owner.begin
+        if begin is None:
+            return run_pass(self._engine, ids)
+        try:
+            begin(texts[0].row)
+        except Exception as error:
+            return [EmbedfleetError(f"a text that may kill replicas cannot be tried: {error}")]
+        outcome = run_pass(self._engine, ids)
+        with suppress(Exception):  # if it cannot be noted, the text has its vector nevertheless
+            begin(None)  # what dies from here on has not died of it
+        return outcome
 
     def _learn(
         self, batch: MicroBatch[Job], outcome: list[Vectors | EmbedfleetError], seconds: float
@@ -207,9 +217,11 @@ class Worker:
             return
         self.consecutive_failures = 0
         self.last_success = time.monotonic()
-        # a small pass tells what a pass costs, not how fast the engine is when there is enough to do
+        # a small pass tells what a pass costs, not how fast the engine is when there is enough to do;
+        # one that ran alone does not tell how fast several are
         share = min(1.0, batch.cost / self._limits.token_budget)
-        weight = 0.2 * share if share >= _TELLING_SHARE or self._turns.lanes else 0.0
+        tells = share >= _TELLING_SHARE or batch.leaves_some
+        weight = 0.2 * share * tells * len(self._running) / self.streams
         speed = self.streams * batch.tokens / max(seconds, 1e-6)
         self.tokens_per_s += weight * (speed - self.tokens_per_s)
 

@@ -106,15 +106,21 @@ def test_sigterm_lets_what_is_under_way_be_answered(service):
         with service.client() as http:
             return http.post("/v1/embeddings", json=body)
 
+    def ready() -> int:
+        with service.client() as http:
+            return http.get("/ready").status_code
+
     with ThreadPoolExecutor(6) as pool:
         calls = [pool.submit(ask, body) for body in bodies]
         time.sleep(0.4)  # all have arrived, few are answered
         service.process.send_signal(signal.SIGTERM)
-        until(lambda: service_stops(ask(asked(["too late"]))), 5)
+        until(lambda: ready() == httpx.codes.SERVICE_UNAVAILABLE, 5)
+        assert service_stops(ask(asked(["too late"])))
         assert not all(call.done() for call in calls)
         answers = [call.result() for call in calls]
     assert [answer.status_code for answer in answers] == [200] * 5, answers
     assert service.process.wait(STOPS_WITHIN_S) == 0
+    assert "Traceback" not in service.log.read_text()
 
 
 def asked(texts: list[str]) -> dict[str, object]:

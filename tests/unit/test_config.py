@@ -106,6 +106,16 @@ def test_what_is_wrong_with_a_model(fields, place):
     assert refusal(model, **fields)[0] == place
 
 
+@pytest.mark.parametrize("fields", [{"threads": 2}, {"num_cpus": 2.5}])
+def test_more_streams_than_threads(fields):
+    assert model(streams=2, **fields).streams == 2
+    assert "streams is above threads (2" in refusal(model, streams=3, **fields)[1]
+
+
+def test_a_gpu_s_streams_have_no_threads():
+    assert model(streams=2, num_gpus=1).streams == 2
+
+
 def test_offline_work_may_not_have_more_replicas_than_there_are():
     wrong = {"max_replicas": 2, "offline_max_replicas": 3}
     _, words = refusal(Autoscaling.model_validate, obj=wrong)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -57,7 +58,7 @@ def test_a_trial_runs_alone():
         engine.held = True
         first = submit(worker, [1] * 4)
         assert engine.entered.wait(PATIENCE_S)
-        begun: list[int] = []
+        begun: list[int | None] = []
         trial = worker.submit(TokenBatch.from_lists([[5]]), Lane.ONLINE, 60.0, begun.append)
         with pytest.raises(TimeoutError):
             trial.result(0.05)
@@ -66,7 +67,7 @@ def test_a_trial_runs_alone():
         engine.release.set()
         check_answer(first, [1] * 4)
         check_answer(trial, [5])
-        assert begun == [0]
+        assert begun == [0, None]
 
 
 def test_one_dead_loop_ends_all():
@@ -78,8 +79,15 @@ def test_one_dead_loop_ends_all():
         engine.held = False
         with pytest.raises(EmbedfleetError, match="loop has died"):
             submit(worker, [POISON] * 4).result(PATIENCE_S)
-        assert not worker.alive
+        until(lambda: not worker.alive)
         with pytest.raises(EmbedfleetError, match="has ended"):
             submit(worker, [3])
         engine.release.set()
         check_answer(running, [1] * 4)  # what was under way is answered
+
+
+def until(happened):
+    deadline = time.monotonic() + PATIENCE_S
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

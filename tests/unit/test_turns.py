@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deployments.embedding.batch import TokenBatch
 from deployments.embedding.job import Job
@@ -16,7 +20,7 @@ LATER = NOW + 60
 
 @pytest.fixture
 def turns() -> Turns:
-    return Turns(LaneLimits(BUDGET, shared_budget=40, pads=False))
+    return Turns(LaneLimits(BUDGET, shared_budget=40, pads=False, streams=3))
 
 
 def job(*lengths: int) -> Job:
@@ -36,48 +40,76 @@ def test_nothing_begins_without_work(turns):
 
 
 @pytest.mark.parametrize(("waiting", "begins"), [(39, False), (40, True)])
-def test_another_pass_begins_only_for_work_enough(turns, waiting, begins):
-    put(turns, BUDGET)
-    turns.take(NOW)
+def test_beside_a_pass_that_ends_soon_only_work_enough_begins(turns, waiting, begins):
+    put(turns, 39)
+    short = turns.take(NOW)
     assert not turns.may_begin()
     put(turns, waiting)
     assert turns.may_begin() is begins
-    turns.ended()
+    turns.ended(short)
+    assert turns.may_begin()
+
+
+def test_beside_long_passes_a_short_text_begins_at_once(turns):
+    put(turns, BUDGET)
+    turns.take(NOW)
+    put(turns, 1)
     assert turns.may_begin()
 
 
 def test_work_of_both_lanes_counts(turns):
-    put(turns, BUDGET)
+    put(turns, 1)
     turns.take(NOW)
     put(turns, 20)
+    assert not turns.may_begin()
     turns.lanes.put(job(20), [20], Lane.OFFLINE, NOW, LATER)
     assert turns.may_begin()
 
 
+@pytest.mark.parametrize(
+    ("texts", "passes"),
+    [
+        (18, [60, 60, 60]),  # all streams are idle, so each gets a third
+        (9, [40, 40, 10]),  # but no less than is worth a pass
+        (60, [100, 100, 100]),
+    ],
+)
+def test_idle_streams_share_what_waits(turns, texts, passes):
+    put(turns, *[10] * texts)
+    assert [turns.take(NOW).tokens for _ in passes] == passes
+
+
+def test_one_stream_takes_what_fits():
+    turns = Turns(LaneLimits(BUDGET, shared_budget=40, pads=False))
+    put(turns, *[10] * 9)
+    assert turns.take(NOW).tokens == 90
+
+
 def test_a_trial_begins_when_all_else_has_ended_and_runs_alone(turns):
     put(turns, *[BUDGET] * 4)
-    turns.take(NOW)
-    turns.take(NOW)
+    first, second = turns.take(NOW), turns.take(NOW)
     accused = job(5, 6)
     turns.try_alone(accused, NOW, LATER)
     assert not turns.may_begin()  # its turn comes, so no other pass begins
-    turns.ended()
+    turns.ended(first)
     assert not turns.may_begin()
-    turns.ended()
+    turns.ended(second)
     batch = turns.take(NOW)
     assert [(text.owner, text.row) for text in batch.texts] == [(accused, 0)]
     assert not turns.may_begin()  # beside a trial nothing runs
-    turns.ended()
-    assert turns.take(NOW).texts[0].owner is not accused  # then the lanes' turn
-    turns.ended()
+    turns.ended(batch)
+    of_the_lanes = turns.take(NOW)
+    assert of_the_lanes.texts[0].owner is not accused  # then it is their turn
+    turns.ended(of_the_lanes)
     assert [text.row for text in turns.take(NOW).texts] == [1]
 
 
 def test_trials_follow_each_other_where_nothing_else_waits(turns):
     turns.try_alone(job(5, 6), NOW, LATER)
     for row in (0, 1):
-        assert [text.row for text in turns.take(NOW).texts] == [row]
-        turns.ended()
+        batch = turns.take(NOW)
+        assert [text.row for text in batch.texts] == [row]
+        turns.ended(batch)
     assert not turns.may_begin()
 
 
@@ -95,4 +127,26 @@ def test_clearing_yields_all_that_waits(turns):
     waiting, accused = put(turns, 5, 6), job(7)
     turns.try_alone(accused, NOW, LATER)
     assert {id(owner) for owner in turns.clear()} == {id(waiting), id(accused)}
+    assert not turns.may_begin()
+
+
+@given(
+    steps=st.lists(st.one_of(st.lists(st.integers(1, 90), max_size=5), st.none()), max_size=40),
+    streams=st.integers(1, 4),
+    pads=st.booleans(),
+)
+def test_nothing_is_lost_and_nothing_comes_twice(steps, streams, pads):
+    turns = Turns(LaneLimits(BUDGET, shared_budget=40, pads=pads, streams=streams))
+    running, jobs, seen = deque(), [], []
+    for lengths in [*steps, *[None] * 400]:
+        if lengths is not None:
+            jobs.append(put(turns, *lengths))
+        elif len(running) < streams and turns.may_begin():
+            running.append(turns.take(NOW))
+            seen += [(jobs.index(text.owner), text.row) for text in running[-1].texts]
+            assert running[-1].cost <= BUDGET or len(running[-1].texts) == 1
+        elif running:
+            turns.ended(running.popleft())
+    sent = [(number, row) for number, job in enumerate(jobs) for row in range(len(job.batch))]
+    assert sorted(seen) == sent
     assert not turns.may_begin()

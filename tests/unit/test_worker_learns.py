@@ -66,22 +66,29 @@ def test_speed_is_learnt_from_each_pass_by_its_share_of_a_full_one(engine, texts
         assert worker.tokens_per_s == pytest.approx(learnt)
 
 
-def test_the_speed_is_that_of_all_streams(engine):
-    with working(engine, budget=16, tokens_per_s=100, streams=3) as worker:
+def test_one_of_several_streams_tells_its_part_of_their_speed(engine):
+    with working(engine, budget=16, tokens_per_s=100, streams=4) as worker:
         submit(worker, [2] * 16).result(PATIENCE_S)
         worker.stop()
-        assert worker.tokens_per_s == pytest.approx(100 + 0.2 * (3 * 8 - 100))
+        assert worker.tokens_per_s == pytest.approx(100 + 0.2 / 4 * (4 * 8 - 100))
 
 
-def test_small_passes_tell_the_speed_where_more_waits(engine):
+def test_a_small_pass_that_could_not_take_more_tells_the_speed(engine):
+    with working(engine, budget=16, tokens_per_s=100) as worker:
+        submit(worker, [2] * 2, [2] * 16).result(PATIENCE_S)
+        worker.stop()
+        after_the_first = 100 + 0.2 * 2 / 16 * (1 - 100)
+        assert worker.tokens_per_s == pytest.approx(after_the_first + 0.2 * (8 - after_the_first))
+
+
+def test_a_small_pass_during_which_more_came_does_not(engine):
     with working(engine, budget=16, tokens_per_s=100) as worker:
         held = hold(worker, engine)
         waited = submit(worker, [2] * 16)
         engine.release.set()
         held.result(PATIENCE_S), waited.result(PATIENCE_S)
         worker.stop()
-        after_the_first = 100 + 0.2 / 16 * (0.5 - 100)
-        assert worker.tokens_per_s == pytest.approx(after_the_first + 0.2 * (8 - after_the_first))
+        assert worker.tokens_per_s == pytest.approx(100 + 0.2 * (8 - 100))
 
 
 def test_a_pass_that_takes_no_time_is_no_division_by_zero(engine):
