@@ -41,7 +41,12 @@ def of_size(engine: Engine, tokens: int, most: int) -> TokenBatch:
     )
 
 
-def run_at_once(engine: Engine, batches: Sequence[TokenBatch]) -> None:
-    """Makes a pass of each batch, all at the same time."""
+def run_at_once(engine: Engine, batches: Sequence[TokenBatch], times: int = 1) -> None:
+    """Makes passes of each batch, so many one after the other, beside those of the others."""
+
+    def run(batch: TokenBatch) -> None:
+        for _ in range(times):
+            engine.forward(batch)
+
     with ThreadPoolExecutor(len(batches)) as pool:
-        list(pool.map(engine.forward, batches))
+        list(pool.map(run, batches))
