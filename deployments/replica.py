@@ -28,7 +28,7 @@ from deployments.embedding.pinning import (
     share_of_device,
 )
 from deployments.embedding.scheduling import engine_goes_first
-from deployments.embedding.warmup import PASSAGE, of_size, run_at_once, warm_up
+from deployments.embedding.warmup import passages, run_at_once, warm_up
 from deployments.embedding.worker import Worker
 from deployments.metrics import WorkerMetrics
 
@@ -86,7 +86,8 @@ def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
     engine = TorchEngine(files.spec, files.folder, config.device, config.dtype, threads)
     budgets = (config.token_budget,) if config.token_budget else token_budgets(engine.device)
     pace = find_pace(engine, budgets, files.spec.max_tokens, streams)
-    memory = _memory(engine, config, [_passages(engine, files.spec, pace)] * streams)
+    passes = [passages(engine, pace.token_budget, files.spec.max_tokens)] * streams
+    memory = _memory(engine, config, passes)
     if memory is not None and (problem := memory_problem(memory, pace.token_budget)):
         raise ModelUnavailable(problem)
     warm_up(engine, pace.token_budget, files.spec.max_tokens)
@@ -136,10 +137,6 @@ def _refuse_other_device(config: ModelConfig, assigned: tuple[str, ...]) -> None
         raise ModelUnavailable(problem)
     if 0 < config.num_gpus < 1:  # so that one replica cannot take its neighbours' memory
         torch.cuda.set_per_process_memory_fraction(config.num_gpus)
-
-
-def _passages(engine: TorchEngine, spec: ModelSpec, pace: Pace) -> TokenBatch:
-    return of_size(engine, pace.token_budget, min(PASSAGE, spec.max_tokens))
 
 
 def _memory(

@@ -42,9 +42,8 @@ def create_app(
     backend: Backend,
     settings: Settings | None = None,
     keys: ApiKeys | None = None,
-    observe: Observe | None = None,
 ) -> ASGIApp:
-    """Returns the service's whole wire over ``backend``; ``observe`` sees each answer given."""
+    """Returns the service's whole wire over ``backend``."""
     assets = Mount("/docs/assets", StaticFiles(directory=swagger_ui_path))
     app = Starlette(
         routes=[*_ROUTES, assets],
@@ -56,8 +55,7 @@ def create_app(
     )
     app.state.backend = backend
     app.state.settings = settings or Settings()
-    gate = Gate(app, keys or ApiKeys())
-    return Observed(gate, observe) if observe else gate
+    return Gate(app, keys or ApiKeys())
 
 
 class Gate:

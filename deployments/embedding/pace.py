@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deployments.embedding.passes import is_out_of_memory
-from deployments.embedding.warmup import PASSAGE, of_size, run_at_once
+from deployments.embedding.warmup import passages, run_at_once
 
 if TYPE_CHECKING:
     from deployments.embedding.batch import TokenBatch
@@ -39,8 +39,7 @@ def find_pace(engine: Engine, budgets: Sequence[int], max_tokens: int, streams: 
     Raises what the engine raises when even the first does not work.
     """
     ends = time.perf_counter() + _MEASURE_S
-    most = min(PASSAGE, max_tokens)
-    work = {budget: [of_size(engine, budget, most)] * streams for budget in budgets}
+    work = {budget: [passages(engine, budget, max_tokens)] * streams for budget in budgets}
     fitting = _fitting(engine, work, ends)
     # the same work of each size, in turn, and the best of each: whatever else starts at the same time
     # then slows all of them, where a short try would sooner be lucky

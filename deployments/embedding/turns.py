@@ -25,8 +25,7 @@ class Turns:
         self._worth_a_pass = int(_WORTH_A_PASS * limits.token_budget)
         self._trials: deque[Waiting[Job]] = deque()
         self._trial_was_last = False
-        self._running: list[MicroBatch[Job]] = []
-        self._on_trial = False
+        self._running: dict[int, tuple[float, MicroBatch[Job]]] = {}
 
     def try_alone(self, job: Job, now: float, deadline: float) -> None:
         """Queues a call's texts for passes of their own."""
@@ -37,22 +36,27 @@ class Turns:
         """Whether `take` has something that may run now."""
         if not self._running:
             return bool(self.lanes or self._trials)
-        if self._on_trial or self._trial_is_next or not self.lanes:
+        is_on_trial = self._trial_was_last  # then that is what runs
+        if is_on_trial or self._trial_is_next or not self.lanes:
             return False
-        ends_soon = any(batch.cost < self._worth_a_pass for batch in self._running)
+        ends_soon = any(batch.cost < self._worth_a_pass for _, batch in self._running.values())
         return not ends_soon or self._waiting >= self._worth_a_pass
 
     def take(self, now: float) -> MicroBatch[Job]:
         """Returns what runs next, maybe nothing but dropped texts; it runs until it has `ended`."""
-        self._trial_was_last = self._on_trial = self._trial_is_next
-        batch = self._trial(now) if self._on_trial else self.lanes.take(now, self._share())
-        self._running.append(batch)
+        self._trial_was_last = self._trial_is_next
+        batch = self._trial(now) if self._trial_was_last else self.lanes.take(now, self._share())
+        self._running[id(batch)] = now, batch
         return batch
 
     def ended(self, batch: MicroBatch[Job]) -> None:
-        """This pass has ended."""
-        self._running.remove(batch)
-        self._on_trial = False
+        """This pass has ended; it may be said more than once."""
+        self._running.pop(id(batch), None)
+
+    @property
+    def running(self) -> list[float]:
+        """When each pass that runs now was taken."""
+        return [since for since, _ in self._running.values()]
 
     def clear(self) -> Iterator[Job]:
         """Empties lanes and trials; yields whose texts they were, some more than once."""

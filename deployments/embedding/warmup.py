@@ -14,7 +14,7 @@ from deployments.embedding.batch import TokenBatch
 if TYPE_CHECKING:
     from deployments.embedding.engine import Engine
 
-PASSAGE = 128  # tokens
+_PASSAGE = 128  # tokens
 _WARM_UP_S = 5.0
 
 
@@ -30,11 +30,12 @@ def warm_up(engine: Engine, token_budget: int, max_tokens: int) -> None:
     for tokens in engine.slow_at_first(token_budget):
         if time.perf_counter() > ends:
             return
-        engine.forward(of_size(engine, tokens, min(PASSAGE, max_tokens)))
+        engine.forward(passages(engine, tokens, max_tokens))
 
 
-def of_size(engine: Engine, tokens: int, most: int) -> TokenBatch:
-    """Returns random texts of ``most`` tokens each, the last one shorter, ``tokens`` in all."""
+def passages(engine: Engine, tokens: int, max_tokens: int) -> TokenBatch:
+    """Returns random texts like passages, none over ``max_tokens``, ``tokens`` in all."""
+    most = min(_PASSAGE, max_tokens)
     full = sample(engine, tokens // most, most)
     return (
         TokenBatch.concatenate([full, sample(engine, 1, rest)]) if (rest := tokens % most) else full

@@ -56,7 +56,6 @@ class Worker:
         self._stopping = False
         self._broken: BaseException | None = None
         self.last_success: float | None = None
-        self._running: dict[int, tuple[float, MicroBatch[Job]]] = {}  # by thread, and since when
         self._open_loops = self.streams
         self.consecutive_failures = 0
         self._threads = [
@@ -125,7 +124,7 @@ class Worker:
     def pass_s(self) -> float:
         """Seconds that the oldest running forward pass has taken so far; 0 between passes."""
         with self._changed:
-            since = [started for started, _ in self._running.values()]
+            since = self._turns.running
         return time.monotonic() - min(since) if since else 0.0
 
     def _refuse_if_broken(self) -> None:
@@ -147,7 +146,7 @@ class Worker:
     def _loop(self) -> None:
         batch: MicroBatch[Job] | None = None
         try:
-            while (batch := self._next()) is not None:
+            while (batch := self._next(batch)) is not None:
                 self._answers.drop(batch)
                 if batch.texts:
                     self._run(batch)
@@ -158,30 +157,24 @@ class Worker:
             for text in batch.all_texts if batch else ():
                 text.owner.fail(EmbedfleetError(f"the engine's loop has died: {error!r}"))
         finally:
-            self._end()
+            self._end(batch)
 
-    def _next(self) -> MicroBatch[Job] | None:
-        """Waits for the next pass of this thread, whose last one has ended; None: there is none."""
-        thread = threading.get_ident()
+    def _next(self, last: MicroBatch[Job] | None) -> MicroBatch[Job] | None:
+        """Waits for the next pass of a thread whose last one has ended; None: there is none."""
         with self._changed:
-            self._pass_ended(thread)
+            if last is not None:
+                self._turns.ended(last)
             while not (self._is_ending or self._turns.may_begin()):
                 self._changed.wait()
             if self._is_ending:
                 return None
-            now = time.monotonic()
-            batch = self._turns.take(now)
-            self._running[thread] = now, batch
+            batch = self._turns.take(time.monotonic())
             self._wake_one()
             return batch
 
     def _wake_one(self) -> None:
         if self._turns.may_begin():
             self._changed.notify()
-
-    def _pass_ended(self, thread: int) -> None:
-        if (running := self._running.pop(thread, None)) is not None:
-            self._turns.ended(running[1])
 
     @property
     def _is_ending(self) -> bool:
@@ -221,14 +214,15 @@ class Worker:
         # one that ran alone does not tell how fast several are
         share = min(1.0, batch.cost / self._limits.token_budget)
         tells = share >= _TELLING_SHARE or batch.leaves_some
-        weight = 0.2 * share * tells * len(self._running) / self.streams
+        weight = 0.2 * share * tells * len(self._turns.running) / self.streams
         speed = self.streams * batch.tokens / max(seconds, 1e-6)
         self.tokens_per_s += weight * (speed - self.tokens_per_s)
 
-    def _end(self) -> None:
+    def _end(self, last: MicroBatch[Job] | None) -> None:
         """Lets the other loops end too; the last of them waits until all is answered."""
         with self._changed:
-            self._pass_ended(threading.get_ident())
+            if last is not None:
+                self._turns.ended(last)
             for job in self._turns.clear():
                 job.fail(EmbedfleetError("the replica is shutting down"))
             self._changed.notify_all()

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from deployments.api.app import create_app
+from deployments.api.app import Observed, create_app
 from deployments.embedding.space import space_id
 
 from .calls import EMBEDDINGS, connect, ok, send
@@ -111,7 +111,7 @@ async def test_the_docs_page_and_its_files_come_from_here(client):
 )
 async def test_each_answer_is_observed(method, path, content, seen):
     answers = []
-    app = create_app(FakeBackend(), observe=lambda *answer: answers.append(answer))
+    app = Observed(create_app(FakeBackend()), lambda *answer: answers.append(answer))
     async with connect(app) as http:
         await http.request(method, path, content=content)
     [(route, status, seconds)] = answers
@@ -121,7 +121,7 @@ async def test_each_answer_is_observed(method, path, content, seen):
 
 async def test_a_failure_is_observed_as_500():
     answers = []
-    app = create_app(FakeBackend(failing=KeyError("a")), observe=lambda *a: answers.append(a))
+    app = Observed(create_app(FakeBackend(failing=KeyError("a"))), lambda *a: answers.append(a))
     async with connect(app) as http:
         await send(http, EMBEDDINGS, {"input": "a"})
     assert answers[0][:2] == (EMBEDDINGS, 500)

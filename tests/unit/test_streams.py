@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 
@@ -12,7 +11,7 @@ from deployments.embedding.errors import EmbedfleetError
 from deployments.embedding.lanes import Lane
 
 from .fake_engine import FakeEngine
-from .working import PATIENCE_S, check_answer, submit, working
+from .working import PATIENCE_S, check_answer, hold, submit, until, working
 
 POISON = 666
 BUDGET = 4
@@ -40,32 +39,26 @@ def test_passes_run_at_once_and_each_call_gets_its_own():
 def test_a_hung_pass_is_seen_while_others_go_on():
     engine = FakeEngine()
     with working(engine, BUDGET, streams=2) as worker:
-        engine.held = True
-        hung = submit(worker, [1] * 4)
-        assert engine.entered.wait(PATIENCE_S)
-        engine.held = False
+        hung = hold(worker, engine)
         check_answer(submit(worker, [2] * 4), [2] * 4)
         before = worker.pass_s
         check_answer(submit(worker, [3] * 4), [3] * 4)
         assert worker.pass_s > before > 0
         engine.release.set()
-        check_answer(hung, [1] * 4)
+        check_answer(hung, [1])
 
 
 def test_a_trial_runs_alone():
     engine = FakeEngine()
     with working(engine, BUDGET, streams=2) as worker:
-        engine.held = True
-        first = submit(worker, [1] * 4)
-        assert engine.entered.wait(PATIENCE_S)
+        first = hold(worker, engine)
         begun: list[int | None] = []
         trial = worker.submit(TokenBatch.from_lists([[5]]), Lane.ONLINE, 60.0, begun.append)
         with pytest.raises(TimeoutError):
             trial.result(0.05)
         assert begun == []
-        engine.held = False
         engine.release.set()
-        check_answer(first, [1] * 4)
+        check_answer(first, [1])
         check_answer(trial, [5])
         assert begun == [0, None]
 
@@ -73,21 +66,11 @@ def test_a_trial_runs_alone():
 def test_one_dead_loop_ends_all():
     engine = FakeEngine(poison=POISON, error=lambda: SystemExit("gone"))
     with working(engine, BUDGET, streams=2) as worker:
-        engine.held = True
-        running = submit(worker, [1] * 4)
-        assert engine.entered.wait(PATIENCE_S)
-        engine.held = False
+        running = hold(worker, engine)
         with pytest.raises(EmbedfleetError, match="loop has died"):
             submit(worker, [POISON] * 4).result(PATIENCE_S)
         until(lambda: not worker.alive)
         with pytest.raises(EmbedfleetError, match="has ended"):
             submit(worker, [3])
         engine.release.set()
-        check_answer(running, [1] * 4)  # what was under way is answered
-
-
-def until(happened):
-    deadline = time.monotonic() + PATIENCE_S
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+        check_answer(running, [1])  # what was under way is answered

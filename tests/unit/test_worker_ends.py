@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 
@@ -11,7 +10,7 @@ from deployments.embedding.errors import EmbedfleetError
 from deployments.embedding.lanes import Lane
 
 from .fake_engine import FakeEngine
-from .working import PATIENCE_S, Watcher, check_answer, hold, submit, working
+from .working import PATIENCE_S, Watcher, check_answer, hold, submit, until, working
 
 POISON = 666
 
@@ -95,9 +94,6 @@ def test_answers_that_cannot_be_told_end_the_worker_and_leave_no_call_open():
     watcher.waiting = lambda left: raise_key_error()
     with working(FakeEngine(), observer=watcher) as worker:
         check_answer(submit(worker, [2]), [2])
-        deadline = time.monotonic() + PATIENCE_S
-        while worker.alive:
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
+        until(lambda: not worker.alive)
         with pytest.raises(EmbedfleetError, match="broken metrics"):
             submit(worker, [3])

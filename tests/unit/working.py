@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -83,6 +84,14 @@ def hold(worker: Worker, engine: FakeEngine) -> Future[Encoded]:
     assert engine.entered.wait(PATIENCE_S)
     engine.held = False
     return future
+
+
+def until(happened: Callable[[], bool]) -> None:
+    """Waits for what comes soon, in another thread."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def check_answer(future: Future[Encoded], *texts: list[int]) -> None:
