@@ -76,9 +76,9 @@ class WorkerMetrics:
         )
 
     def waiting(self, left: Mapping[Lane, tuple[int, int]]) -> None:
-        """The lanes' backlog after a pass; told at once when there is none."""
+        """The lanes' backlog; most of the times that it is told go by."""
         now = time.monotonic()
-        if any(texts for texts, _ in left.values()) and now - self._told < _TELL_EVERY_S:
+        if now - self._told < _TELL_EVERY_S:
             return
         self._told = now
         for lane, (texts, tokens) in left.items():

@@ -7,31 +7,15 @@ between two passes. While a pass computes, nobody needs the lock.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
 
 from deployments.embedding.batch import Vectors
 from deployments.embedding.errors import DeadlineExceeded, EmbedfleetError
 from deployments.embedding.job import Job
-from deployments.embedding.lanes import Drop, Lane, MicroBatch, Waiting
+from deployments.embedding.lanes import MicroBatch, Waiting
+from deployments.embedding.observing import Notes
 from deployments.embedding.passes import any_failed
-
-
-class Observer(Protocol):
-    """Sees each decision; see `deployments/metrics.py`. Refusals come from the callers' threads."""
-
-    def ran(self, batch: MicroBatch[Job], started: float, seconds: float) -> None:
-        """A micro-batch went through the engine."""
-
-    def dropped(self, lane: Lane, reason: Drop) -> None:
-        """A text left its lane without a forward pass."""
-
-    def refused(self, lane: Lane, texts: int) -> None:
-        """A call was turned away because its lane is full."""
-
-    def waiting(self, left: Mapping[Lane, tuple[int, int]]) -> None:
-        """The texts and tokens that the lanes still hold after a pass."""
 
 
 class Answers:
@@ -40,8 +24,8 @@ class Answers:
     Once some work has raised, its calls get that error, and each method raises it.
     """
 
-    def __init__(self, observer: Observer | None) -> None:
-        self._observer = observer
+    def __init__(self, notes: Notes) -> None:
+        self._notes = notes
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="answers")
         # the thread is made now: made by the engine's thread it would have that one's priority
         self._pool.submit(int).result()
@@ -64,8 +48,8 @@ class Answers:
             for job in _owners(batch.texts):
                 job.computed_s += seconds
                 job.finish_if_settled(started)
-            if self._observer and not any_failed(outcome):
-                self._observer.ran(batch, started, seconds)
+            if not any_failed(outcome):
+                self._notes.ran(batch, started, seconds)
 
         self._hand_over(work, batch.texts)
 
@@ -79,17 +63,11 @@ class Answers:
             for text, reason in batch.dropped:
                 late = DeadlineExceeded("the deadline passed before its turn came")
                 text.owner.settle(text.row, late)
-                if self._observer:
-                    self._observer.dropped(text.lane, reason)
+                self._notes.dropped(text.lane, reason)
             for job in _owners(texts):
                 job.finish_if_settled(now)
 
         self._hand_over(work, texts)
-
-    def tell(self, waiting: Callable[[], Mapping[Lane, tuple[int, int]]]) -> None:
-        """Tells the observer what still waits after a pass."""
-        if observer := self._observer:
-            self._hand_over(lambda: observer.waiting(waiting()), ())
 
     def close(self) -> None:
         """Returns when all is answered."""

@@ -14,11 +14,12 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from deployments.embedding.answers import Answers, Observer
+from deployments.embedding.answers import Answers
 from deployments.embedding.batch import Encoded, TokenBatch, Vectors
 from deployments.embedding.errors import EmbedfleetError, Overloaded
 from deployments.embedding.job import Job
 from deployments.embedding.lanes import Lane, LaneLimits, MicroBatch, Waiting
+from deployments.embedding.observing import Nobody, Notes, Observer
 from deployments.embedding.passes import any_failed, run_pass
 from deployments.embedding.turns import Turns
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _TELLING_SHARE = 0.25
+_CLOSE_S = 1.0
 
 
 class Worker:
@@ -47,12 +49,12 @@ class Worker:
         self._engine = engine
         self._limits = limits
         self._max_wait_s = dict(max_wait_s)
-        self._observer = observer
-        self._answers = Answers(observer)
         self.tokens_per_s = tokens_per_s
         self.streams = limits.streams
         self._turns = Turns(limits)
         self._changed = threading.Condition()
+        self._notes = Notes(observer or Nobody(), self._all_waiting)
+        self._answers = Answers(self._notes)
         self._stopping = False
         self._broken: BaseException | None = None
         self.last_success: float | None = None
@@ -136,8 +138,7 @@ class Worker:
         waiting = self._turns.lanes.waiting_tokens(lane)
         room = max(4.0 * self._limits.token_budget, self._max_wait_s[lane] * self.tokens_per_s)
         if waiting and waiting + tokens > room:
-            if self._observer:
-                self._observer.refused(lane, texts)
+            self._notes.refused(lane, texts)
             raise Overloaded(
                 f"{waiting} tokens already wait in the {lane} lane; retry later, or add replicas",
                 retry_after_s=waiting / self.tokens_per_s,
@@ -150,7 +151,6 @@ class Worker:
                 self._answers.drop(batch)
                 if batch.texts:
                     self._run(batch)
-                self._answers.tell(self._all_waiting)
         except BaseException as error:
             log.exception("the engine's loop has died; this replica will be replaced")
             self._broken = error
@@ -181,6 +181,7 @@ class Worker:
         return self._stopping or self._broken is not None
 
     def _run(self, batch: MicroBatch[Job]) -> None:
+        self._notes.pass_begins()
         started = time.monotonic()
         outcome = self._pass(batch.texts)
         seconds = time.monotonic() - started
@@ -230,3 +231,4 @@ class Worker:
             is_last = not self._open_loops
         if is_last:
             self._answers.close()
+            self._notes.close(_CLOSE_S)

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from deployments.embedding.errors import EmbedfleetError
+from deployments.embedding.job import Job
 from deployments.embedding.lanes import Lane
 
 from .fake_engine import FakeEngine
@@ -16,7 +17,7 @@ POISON = 666
 
 
 def raise_key_error() -> None:
-    raise KeyError("broken metrics")
+    raise KeyError("broken")
 
 
 class ShortEngine(FakeEngine):
@@ -52,13 +53,15 @@ def test_a_dead_loop_is_seen_by_everyone(kind):
             submit(worker, [5])
 
 
-def test_an_observer_that_breaks_ends_the_loop_after_the_answer():
+def test_an_observer_that_breaks_is_logged_once_and_serving_goes_on(caplog):
     observer = Watcher(on_pass=raise_key_error)
     with working(FakeEngine(), observer=observer) as worker:
-        check_answer(submit(worker, [2]), [2])
+        for number in (2, 3, 4):
+            check_answer(submit(worker, [number]), [number])
+        until(lambda: "metrics cannot be recorded" in caplog.text)
         worker.stop()
-        with pytest.raises(EmbedfleetError, match="broken metrics"):
-            submit(worker, [3])
+    assert sorted(observer.passes) == [[1], [1], [1]]
+    assert caplog.text.count("metrics cannot be recorded") == 1
 
 
 def test_stop_lets_the_running_pass_end_and_answers_what_waits():
@@ -89,11 +92,11 @@ def test_the_answers_thread_is_not_made_by_the_engines():
         assert any(thread.name.startswith("answers") for thread in threading.enumerate())
 
 
-def test_answers_that_cannot_be_told_end_the_worker_and_leave_no_call_open():
-    watcher = Watcher()
-    watcher.waiting = lambda left: raise_key_error()
-    with working(FakeEngine(), observer=watcher) as worker:
-        check_answer(submit(worker, [2]), [2])
+def test_answers_that_cannot_be_told_end_the_worker_and_leave_no_call_open(monkeypatch):
+    with working(FakeEngine()) as worker:
+        monkeypatch.setattr(Job, "settle", lambda *_: raise_key_error())
+        with pytest.raises(EmbedfleetError, match="broken"):
+            submit(worker, [2]).result(PATIENCE_S)
         until(lambda: not worker.alive)
-        with pytest.raises(EmbedfleetError, match="broken metrics"):
+        with pytest.raises(EmbedfleetError, match="broken"):
             submit(worker, [3])

@@ -1,0 +1,83 @@
+"""When what happens in a worker is told to whoever records it."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from deployments.embedding import observing
+from deployments.embedding.lanes import Drop, Lane, MicroBatch
+from deployments.embedding.observing import Nobody, Notes
+
+from .working import PATIENCE_S, Watcher, until
+
+NOTHING = MicroBatch([], [])
+LEFT = {Lane.ONLINE: (1, 2), Lane.OFFLINE: (3, 4)}
+
+
+@pytest.fixture
+def watcher():
+    return Watcher()
+
+
+@pytest.fixture
+def notes(watcher):
+    notes = Notes(watcher, lambda: LEFT)
+    yield notes
+    notes.close(PATIENCE_S)
+
+
+def test_a_pass_is_told_when_the_next_begins(watcher, monkeypatch):
+    monkeypatch.setattr(observing, "_IDLE_S", 1e3)
+    notes = Notes(watcher, lambda: LEFT)
+    notes.ran(NOTHING, 0.0, 1.0)
+    time.sleep(0.05)
+    assert watcher.passes == []
+    notes.pass_begins()
+    until(lambda: watcher.left == LEFT)
+    assert watcher.passes == [[]]
+    notes.close(PATIENCE_S)
+
+
+def test_without_another_pass_it_is_told_after_a_moment(watcher, notes):
+    notes.dropped(Lane.ONLINE, Drop.GONE)
+    notes.refused(Lane.OFFLINE, 2)
+    until(lambda: watcher.refusals == [(Lane.OFFLINE, 2)])
+    assert watcher.drops == [(Lane.ONLINE, Drop.GONE)]
+
+
+def test_the_backlog_is_told_though_nothing_happens(watcher, notes):
+    until(lambda: watcher.left == LEFT)
+    watcher.left.clear()
+    until(lambda: watcher.left == LEFT)
+
+
+def test_closing_tells_the_rest_in_order(watcher, monkeypatch):
+    monkeypatch.setattr(observing, "_IDLE_S", 1e3)
+    notes = Notes(watcher, lambda: LEFT)
+    for texts in range(50):
+        notes.refused(Lane.ONLINE, texts)
+    notes.close(PATIENCE_S)
+    assert watcher.refusals == [(Lane.ONLINE, texts) for texts in range(50)]
+
+
+def test_an_observer_that_hangs_is_not_waited_for(watcher):
+    release = threading.Event()
+    watcher.waiting = lambda left: release.wait(PATIENCE_S)
+    notes = Notes(watcher, lambda: LEFT)
+    notes.pass_begins()
+    started = time.monotonic()
+    notes.close(0.05)
+    assert time.monotonic() - started < PATIENCE_S / 2
+    release.set()
+
+
+def test_nobody_takes_all_of_it():
+    notes = Notes(Nobody(), lambda: LEFT)
+    notes.ran(NOTHING, 0.0, 1.0)
+    notes.dropped(Lane.ONLINE, Drop.GONE)
+    notes.refused(Lane.ONLINE, 1)
+    notes.close(PATIENCE_S)
+    assert not notes._has_failed
