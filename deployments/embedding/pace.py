@@ -22,6 +22,9 @@ _BETWEEN_PASSES_S = 0.0017
 _MEASURE_S = 10.0
 # a smaller pass that is nearly as fast is better: whoever comes next waits for it
 _ENOUGH = 0.95
+# but below this nobody minds, and fewer passes leave more of the machine to the rest of the service
+_SHORT_S = 0.06
+_NEARLY = 0.9
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class Pace:
 
 
 def find_pace(engine: Engine, budgets: Sequence[int], max_tokens: int, streams: int = 1) -> Pace:
-    """Tries growing passes of passage-like texts; takes the smallest that is nearly the fastest.
+    """Tries growing passes of passage-like texts; takes the smallest that is nearly the fastest, or
+    a larger one that is short all the same.
 
     ``streams`` passes run at once. Ends where the device's memory ends, or after some seconds.
     Raises what the engine raises when even the first does not work.
@@ -50,8 +54,19 @@ def find_pace(engine: Engine, budgets: Sequence[int], max_tokens: int, streams: 
             break
         speed = _speed(engine, work[budget], passes[budget])
         speeds[budget] = max(speeds[budget], speed)
-    enough = _ENOUGH * max(speeds.values())
-    return next(Pace(budget, speed) for budget, speed in speeds.items() if speed >= enough)
+    budget = _best(speeds, streams)
+    return Pace(budget, speeds[budget])
+
+
+def _best(speeds: Mapping[int, float], streams: int) -> int:
+    fastest = max(speeds.values())
+    smallest = min(budget for budget, speed in speeds.items() if speed >= _ENOUGH * fastest)
+    short = [
+        budget
+        for budget, speed in speeds.items()
+        if speed >= _NEARLY * fastest and streams * budget / speed <= _SHORT_S
+    ]
+    return max([smallest, *short])
 
 
 def _fitting(engine: Engine, work: Mapping[int, Sequence[TokenBatch]], ends: float) -> list[int]:

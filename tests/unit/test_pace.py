@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from deployments.embedding.pace import find_pace
+from deployments.embedding.pace import _best, find_pace
 
 from .fake_engine import FakeEngine
 
@@ -55,6 +55,20 @@ def test_what_starts_beside_it_slows_no_single_size(engine):
 def test_small_passes_that_are_fast_cost_more_in_between(engine):
     engine.cost = lambda tokens: tokens / 100_000
     assert find_pace(engine, BUDGETS, max_tokens=256).token_budget == 2_048
+
+
+@pytest.mark.parametrize(
+    ("tokens_per_s", "streams", "found"),
+    [(20_000, 1, 1_024), (30_000, 1, 1_024), (15_000, 1, 512), (40_000, 2, 1_024), (20_000, 2, 512)],
+)
+def test_a_pass_that_is_short_anyway_may_be_larger(tokens_per_s, streams, found):
+    costs = {512: 0.97, 1_024: 1.0, 2_048: 0.93}  # of the speed of the fastest
+    speeds = {size: share * tokens_per_s for size, share in costs.items()}
+    assert _best(speeds, streams) == found
+
+
+def test_a_short_pass_that_is_slow_is_not_taken():
+    assert _best({512: 100_000.0, 1_024: 89_000.0}, streams=1) == 512
 
 
 def test_the_device_s_memory_ends_it(engine):
