@@ -1,6 +1,6 @@
 """Does a corpus job hurt live traffic? Online latency alone, and beside saturating offline work.
 
-    python -m benchmarks.mixed
+    python -m benchmarks.mixed [--rounds N] [--threads N]
 
 Online: one query a request, arriving at random at 20% of what the service can answer. Offline: four
 callers that send 64 passages after 64 passages. Medians of the rounds, with the least and the most.
@@ -8,6 +8,7 @@ callers that send 64 passages after 64 passages. Medians of the rounds, with the
 
 from __future__ import annotations
 
+import argparse
 import threading
 import time
 from collections.abc import Sequence
@@ -23,7 +24,6 @@ from tests.docstrings import all_docstrings
 from tests.running import RunningService
 
 SECONDS = 12.0
-ROUNDS = 5
 CALLERS = 4
 A_REQUEST = 64
 ONLINE = {"model": MODEL, "input": QUERY, "encoding_format": "base64"}
@@ -117,10 +117,16 @@ def measure(running: RunningService, load: Load) -> Round:
 
 def main() -> None:
     """Prints the table."""
-    with service() as running, watched() as pauses:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.mixed")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, help="of the replica; default: 1")
+    args = parser.parse_args()
+    with service(threads=args.threads) as running, watched() as pauses:
         url = f"{running.url}/v1/embeddings"
         capacity = wrk(url, ONLINE, connections=32).rate
-        loads = [Load(url, [ONLINE], 0.2 * capacity, SECONDS, seed=seed) for seed in range(ROUNDS)]
+        loads = [
+            Load(url, [ONLINE], 0.2 * capacity, SECONDS, seed=seed) for seed in range(args.rounds)
+        ]
         rounds = [measure(running, load) for load in loads]
     rows = [
         ("online alone", *_online([r.alone for r in rounds]), "-"),

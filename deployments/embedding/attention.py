@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
 
-from deployments.embedding.layout import Group, Layout
+from deployments.embedding.layout import Group, Layout, Places
 
 FLAT = "embedfleet_flat"
 
@@ -123,7 +123,7 @@ def _sliding(length: int, back: int, device: torch.device) -> Tensor:
     return seen.tril().triu(-back)
 
 
-def _fused(states: list[Tensor], layout: Layout, rule: Rule) -> Tensor:
+def _fused(states: list[Tensor], places: Places, rule: Rule) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     query, key, value = states
@@ -131,10 +131,10 @@ def _fused(states: list[Tensor], layout: Layout, rule: Rule) -> Tensor:
         query,
         key,
         value,
-        layout.ends,
-        layout.ends,
-        layout.longest,
-        layout.longest,
+        places.ends,
+        places.ends,
+        places.longest,
+        places.longest,
         scale=rule.scale,
         window_size=(rule.back, 0) if rule.causal else (-1, -1),
         # several query heads share a key head

@@ -29,6 +29,7 @@ from deployments.embedding.cpu_linear import (
     pack_linears,
     rounded_rows,
 )
+from deployments.embedding.cuda_graphs import GraphedNetwork, can_graph
 from deployments.embedding.device import choose_device, choose_dtype
 from deployments.embedding.errors import ModelUnavailable, UnsupportedModel
 from deployments.embedding.layout import Layout, to_device
@@ -87,17 +88,26 @@ class TorchEngine:
         self._counts_from_padding = COUNTS_FROM_PADDING.get(spec.backbone, False)
         self.dimension = int(model.config.hidden_size)
         self.vocabulary = int(model.config.vocab_size)
-        self._rounds = can_pack(self.device, self.dtype)
+        self._packs = can_pack(self.device, self.dtype)
         self._threads = threads if self.device.type == "cpu" else None
-        self._forward: Callable[[TokenBatch], Vectors]
-        if self.pads:
-            self._forward = partial(self._padded, pack_linears(model) if self._rounds else model)
-        else:
-            self._forward = partial(self._flat, _flat_network(model, self._rounds))
+        self._rounded: Callable[[int], int] = rounded_rows if self._packs else int
+        self._forward = self._padded_pass(model) if self.pads else self._flat_pass(spec, model)
+
+    def _padded_pass(self, model: PreTrainedModel) -> Callable[[TokenBatch], Vectors]:
+        return partial(self._padded, pack_linears(model) if self._packs else model)
+
+    def _flat_pass(
+        self, spec: ModelSpec, model: PreTrainedModel
+    ) -> Callable[[TokenBatch], Vectors]:
+        network = _flat_network(model, self._packs)
+        if can_graph(self.device, self.dtype):
+            network = graphed = GraphedNetwork(network, spec.max_tokens, self.device)
+            self._rounded = graphed.rounded
+        return partial(self._flat, network)
 
     def slow_at_first(self, most: int) -> list[int]:
         """Returns the numbers of tokens, up to about ``most``, whose first pass takes long."""
-        return all_rounded_rows(most) if self._rounds else []
+        return all_rounded_rows(most) if self._packs else []
 
     @torch.inference_mode()
     def forward(self, batch: TokenBatch) -> Vectors:
@@ -125,8 +135,7 @@ class TorchEngine:
 
     def _row(self, numbers: npt.NDArray[np.integer[Any]]) -> Tensor:
         """Returns int64 ``(tokens,)``; where sizes are rounded, with zeros behind the last text."""
-        size = rounded_rows(len(numbers)) if self._rounds else len(numbers)
-        row = np.zeros(size, np.int64)
+        row = np.zeros(self._rounded(len(numbers)), np.int64)
         row[: len(numbers)] = numbers
         return to_device(row, self.device)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,20 @@ class Group(NamedTuple):
     tokens: Tensor | None = None
     places: Tensor | None = None
     mask: Tensor | None = None
+
+
+class Places(Protocol):
+    """Where each text of a pass stands, for attention that knows lengths."""
+
+    @property
+    def ends(self) -> Tensor:
+        """Where each text ends: int32 ``(texts + 1,)``, starting with 0."""
+        ...
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text, or more."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import httpx
 import pyarrow as pa
@@ -39,6 +39,24 @@ def test_a_disk_that_fills_up(service, tmp_path, small_disk):
     again = encode(service, *args)
     assert again.returncode == 0, again.stderr
     check_exactly_once(out, ids)
+
+
+def test_a_disk_that_the_parts_fit_and_lance_does_not(service, tmp_path, small_disk):
+    lance = pytest.importorskip("lance")
+    ids, out = write_corpus(tmp_path / "a.parquet", 2_000), small_disk / "out"
+    remount(small_disk, "size=4608k")  # vectors of 3 MB
+    args = (tmp_path / "a.parquet", out, *BY_ID, "--format", "lance")
+    full = encode(service, *args)
+    assert full.returncode == 1, full.stdout
+    assert f"{out}/vectors.lance cannot be written" in full.stderr
+    assert "No space left on device" in full.stderr
+    assert "the parts stay, run the command again" in full.stderr
+    assert "Traceback" not in full.stderr
+    remount(small_disk, "size=64m")
+    again = encode(service, *args)
+    assert again.returncode == 0, again.stderr
+    found = lance.dataset(str(out / "vectors.lance")).to_table(columns=["id"])
+    assert sorted(found["id"].to_pylist()) == sorted(ids)
 
 
 def check_stopped(run, out, why):
@@ -91,18 +109,36 @@ def test_an_id_stands_once_in_the_output(service, tmp_path):
 def s3():
     """The address of an S3 server with a bucket ``corpus``."""
     pytest.importorskip("moto")
+    with store_server("moto.server", "-H", "127.0.0.1", "-p") as address:
+        httpx.put(f"http://{address}/corpus").raise_for_status()
+        yield address
+
+
+@pytest.fixture(scope="module")
+def gcs():
+    """The address of a Google Cloud Storage server with a bucket ``corpus``."""
+    pytest.importorskip("gcp_storage_emulator")
+    options = ("start", "-q", "-M", "--default-bucket", "corpus", "-H", "127.0.0.1", "--port")
+    with store_server("gcp_storage_emulator", *options) as address:
+        yield address
+
+
+@contextmanager
+def store_server(module, *options):
+    """Runs a server, its port the last option; yields its address once it answers."""
     port = free_port()
-    line = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    line = [sys.executable, "-m", module, *options, str(port)]
     with ExitStack() as stack:
         server = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         stack.callback(server.wait)
         stack.callback(server.terminate)
         address, deadline = f"127.0.0.1:{port}", time.monotonic() + 60
-        while time.monotonic() < deadline:
+        while True:
             try:
-                httpx.put(f"http://{address}/corpus").raise_for_status()
+                httpx.get(f"http://{address}/")
                 break
             except httpx.TransportError:
+                assert time.monotonic() < deadline, f"{module} does not answer"
                 time.sleep(0.2)
         yield address
 
@@ -139,6 +175,23 @@ def test_from_s3_to_s3(service, s3):
     assert sorted(table["id"].to_pylist()) == ["0", "1", "2", "3"]
     rejects = pq.read_table("corpus/out/_rejects", filesystem=store)
     assert sorted(rejects["id"].to_pylist()) == ["a", "b"]
+
+
+def test_from_gcs_to_gcs(service, gcs):
+    where = f"scheme=http&endpoint_override={gcs}&retry_limit_seconds=10"
+    store = pafs.FileSystem.from_uri(f"gs://anonymous@corpus?{where}")[0]
+    for name in ("a", "b"):
+        with store.open_output_stream(f"corpus/in/{name}.jsonl") as stream:
+            stream.write(f'{{"id": "{name}", "text": "a text"}}\n{{"id": "{name}0"}}\n'.encode())
+    places = (f"gs://anonymous@corpus/{path}?{where}" for path in ("in/*.jsonl", "out"))
+    args = (*places, *BY_ID)
+    run = encode(service, *args)
+    assert "4 rows in, 2 encoded, 2 rejected" in run.stdout, run.stderr
+    again = encode(service, *args)
+    assert "nothing was left to do" in again.stdout, again.stderr
+    assert sorted(pq.read_table("corpus/out", filesystem=store)["id"].to_pylist()) == ["a", "b"]
+    rejects = pq.read_table("corpus/out/_rejects", filesystem=store)
+    assert sorted(rejects["id"].to_pylist()) == ["a0", "b0"]
 
 
 def test_the_address_of_an_s3_server_in_the_uri(service, s3, tmp_path):

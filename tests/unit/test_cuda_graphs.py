@@ -1,0 +1,175 @@
+"""Passes of fixed shapes, on the CPU: recorded runs are stood in for by runs that are called again.
+
+What is shown here is that the fixed inputs carry any texts; recording itself needs a GPU, where each
+recorded pass is compared with the plain one when a model loads.
+"""
+
+from __future__ import annotations
+
+import logging
+from itertools import pairwise
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AttentionInterface, AutoModel, BertConfig, MistralConfig
+
+from deployments.embedding.cuda_graphs import MOST_TEXTS, SIZES, GraphedNetwork, can_graph
+from deployments.embedding.layout import Layout
+
+CPU = torch.device("cpu")
+MAX_TOKENS = 300
+SIZE = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "vocab_size": 50,
+    "max_position_embeddings": MAX_TOKENS,
+    "initializer_range": 0.5,
+}
+CONFIGS = [BertConfig(**SIZE), MistralConfig(**SIZE, num_key_value_heads=1)]
+TEXTS = st.lists(st.integers(1, 40), min_size=1, max_size=MOST_TEXTS + 5).map(
+    lambda lengths: sorted(lengths, reverse=True)
+)
+
+
+def attend_by_ends(module, query, key, value, attention_mask, layout=None, **_):
+    """Reads of a layout what the fused kernel reads; leaves rows that belong to no text undefined."""
+    found = torch.full_like(query, torch.nan)
+    assert int(layout.ends.diff().max()) <= layout.longest
+    for start, stop in pairwise(layout.ends.tolist()):
+        own = (states[:, :, start:stop] for states in (query, key, value))
+        causal = bool(module.is_causal)
+        found[:, :, start:stop] = F.scaled_dot_product_attention(
+            *own, is_causal=causal, enable_gqa=True
+        )
+    return found.transpose(1, 2), None
+
+
+AttentionInterface.register("by_ends", attend_by_ends)
+
+
+def network_of(config):
+    torch.manual_seed(0)
+    model = AutoModel.from_config(config, attn_implementation="by_ends").eval()
+    model.config.use_cache = False
+    seen = []
+
+    def network(ids, positions, layout):
+        seen.append(len(ids))
+        return model(
+            input_ids=ids[None], position_ids=positions[None], layout=layout
+        ).last_hidden_state[0]
+
+    return network, seen
+
+
+@pytest.fixture(scope="module", params=CONFIGS, ids=lambda config: config.model_type)
+def both(request):
+    """A network, plain and with fixed passes."""
+    network, seen = network_of(request.param)
+    return network, GraphedNetwork(network, MAX_TOKENS, CPU, lambda run: run), seen
+
+
+def inputs(lengths, size):
+    torch.manual_seed(sum(lengths))
+    ids = torch.zeros(2, size, dtype=torch.int64)
+    ids[0, : sum(lengths)] = torch.randint(1, 50, (sum(lengths),))
+    ids[1, : sum(lengths)] = torch.cat([torch.arange(n) for n in lengths])
+    return *ids, Layout(lengths, CPU, torch.float32, causal=False)
+
+
+@settings(deadline=None, max_examples=25)
+@given(TEXTS)
+def test_any_texts_get_the_states_of_the_plain_pass(both, lengths):
+    network, graphed, _ = both
+    real = sum(lengths)
+    with torch.inference_mode():
+        expected = network(*inputs(lengths, real))
+        found = graphed(*inputs(lengths, graphed.rounded(real)))
+    torch.testing.assert_close(found[:real], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "rounded"), [(1, 16), (16, 16), (17, 32), (300, 384), (512, 512), (513, 513)]
+)
+def test_a_short_pass_is_filled_up(both, tokens, rounded):
+    assert both[1].rounded(tokens) == rounded
+
+
+def test_an_earlier_answer_stays_as_it_was(both):
+    with torch.inference_mode():
+        first = both[1](*inputs([20, 5], 32))
+        before = first.clone()
+        both[1](*inputs([9, 8, 7], 32))
+    assert torch.equal(first[:25], before[:25])
+
+
+def test_many_texts_and_long_passes_are_plain(both):
+    network, graphed, seen = both
+    seen.clear()
+    with torch.inference_mode():
+        graphed(*inputs([2] * (MOST_TEXTS + 1), 192))
+        graphed(*inputs([300, 300], 600))
+    assert seen == [192, 600]
+
+
+@pytest.mark.parametrize(("factor", "told"), [(-1.0, "-1.0000"), (torch.nan, "nan")])
+def test_a_pass_that_differs_is_not_used(factor, told, caplog):
+    network, _ = network_of(CONFIGS[0])
+
+    def record(run):
+        wrong = len(run()) == 64
+        return (lambda: factor * run()) if wrong else run
+
+    with caplog.at_level(logging.WARNING):
+        graphed = GraphedNetwork(network, MAX_TOKENS, CPU, record)
+    assert graphed.rounded(60) == 128
+    assert f"a recorded pass of 64 tokens is off (cosine {told})" in caplog.text
+
+
+def test_a_device_that_cannot_record_makes_plain_passes(caplog):
+    network, _ = network_of(CONFIGS[0])
+
+    def record(run):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    with caplog.at_level(logging.WARNING):
+        graphed = GraphedNetwork(network, MAX_TOKENS, CPU, record)
+    assert graphed.rounded(60) == 60
+    assert caplog.text.count("are not recorded: operation not permitted") == 1
+    with torch.inference_mode():
+        found = graphed(*inputs([20, 5], 25))
+        assert torch.equal(found, network(*inputs([20, 5], 25)))
+
+
+def test_no_text_of_the_trial_is_longer_than_the_model_s():
+    longest = 0
+
+    def network(ids, positions, layout):
+        nonlocal longest
+        longest = max(longest, int(positions.max()) + 1)
+        return ids[:, None].float()
+
+    GraphedNetwork(network, 40, CPU, lambda run: run)
+    assert longest == 40
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "can"),
+    [
+        ("cuda", torch.bfloat16, True),
+        ("cuda", torch.float16, True),
+        ("cuda", torch.float32, False),
+        ("cpu", torch.bfloat16, False),
+    ],
+)
+def test_where_passes_are_recorded(device, dtype, can):
+    assert can_graph(torch.device(device), dtype) is can
+
+
+def test_the_sizes_are_sorted():
+    assert list(SIZES) == sorted(SIZES)
