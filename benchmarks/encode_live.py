@@ -56,7 +56,9 @@ class Live:
         return (self.beside.percentile(99) - self.alone.percentile(99)) / self.micro_batch_s
 
 
-def live(running: RunningService, texts: list[str], folder: Path, job_s: float) -> Live:
+def live(
+    running: RunningService, texts: list[str], folder: Path, job_s: float, threads: int
+) -> Live:
     """Measures online traffic alone, and then beside a job that takes ``job_s`` when alone."""
     url = f"{running.url}/v1/embeddings"
     capacity = wrk(url, ONLINE, connections=32).rate
@@ -67,7 +69,7 @@ def live(running: RunningService, texts: list[str], folder: Path, job_s: float) 
     while_working = [o for at, o in timed if job.working <= at < job.ended]
     return Live(
         capacity,
-        micro_batch_s(running),
+        micro_batch_s(running, threads),
         Online(alone, _refused(alone)),
         Online(while_working, _refused([o for _, o in timed])),
         job,

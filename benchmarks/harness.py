@@ -35,9 +35,9 @@ def tokens_per_s(running: RunningService) -> float:
     return float(_card(running)["tokens_per_s"])
 
 
-def micro_batch_s(running: RunningService) -> float:
-    """Returns how long a full forward pass takes, by the replica's own word."""
-    return int(_card(running)["token_budget"]) / tokens_per_s(running)
+def micro_batch_s(running: RunningService, streams: int | None) -> float:
+    """Returns how long a full forward pass takes beside others, by the replica's own word."""
+    return (streams or 1) * int(_card(running)["token_budget"]) / tokens_per_s(running)
 
 
 def _card(running: RunningService) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """How well, and how fast, the language of a short text is told.
 
-    pip install django==5.2.19 && python -m benchmarks.languages
+    python -m benchmarks.languages
 
 The texts are Django's own messages and their translations by its contributors (BSD-3-Clause), as its
 package carries them: those of 12 to 200 characters, without markup, placeholders taken out. What
@@ -39,7 +39,7 @@ def messages(code: str) -> list[str]:
 def _catalogue(code: str) -> Iterator[str]:
     spec = find_spec("django")
     if spec is None or spec.origin is None:
-        raise SystemExit("this benchmark reads Django's translations: pip install django==5.2.19")
+        raise SystemExit("this benchmark reads Django's translations: make bench sets it up")
     english = code == "en"
     pattern = f"**/locale/{'de' if english else code}/LC_MESSAGES/django.mo"
     for path in sorted(Path(spec.origin).parent.glob(pattern)):

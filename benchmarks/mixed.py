@@ -106,13 +106,13 @@ class Round:
         return self.offline_beside.rate / self.offline_alone.rate
 
 
-def measure(running: RunningService, load: Load) -> Round:
+def measure(running: RunningService, load: Load, threads: int | None) -> Round:
     """Runs the three loads one after another."""
     alone = run(load)
     offline_alone, _ = beside_offline(running, SECONDS, None)
     offline_beside, beside = beside_offline(running, SECONDS, load)
     assert beside is not None
-    return Round(alone, beside, offline_alone, offline_beside, micro_batch_s(running))
+    return Round(alone, beside, offline_alone, offline_beside, micro_batch_s(running, threads))
 
 
 def main() -> None:
@@ -127,7 +127,7 @@ def main() -> None:
         loads = [
             Load(url, [ONLINE], 0.2 * capacity, SECONDS, seed=seed) for seed in range(args.rounds)
         ]
-        rounds = [measure(running, load) for load in loads]
+        rounds = [measure(running, load, args.threads) for load in loads]
     rows = [
         ("online alone", *_online([r.alone for r in rounds]), "-"),
         ("offline alone", "-", "-", "-", "-", spread([r.offline_alone.rate for r in rounds])),

@@ -1,4 +1,4 @@
-"""The service with an engine that really breaks: on one text its process dies, on another it hangs.
+"""The service with an engine that really breaks: on some texts its process dies, on others it hangs.
 
     import_path: tests.breakable:build
 
@@ -19,6 +19,7 @@ from deployments.encoder import Encoder
 from deployments.front import load_front
 from deployments.replica import LoadedModel
 
+# what such a text ends with
 POISON = "end this process"
 SLEEP = "sleep for ever"
 
@@ -32,17 +33,18 @@ class Breakable(Encoder):
         """Returns the model with its forward pass in our hands."""
         model = super().load(config, limits)
         tokenizer = load_front(config).tokenizer
-        poison, sleep = (tokenizer.encode((t,)).batch.ids.tolist() for t in (POISON, SLEEP))
+        poison, sleep = (tokenizer.encode((t,)).batch.ids.tolist()[1:] for t in (POISON, SLEEP))
         forward, deaths = model.engine.forward, Path(config.path) / "deaths.txt"
 
         def breaking(batch: TokenBatch) -> Vectors:
             texts = [batch.text(row).tolist() for row in range(len(batch))]
-            if poison in texts or sleep in texts:
+            kills, hangs = (any(t[-len(e) :] == e for t in texts) for e in (poison, sleep))
+            if kills or hangs:
                 with deaths.open("a") as file:
                     file.write(f"{os.getpid()} of {len(texts)} texts\n")
-            if poison in texts:
+            if kills:
                 os.kill(os.getpid(), signal.SIGKILL)
-            if sleep in texts:
+            if hangs:
                 threading.Event().wait()
             return forward(batch)
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet as pq
 
 from tests.breakable import POISON, SLEEP
+from tests.encoding import check_exactly_once, encode, rejects_of
 from tests.running import running_service
 from tests.tiny_models import save_bert
 
@@ -61,6 +64,21 @@ def test_one_poisoned_text_among_a_thousand(breakable, deaths):
     started = time.monotonic()
     check_refused(ask(breakable, "a good one", POISON))
     assert time.monotonic() - started < 5
+    assert len(deaths()) == 2
+
+
+def test_a_corpus_with_a_poisoned_text(breakable, deaths, tmp_path):
+    texts = {f"d{number}": f"text number {number}" for number in range(500)}
+    texts["killer"] = f"a corpus may also {POISON}"
+    table = pa.table({"id": list(texts), "text": list(texts.values())})
+    pq.write_table(table, tmp_path / "corpus.parquet")
+    out = tmp_path / "out"
+    run = encode(breakable, tmp_path / "corpus.parquet", out, "--model", MODEL, "--id-column", "id")
+    assert run.returncode == 0, run.stderr
+    check_exactly_once(out, set(texts))
+    ((rejected, reason),) = rejects_of(out).items()
+    assert rejected == "killer"
+    assert "kill" in reason
     assert len(deaths()) == 2
 
 

@@ -109,7 +109,7 @@ def test_an_earlier_answer_stays_as_it_was(both):
 
 
 def test_many_texts_and_long_passes_are_plain(both):
-    network, graphed, seen = both
+    _, graphed, seen = both
     seen.clear()
     with torch.inference_mode():
         graphed(*inputs([2] * (MOST_TEXTS + 1), 192))

@@ -59,7 +59,13 @@ def test_small_passes_that_are_fast_cost_more_in_between(engine):
 
 @pytest.mark.parametrize(
     ("tokens_per_s", "streams", "found"),
-    [(20_000, 1, 1_024), (30_000, 1, 1_024), (15_000, 1, 512), (40_000, 2, 1_024), (20_000, 2, 512)],
+    [
+        (20_000, 1, 1_024),
+        (30_000, 1, 1_024),
+        (15_000, 1, 512),
+        (40_000, 2, 1_024),
+        (20_000, 2, 512),
+    ],
 )
 def test_a_pass_that_is_short_anyway_may_be_larger(tokens_per_s, streams, found):
     costs = {512: 0.97, 1_024: 1.0, 2_048: 0.93}  # of the speed of the fastest
