@@ -57,7 +57,7 @@ def candidate_card(
 
 
 def _facts(candidate: Candidate, status: ModelStatus) -> dict[str, Any]:
-    spec, shared = candidate.spec, candidate.shared
+    spec, shared, word = candidate.spec, candidate.shared, status.word
     return {
         "size": candidate.size.value if candidate.size else None,
         "dimension": spec.dimension if spec else None,
@@ -67,14 +67,14 @@ def _facts(candidate: Candidate, status: ModelStatus) -> dict[str, Any]:
         "space_id": candidate.own_space(),
         "licence": spec.licence if spec else None,
         "default_instruction": spec.prompts.default_instruction if spec else None,
-        "device": status.device,
-        "gpu_ids": list(status.gpu_ids),
-        "token_budget": status.token_budget,
-        "memory_mib": dict(zip(("used", "limit"), status.memory_mib, strict=True))
-        if status.memory_mib
+        "device": word.device,
+        "gpu_ids": list(word.gpu_ids),
+        "token_budget": word.token_budget,
+        "memory_mib": dict(zip(("used", "limit"), word.memory_mib, strict=True))
+        if word.memory_mib
         else None,
-        "dtype": status.dtype,
-        "tokens_per_s": status.tokens_per_s,
-        "waiting_tokens": sum(status.waiting.values()) if status.replicas else None,
+        "dtype": word.dtype,
+        "tokens_per_s": word.tokens_per_s,
+        "waiting_tokens": sum(word.waiting.values()) if status.replicas else None,
         "shared_space": shared.name if shared else None,
     }

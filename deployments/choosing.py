@@ -127,7 +127,7 @@ class Chooser:
         measured = self._fleet.measured(name)
         replicas = max(1, status.replicas)
         waiting = {
-            lane: max(status.waiting.get(lane, 0) * replicas, self._under_way[lane][name])
+            lane: max(status.word.waiting.get(lane, 0) * replicas, self._under_way[lane][name])
             for lane in _LANES
         }
         speed = measured.tokens_per_s * replicas if measured and measured.tokens_per_s else None

@@ -117,7 +117,7 @@ def judge(
             ReplicaState.UNAVAILABLE: ModelState.UNAVAILABLE,
         }[word.state]
         reason = word.reason or message or None  # such as an update that waits for a spare GPU
-        return ModelStatus(**{**vars(word), "state": state, "replicas": running, "reason": reason})
+        return ModelStatus(state, running, reason, word)
     if missing := missing_resources(config, nodes):
         return ModelStatus(ModelState.UNAVAILABLE, reason=missing)
     if config.can_be_cold:

@@ -110,7 +110,7 @@ def _worker(
     engine: TorchEngine, config: ModelConfig, limits: Limits, pace: Pace, streams: int
 ) -> Worker:
     budget, patience_s = pace.token_budget, limits.offline_patience_s
-    shared = int(_SHARED_PART * budget)
+    shared = min(budget, engine.rounded(int(_SHARED_PART * budget)))  # filled up at no cost
     worker = Worker(
         engine,
         LaneLimits(budget, shared, patience_s, pads=engine.pads, streams=streams),

@@ -43,19 +43,9 @@ class ReplicaStatus:
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """A model as the whole service sees it.
-
-    ``tokens_per_s`` and ``waiting`` are those of the replica that was asked last.
-    """
+    """A model as the whole service sees it. ``word`` is that of the replica that was asked last."""
 
     state: ModelState
     replicas: int = 0
     reason: str | None = None
-    device: str | None = None
-    dtype: str | None = None
-    tokens_per_s: int | None = None
-    waiting: Mapping[Lane, int] = field(default_factory=dict)
-    start_s: float | None = None
-    gpu_ids: tuple[str, ...] = ()
-    memory_mib: tuple[int, int] | None = None
-    token_budget: int | None = None
+    word: ReplicaStatus = ReplicaStatus(ReplicaState.LOADING)

@@ -156,7 +156,7 @@ def _work(  # noqa: PLR0913, PLR0917
         identity=manifest.identity,
         app=target.app,
         config=target.model.config,
-        tokens_per_s=status.tokens_per_s,
+        tokens_per_s=status.word.tokens_per_s,
         replicas=status.replicas,
         workers=run.workers or max(1, int(cpus // _CPUS_PER_WORKER)),
         inputs=corpus.filesystem,

@@ -90,7 +90,8 @@ class TorchEngine:
         self.vocabulary = int(model.config.vocab_size)
         self._packs = can_pack(self.device, self.dtype)
         self._threads = threads if self.device.type == "cpu" else None
-        self._rounded: Callable[[int], int] = rounded_rows if self._packs else int
+        # the tokens that a pass of so many computes
+        self.rounded: Callable[[int], int] = rounded_rows if self._packs else int
         self._forward = self._padded_pass(model) if self.pads else self._flat_pass(spec, model)
 
     def _padded_pass(self, model: PreTrainedModel) -> Callable[[TokenBatch], Vectors]:
@@ -102,7 +103,7 @@ class TorchEngine:
         network = _flat_network(model, self._packs)
         if can_graph(self.device, self.dtype):
             network = graphed = GraphedNetwork(network, spec.max_tokens, self.device)
-            self._rounded = graphed.rounded
+            self.rounded = graphed.rounded
         return partial(self._flat, network)
 
     def slow_at_first(self, most: int) -> list[int]:
@@ -135,7 +136,7 @@ class TorchEngine:
 
     def _row(self, numbers: npt.NDArray[np.integer[Any]]) -> Tensor:
         """Returns int64 ``(tokens,)``; where sizes are rounded, with zeros behind the last text."""
-        row = np.zeros(self._rounded(len(numbers)), np.int64)
+        row = np.zeros(self.rounded(len(numbers)), np.int64)
         row[: len(numbers)] = numbers
         return to_device(row, self.device)
 

@@ -125,8 +125,9 @@ async def test_a_batch_out_of_a_models_limit_is_known_by_a_few_texts(fleet, toke
 
 def test_loads_are_those_of_all_replicas(fleet, tokenizer):
     waiting = {Lane.ONLINE: 100, Lane.OFFLINE: 7}
-    fleet.statuses[E5] = ModelStatus(ModelState.READY, 3, tokens_per_s=50, waiting=waiting)
-    fleet.words[E5] = ReplicaStatus(ReplicaState.READY, tokens_per_s=50, start_s=9.0)
+    word = ReplicaStatus(ReplicaState.READY, tokens_per_s=50, start_s=9.0, waiting=waiting)
+    fleet.statuses[E5] = ModelStatus(ModelState.READY, 3, word=word)
+    fleet.words[E5] = word
     load = chooser(fleet, tokenizer).loads()[E5]
     assert (load.waiting[Lane.ONLINE], load.waiting[Lane.OFFLINE]) == (300, 21)
     assert (load.tokens_per_s, load.replicas, load.start_s) == (150, 3, 9.0)

@@ -13,21 +13,17 @@ ELASTIC = FIXED.model_copy(update={"replicas": Autoscaling(min_replicas=0, max_r
 ROOM, NO_ROOM = [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}}], []
 SERVES = "an update waits for a GPU"
 WORD = ReplicaStatus(ReplicaState.READY, None, "cuda:0", "bfloat16", 9_000)
+LOADING = ReplicaStatus(ReplicaState.LOADING, "loading")
+DAMAGED = ReplicaStatus(ReplicaState.UNAVAILABLE, "the file is damaged")
 
 
 @pytest.mark.parametrize(
     ("word", "status"),
     [
         (None, ModelStatus(ModelState.READY, 2)),  # too busy to say: it runs, so calls go there
-        (WORD, ModelStatus(ModelState.READY, 2, SERVES, "cuda:0", "bfloat16", 9_000)),
-        (
-            ReplicaStatus(ReplicaState.LOADING, "loading"),
-            ModelStatus(ModelState.STARTING, 2, "loading"),
-        ),
-        (
-            ReplicaStatus(ReplicaState.UNAVAILABLE, "the file is damaged"),
-            ModelStatus(ModelState.UNAVAILABLE, 2, "the file is damaged"),
-        ),
+        (WORD, ModelStatus(ModelState.READY, 2, SERVES, WORD)),
+        (LOADING, ModelStatus(ModelState.STARTING, 2, "loading", LOADING)),
+        (DAMAGED, ModelStatus(ModelState.UNAVAILABLE, 2, "the file is damaged", DAMAGED)),
     ],
 )
 @pytest.mark.parametrize("config", [FIXED, ELASTIC])
