@@ -12,16 +12,13 @@ import re
 import time
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING
 
 import httpx
 import ray
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from deployments.embedding.lanes import Drop, Lane, MicroBatch
-
-if TYPE_CHECKING:
-    from deployments.embedding.job import Job
+from deployments.embedding.lanes import Drop, Lane
+from deployments.embedding.observing import Pass
 
 log = logging.getLogger("ray.serve")
 PREFIX = "embedfleet_"
@@ -45,23 +42,25 @@ class WorkerMetrics:
         self._texts = self._tokens = 0
         self._busy_s = self._told = 0.0
 
-    def ran(self, batch: MicroBatch[Job], started: float, seconds: float) -> None:
+    def ran(self, done: Pass) -> None:
         """A micro-batch went through the engine: its size, its cost, how long its texts waited."""
-        tags = {"model": self._model}
-        self._texts += len(batch.texts)
-        self._tokens += batch.tokens
-        self._busy_s += seconds
-        _histogram("forward_seconds", "Time of a forward pass", _SECONDS).observe(seconds, tags)
-        _histogram("batch_texts", "Texts in a micro-batch", _COUNTS).observe(len(batch.texts), tags)
+        tags, texts, tokens = {"model": self._model}, len(done.lengths), sum(done.lengths)
+        self._texts += texts
+        self._tokens += tokens
+        self._busy_s += done.seconds
+        _histogram("forward_seconds", "Time of a forward pass", _SECONDS).observe(
+            done.seconds, tags
+        )
+        _histogram("batch_texts", "Texts in a micro-batch", _COUNTS).observe(texts, tags)
         _histogram("batch_fill_ratio", "Cost of a pass over the token budget", _SHARES).observe(
-            batch.cost / self._token_budget, tags
+            done.cost / self._token_budget, tags
         )
         _histogram("batch_padding_ratio", "Share of padding in a pass", _SHARES).observe(
-            1 - batch.tokens / batch.cost, tags
+            1 - tokens / done.cost, tags
         )
         wait = _histogram("queue_seconds", "Wait of a text for its pass", _SECONDS, "lane")
-        for lane, arrived in {text.lane: text.arrived for text in reversed(batch.texts)}.items():
-            wait.observe(max(0.0, started - arrived), {**tags, "lane": lane})
+        for lane, queued_s in done.queued_s.items():
+            wait.observe(queued_s, {**tags, "lane": lane})
 
     def dropped(self, lane: Lane, reason: Drop) -> None:
         """A text left its lane without a forward pass."""
@@ -76,7 +75,7 @@ class WorkerMetrics:
         )
 
     def waiting(self, left: Mapping[Lane, tuple[int, int]]) -> None:
-        """The lanes' backlog; most of the times that it is told go by."""
+        """Records the lanes' backlog, and the sums, at most twice a second."""
         now = time.monotonic()
         if now - self._told < _TELL_EVERY_S:
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import ray
@@ -13,7 +13,7 @@ import torch
 
 from deployments.config import Limits, ModelConfig
 from deployments.embedding.batch import TokenBatch
-from deployments.embedding.device import choose_device, token_budgets
+from deployments.embedding.device import choose_device, short_pass_s, token_budgets
 from deployments.embedding.engine import TorchEngine
 from deployments.embedding.errors import ModelUnavailable
 from deployments.embedding.lanes import Lane, LaneLimits
@@ -85,7 +85,8 @@ def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
     threads, streams = _threads_and_streams(config)
     engine = TorchEngine(files.spec, files.folder, config.device, config.dtype, threads)
     budgets = (config.token_budget,) if config.token_budget else token_budgets(engine.device)
-    pace = find_pace(engine, budgets, files.spec.max_tokens, streams)
+    short_s = short_pass_s(engine.device)
+    pace = find_pace(engine, budgets, files.spec.max_tokens, streams, short_s)
     passes = [passages(engine, pace.token_budget, files.spec.max_tokens)] * streams
     memory = _memory(engine, config, passes)
     if memory is not None and (problem := memory_problem(memory, pace.token_budget)):
@@ -110,7 +111,7 @@ def _worker(
     engine: TorchEngine, config: ModelConfig, limits: Limits, pace: Pace, streams: int
 ) -> Worker:
     budget, patience_s = pace.token_budget, limits.offline_patience_s
-    shared = min(budget, engine.rounded(int(_SHARED_PART * budget)))  # filled up at no cost
+    shared = shared_budget(budget, engine.rounded)
     worker = Worker(
         engine,
         LaneLimits(budget, shared, patience_s, pads=engine.pads, streams=streams),
@@ -120,6 +121,12 @@ def _worker(
     )
     engine_goes_first(worker.thread_ids)
     return worker
+
+
+def shared_budget(budget: int, rounded: Callable[[int], int]) -> int:
+    """Returns what both lanes share: filled up to what such a pass computes anyway, within half."""
+    part = int(_SHARED_PART * budget)
+    return full if 2 * (full := rounded(part)) <= budget else part
 
 
 def assigned_gpus() -> tuple[str, ...]:

@@ -43,7 +43,10 @@ class ReplicaStatus:
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """A model as the whole service sees it. ``word`` is that of the replica that was asked last."""
+    """A model as the whole service sees it.
+
+    ``word`` is that of the replica that was asked last; where none has answered it tells nothing.
+    """
 
     state: ModelState
     replicas: int = 0

@@ -21,7 +21,7 @@ from deployments.embedding.passes import any_failed
 class Answers:
     """Answers in the order in which passes end. Thread-safe, but for `close`.
 
-    Once some work has raised, its calls get that error, and each method raises it.
+    Once some work has raised, its calls get that error, and `settle` and `drop` raise it.
     """
 
     def __init__(self, notes: Notes) -> None:

@@ -37,7 +37,7 @@ def attend(  # noqa: PLR0913, PLR0917  # transformers sets the signature
     attention_mask: Tensor | None,
     scaling: float | None = None,
     *,
-    layout: Layout,
+    layout: Layout | Places,
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
@@ -51,14 +51,18 @@ def attend(  # noqa: PLR0913, PLR0917  # transformers sets the signature
     causal = bool(getattr(module, "is_causal", False))
     back = sliding_window - 1 if sliding_window and sliding_window < layout.longest else -1
     rule = Rule(causal, back, scaling)
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
-        attended = _fused(states, layout, rule)
-    else:
-        attended = attend_in_blocks(torch.cat(states, dim=1), key.shape[1], layout.groups, rule)
+    if _can_fuse(query):
+        return _fused(states, layout, rule).unsqueeze(0), None
+    assert isinstance(layout, Layout)
+    attended = attend_in_blocks(torch.cat(states, dim=1), key.shape[1], layout.groups, rule)
     return attended.unsqueeze(0), None
 
 
 AttentionInterface.register(FLAT, attend)
+
+
+def _can_fuse(query: Tensor) -> bool:
+    return query.is_cuda and query.dtype in (torch.bfloat16, torch.float16)
 
 
 class Rule(NamedTuple):

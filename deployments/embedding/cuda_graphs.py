@@ -1,35 +1,37 @@
-"""Short passes on a GPU as CUDA graphs: what is launched costs more there than what is computed.
+"""Short passes on a GPU as CUDA graphs: there, launching takes longer than computing.
 
 A pass of a dozen texts launches some ten kernels a layer, each from Python, each shorter than its
-launch. Recorded once and replayed, all of them are one launch. A graph's shapes are fixed, so a short
-pass is filled up to the next of some sizes; texts change within it, by where each ends.
+launch. Recorded once and replayed, all of them are one launch. What is recorded has fixed shapes, so a
+short pass is filled up to the next of some sizes; which texts it holds is an input like their ids.
 """
 
 from __future__ import annotations
 
 import logging
+import statistics
 import threading
+import time
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate
+from functools import partial
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from deployments.embedding.layout import Layout
+from deployments.embedding.layout import Layout, to_device
 
 log = logging.getLogger(__name__)
-# tokens; longer passes compute for longer than they take to launch
-SIZES = (16, 32, 64, 128, 192, 256, 384, 512)
+SIZES = (16, 32, 64, 128, 192, 256, 384, 512)  # tokens
 MOST_TEXTS = 64
 _AGREES = 0.999  # cosine of each token's state with that of the plain pass
+_TIMES = 5
 
 Run = Callable[[], Tensor]
-
-
 # int64 ids and positions (tokens,) and `Places` -> (tokens, dimension)
 Network = Callable[[Tensor, Tensor, Any], Tensor]
 
@@ -42,19 +44,30 @@ class FixedPlaces:
     longest: int
 
 
+@dataclass(frozen=True)
+class Recorder:
+    """``record`` returns a function that does the same again, and gives the same tensor each time.
+
+    ``seconds`` returns how long a function takes.
+    """
+
+    record: Callable[[Run], Run]
+    seconds: Callable[[Run], float]
+
+
 class FixedPass:
     """The network for one number of tokens. Not thread-safe."""
 
     def __init__(
-        self, network: Network, tokens: int, device: torch.device, record: Callable[[Run], Run]
+        self, network: Network, tokens: int, device: torch.device, recorder: Recorder
     ) -> None:
-        """``record`` returns what runs again what it is given, with what its inputs hold by then."""
+        self._device = device
         self._ids = torch.zeros(tokens, dtype=torch.int64, device=device)
         self._positions = torch.zeros_like(self._ids)
         self._ends = torch.full((MOST_TEXTS + 1,), tokens, dtype=torch.int32, device=device)
         self._ends[0] = 0
         places = FixedPlaces(self._ends, tokens)
-        self._again = record(lambda: network(self._ids, self._positions, places))
+        self._again = recorder.record(lambda: network(self._ids, self._positions, places))
 
     def __call__(self, ids: Tensor, positions: Tensor, layout: Layout) -> Tensor:
         """As the network, for at most `MOST_TEXTS` texts; rows behind the last text are undefined."""
@@ -62,32 +75,31 @@ class FixedPass:
         self._positions.copy_(positions)
         ends = [0, *accumulate(layout.lengths)]
         ends += ends[-1:] * (MOST_TEXTS + 1 - len(ends))  # texts without a token
-        self._ends.copy_(torch.from_numpy(np.array(ends, np.int32)))
+        self._ends.copy_(to_device(np.array(ends, np.int32), self._device))
         return self._again().clone()
 
 
 class GraphedNetwork:
-    """A network whose short passes are replayed. Thread-safe."""
+    """A network whose short passes are replayed where that is faster. Thread-safe."""
 
     def __init__(
         self,
         network: Network,
         max_tokens: int,
         device: torch.device,
-        record: Callable[[Run], Run] | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
-        """Records a pass of each size. One that cannot be recorded, or differs from the plain pass,
-        stays plain, and the log says so. No text is longer than ``max_tokens``.
+        """Records a pass of each size. One that cannot be recorded, differs from the plain pass or is
+        no faster stays plain, and the log says so. No text is longer than ``max_tokens``.
         """
         self._network = network
         self._lock = threading.Lock()
-        self._passes = _recorded(network, max_tokens, device, record or _recorder(device))
-        self._sizes = sorted(self._passes)
+        self._passes = _recorded(network, max_tokens, device, recorder or _cuda(device))
 
     def rounded(self, tokens: int) -> int:
         """Returns the number of tokens to give `__call__` for this many; zeros behind the last text."""
-        place = bisect_left(self._sizes, tokens)
-        return self._sizes[place] if place < len(self._sizes) else tokens
+        size = _size_of(tokens)
+        return size if size in self._passes else tokens
 
     def __call__(self, ids: Tensor, positions: Tensor, layout: Layout) -> Tensor:
         """As the network; rows behind the last text are undefined."""
@@ -99,55 +111,93 @@ class GraphedNetwork:
 
 
 def can_graph(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether attention is fused there: only that reads where texts end on the device."""
+    """Whether attention is fused there; only fused attention reads on the device where texts end."""
     return device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
+
+
+def _size_of(tokens: int) -> int | None:
+    place = bisect_left(SIZES, tokens)
+    return SIZES[place] if place < len(SIZES) else None
 
 
 @torch.inference_mode()
 def _recorded(
-    network: Network, max_tokens: int, device: torch.device, record: Callable[[Run], Run]
+    network: Network, max_tokens: int, device: torch.device, recorder: Recorder
 ) -> dict[int, FixedPass]:
     found: dict[int, FixedPass] = {}
-    for tokens in reversed(SIZES):  # the largest first: the others then fit its memory
+    for smaller, tokens in reversed(list(pairwise((0, *SIZES)))):  # the others fit its memory
         try:
-            made = FixedPass(network, tokens, device, record)
-            worst = _worst_cosine(network, made, min(tokens // 2, max_tokens), tokens, device)
+            made = FixedPass(network, tokens, device, recorder)
+            problem = _difference(
+                network, made, _trial(3 * tokens // 4, tokens, max_tokens, device)
+            )
+            least = [
+                _trial(smaller + 1, size, max_tokens, device) for size in (smaller + 1, tokens)
+            ]
+            problem = problem or _slowness(network, made, least, recorder)
         except RuntimeError as error:  # CUDA's errors are RuntimeErrors
-            log.warning("passes of up to %d tokens are not recorded: %s", tokens, error)
+            why = error.__context__ or error
+            log.warning("passes of %d tokens and fewer are not recorded: %s", tokens, why)
             break
-        if not worst >= _AGREES:  # what is no number does not agree either
-            log.warning("a recorded pass of %d tokens is off (cosine %.4f)", tokens, worst)
-            continue
-        found[tokens] = made
+        if problem:
+            log.warning("a pass of %d tokens is not recorded: %s", tokens, problem)
+        else:
+            found[tokens] = made
     return found
 
 
-def _worst_cosine(
-    network: Network, made: FixedPass, longest: int, tokens: int, device: torch.device
-) -> float:
-    """Compares one pass of three texts, fewer tokens than its size, with the plain one."""
-    lengths = [longest, max(1, longest // 2), 1]
-    real = sum(lengths)
-    ids, positions = torch.zeros(2, tokens, dtype=torch.int64, device=device)
-    ids[:real] = 1 + torch.arange(real, device=device) % 7
-    positions[:real] = torch.cat([torch.arange(n, device=device) for n in lengths])
-    layout = Layout(lengths, device, torch.float32, causal=False)
-    plain, again = (run(ids, positions, layout)[:real].float() for run in (network, made))
-    return float(torch.cosine_similarity(plain, again).min())
+def _trial(
+    tokens: int, size: int, max_tokens: int, device: torch.device
+) -> tuple[Tensor, Tensor, Layout]:
+    """Returns what a network takes: texts of about so many tokens, filled up to ``size``."""
+    longest = min(max_tokens, max(1, tokens // 2))
+    lengths = ([longest] * (tokens // longest))[:MOST_TEXTS]
+    ids, positions = torch.zeros(2, size, dtype=torch.int64, device=device)
+    places = torch.cat([torch.arange(n, device=device) for n in lengths])
+    positions[: len(places)] = places
+    ids[: len(places)] = 1 + places % 2
+    return ids, positions, Layout(lengths, device, torch.float32, causal=False)
 
 
-def _recorder(device: torch.device) -> Callable[[Run], Run]:
-    """Returns what records a run as a CUDA graph; all graphs share their memory.
+def _difference(
+    network: Network, made: FixedPass, trial: tuple[Tensor, Tensor, Layout]
+) -> str | None:
+    real = sum(trial[2].lengths)
+    plain, again = (run(*trial)[:real].float() for run in (network, made))
+    worst = float(torch.cosine_similarity(plain, again).min())
+    # what is no number does not agree either
+    return None if worst >= _AGREES else f"it differs from the plain one, cosine {worst:.4f}"
+
+
+def _slowness(
+    network: Network,
+    made: FixedPass,
+    trials: Sequence[tuple[Tensor, Tensor, Layout]],
+    recorder: Recorder,
+) -> str | None:
+    """Compares the fewest tokens that are filled up to a size with the same as they are."""
+    runs: tuple[Network, Network] = (network, made)
+    plain, again = (
+        recorder.seconds(partial(run, *trial)) for run, trial in zip(runs, trials, strict=True)
+    )
+    if again <= plain:
+        return None
+    return f"filled up it takes {1e3 * again:.2f} ms, plain {1e3 * plain:.2f} ms"
+
+
+def _cuda(device: torch.device) -> Recorder:
+    """Records CUDA graphs, which share their memory.
 
     They may, since none runs beside another and what one returns is copied at once.
     """
     pool = torch.cuda.graph_pool_handle()
+    aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def record(run: Run) -> Run:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(device):
-            _run_aside(run)
-            with torch.cuda.graph(graph, pool=pool):
+        with _stream_kept(device):
+            _run_aside(run, aside)
+            with torch.cuda.graph(graph, pool=pool, stream=aside):
                 states = run()
 
         def replay() -> Tensor:
@@ -157,14 +207,36 @@ def _recorder(device: torch.device) -> Callable[[Run], Run]:
 
         return replay
 
-    return record
+    return Recorder(record, partial(_seconds, device))
 
 
-def _run_aside(run: Run, times: int = 3) -> None:
-    """Runs on a stream of its own, as recording will: what is made on first use is not recorded."""
-    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(times):
+@contextmanager
+def _stream_kept(device: torch.device) -> Iterator[None]:
+    """Makes the device current, and the current stream again what it was: a failed recording does not."""
+    with torch.cuda.device(device):
+        before = torch.cuda.current_stream()
+        try:
+            yield
+        finally:
+            torch.cuda.set_stream(before)
+
+
+def _run_aside(run: Run, aside: torch.cuda.Stream) -> None:
+    """Makes what is made on first use, so that it is not recorded."""
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(3):
             run()
-    torch.cuda.current_stream().wait_stream(side)
+    torch.cuda.current_stream().wait_stream(aside)
+
+
+def _seconds(device: torch.device, run: Run) -> float:
+    """Returns the median of some runs."""
+    times = []
+    for _ in range(_TIMES):
+        torch.cuda.synchronize(device)
+        started = time.perf_counter()
+        run()
+        torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)

@@ -18,6 +18,11 @@ _TOKEN_BUDGETS = {
 }
 
 
+# where the engine and the rest of the service share cores, fewer passes leave more to the rest; nobody
+# minds to wait for one of this length (benchmarks/LOG.md)
+_SHORT_PASS_S = {"cpu": 0.06}
+
+
 def choose_device(wanted: str = "auto") -> torch.device:
     """Returns the device of this process. Raises UnsupportedModel when it is asked for and absent."""
     if wanted == "auto":
@@ -45,6 +50,11 @@ def choose_dtype(spec: ModelSpec, device: torch.device, wanted: str = "auto") ->
 def token_budgets(device: torch.device) -> tuple[int, ...]:
     """Returns how many tokens a forward pass may have on such a device, for `pace` to choose from."""
     return _TOKEN_BUDGETS.get(device.type, (4_096,))
+
+
+def short_pass_s(device: torch.device) -> float:
+    """Returns up to how many seconds a pass may be larger than its speed asks for."""
+    return _SHORT_PASS_S.get(device.type, 0.0)
 
 
 def _preferred(device: torch.device) -> tuple[str, ...]:

@@ -91,7 +91,7 @@ class TorchEngine:
         self._packs = can_pack(self.device, self.dtype)
         self._threads = threads if self.device.type == "cpu" else None
         # the tokens that a pass of so many computes
-        self.rounded: Callable[[int], int] = rounded_rows if self._packs else int
+        self.rounded: Callable[[int], int] = int if self.pads or not self._packs else rounded_rows
         self._forward = self._padded_pass(model) if self.pads else self._flat_pass(spec, model)
 
     def _padded_pass(self, model: PreTrainedModel) -> Callable[[TokenBatch], Vectors]:

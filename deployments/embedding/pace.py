@@ -22,8 +22,6 @@ _BETWEEN_PASSES_S = 0.0017
 _MEASURE_S = 10.0
 # a smaller pass that is nearly as fast is better: whoever comes next waits for it
 _ENOUGH = 0.95
-# but below this nobody minds, and fewer passes leave more of the machine to the rest of the service
-_SHORT_S = 0.06
 _NEARLY = 0.9
 
 
@@ -35,9 +33,15 @@ class Pace:
     tokens_per_s: float
 
 
-def find_pace(engine: Engine, budgets: Sequence[int], max_tokens: int, streams: int = 1) -> Pace:
+def find_pace(
+    engine: Engine,
+    budgets: Sequence[int],
+    max_tokens: int,
+    streams: int = 1,
+    short_s: float = 0.0,
+) -> Pace:
     """Tries growing passes of passage-like texts; takes the smallest that is nearly the fastest, or
-    a larger one that is short all the same.
+    a larger one that is nearly as fast and takes ``short_s`` at most.
 
     ``streams`` passes run at once. Ends where the device's memory ends, or after some seconds.
     Raises what the engine raises when even the first does not work.
@@ -54,17 +58,17 @@ def find_pace(engine: Engine, budgets: Sequence[int], max_tokens: int, streams: 
             break
         speed = _speed(engine, work[budget], passes[budget])
         speeds[budget] = max(speeds[budget], speed)
-    budget = _best(speeds, streams)
+    budget = _best(speeds, streams, short_s)
     return Pace(budget, speeds[budget])
 
 
-def _best(speeds: Mapping[int, float], streams: int) -> int:
+def _best(speeds: Mapping[int, float], streams: int, short_s: float) -> int:
     fastest = max(speeds.values())
     smallest = min(budget for budget, speed in speeds.items() if speed >= _ENOUGH * fastest)
     short = [
         budget
         for budget, speed in speeds.items()
-        if speed >= _NEARLY * fastest and streams * budget / speed <= _SHORT_S
+        if speed >= _NEARLY * fastest and streams * budget / speed <= short_s
     ]
     return max([smallest, *short])
 

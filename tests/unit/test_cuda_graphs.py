@@ -1,12 +1,13 @@
-"""Passes of fixed shapes, on the CPU: recorded runs are stood in for by runs that are called again.
+"""Passes of fixed shapes, on the CPU, with a recorder that is like a GPU's in what matters here.
 
-What is shown here is that the fixed inputs carry any texts; recording itself needs a GPU, where each
-recorded pass is compared with the plain one when a model loads.
+It does the same again with what its inputs hold by then, into one tensor, and in memory that all
+recordings share. Whether a GPU records is compared with the plain pass there, when a model loads.
 """
 
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import pytest
@@ -16,7 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AttentionInterface, AutoModel, BertConfig, MistralConfig
 
-from deployments.embedding.cuda_graphs import MOST_TEXTS, SIZES, GraphedNetwork, can_graph
+from deployments.embedding.cuda_graphs import (
+    MOST_TEXTS,
+    SIZES,
+    GraphedNetwork,
+    Recorder,
+    can_graph,
+)
 from deployments.embedding.layout import Layout
 
 CPU = torch.device("cpu")
@@ -31,7 +38,7 @@ SIZE = {
     "initializer_range": 0.5,
 }
 CONFIGS = [BertConfig(**SIZE), MistralConfig(**SIZE, num_key_value_heads=1)]
-TEXTS = st.lists(st.integers(1, 40), min_size=1, max_size=MOST_TEXTS + 5).map(
+TEXTS = st.lists(st.integers(1, 40), min_size=1, max_size=16).map(
     lambda lengths: sorted(lengths, reverse=True)
 )
 
@@ -50,6 +57,18 @@ def attend_by_ends(module, query, key, value, attention_mask, layout=None, **_):
 
 
 AttentionInterface.register("by_ends", attend_by_ends)
+
+
+def like_a_gpu(seconds=lambda run: 1.0):
+    """A recorder; by default a recorded pass is as fast as a plain one."""
+    memory = {}
+
+    def record(run):
+        shape = run().shape
+        shared = memory.setdefault("all", torch.empty(max(SIZES), shape[1]))[: shape[0]]
+        return lambda: shared.copy_(run())
+
+    return Recorder(record, seconds)
 
 
 def network_of(config):
@@ -71,7 +90,7 @@ def network_of(config):
 def both(request):
     """A network, plain and with fixed passes."""
     network, seen = network_of(request.param)
-    return network, GraphedNetwork(network, MAX_TOKENS, CPU, lambda run: run), seen
+    return network, GraphedNetwork(network, MAX_TOKENS, CPU, like_a_gpu()), seen
 
 
 def inputs(lengths, size):
@@ -108,6 +127,18 @@ def test_an_earlier_answer_stays_as_it_was(both):
     assert torch.equal(first[:25], before[:25])
 
 
+@pytest.mark.parametrize(
+    "lengths", [[1] * MOST_TEXTS, [2] * MOST_TEXTS, [32, 32], [512 - 300, 300]]
+)
+def test_a_pass_that_is_full(both, lengths):
+    lengths = sorted(lengths, reverse=True)
+    network, graphed, _ = both
+    call = inputs(lengths, sum(lengths))
+    with torch.inference_mode():
+        found, expected = graphed(*call), network(*call)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_many_texts_and_long_passes_are_plain(both):
     _, graphed, seen = both
     seen.clear()
@@ -117,8 +148,26 @@ def test_many_texts_and_long_passes_are_plain(both):
     assert seen == [192, 600]
 
 
+def test_threads_do_not_mix_their_texts(both):
+    network, graphed, _ = both
+    calls = [inputs([number + 2, 2], 32) for number in range(24)]
+    with torch.inference_mode():
+        expected = [network(*call) for call in calls]
+
+    def run(number):
+        with torch.inference_mode():
+            return [graphed(*calls[number]) for _ in range(5)]
+
+    with ThreadPoolExecutor(4) as pool:
+        for number, found in enumerate(pool.map(run, range(len(calls)))):
+            for states in found:
+                torch.testing.assert_close(
+                    states[: number + 4], expected[number][: number + 4], rtol=1e-4, atol=1e-4
+                )
+
+
 @pytest.mark.parametrize(("factor", "told"), [(-1.0, "-1.0000"), (torch.nan, "nan")])
-def test_a_pass_that_differs_is_not_used(factor, told, caplog):
+def test_a_pass_that_differs_stays_plain(factor, told, caplog):
     network, _ = network_of(CONFIGS[0])
 
     def record(run):
@@ -126,27 +175,45 @@ def test_a_pass_that_differs_is_not_used(factor, told, caplog):
         return (lambda: factor * run()) if wrong else run
 
     with caplog.at_level(logging.WARNING):
-        graphed = GraphedNetwork(network, MAX_TOKENS, CPU, record)
-    assert graphed.rounded(60) == 128
-    assert f"a recorded pass of 64 tokens is off (cosine {told})" in caplog.text
+        graphed = GraphedNetwork(network, MAX_TOKENS, CPU, Recorder(record, lambda run: 1.0))
+    assert [graphed.rounded(tokens) for tokens in (5, 30, 60, 70)] == [16, 32, 60, 128]
+    assert f"64 tokens is not recorded: it differs from the plain one, cosine {told}" in caplog.text
 
 
-def test_a_device_that_cannot_record_makes_plain_passes(caplog):
+def test_a_pass_that_is_no_faster_stays_plain(caplog):
+    network, _ = network_of(CONFIGS[0])
+
+    def seconds(run):
+        tokens = len(run())
+        return {33: 0.002, 64: 0.003}.get(tokens, 0.001)
+
+    with caplog.at_level(logging.WARNING):
+        graphed = GraphedNetwork(network, MAX_TOKENS, CPU, like_a_gpu(seconds))
+    assert [graphed.rounded(tokens) for tokens in (5, 30, 60, 70)] == [16, 32, 60, 128]
+    assert "filled up it takes 3.00 ms, plain 2.00 ms" in caplog.text
+
+
+@pytest.mark.parametrize("works_from", [1_000, 256])
+def test_what_a_device_cannot_record_stays_plain(works_from, caplog):
     network, _ = network_of(CONFIGS[0])
 
     def record(run):
-        raise RuntimeError("operation not permitted when stream is capturing")
+        if len(run()) < works_from:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return run
 
     with caplog.at_level(logging.WARNING):
-        graphed = GraphedNetwork(network, MAX_TOKENS, CPU, record)
+        graphed = GraphedNetwork(network, MAX_TOKENS, CPU, Recorder(record, lambda run: 1.0))
     assert graphed.rounded(60) == 60
+    assert graphed.rounded(250) == (250 if works_from > 256 else 256)
     assert caplog.text.count("are not recorded: operation not permitted") == 1
     with torch.inference_mode():
         found = graphed(*inputs([20, 5], 25))
         assert torch.equal(found, network(*inputs([20, 5], 25)))
 
 
-def test_no_text_of_the_trial_is_longer_than_the_model_s():
+@pytest.mark.parametrize("max_tokens", [1, 4, 40])
+def test_no_text_of_a_trial_is_longer_than_the_model_s(max_tokens):
     longest = 0
 
     def network(ids, positions, layout):
@@ -154,8 +221,8 @@ def test_no_text_of_the_trial_is_longer_than_the_model_s():
         longest = max(longest, int(positions.max()) + 1)
         return ids[:, None].float()
 
-    GraphedNetwork(network, 40, CPU, lambda run: run)
-    assert longest == 40
+    GraphedNetwork(network, max_tokens, CPU, like_a_gpu())
+    assert longest == max_tokens
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,13 @@ import time
 import pytest
 
 from deployments.embedding import observing
-from deployments.embedding.lanes import Drop, Lane, MicroBatch
-from deployments.embedding.observing import Nobody, Notes
+from deployments.embedding.lanes import Drop, Lane, MicroBatch, Waiting
+from deployments.embedding.observing import Nobody, Notes, Pass
 
 from .working import PATIENCE_S, Watcher, until
 
 NOTHING = MicroBatch([], [])
+ROWS = [(0, 3, Lane.ONLINE), (1, 7, Lane.OFFLINE), (2, 5, Lane.ONLINE)]
 LEFT = {Lane.ONLINE: (1, 2), Lane.OFFLINE: (3, 4)}
 
 
@@ -27,6 +28,10 @@ def notes(watcher):
     notes = Notes(watcher, lambda: LEFT)
     yield notes
     notes.close(PATIENCE_S)
+
+
+def raise_key_error(*_):
+    raise KeyError("broken")
 
 
 def test_a_pass_is_told_when_the_next_begins(watcher, monkeypatch):
@@ -61,6 +66,35 @@ def test_closing_tells_the_rest_in_order(watcher, monkeypatch):
         notes.refused(Lane.ONLINE, texts)
     notes.close(PATIENCE_S)
     assert watcher.refusals == [(Lane.ONLINE, texts) for texts in range(50)]
+
+
+def test_what_raises_costs_only_itself(watcher, monkeypatch, caplog):
+    monkeypatch.setattr(observing, "_IDLE_S", 1e3)
+    watcher.dropped = raise_key_error
+    notes = Notes(watcher, lambda: LEFT)
+    for texts in range(20):
+        notes.dropped(Lane.ONLINE, Drop.GONE)
+        notes.refused(Lane.ONLINE, texts)
+    notes.close(PATIENCE_S)
+    assert len(watcher.refusals) == 20
+    assert watcher.left == LEFT
+    assert caplog.text.count("metrics cannot be recorded") == 1
+
+
+def test_an_observer_that_hangs_costs_no_memory(watcher, monkeypatch):
+    monkeypatch.setattr(observing, "_MOST_NOTES", 5)
+    monkeypatch.setattr(observing, "_IDLE_S", 1e3)
+    notes = Notes(watcher, lambda: LEFT)
+    for texts in range(20):
+        notes.refused(Lane.ONLINE, texts)
+    notes.close(PATIENCE_S)
+    assert [texts for _, texts in watcher.refusals] == [15, 16, 17, 18, 19]
+
+
+def test_a_pass_is_what_there_is_to_record():
+    texts = [Waiting(None, row, tokens, lane, 1.0 + row, 9.0) for row, tokens, lane in ROWS]
+    done = Pass.of(MicroBatch(texts, [], pads=False), started=4.0, seconds=0.5)
+    assert done == Pass((3, 7, 5), 15, 0.5, {Lane.ONLINE: 3.0, Lane.OFFLINE: 2.0})
 
 
 def test_an_observer_that_hangs_is_not_waited_for(watcher):

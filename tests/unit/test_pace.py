@@ -70,11 +70,15 @@ def test_small_passes_that_are_fast_cost_more_in_between(engine):
 def test_a_pass_that_is_short_anyway_may_be_larger(tokens_per_s, streams, found):
     costs = {512: 0.97, 1_024: 1.0, 2_048: 0.93}  # of the speed of the fastest
     speeds = {size: share * tokens_per_s for size, share in costs.items()}
-    assert _best(speeds, streams) == found
+    assert _best(speeds, streams, short_s=0.06) == found
 
 
 def test_a_short_pass_that_is_slow_is_not_taken():
-    assert _best({512: 100_000.0, 1_024: 89_000.0}, streams=1) == 512
+    assert _best({512: 100_000.0, 1_024: 89_000.0}, streams=1, short_s=0.06) == 512
+
+
+def test_where_no_pass_is_short_the_smallest_is_taken():
+    assert _best({512: 97_000.0, 1_024: 100_000.0}, streams=1, short_s=0.0) == 512
 
 
 def test_the_device_s_memory_ends_it(engine):

@@ -28,18 +28,18 @@ class ShortEngine(FakeEngine):
 
 
 def dying(kind):
-    """Returns an engine and an observer, one of which ends the loop at the poison."""
+    """Returns an engine that ends the loop at the poison."""
     if kind == "exit":
-        return FakeEngine(poison=POISON, error=lambda: SystemExit("gone")), None
+        return FakeEngine(poison=POISON, error=lambda: SystemExit("gone"))
     if kind == "interrupt":
-        return FakeEngine(poison=POISON, error=KeyboardInterrupt), None
-    return ShortEngine(), None
+        return FakeEngine(poison=POISON, error=KeyboardInterrupt)
+    return ShortEngine()
 
 
 @pytest.mark.parametrize("kind", ["exit", "interrupt", "too few vectors"])
 def test_a_dead_loop_is_seen_by_everyone(kind):
-    engine, observer = dying(kind)
-    with working(engine, budget=2, observer=observer) as worker:
+    engine = dying(kind)
+    with working(engine, budget=2) as worker:
         hold(worker, engine)
         running, waiting = submit(worker, [POISON, 1]), submit(worker, [3, 3])
         offline = submit(worker, [4, 4], lane=Lane.OFFLINE)

@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 
 from deployments import metrics
-from deployments.embedding.lanes import Lane, MicroBatch, Waiting
+from deployments.embedding.lanes import Lane
+from deployments.embedding.observing import Pass
 from deployments.metrics import WorkerMetrics
 
 NOTHING = dict.fromkeys(Lane, (0, 0))
@@ -38,27 +39,27 @@ def told(monkeypatch):
 
 
 def ran(worker: WorkerMetrics, texts: int) -> None:
-    waiting = [Waiting(None, i, 10, Lane.OFFLINE, 0.0, 1.0) for i in range(texts)]
-    worker.ran(MicroBatch(waiting, [], pads=False), 0.0, 0.01)
+    worker.ran(Pass((10,) * texts, 10 * texts, 0.01, {Lane.OFFLINE: 0.5}))
 
 
-def test_sums_are_told_at_once_when_nothing_waits(told):
+def test_the_sums_of_a_pass(told):
     worker = WorkerMetrics("m", 100)
     ran(worker, 3)
     worker.waiting(NOTHING)
     assert told == {"texts_total": 3, "tokens_total": 30, "busy_seconds_total": 0.01}
 
 
-def test_passes_that_follow_each_other_are_told_together(told, monkeypatch):
+@pytest.mark.parametrize("left", [NOTHING, SOMETHING])
+def test_passes_that_follow_each_other_are_told_together(left, told, monkeypatch):
     worker, now = WorkerMetrics("m", 100), [100.0]
     monkeypatch.setattr(metrics.time, "monotonic", lambda: now[0])
     for _ in range(4):
         ran(worker, 1)
-        worker.waiting(SOMETHING)
+        worker.waiting(left)
     assert told["texts_total"] == 1, "the first, then none for half a second"
     now[0] += 0.6
     ran(worker, 1)
-    worker.waiting(SOMETHING)
+    worker.waiting(left)
     assert told["texts_total"] == 5
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from deployments.embedding.batch import Encoded, TokenBatch
 from deployments.embedding.errors import EmbedfleetError
-from deployments.embedding.job import Job
-from deployments.embedding.lanes import Drop, Lane, LaneLimits, MicroBatch
+from deployments.embedding.lanes import Drop, Lane, LaneLimits
+from deployments.embedding.observing import Pass
 from deployments.embedding.worker import Worker
 
 from .fake_engine import FakeEngine, vector_of
@@ -31,9 +31,9 @@ class Watcher:
     left: dict[Lane, tuple[int, int]] = field(default_factory=dict)
     on_pass: Callable[[], None] = lambda: None
 
-    def ran(self, batch: MicroBatch[Job], started: float, seconds: float) -> None:
+    def ran(self, done: Pass) -> None:
         """Keeps the lengths of a pass."""
-        self.passes.append([text.tokens for text in batch.texts])
+        self.passes.append(list(done.lengths))
         self.on_pass()
 
     def dropped(self, lane: Lane, reason: Drop) -> None:

@@ -1,0 +1,70 @@
+"""An engine whose short passes have fixed shapes, as on a GPU: the vectors are those without them.
+
+The CPU stands in for the GPU: fused attention is written out by where texts end, and what would be
+recorded is called again.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from deployments.embedding import attention, cuda_graphs, engine
+from deployments.embedding.batch import TokenBatch
+from deployments.embedding.cuda_graphs import Recorder
+from deployments.embedding.local_format import read_spec
+from tests.tiny_models import edit_json, save_bert, save_mistral, save_xlm_roberta
+
+BATCHES = [[5], [12] * 3, [3, 40, 17, 1], [60, 58], [2] * 70, [55] * 12]
+WINDOW = 16
+
+
+def varlen_attn(query, key, value, ends, _, longest, __, scale, window_size, enable_gqa):
+    """What torch's function of this name computes, written out for the CPU."""
+    found = torch.full_like(query, torch.nan)
+    for start, stop in pairwise(ends.tolist()):
+        assert stop - start <= longest
+        own = (states[None, start:stop].transpose(1, 2) for states in (query, key, value))
+        seen = torch.ones(stop - start, stop - start, dtype=torch.bool)
+        back, ahead = window_size
+        seen = seen.tril(ahead) if ahead >= 0 else seen
+        seen = seen.triu(-back) if back >= 0 else seen
+        states = F.scaled_dot_product_attention(
+            *own, attn_mask=seen, scale=scale, enable_gqa=enable_gqa
+        )
+        found[start:stop] = states[0].transpose(0, 1)
+    return found
+
+
+@pytest.fixture
+def gpu_like(monkeypatch):
+    """Engines that are made from now on take the way of a GPU."""
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
+    monkeypatch.setattr(attention, "_can_fuse", lambda query: True)
+    monkeypatch.setattr(engine, "can_graph", lambda *_: True)
+    recorder = Recorder(lambda run: run, lambda run: 1.0)
+    monkeypatch.setattr(cuda_graphs, "_cuda", lambda device: recorder)
+
+
+def batch_of(lengths, vocabulary):
+    dice = np.random.default_rng(len(lengths))
+    return TokenBatch.from_lists([dice.integers(3, vocabulary, n).tolist() for n in lengths])
+
+
+@pytest.mark.parametrize("save", [save_bert, save_xlm_roberta, save_mistral])
+def test_the_vectors_are_the_same(tmp_path, save, request):
+    spec = read_spec("own", save(tmp_path))
+    if save is save_mistral:
+        edit_json(tmp_path / "config.json", sliding_window=WINDOW)
+    plain = engine.TorchEngine(spec, tmp_path, "cpu", "float32")
+    batches = [batch_of(lengths, plain.vocabulary) for lengths in BATCHES]
+    expected = [plain.forward(batch) for batch in batches]
+    request.getfixturevalue("gpu_like")
+    fixed = engine.TorchEngine(spec, tmp_path, "cpu", "float32")
+    assert [fixed.rounded(tokens) for tokens in (5, 61, 600)] == [16, 64, 600]
+    for batch, vectors in zip(batches, expected, strict=True):
+        np.testing.assert_allclose(fixed.forward(batch), vectors, rtol=1e-3, atol=1e-4)
