@@ -38,6 +38,8 @@ _HAPROXY = {
     # encoding twice does no harm, so what a dead router took along goes to another one
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",  # larger bodies cannot be sent again
+    # a busy router is not a dead one: the second of two health checks would have 250 ms
+    "RAY_SERVE_HAPROXY_HEALTH_CHECK_FASTINTER": "5s",
     # a router that stops waits for proxies to notice; HAProxy beside it does within a second
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
 }

@@ -12,8 +12,9 @@ from deployments.config import AppArgs, Autoscaling, Limits, ModelConfig
 from deployments.encoder import Encoder
 from deployments.router import Router
 
-# lanes bound what waits, in tokens; this only keeps Serve's own default of 5 out of the way
-_CALLS_AT_A_REPLICA = 1_000
+# lanes bound what waits in tokens, a router's door in requests; what Serve held back in a queue of its
+# own, neither of them would see
+_CALLS_AT_A_REPLICA = 100_000
 
 
 def build(args: AppArgs) -> Application:

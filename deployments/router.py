@@ -95,7 +95,7 @@ class Router:
         log.info("API keys are %s", "asked for" if keys else "off: anyone who reaches it may call")
         limits = self._args.limits
         settings = Settings(limits.max_body_bytes, limits.max_texts, self._args.truncate)
-        self._door = Door(create_app(self, settings, keys))
+        self._door = Door(create_app(self, settings, keys), limits.max_requests)
         return Observed(self._door, RequestMetrics().answered)
 
     async def drain(self) -> None:

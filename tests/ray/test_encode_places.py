@@ -41,24 +41,6 @@ def test_a_disk_that_fills_up(service, tmp_path, small_disk):
     check_exactly_once(out, ids)
 
 
-def test_a_disk_that_the_parts_fit_and_lance_does_not(service, tmp_path, small_disk):
-    lance = pytest.importorskip("lance")
-    ids, out = write_corpus(tmp_path / "a.parquet", 2_000), small_disk / "out"
-    remount(small_disk, "size=4608k")  # vectors of 3 MB
-    args = (tmp_path / "a.parquet", out, *BY_ID, "--format", "lance")
-    full = encode(service, *args)
-    assert full.returncode == 1, full.stdout
-    assert f"{out}/vectors.lance cannot be written" in full.stderr
-    assert "No space left on device" in full.stderr
-    assert "the parts stay, run the command again" in full.stderr
-    assert "Traceback" not in full.stderr
-    remount(small_disk, "size=64m")
-    again = encode(service, *args)
-    assert again.returncode == 0, again.stderr
-    found = lance.dataset(str(out / "vectors.lance")).to_table(columns=["id"])
-    assert sorted(found["id"].to_pylist()) == sorted(ids)
-
-
 def check_stopped(run, out, why):
     assert run.returncode == 1, run.stdout
     assert f"{out} cannot be written to" in run.stderr

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.embedding.errors import Overloaded
-from deployments.embedding.overload import LastRefusal
+from deployments.embedding.overload import Crowd, LastRefusal
 
 FULL = Overloaded("900 tokens already wait", None, 10.0)
 
@@ -62,3 +62,46 @@ def test_repeating_does_not_prolong_it(requests):
                 refusal.repeat(tokens, now)
         else:
             refusal.repeat(tokens, now)
+
+
+def crowd_of(count, most=10, now=0.0):
+    crowd = Crowd(most)
+    for _ in range(count):
+        crowd.enter(now)
+    return crowd
+
+
+def test_as_many_as_are_allowed_are_let_in():
+    crowd = crowd_of(10)
+    with pytest.raises(Overloaded, match="10 requests are under way in this router"):
+        crowd.enter(1.0)
+    crowd.leave(2.0)
+    crowd.enter(2.0)
+
+
+@pytest.mark.parametrize(("leave_every_s", "comes_back_s"), [(0.5, 5.0), (1.0, 10.0), (2.0, 20.0)])
+def test_the_time_to_come_back_is_what_those_inside_will_take(leave_every_s, comes_back_s):
+    crowd, now = crowd_of(10), 0.0
+    while now < 30.0:
+        now += leave_every_s
+        crowd.leave(now)
+        crowd.enter(now)
+    with pytest.raises(Overloaded) as refused:
+        crowd.enter(now)
+    assert refused.value.retry_after_s == pytest.approx(comes_back_s, rel=0.3)
+
+
+def test_many_that_leave_within_a_moment_are_told_by_the_last_of_them():
+    crowd = crowd_of(100, most=100)
+    for number in range(1_000):
+        crowd.leave(number / 1_000)
+        crowd.enter(number / 1_000)
+    with pytest.raises(Overloaded) as refused:
+        crowd.enter(1.0)
+    assert refused.value.retry_after_s == pytest.approx(0.1, rel=0.05)
+
+
+def test_where_nothing_leaves_the_time_is_finite():
+    with pytest.raises(Overloaded) as refused:
+        crowd_of(11)
+    assert refused.value.retry_after_s == 50.0
