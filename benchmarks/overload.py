@@ -1,13 +1,15 @@
 """What happens at ten times the load that can be served? Goodput, refusals, memory, recovery.
 
-    python -m benchmarks.overload
+    python -m benchmarks.overload [--short]
 
 Open loop: requests of 32 passages arrive at random at 0.5, 1, 2 and 10 times the rate that closed
-loops get through, whatever the service answers.
+loops get through, whatever the service answers. With --short, requests of one query at 0.5, 1 and 2
+times: there the router is what is full, and the load generator takes a core.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import subprocess
 import time
@@ -22,6 +24,8 @@ SECONDS = 25.0
 A_REQUEST = 32
 DEADLINE_S = 60.0
 FACTORS = (0.5, 1.0, 2.0, 10.0)
+SHORT = {"model": MODEL, "input": QUERY, "encoding_format": "base64"}
+SHORT_FACTORS = (0.5, 1.0, 2.0)
 
 
 def bodies() -> list[dict[str, object]]:
@@ -48,20 +52,25 @@ def memory_mib() -> float:
 
 def main() -> None:
     """Prints the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.overload")
+    parser.add_argument("--short", action="store_true", help="requests of one query")
+    is_short = parser.parse_args().short
+    requests, callers = ([SHORT], 64) if is_short else (bodies(), 16)
+    factors = SHORT_FACTORS if is_short else FACTORS
     rows, goodputs = [], []
     with service() as running:
         url = f"{running.url}/v1/embeddings"
-        idle = wrk(url, {"model": MODEL, "input": QUERY}, 1, 4).p50_s
-        capacity = wrk(url, bodies()[0], 16, 15).rate
-        for factor in FACTORS:
-            loaded = run(Load(url, bodies(), factor * capacity, SECONDS))
+        idle = wrk(url, SHORT, 1, 4).p50_s
+        capacity = wrk(url, requests[0], callers, 15).rate
+        for factor in factors:
+            loaded = run(Load(url, requests, factor * capacity, SECONDS))
             goodputs.append(_goodput(loaded))
             rows.append(_row(factor, loaded))
-            if factor == FACTORS[-1]:
+            if factor == factors[-1]:
                 back = recovery_s(running, idle)
                 told, actual = last_refusal(loaded)
     report(
-        "overload",
+        "overload_short" if is_short else "overload",
         (
             "LOAD",
             "ARRIVED",
