@@ -12,9 +12,10 @@ from deployments.config import AppArgs, Autoscaling, Limits, ModelConfig
 from deployments.encoder import Encoder
 from deployments.router import Router
 
-# lanes bound what waits in tokens, a router's door in requests; what Serve held back in a queue of its
-# own, neither of them would see
-_CALLS_AT_A_REPLICA = 100_000
+# lanes bound what waits, in tokens; this only keeps Serve's own default of 5 out of the way
+_CALLS_AT_A_REPLICA = 1_000
+# a router's door counts them; what Serve held back in a queue of its own, it would not see
+_REQUESTS_AT_A_ROUTER = 100_000
 
 
 def build(args: AppArgs) -> Application:
@@ -30,7 +31,7 @@ def graph(args: AppArgs, encoder: type[Encoder]) -> Application:
         name="router",
         num_replicas=args.routers,
         max_surge_percent=_surge(args.routers),
-        max_ongoing_requests=_CALLS_AT_A_REPLICA,
+        max_ongoing_requests=_REQUESTS_AT_A_ROUTER,
         ray_actor_options={"num_cpus": args.router_cpus},
     )
     return router.bind(args, handles)

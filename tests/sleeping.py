@@ -31,6 +31,7 @@ class SleepingEngine:
     vocabulary = 1_000_000
     device = torch.device("cpu")
     dtype = torch.float32
+    rounded = int
 
     def __init__(
         self, spec: ModelSpec, model_dir: Path, device: str, dtype: str, threads: int

@@ -78,7 +78,7 @@ def test_a_corpus_with_a_poisoned_text(breakable, deaths, tmp_path):
     check_exactly_once(out, set(texts))
     ((rejected, reason),) = rejects_of(out).items()
     assert rejected == "killer"
-    assert "kill" in reason
+    assert "two replicas of the model have died on it" in reason
     assert len(deaths()) == 2
 
 
