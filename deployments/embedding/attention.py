@@ -37,7 +37,7 @@ def attend(  # noqa: PLR0913, PLR0917  # transformers sets the signature
     attention_mask: Tensor | None,
     scaling: float | None = None,
     *,
-    layout: Layout | Places,
+    layout: Places,
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
@@ -51,7 +51,7 @@ def attend(  # noqa: PLR0913, PLR0917  # transformers sets the signature
     causal = bool(getattr(module, "is_causal", False))
     back = sliding_window - 1 if sliding_window and sliding_window < layout.longest else -1
     rule = Rule(causal, back, scaling)
-    if _can_fuse(query):
+    if can_fuse(query.device, query.dtype):
         return _fused(states, layout, rule).unsqueeze(0), None
     assert isinstance(layout, Layout)
     attended = attend_in_blocks(torch.cat(states, dim=1), key.shape[1], layout.groups, rule)
@@ -61,8 +61,9 @@ def attend(  # noqa: PLR0913, PLR0917  # transformers sets the signature
 AttentionInterface.register(FLAT, attend)
 
 
-def _can_fuse(query: Tensor) -> bool:
-    return query.is_cuda and query.dtype in (torch.bfloat16, torch.float16)
+def can_fuse(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether one operator attends within each text: of the layout it reads no more than `Places`."""
+    return device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
 
 
 class Rule(NamedTuple):

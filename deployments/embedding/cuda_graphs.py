@@ -16,14 +16,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from deployments.embedding.layout import Layout, to_device
+from deployments.embedding.layout import Layout
 
 log = logging.getLogger(__name__)
 SIZES = (16, 32, 64, 128, 192, 256, 384, 512)  # tokens
@@ -61,7 +60,6 @@ class FixedPass:
     def __init__(
         self, network: Network, tokens: int, device: torch.device, recorder: Recorder
     ) -> None:
-        self._device = device
         self._ids = torch.zeros(tokens, dtype=torch.int64, device=device)
         self._positions = torch.zeros_like(self._ids)
         self._ends = torch.full((MOST_TEXTS + 1,), tokens, dtype=torch.int32, device=device)
@@ -73,14 +71,17 @@ class FixedPass:
         """As the network, for at most `MOST_TEXTS` texts; rows behind the last text are undefined."""
         self._ids.copy_(ids)
         self._positions.copy_(positions)
-        ends = [0, *accumulate(layout.lengths)]
-        ends += ends[-1:] * (MOST_TEXTS + 1 - len(ends))  # texts without a token
-        self._ends.copy_(to_device(np.array(ends, np.int32), self._device))
+        texts = len(layout.lengths)
+        self._ends[: texts + 1].copy_(layout.ends)
+        self._ends[texts + 1 :] = layout.ends[-1]  # texts without a token
         return self._again().clone()
 
 
 class GraphedNetwork:
-    """A network whose short passes are replayed where that is faster. Thread-safe."""
+    """A network whose short passes are replayed where that is faster. Thread-safe.
+
+    Its attention must be fused: see `attention.can_fuse`.
+    """
 
     def __init__(
         self,
@@ -108,11 +109,6 @@ class GraphedNetwork:
             return self._network(ids, positions, layout)
         with self._lock:
             return found(ids, positions, layout)
-
-
-def can_graph(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether attention is fused there; only fused attention reads on the device where texts end."""
-    return device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
 
 
 def _size_of(tokens: int) -> int | None:

@@ -17,7 +17,6 @@ _TOKEN_BUDGETS = {
     "cuda": (4_096, 8_192, 16_384, 32_768, 65_536),
 }
 
-
 # where the engine and the rest of the service share cores, fewer passes leave more to the rest; nobody
 # minds to wait for one of this length (benchmarks/LOG.md)
 _SHORT_PASS_S = {"cpu": 0.06}

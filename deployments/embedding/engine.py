@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from deployments.embedding.attention import CAUSAL, COUNTS_FROM_PADDING, FLAT
+from deployments.embedding.attention import CAUSAL, COUNTS_FROM_PADDING, FLAT, can_fuse
 from deployments.embedding.batch import TokenBatch, Vectors
 from deployments.embedding.cpu_encoder import pack_network
 from deployments.embedding.cpu_linear import (
@@ -29,7 +29,7 @@ from deployments.embedding.cpu_linear import (
     pack_linears,
     rounded_rows,
 )
-from deployments.embedding.cuda_graphs import GraphedNetwork, can_graph
+from deployments.embedding.cuda_graphs import GraphedNetwork
 from deployments.embedding.device import choose_device, choose_dtype
 from deployments.embedding.errors import ModelUnavailable, UnsupportedModel
 from deployments.embedding.layout import Layout, to_device
@@ -101,7 +101,7 @@ class TorchEngine:
         self, spec: ModelSpec, model: PreTrainedModel
     ) -> Callable[[TokenBatch], Vectors]:
         network = _flat_network(model, self._packs)
-        if can_graph(self.device, self.dtype):
+        if can_fuse(self.device, self.dtype):
             network = graphed = GraphedNetwork(network, spec.max_tokens, self.device)
             self.rounded = graphed.rounded
         return partial(self._flat, network)

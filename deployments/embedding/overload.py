@@ -8,8 +8,6 @@ from deployments.embedding.errors import Overloaded
 
 _MOST_S = 0.2
 _PART = 0.02  # of the Retry-After: in so short a time the backlog hardly changes
-# fewer requests than that are left to the lanes, which count tokens
-_MANY = 500
 _WATCH_S = 5.0  # to tell how fast requests leave
 
 

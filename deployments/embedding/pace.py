@@ -22,7 +22,7 @@ _BETWEEN_PASSES_S = 0.0017
 _MEASURE_S = 10.0
 # a smaller pass that is nearly as fast is better: whoever comes next waits for it
 _ENOUGH = 0.95
-_NEARLY = 0.9
+_NEARLY = 0.9  # what a larger one has to be
 
 
 @dataclass(frozen=True)

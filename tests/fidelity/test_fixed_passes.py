@@ -44,8 +44,8 @@ def varlen_attn(query, key, value, ends, _, longest, __, scale, window_size, ena
 def gpu_like(monkeypatch):
     """Engines that are made from now on take the way of a GPU."""
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
-    monkeypatch.setattr(attention, "_can_fuse", lambda query: True)
-    monkeypatch.setattr(engine, "can_graph", lambda *_: True)
+    for module in (attention, engine):
+        monkeypatch.setattr(module, "can_fuse", lambda *_: True)
     recorder = Recorder(lambda run: run, lambda run: 1.0)
     monkeypatch.setattr(cuda_graphs, "_cuda", lambda device: recorder)
 

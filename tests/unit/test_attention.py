@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.embedding.attention import Rule, attend_in_blocks
+from deployments.embedding.attention import Rule, attend_in_blocks, can_fuse
 from deployments.embedding.layout import Layout
 
 CPU = torch.device("cpu")
@@ -97,3 +97,16 @@ def test_a_block_costs_little_more_than_its_texts(lengths):
 def test_very_short_texts_share_blocks(lengths):
     (group,) = Layout(lengths, CPU, torch.float32, causal=False).groups
     assert group.blocks == math.ceil(len(lengths) / (32 // lengths[0]))
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "can"),
+    [
+        ("cuda", torch.bfloat16, True),
+        ("cuda", torch.float16, True),
+        ("cuda", torch.float32, False),
+        ("cpu", torch.bfloat16, False),
+    ],
+)
+def test_where_attention_is_one_operator(device, dtype, can):
+    assert can_fuse(torch.device(device), dtype) is can

@@ -22,7 +22,6 @@ from deployments.embedding.cuda_graphs import (
     SIZES,
     GraphedNetwork,
     Recorder,
-    can_graph,
 )
 from deployments.embedding.layout import Layout
 
@@ -223,19 +222,6 @@ def test_no_text_of_a_trial_is_longer_than_the_model_s(max_tokens):
 
     GraphedNetwork(network, max_tokens, CPU, like_a_gpu())
     assert longest == max_tokens
-
-
-@pytest.mark.parametrize(
-    ("device", "dtype", "can"),
-    [
-        ("cuda", torch.bfloat16, True),
-        ("cuda", torch.float16, True),
-        ("cuda", torch.float32, False),
-        ("cpu", torch.bfloat16, False),
-    ],
-)
-def test_where_passes_are_recorded(device, dtype, can):
-    assert can_graph(torch.device(device), dtype) is can
 
 
 def test_the_sizes_are_sorted():
