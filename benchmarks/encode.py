@@ -87,7 +87,7 @@ def main() -> None:
         whole = encode(running, texts, folder / "whole")
         forward_s = (busy_seconds(running) - before) / args.threads  # passes run side by side
         written = vectors_of(pq.read_table(whole.out))
-        beside = live(running, texts, folder / "live", whole.seconds, args.threads)
+        beside = live(running, texts, folder / "live", whole.seconds)
     peer = sentence_transformers(texts)
     engine_s, vectors = bare_engine(texts, args.threads)
     report(

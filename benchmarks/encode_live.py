@@ -56,9 +56,7 @@ class Live:
         return (self.beside.percentile(99) - self.alone.percentile(99)) / self.micro_batch_s
 
 
-def live(
-    running: RunningService, texts: list[str], folder: Path, job_s: float, threads: int
-) -> Live:
+def live(running: RunningService, texts: list[str], folder: Path, job_s: float) -> Live:
     """Measures online traffic alone, and then beside a job that takes ``job_s`` when alone."""
     url = f"{running.url}/v1/embeddings"
     capacity = wrk(url, ONLINE, connections=32).rate
@@ -69,7 +67,7 @@ def live(
     while_working = [o for at, o in timed if job.working <= at < job.ended]
     return Live(
         capacity,
-        micro_batch_s(running, threads),
+        micro_batch_s(running),
         Online(alone, _refused(alone)),
         Online(while_working, _refused([o for _, o in timed])),
         job,

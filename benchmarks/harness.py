@@ -20,7 +20,7 @@ QUERY = "how do plants turn sunlight into sugar and oxygen"
 def service(
     path: str = "auto",
     environment: Mapping[str, str] | None = None,
-    threads: int | None = None,
+    threads: int | str | None = None,
     **args: Any,
 ) -> Iterator[RunningService]:
     """Runs the default app, with the bundled model, as `embedfleet serve` starts it."""
@@ -35,9 +35,10 @@ def tokens_per_s(running: RunningService) -> float:
     return float(_card(running)["tokens_per_s"])
 
 
-def micro_batch_s(running: RunningService, streams: int | None) -> float:
+def micro_batch_s(running: RunningService) -> float:
     """Returns how long a full forward pass takes beside others, by the replica's own word."""
-    return (streams or 1) * int(_card(running)["token_budget"]) / tokens_per_s(running)
+    card = _card(running)
+    return float(card["streams"] * card["token_budget"] / card["tokens_per_s"])
 
 
 def _card(running: RunningService) -> dict[str, Any]:

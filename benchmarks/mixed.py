@@ -106,20 +106,20 @@ class Round:
         return self.offline_beside.rate / self.offline_alone.rate
 
 
-def measure(running: RunningService, load: Load, threads: int | None) -> Round:
+def measure(running: RunningService, load: Load) -> Round:
     """Runs the three loads one after another."""
     alone = run(load)
     offline_alone, _ = beside_offline(running, SECONDS, None)
     offline_beside, beside = beside_offline(running, SECONDS, load)
     assert beside is not None
-    return Round(alone, beside, offline_alone, offline_beside, micro_batch_s(running, threads))
+    return Round(alone, beside, offline_alone, offline_beside, micro_batch_s(running))
 
 
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mixed")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, help="of the replica; default: 1")
+    parser.add_argument("--threads", help="of the replica, a number or all; default: 1")
     args = parser.parse_args()
     with service(threads=args.threads) as running, watched() as pauses:
         url = f"{running.url}/v1/embeddings"
@@ -127,7 +127,7 @@ def main() -> None:
         loads = [
             Load(url, [ONLINE], 0.2 * capacity, SECONDS, seed=seed) for seed in range(args.rounds)
         ]
-        rounds = [measure(running, load, args.threads) for load in loads]
+        rounds = [measure(running, load) for load in loads]
     rows = [
         ("online alone", *_online([r.alone for r in rounds]), "-"),
         ("offline alone", "-", "-", "-", "-", spread([r.offline_alone.rate for r in rounds])),

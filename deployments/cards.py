@@ -70,6 +70,7 @@ def _facts(candidate: Candidate, status: ModelStatus) -> dict[str, Any]:
         "device": word.device,
         "gpu_ids": list(word.gpu_ids),
         "token_budget": word.token_budget,
+        "streams": word.streams,
         "memory_mib": dict(zip(("used", "limit"), word.memory_mib, strict=True))
         if word.memory_mib
         else None,

@@ -91,7 +91,8 @@ class Chooser:
 
     def expected_ms(self, facts: Facts) -> dict[str, float]:
         """Returns what each model would take for this request."""
-        return {name: latency_s(facts, load) * 1_000 for name, load in self.loads().items()}
+        loads = self.loads()
+        return {c.name: latency_s(facts, c, loads[c.name]) * 1_000 for c in self.candidates()}
 
     @contextmanager
     def under_way(self, model: str, lane: Lane, tokens: int) -> Iterator[None]:
@@ -132,7 +133,8 @@ class Chooser:
         }
         speed = measured.tokens_per_s * replicas if measured and measured.tokens_per_s else None
         start_s = measured.start_s if measured and measured.start_s is not None else _START_S
-        return Load(status.state, status.reason, waiting, speed, replicas, start_s)
+        streams = (measured and measured.streams) or 1
+        return Load(status.state, status.reason, waiting, speed, replicas, streams, start_s)
 
     def _policy(self) -> Policy:
         routing = self._routing

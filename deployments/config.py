@@ -47,9 +47,10 @@ class ModelConfig(_Config):
 
     ``name`` is a catalog name, or any name of your own together with ``path``: a folder or a hub id
     in sentence-transformers format. With a catalog name, ``path`` says where its weights lie.
-    ``threads`` are the processor threads of a replica, by default as ``num_cpus``; ``streams`` forward
-    passes run at once and share them, by default as many as threads, and one on a GPU. ``languages``
-    (ISO 639-1) and ``licence`` are facts that a model's files do not state.
+    ``threads`` are the processor threads of a replica, by default as ``num_cpus``; ``auto``: one for
+    each core of its node but one. ``streams`` forward passes run at once and share them, by default as
+    many as threads, and one on a GPU. ``languages`` (ISO 639-1) and ``licence`` are facts that a
+    model's files do not state.
     """
 
     name: str = Field(min_length=1, max_length=200)
@@ -60,7 +61,7 @@ class ModelConfig(_Config):
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     num_gpus: float = Field(0, ge=0)
     num_cpus: float = Field(1, ge=0)
-    threads: int | None = Field(None, ge=1)
+    threads: PositiveInt | Literal["auto"] | None = None
     streams: int | None = Field(None, ge=1)
     resources: dict[str, float] = {}
     accelerator_type: str | None = None
@@ -81,10 +82,16 @@ class ModelConfig(_Config):
 
     @model_validator(mode="after")
     def _streams_have_threads(self) -> Self:
+        if self.streams is None or self.threads == "auto" or self._may_have_gpu:
+            return self
         threads = self.threads or max(1, int(self.num_cpus))
-        if self.streams and self.streams > threads and not (self.num_gpus or "cuda" in self.device):
+        if self.streams > threads:
             raise ValueError(f"streams is above threads ({threads}; by default as num_cpus)")
         return self
+
+    @property
+    def _may_have_gpu(self) -> bool:
+        return bool(self.num_gpus) or "cuda" in self.device
 
     @property
     def can_be_cold(self) -> bool:

@@ -99,6 +99,7 @@ class Encoder:
             start_s=model.start_s,
             gpu_ids=model.gpu_ids,
             token_budget=model.token_budget,
+            streams=model.worker.streams,
             memory_mib=(m.used_mib, m.limit_mib) if (m := model.memory) else None,
         )
 

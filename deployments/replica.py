@@ -28,7 +28,7 @@ from deployments.embedding.pinning import (
     share_of_device,
 )
 from deployments.embedding.scheduling import engine_goes_first
-from deployments.embedding.warmup import passages, run_at_once, warm_up
+from deployments.embedding.warmup import passages, run_at_once, warm_up, warm_up_alone
 from deployments.embedding.worker import Worker
 from deployments.metrics import WorkerMetrics
 
@@ -36,6 +36,9 @@ log = logging.getLogger("ray.serve")
 # of the token budget is what both lanes share: an online text waits for one such pass and then for
 # its own, together less than one full pass
 _SHARED_PART = 0.4
+# less than this part of the budget, or this time, is soon over; passes side by side cost more in all
+_WORTH_PART = 0.4
+_WORTH_S = 0.015
 _THREADS = torch.get_num_threads()  # as Ray has set it; an engine changes it
 
 
@@ -82,16 +85,18 @@ def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
     assigned = assigned_gpus()
     _refuse_other_device(config, assigned)
     files = find_model(config.name, config.path, config.revision)
-    threads, streams = _threads_and_streams(config)
+    threads, streams = threads_and_streams(config)
     engine = TorchEngine(files.spec, files.folder, config.device, config.dtype, threads)
+    most = files.spec.max_tokens
     budgets = (config.token_budget,) if config.token_budget else token_budgets(engine.device)
-    short_s = short_pass_s(engine.device)
-    pace = find_pace(engine, budgets, files.spec.max_tokens, streams, short_s)
-    passes = [passages(engine, pace.token_budget, files.spec.max_tokens)] * streams
-    memory = _memory(engine, config, passes)
+    pace = find_pace(engine, budgets, most, streams, short_pass_s(engine.device))
+    memory = _memory(engine, config, [passages(engine, pace.token_budget, most)] * streams)
     if memory is not None and (problem := memory_problem(memory, pace.token_budget)):
         raise ModelUnavailable(problem)
-    warm_up(engine, pace.token_budget, files.spec.max_tokens)
+    warm_up(engine, pace.token_budget, most)
+    if streams > threads == 1:
+        engine.lend_threads(streams, most)
+        warm_up_alone(engine, most)
     worker = _worker(engine, config, limits, pace, streams)
     start_s = time.monotonic() - started
     model = LoadedModel(files.spec, engine, worker, start_s, pace.token_budget, assigned, memory)
@@ -99,12 +104,25 @@ def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
     return model
 
 
-def _threads_and_streams(config: ModelConfig) -> tuple[int, int]:
+def threads_and_streams(config: ModelConfig) -> tuple[int, int]:
     """Returns how many threads compute a pass, and how many passes run at once."""
-    threads = config.threads or _THREADS
-    on_cpu = choose_device(config.device).type == "cpu"
-    streams = config.streams or (threads if on_cpu else 1)
+    # routers, HAProxy and Ray itself need a core too: without it requests wait for them
+    threads = max(1, cores() - 1) if config.threads == "auto" else config.threads or _THREADS
+    if choose_device(config.device).type == "cpu":
+        streams = min(threads, config.streams or threads)
+    else:
+        streams = config.streams or 1
     return max(1, threads // streams), streams
+
+
+def cores() -> int:
+    """Returns how many cores of this machine Ray counts as its own."""
+    usable = len(os.sched_getaffinity(0))
+    if not ray.is_initialized():
+        return usable
+    here = ray.get_runtime_context().get_node_id()
+    counted = (n["Resources"].get("CPU", 0) for n in ray.nodes() if n["NodeID"] == here)
+    return max(1, min(usable, int(sum(counted))))
 
 
 def _worker(
@@ -112,9 +130,12 @@ def _worker(
 ) -> Worker:
     budget, patience_s = pace.token_budget, limits.offline_patience_s
     shared = shared_budget(budget, engine.rounded)
+    worth = worth_a_pass(budget, pace.tokens_per_s / streams)
     worker = Worker(
         engine,
-        LaneLimits(budget, shared, patience_s, pads=engine.pads, streams=streams),
+        LaneLimits(
+            budget, shared, patience_s, pads=engine.pads, streams=streams, worth_a_pass=worth
+        ),
         {Lane.ONLINE: limits.online_max_wait_s, Lane.OFFLINE: limits.offline_max_wait_s},
         pace.tokens_per_s,
         WorkerMetrics(config.name, budget),
@@ -127,6 +148,11 @@ def shared_budget(budget: int, rounded: Callable[[int], int]) -> int:
     """Returns what both lanes share: filled up to what such a pass computes anyway, within half."""
     part = int(_SHARED_PART * budget)
     return full if 2 * (full := rounded(part)) <= budget else part
+
+
+def worth_a_pass(budget: int, tokens_per_s: float) -> int:
+    """Returns how many tokens are worth a pass beside another: fewer wait until that one ends."""
+    return min(int(_WORTH_PART * budget), int(_WORTH_S * tokens_per_s))
 
 
 def assigned_gpus() -> tuple[str, ...]:

@@ -26,7 +26,7 @@ class ReplicaStatus:
 
     ``waiting`` are the tokens in its lanes, ``start_s`` is how long it took to load. ``gpu_ids`` are
     the GPUs that Ray has assigned to it, and ``memory_mib`` what it takes of one and may take.
-    ``token_budget`` is the most tokens of a forward pass.
+    ``token_budget`` is the most tokens of a forward pass, ``streams`` how many passes run at once.
     """
 
     state: ReplicaState
@@ -39,6 +39,7 @@ class ReplicaStatus:
     gpu_ids: tuple[str, ...] = ()
     memory_mib: tuple[int, int] | None = None
     token_budget: int | None = None
+    streams: int | None = None
 
 
 @dataclass(frozen=True)

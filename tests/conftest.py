@@ -54,7 +54,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def service(broken_model: Path) -> Iterator[RunningService]:
     """The real service: models that answer, and models that cannot."""
     models = [
-        {"name": "all-MiniLM-L6-v2", "dtype": "bfloat16"},
+        {"name": "all-MiniLM-L6-v2", "dtype": "bfloat16", "threads": 2},
         {"name": "minilm-float32", "path": str(get_model_path()), "dtype": "float32"},
         {"name": "broken", "path": str(broken_model)},
         {"name": "e5-small-v2"},  # not on the machine, and the hub is out of reach

@@ -115,6 +115,7 @@ class ModelItem(BaseModel):
     tokens_per_s: int | None
     waiting_tokens: int | None = None
     token_budget: int | None = None
+    streams: int | None = None
     gpu_ids: list[str] | None = None
     memory_mib: dict[str, int] | None = None
     shared_space: str | None = None

@@ -6,6 +6,7 @@ it is decided by `lanes` online and by `packing` where all texts are at hand.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -36,6 +37,8 @@ from deployments.embedding.layout import Layout, to_device
 from deployments.embedding.model import ModelSpec
 from deployments.embedding.packing import pack
 from deployments.embedding.pooling import POOLERS
+from deployments.embedding.threads import Threads
+from deployments.embedding.warmup import sample
 
 # int64 ids and positions (tokens,) and where the texts stand -> (tokens, dimension)
 _FlatNetwork = Callable[[Tensor, Tensor, Layout], Tensor]
@@ -89,7 +92,7 @@ class TorchEngine:
         self.dimension = int(model.config.hidden_size)
         self.vocabulary = int(model.config.vocab_size)
         self._packs = can_pack(self.device, self.dtype)
-        self._threads = threads if self.device.type == "cpu" else None
+        self._threads = Threads(threads or torch.get_num_threads())
         # the tokens that a pass of so many computes
         self.rounded: Callable[[int], int] = int if self.pads or not self._packs else rounded_rows
         self._forward = self._padded_pass(model) if self.pads else self._flat_pass(spec, model)
@@ -110,11 +113,28 @@ class TorchEngine:
         """Returns the numbers of tokens, up to about ``most``, whose first pass takes long."""
         return all_rounded_rows(most) if self._packs else []
 
-    @torch.inference_mode()
+    def lend_threads(self, most: int, max_tokens: int) -> None:
+        """From now on one text alone on a CPU has up to ``most`` threads, where that is faster.
+
+        That is measured, with texts of up to ``max_tokens``.
+        """
+        if self.device.type == "cpu":
+            self._threads.lend(most, max_tokens, self._seconds)
+
+    def _seconds(self, tokens: int, threads: int) -> float:
+        text = sample(self, 1, tokens)
+        started = time.perf_counter()
+        self._run(text, threads)
+        return time.perf_counter() - started
+
     def forward(self, batch: TokenBatch) -> Vectors:
         """Returns float32 ``(texts, dimension)``, pooled and not normalised, in the batch's order."""
-        if self._threads is not None:
-            torch.set_num_threads(self._threads)  # of the thread that calls
+        return self._threads.run(len(batch), batch.tokens, partial(self._run, batch))
+
+    @torch.inference_mode()
+    def _run(self, batch: TokenBatch, threads: int) -> Vectors:
+        if self.device.type == "cpu":
+            torch.set_num_threads(threads)  # of the thread that calls
         return self._forward(batch)
 
     def _flat(self, network: _FlatNetwork, batch: TokenBatch) -> Vectors:

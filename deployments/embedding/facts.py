@@ -96,8 +96,8 @@ class Load:
     """How soon a model can answer.
 
     ``waiting`` are the tokens before a new request in each lane, ``tokens_per_s`` the measured
-    speed, both of all its replicas together; ``start_s`` is how long its first replica takes to
-    come up.
+    speed, both of all its replicas together; ``streams`` is how many forward passes share the speed
+    of each; ``start_s`` is how long its first replica takes to come up.
     """
 
     state: ModelState = ModelState.READY
@@ -105,6 +105,7 @@ class Load:
     waiting: Mapping[Lane, int] = field(default_factory=dict)
     tokens_per_s: float | None = None
     replicas: int = 1
+    streams: int = 1
     start_s: float = 0.0
 
 

@@ -90,7 +90,8 @@ class LaneLimits:
     pass that both lanes share, and of an offline pass within ``online_memory_s`` of an online text:
     whoever comes next waits for that pass. ``offline_patience_s`` is how long offline texts let
     online ones go first. ``window`` is how many texts, oldest first, a pass is chosen from.
-    ``streams`` is how many passes may run at once.
+    ``streams`` is how many passes may run at once, ``worth_a_pass`` the tokens from which one more
+    begins beside those that run.
     """
 
     token_budget: int
@@ -100,6 +101,7 @@ class LaneLimits:
     pads: bool = True
     online_memory_s: float = 1.0
     streams: int = 1
+    worth_a_pass: int = 1
 
     def __post_init__(self) -> None:
         if self.shared_budget > self.token_budget:

@@ -11,10 +11,6 @@ from collections.abc import Iterator
 from deployments.embedding.job import Job
 from deployments.embedding.lanes import Drop, Lane, LaneLimits, Lanes, MicroBatch, Waiting
 
-# of the token budget: a pass that costs less ends soon, so further work waits for it, unless there
-# is as much of it
-_WORTH_A_PASS = 0.4
-
 
 class Turns:
     """Lanes and trials, which take turns. Not thread-safe; the clock is passed in."""
@@ -22,7 +18,6 @@ class Turns:
     def __init__(self, limits: LaneLimits) -> None:
         self.lanes: Lanes[Job] = Lanes(limits)
         self._limits = limits
-        self._worth_a_pass = int(_WORTH_A_PASS * limits.token_budget)
         self._trials: deque[Waiting[Job]] = deque()
         self._trial_was_last = False
         self._running: dict[int, tuple[float, MicroBatch[Job]]] = {}
@@ -39,8 +34,11 @@ class Turns:
         is_on_trial = self._trial_was_last  # then that is what runs
         if is_on_trial or self._trial_is_next or not self.lanes:
             return False
-        ends_soon = any(batch.cost < self._worth_a_pass for _, batch in self._running.values())
-        return not ends_soon or self._waiting >= self._worth_a_pass
+        # then further work waits for it, unless there is as much of it
+        ends_soon = any(
+            batch.cost < self._limits.worth_a_pass for _, batch in self._running.values()
+        )
+        return not ends_soon or self._waiting >= self._limits.worth_a_pass
 
     def take(self, now: float) -> MicroBatch[Job]:
         """Returns what runs next, maybe nothing but dropped texts; it runs until it has `ended`."""
@@ -76,7 +74,7 @@ class Turns:
         idle = self._limits.streams - len(self._running)
         if idle <= 1:
             return self._limits.token_budget
-        return max(self._worth_a_pass, -(-self._waiting // idle))
+        return max(self._limits.worth_a_pass, -(-self._waiting // idle))
 
     @property
     def _waiting(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -26,11 +26,22 @@ def sample(engine: Engine, texts: int, tokens: int) -> TokenBatch:
 
 def warm_up(engine: Engine, token_budget: int, max_tokens: int) -> None:
     """Makes the passes that are slow at first, the smallest first, for some seconds at most."""
-    ends = time.perf_counter() + _WARM_UP_S
-    for tokens in engine.slow_at_first(token_budget):
+    sizes = engine.slow_at_first(token_budget)
+    _run_within(_WARM_UP_S, engine, (passages(engine, size, max_tokens) for size in sizes))
+
+
+def warm_up_alone(engine: Engine, max_tokens: int) -> None:
+    """The same for passes of one text."""
+    sizes = engine.slow_at_first(max_tokens)
+    _run_within(_WARM_UP_S, engine, (sample(engine, 1, min(n, max_tokens)) for n in sizes))
+
+
+def _run_within(seconds: float, engine: Engine, batches: Iterable[TokenBatch]) -> None:
+    ends = time.perf_counter() + seconds
+    for batch in batches:
         if time.perf_counter() > ends:
             return
-        engine.forward(passages(engine, tokens, max_tokens))
+        engine.forward(batch)
 
 
 def passages(engine: Engine, tokens: int, max_tokens: int) -> TokenBatch:

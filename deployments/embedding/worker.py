@@ -214,8 +214,10 @@ class Worker:
         # a small pass tells what a pass costs, not how fast the engine is when there is enough to do;
         # one that ran alone does not tell how fast several are
         share = min(1.0, batch.cost / self._limits.token_budget)
-        tells = share >= _TELLING_SHARE or batch.leaves_some
-        weight = 0.2 * share * tells * len(self._turns.running) / self.streams
+        running = len(self._turns.running)
+        has_all_threads = len(batch.texts) == running == 1 < self.streams
+        tells = (share >= _TELLING_SHARE or batch.leaves_some) and not has_all_threads
+        weight = 0.2 * share * tells * running / self.streams
         speed = self.streams * batch.tokens / max(seconds, 1e-6)
         self.tokens_per_s += weight * (speed - self.tokens_per_s)
 

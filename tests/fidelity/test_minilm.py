@@ -95,6 +95,20 @@ def test_passes_at_once_change_no_vector(batch):
     np.testing.assert_array_equal(one, several)
 
 
+def test_threads_that_are_lent_to_one_text_spoil_no_vector(batch, reference):
+    engine = TorchEngine(SPEC, find_model(SPEC.name).folder, "cpu", "bfloat16", threads=1)
+    before, used = torch.get_num_threads(), []
+    forward = engine._forward
+    engine._forward = lambda one: [used.append(torch.get_num_threads()), forward(one)][1]
+    engine._threads.lend(4, SPEC.max_tokens, lambda tokens, threads: 1 / threads)
+    try:
+        found = [vectors_of(engine, batch.select([row])) for row in range(0, len(batch), 10)]
+    finally:
+        torch.set_num_threads(before)
+    assert set(used) == {4}
+    assert worst_cosine(np.concatenate(found), reference[::10]) >= WORST["bfloat16"]
+
+
 def test_alone_as_in_a_batch(engine, batch, vectors):
     rows = range(0, len(batch), 10)
     alone = np.concatenate([engine.forward(batch.select([row])) for row in rows])

@@ -62,6 +62,14 @@ def test_a_large_body_is_refused_in_one_piece(service):
         assert http.get("/health").status_code == 200
 
 
+def test_as_many_passes_at_once_as_threads(service):
+    with service.client() as http:
+        streams = {card["id"]: card["streams"] for card in http.get("/v1/models").json()["data"]}
+    assert streams["all-MiniLM-L6-v2"] == 2
+    assert streams["minilm-float32"] == 1
+    assert streams["broken"] is None
+
+
 def test_similarity_ranks_the_right_document_first(service):
     body = {
         "model": "all-MiniLM-L6-v2",

@@ -93,7 +93,8 @@ def test_what_is_wrong_with_an_app(fields, place, words):
         ({"path": ""}, "path"),
         ({"num_gpus": -1}, "num_gpus"),
         ({"num_cpus": -0.5}, "num_cpus"),
-        ({"threads": 0}, "threads"),
+        ({"threads": 0}, "threads.constrained-int"),
+        ({"threads": "many"}, "threads.constrained-int"),
         ({"token_budget": 15}, "token_budget"),
         ({"resources": {"disk": "much"}}, "resources.disk"),
         ({"replicas": 0}, "replicas.constrained-int"),
@@ -110,6 +111,10 @@ def test_what_is_wrong_with_a_model(fields, place):
 def test_more_streams_than_threads(fields):
     assert model(streams=2, **fields).streams == 2
     assert "streams is above threads (2" in refusal(model, streams=3, **fields)[1]
+
+
+def test_how_many_threads_there_will_be_is_not_known_before_there_is_a_node():
+    assert model(streams=3, threads="auto").threads == "auto"
 
 
 def test_a_gpu_s_streams_have_no_threads():

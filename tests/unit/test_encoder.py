@@ -88,7 +88,7 @@ async def test_while_it_loads_it_says_so(made):
 
 async def test_a_ready_replica_says_what_it_is(encoder):
     ready = ReplicaStatus(
-        ReplicaState.READY, None, "cpu", "float32", tokens_per_s=100, token_budget=1_024
+        ReplicaState.READY, None, "cpu", "float32", tokens_per_s=100, token_budget=1_024, streams=1
     )
     empty = {Lane.ONLINE: 0, Lane.OFFLINE: 0}
     assert await encoder.status() == replace(ready, waiting=empty, start_s=1.5)

@@ -21,6 +21,7 @@ from .policy_fleet import (
     OFFLINE_BUSY,
     QUICK,
     SOON,
+    WIDE,
     long_text,
 )
 
@@ -120,6 +121,21 @@ ANSWERED = {
         Facts("auto", max_latency_ms=100, tokens=500),
         dict.fromkeys([c.name for c in ALL], IDLE) | {"nested": QUICK},
         "nested",
+    ),
+    "one text is computed by one stream": (
+        Facts("auto", aim=Aim.FAST, tokens=500, longest=long_text(500)),
+        {"small-en": WIDE},
+        "many",
+    ),
+    "many texts are computed by all streams": (
+        Facts("auto", aim=Aim.FAST, tokens=500, longest=long_text(50)),
+        {"small-en": WIDE},
+        "small-en",
+    ),
+    "a bound of the longest text is not taken for more than all": (
+        Facts("auto", max_latency_ms=1_000, tokens=100, longest=long_text(500)),
+        dict.fromkeys([c.name for c in ALL], BUSY) | {"many": WIDE},
+        "many",
     ),
     "a cold start counts": (
         Facts("auto", max_latency_ms=100, lane=Lane.OFFLINE),

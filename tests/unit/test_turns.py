@@ -20,7 +20,7 @@ LATER = NOW + 60
 
 @pytest.fixture
 def turns() -> Turns:
-    return Turns(LaneLimits(BUDGET, shared_budget=40, pads=False, streams=3))
+    return Turns(LaneLimits(BUDGET, shared_budget=40, pads=False, worth_a_pass=40, streams=3))
 
 
 def job(*lengths: int) -> Job:
@@ -80,7 +80,7 @@ def test_idle_streams_share_what_waits(turns, texts, passes):
 
 
 def test_one_stream_takes_what_fits():
-    turns = Turns(LaneLimits(BUDGET, shared_budget=40, pads=False))
+    turns = Turns(LaneLimits(BUDGET, shared_budget=40, pads=False, worth_a_pass=40))
     put(turns, *[10] * 9)
     assert turns.take(NOW).tokens == 90
 
@@ -136,7 +136,7 @@ def test_clearing_yields_all_that_waits(turns):
     pads=st.booleans(),
 )
 def test_nothing_is_lost_and_nothing_comes_twice(steps, streams, pads):
-    turns = Turns(LaneLimits(BUDGET, shared_budget=40, pads=pads, streams=streams))
+    turns = Turns(LaneLimits(BUDGET, shared_budget=40, pads=pads, streams=streams, worth_a_pass=40))
     running, jobs, seen = deque(), [], []
     for lengths in [*steps, *[None] * 400]:
         if lengths is not None:

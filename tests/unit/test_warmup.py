@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from deployments.embedding.warmup import sample, warm_up
+from deployments.embedding.warmup import sample, warm_up, warm_up_alone
 
 from .fake_engine import FakeEngine
 
@@ -45,3 +45,11 @@ def test_warming_up_ends_after_some_seconds(monkeypatch):
     monkeypatch.setattr(time, "perf_counter", lambda: engine.now)
     warm_up(engine, 100, 512)
     assert 5.0 < engine.now < 7.0
+
+
+def test_one_text_of_each_size_that_is_slow_at_first_and_none_is_longer_than_the_model_s():
+    engine = Clocked()
+    warm_up_alone(engine, 512)
+    engine.slow_at_first = lambda most: [16, 128]  # rounded up
+    warm_up_alone(engine, 100)
+    assert engine.shapes == [[16], [200], [16], [100]]

@@ -68,9 +68,16 @@ def test_speed_is_learnt_from_each_pass_by_its_share_of_a_full_one(engine, texts
 
 def test_one_of_several_streams_tells_its_part_of_their_speed(engine):
     with working(engine, budget=16, tokens_per_s=100, streams=4) as worker:
+        submit(worker, [2] * 3, [2] * 3).result(PATIENCE_S)
+        worker.stop()
+        assert worker.tokens_per_s == pytest.approx(100 + 0.2 * 6 / 16 / 4 * (4 * 3 - 100))
+
+
+def test_one_text_alone_has_the_threads_of_all_streams_and_tells_nothing(engine):
+    with working(engine, budget=16, tokens_per_s=100, streams=4) as worker:
         submit(worker, [2] * 16).result(PATIENCE_S)
         worker.stop()
-        assert worker.tokens_per_s == pytest.approx(100 + 0.2 / 4 * (4 * 8 - 100))
+        assert worker.tokens_per_s == 100
 
 
 def test_a_small_pass_that_could_not_take_more_tells_the_speed(engine):

@@ -60,7 +60,8 @@ def working(
 ) -> Iterator[Worker]:
     """Yields a running worker; at the end it is stopped, whatever its engine does."""
     waits = dict.fromkeys(Lane, max_wait_s)
-    limits = LaneLimits(budget, budget, offline_patience_s=1e9, streams=streams)
+    worth = int(0.4 * budget)
+    limits = LaneLimits(budget, budget, offline_patience_s=1e9, streams=streams, worth_a_pass=worth)
     worker = Worker(engine, limits, waits, tokens_per_s, observer)
     try:
         yield worker
