@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import ray
@@ -86,7 +87,11 @@ def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
     _refuse_other_device(config, assigned)
     files = find_model(config.name, config.path, config.revision)
     threads, streams = threads_and_streams(config)
-    engine = TorchEngine(files.spec, files.folder, config.device, config.dtype, threads)
+    # whichever threads OpenMP makes for loading end with the thread that loads: see `Threads.lend`
+    with ThreadPoolExecutor(1) as loader:
+        engine = loader.submit(
+            TorchEngine, files.spec, files.folder, config.device, config.dtype, threads
+        ).result()
     most = files.spec.max_tokens
     budgets = (config.token_budget,) if config.token_budget else token_budgets(engine.device)
     pace = find_pace(engine, budgets, most, streams, short_pass_s(engine.device))
