@@ -20,7 +20,7 @@ QUERY = "how do plants turn sunlight into sugar and oxygen"
 def service(
     path: str = "auto",
     environment: Mapping[str, str] | None = None,
-    threads: int | str | None = None,
+    threads: int | str = "auto",
     **args: Any,
 ) -> Iterator[RunningService]:
     """Runs the default app, with the bundled model, as `embedfleet serve` starts it."""

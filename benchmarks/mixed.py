@@ -119,9 +119,9 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mixed")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", help="of the replica, a number or all; default: 1")
+    parser.add_argument("--threads", help="of the replica, a number; default: auto")
     args = parser.parse_args()
-    with service(threads=args.threads) as running, watched() as pauses:
+    with service(threads=args.threads or "auto") as running, watched() as pauses:
         url = f"{running.url}/v1/embeddings"
         capacity = wrk(url, ONLINE, connections=32).rate
         loads = [

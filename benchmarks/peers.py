@@ -56,8 +56,8 @@ class Server:
 
 
 @contextmanager
-def embedfleet(threads: int | None = None) -> Iterator[Server]:
-    """Ours, as `embedfleet serve` starts it: the replica has as many threads as CPUs, one."""
+def embedfleet(threads: int | str = "auto") -> Iterator[Server]:
+    """Ours, as `embedfleet serve` starts it: the replica has as many threads as cores but one."""
     with service(threads=threads) as running:
         yield Server(f"{running.url}/v1/embeddings", MODEL, running.process.pid)
 

@@ -71,14 +71,20 @@ class Chooser:
     ) -> Facts:
         """Returns the facts with what the texts tell: languages, lengths, about how much work."""
         if isinstance(texts, TokenInput):
-            longest = dict.fromkeys((c.name for c in candidates), max(map(len, texts.rows)))
-            tokens = sum(map(len, texts.rows))
-            return replace(facts, tokenizer=texts.tokenizer, longest=longest, tokens=tokens)
+            counts = [len(row) for row in texts.rows]
+            return replace(
+                facts,
+                tokenizer=texts.tokenizer,
+                longest=dict.fromkeys((c.name for c in candidates), max(counts)),
+                tokens=sum(counts),
+                largest=max(counts),
+            )
         return replace(
             facts,
             languages=languages_of(texts),
             longest=await self._longest(facts, texts, candidates),
             tokens=about(texts),
+            largest=about([max(texts, key=len)]),
         )
 
     def candidates(self) -> list[Candidate]:
@@ -91,8 +97,7 @@ class Chooser:
 
     def expected_ms(self, facts: Facts) -> dict[str, float]:
         """Returns what each model would take for this request."""
-        loads = self.loads()
-        return {c.name: latency_s(facts, c, loads[c.name]) * 1_000 for c in self.candidates()}
+        return {name: latency_s(facts, load) * 1_000 for name, load in self.loads().items()}
 
     @contextmanager
     def under_way(self, model: str, lane: Lane, tokens: int) -> Iterator[None]:

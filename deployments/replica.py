@@ -13,12 +13,13 @@ import ray
 import torch
 
 from deployments.config import Limits, ModelConfig
+from deployments.cores import Split, split_threads
 from deployments.embedding.batch import TokenBatch
-from deployments.embedding.device import choose_device, short_pass_s, token_budgets
+from deployments.embedding.device import short_pass_s, token_budgets
 from deployments.embedding.engine import TorchEngine
 from deployments.embedding.errors import ModelUnavailable
 from deployments.embedding.lanes import Lane, LaneLimits
-from deployments.embedding.loading import find_model
+from deployments.embedding.loading import ModelFiles, find_model
 from deployments.embedding.model import ModelSpec
 from deployments.embedding.pace import Pace, find_pace
 from deployments.embedding.pinning import (
@@ -28,7 +29,7 @@ from deployments.embedding.pinning import (
     memory_problem,
     share_of_device,
 )
-from deployments.embedding.scheduling import engine_goes_first
+from deployments.embedding.scheduling import engine_goes_first, thread_ids
 from deployments.embedding.warmup import passages, run_at_once, warm_up, warm_up_alone
 from deployments.embedding.worker import Worker
 from deployments.metrics import WorkerMetrics
@@ -40,7 +41,6 @@ _SHARED_PART = 0.4
 # less than this part of the budget, or this time, is soon over; passes side by side cost more in all
 _WORTH_PART = 0.4
 _WORTH_S = 0.015
-_THREADS = torch.get_num_threads()  # as Ray has set it; an engine changes it
 
 
 @dataclass(frozen=True)
@@ -86,48 +86,41 @@ def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
     assigned = assigned_gpus()
     _refuse_other_device(config, assigned)
     files = find_model(config.name, config.path, config.revision)
-    threads, streams = threads_and_streams(config)
-    # whichever threads OpenMP makes for loading end with the thread that loads: see `Threads.lend`
-    with ThreadPoolExecutor(1) as loader:
-        engine = loader.submit(
-            TorchEngine, files.spec, files.folder, config.device, config.dtype, threads
-        ).result()
-    most = files.spec.max_tokens
+    split = split_threads(config)
+    engine = _engine(config, files, split)
+    max_tokens, streams = files.spec.max_tokens, split.streams
     budgets = (config.token_budget,) if config.token_budget else token_budgets(engine.device)
-    pace = find_pace(engine, budgets, most, streams, short_pass_s(engine.device))
-    memory = _memory(engine, config, [passages(engine, pace.token_budget, most)] * streams)
+    pace = find_pace(engine, budgets, max_tokens, streams, short_pass_s(engine.device))
+    memory = _memory(engine, config, [passages(engine, pace.token_budget, max_tokens)] * streams)
     if memory is not None and (problem := memory_problem(memory, pace.token_budget)):
         raise ModelUnavailable(problem)
-    warm_up(engine, pace.token_budget, most)
-    if streams > threads == 1:
-        engine.lend_threads(streams, most)
-        warm_up_alone(engine, most)
+    warm_up(engine, pace.token_budget, max_tokens)
+    team = lend_threads(engine, split, max_tokens)
     worker = _worker(engine, config, limits, pace, streams)
+    engine_goes_first(worker.thread_ids | team)
     start_s = time.monotonic() - started
     model = LoadedModel(files.spec, engine, worker, start_s, pace.token_budget, assigned, memory)
-    _report(config, model, threads)
+    _report(config, model, split)
     return model
 
 
-def threads_and_streams(config: ModelConfig) -> tuple[int, int]:
-    """Returns how many threads compute a pass, and how many passes run at once."""
-    # routers, HAProxy and Ray itself need a core too: without it requests wait for them
-    threads = max(1, cores() - 1) if config.threads == "auto" else config.threads or _THREADS
-    if choose_device(config.device).type == "cpu":
-        streams = min(threads, config.streams or threads)
-    else:
-        streams = config.streams or 1
-    return max(1, threads // streams), streams
+def _engine(config: ModelConfig, files: ModelFiles, split: Split) -> TorchEngine:
+    # whichever threads OpenMP makes for loading end with the thread that loads: see `Threads.lend`
+    with ThreadPoolExecutor(1) as loader:
+        return loader.submit(
+            TorchEngine, files.spec, files.folder, config.device, config.dtype, split.each
+        ).result()
 
 
-def cores() -> int:
-    """Returns how many cores of this machine Ray counts as its own."""
-    usable = len(os.sched_getaffinity(0))
-    if not ray.is_initialized():
-        return usable
-    here = ray.get_runtime_context().get_node_id()
-    counted = (n["Resources"].get("CPU", 0) for n in ray.nodes() if n["NodeID"] == here)
-    return max(1, min(usable, int(sum(counted))))
+def lend_threads(engine: TorchEngine, split: Split, max_tokens: int) -> set[int]:
+    """Lets one text alone have the idle streams' threads; returns the ids of those made for it."""
+    # passes with several threads of their own have a team each, and a further one would let them sleep
+    if split.streams == 1 or split.each > 1:
+        return set()
+    before = thread_ids()
+    if engine.lend_threads(split.threads, max_tokens):
+        warm_up_alone(engine, max_tokens)
+    return thread_ids() - before
 
 
 def _worker(
@@ -136,7 +129,7 @@ def _worker(
     budget, patience_s = pace.token_budget, limits.offline_patience_s
     shared = shared_budget(budget, engine.rounded)
     worth = worth_a_pass(budget, pace.tokens_per_s / streams)
-    worker = Worker(
+    return Worker(
         engine,
         LaneLimits(
             budget, shared, patience_s, pads=engine.pads, streams=streams, worth_a_pass=worth
@@ -145,8 +138,6 @@ def _worker(
         pace.tokens_per_s,
         WorkerMetrics(config.name, budget),
     )
-    engine_goes_first(worker.thread_ids)
-    return worker
 
 
 def shared_budget(budget: int, rounded: Callable[[int], int]) -> int:
@@ -197,15 +188,15 @@ def _told(model: LoadedModel) -> str:
     return f"{model.device}, GPU {', '.join(model.gpu_ids) or 'none'} assigned{share}"
 
 
-def _report(config: ModelConfig, model: LoadedModel, threads: int) -> None:
+def _report(config: ModelConfig, model: LoadedModel, split: Split) -> None:
     log.info(
         "%s is ready after %.1f s: %s on %s, %d × %d threads, %.0f tokens/s, token budget %d, pid %d",
         config.name,
         model.start_s,
         model.dtype,
         _told(model),
-        model.worker.streams,
-        threads,
+        split.streams,
+        split.each,
         model.worker.tokens_per_s,
         model.token_budget,
         os.getpid(),

@@ -42,6 +42,10 @@ class SleepingEngine:
         """Returns none."""
         return []
 
+    def lend_threads(self, most: int, max_tokens: int) -> bool:
+        """Returns False: it does not compute."""
+        return False
+
     def forward(self, batch: TokenBatch) -> Vectors:
         """Returns ones ``(texts, dimension)``."""
         time.sleep(batch.tokens / TOKENS_PER_S)

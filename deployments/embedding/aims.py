@@ -32,7 +32,7 @@ def options(situation: Situation, fitting: Sequence[Candidate]) -> list[Option]:
     """Returns what each of ``fitting`` would cost, in the order given."""
     found = [(candidate, situation.load(candidate)) for candidate in fitting]
     facts = situation.facts
-    return [Option(c, rank(c), wait_s(facts, load), latency_s(facts, c, load)) for c, load in found]
+    return [Option(c, rank(c), wait_s(facts, load), latency_s(facts, load)) for c, load in found]
 
 
 def pick(situation: Situation, choice: Sequence[Option]) -> tuple[Option, str]:
@@ -58,15 +58,15 @@ def wait_s(facts: Facts, load: Load) -> float:
     return start + before / _speed(load)
 
 
-def latency_s(facts: Facts, candidate: Candidate, load: Load) -> float:
+def latency_s(facts: Facts, load: Load) -> float:
     """Returns the expected seconds to the answer: wait, start and forward passes.
 
-    All replicas work off what waits, one of them computes the request, and one of its streams the
-    longest text.
+    All replicas work off what waits, and one of them computes the request; the longest text has one
+    of its streams, unless the others are idle.
     """
-    longest = min(facts.longest.get(candidate.name, 0), facts.tokens)
-    alone = max(facts.tokens, longest * load.streams)
-    return wait_s(facts, load) + alone / _speed(load) * max(1, load.replicas)
+    streams = load.streams if any(load.waiting.values()) else 1
+    tokens = max(facts.tokens, facts.largest * streams)
+    return wait_s(facts, load) + tokens / _speed(load) * max(1, load.replicas)
 
 
 def rank(candidate: Candidate) -> int:

@@ -113,13 +113,13 @@ class TorchEngine:
         """Returns the numbers of tokens, up to about ``most``, whose first pass takes long."""
         return all_rounded_rows(most) if self._packs else []
 
-    def lend_threads(self, most: int, max_tokens: int) -> None:
+    def lend_threads(self, most: int, max_tokens: int) -> bool:
         """From now on one text alone on a CPU has up to ``most`` threads, where that is faster.
 
-        That is measured, with texts of up to ``max_tokens``.
+        That is measured, with texts of up to ``max_tokens``. Returns whether it is so for any.
         """
-        if self.device.type == "cpu":
-            self._threads.lend(most, max_tokens, self._seconds)
+        on_cpu = self.device.type == "cpu"
+        return on_cpu and self._threads.lend(most, max_tokens, self._seconds)
 
     def _seconds(self, tokens: int, threads: int) -> float:
         text = sample(self, 1, tokens)

@@ -36,7 +36,7 @@ class Facts:
     means that they follow from the name or the instruction. ``languages`` are those that some text
     is surely in. ``longest`` is each model's count of tokens, prompt included, of the longest text
     (an upper bound where that is enough to know that it fits); a model without a count is taken to
-    fit. ``tokens`` is about how many there are in all.
+    fit. ``tokens`` is about how many there are in all, ``largest`` in the longest text.
     """
 
     requested: str | None = None
@@ -44,6 +44,7 @@ class Facts:
     languages: frozenset[str] = frozenset()
     longest: Mapping[str, int] = field(default_factory=dict)
     tokens: int = 0
+    largest: int = 0
     truncate: bool = False
     dimensions: int | None = None
     instruction: str | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 SIZES = (16, 64, 256, 1_024)  # tokens
 _TRIES = 5
-_LONG_S = 0.5
+_LONG_S = 0.25
 # OpenMP's threads spin for about a millisecond after a pass, on cores that a router may want: a text of
 # 12 tokens that a quiet core gains 1.2 ms for takes longer in the service (benchmarks/LOG.md)
 _WORTH_S = 0.002
@@ -37,19 +37,24 @@ class Threads:
         self._running = 0
         self._alone = {0: each}  # from so many tokens on
 
-    def lend(self, most: int, max_tokens: int, seconds: Seconds) -> None:
-        """Measures how many of ``most`` threads one text alone should have, by its tokens."""
+    def lend(self, most: int, max_tokens: int, seconds: Seconds) -> bool:
+        """Measures how many of ``most`` threads one text alone should have, by its tokens.
+
+        What takes long is not measured: it has all. Returns whether any text has more than before.
+        """
         # OpenMP lets the threads of a second team sleep at each operator, so all is computed by one
         self._team = team = ThreadPoolExecutor(1, "team")
         counts = _doubled(self._each, most)
         alone: dict[int, int] = {}
         for size in [size for size in SIZES if size <= max_tokens] or [max_tokens]:
-            times = team.submit(_measured, size, counts, seconds).result()
-            alone[size if alone else 0] = _enough(times)
-            if times[self._each] > _LONG_S:  # so it is with longer ones
+            is_long = team.submit(seconds, size, self._each).result() > _LONG_S
+            found = most if is_long else team.submit(_enough, size, counts, seconds).result()
+            alone[size if alone else 0] = found
+            if is_long:  # so are longer ones
                 break
         self._alone = alone
         log.info("threads for one text alone, from so many tokens on: %s", alone)
+        return max(alone.values()) > self._each
 
     def run(self, texts: int, tokens: int, compute: Callable[[int], T]) -> T:
         """Returns what ``compute`` returns, given the number of threads of this pass."""
@@ -76,22 +81,22 @@ def _doubled(least: int, most: int) -> list[int]:
     return counts
 
 
-def _measured(size: int, counts: Sequence[int], seconds: Seconds) -> dict[int, float]:
-    """Returns the least time of each count; in turn, since a busy moment slows all of them."""
-    for count in counts:
-        seconds(size, count)  # what is made at first
-    best = {count: seconds(size, count) for count in counts}
-    for count in [*counts] * (_TRIES - 1):
-        if best[count] <= _LONG_S:
-            best[count] = min(best[count], seconds(size, count))
-    return best
-
-
-def _enough(times: Mapping[int, float]) -> int:
+def _enough(size: int, counts: Sequence[int], seconds: Seconds) -> int:
     """Returns the number of threads after which the next gains too little."""
-    chosen, *more = times
+    times = _least(size, counts, seconds)
+    chosen, *more = counts
     for count in more:
         if times[chosen] - times[count] < _WORTH_S:
             break
         chosen = count
     return chosen
+
+
+def _least(size: int, counts: Sequence[int], seconds: Seconds) -> dict[int, float]:
+    """Returns the least time of each count; in turn, since a busy moment slows all of them."""
+    for count in counts:
+        seconds(size, count)  # what is made at first
+    best = dict.fromkeys(counts, float("inf"))
+    for count in [*counts] * _TRIES:
+        best[count] = min(best[count], seconds(size, count))
+    return best

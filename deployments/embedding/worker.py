@@ -182,11 +182,16 @@ class Worker:
 
     def _run(self, batch: MicroBatch[Job]) -> None:
         self._notes.pass_begins()
+        with self._changed:
+            has_all_threads = len(batch.texts) == len(self._turns.running) == 1 < self.streams
         started = time.monotonic()
         outcome = self._pass(batch.texts)
         seconds = time.monotonic() - started
         with self._changed:
-            self._learn(batch, outcome, seconds)
+            if any_failed(outcome):
+                self.consecutive_failures += 1
+            else:
+                self._succeeded(batch, seconds, has_all_threads)
         self._answers.settle(batch, outcome, started, seconds)
 
     def _pass(self, texts: list[Waiting[Job]]) -> list[Vectors | EmbedfleetError]:
@@ -203,21 +208,14 @@ class Worker:
             begin(None)  # what dies from here on has not died of it
         return outcome
 
-    def _learn(
-        self, batch: MicroBatch[Job], outcome: list[Vectors | EmbedfleetError], seconds: float
-    ) -> None:
-        if any_failed(outcome):
-            self.consecutive_failures += 1
-            return
+    def _succeeded(self, batch: MicroBatch[Job], seconds: float, has_all_threads: bool) -> None:
         self.consecutive_failures = 0
         self.last_success = time.monotonic()
         # a small pass tells what a pass costs, not how fast the engine is when there is enough to do;
         # one that ran alone does not tell how fast several are
         share = min(1.0, batch.cost / self._limits.token_budget)
-        running = len(self._turns.running)
-        has_all_threads = len(batch.texts) == running == 1 < self.streams
         tells = (share >= _TELLING_SHARE or batch.leaves_some) and not has_all_threads
-        weight = 0.2 * share * tells * running / self.streams
+        weight = 0.2 * share * tells * len(self._turns.running) / self.streams
         speed = self.streams * batch.tokens / max(seconds, 1e-6)
         self.tokens_per_s += weight * (speed - self.tokens_per_s)
 

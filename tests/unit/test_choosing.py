@@ -108,6 +108,20 @@ async def test_short_texts_are_not_tokenized_to_be_counted(fleet, tokenizer):
     assert facts.longest[MINILM] == upper_bound("a short text")
 
 
+@pytest.mark.parametrize(
+    ("texts", "tokens", "largest"),
+    [
+        (["short", "word " * 80], about(["short", "word " * 80]), about(["word " * 80])),
+        (TokenInput(MINILM, ((1, 2), (1, 2, 3, 4))), 6, 4),
+    ],
+)
+async def test_about_how_much_work_all_texts_are_and_the_largest(
+    fleet, tokenizer, texts, tokens, largest
+):
+    facts, _ = await chooser(fleet, tokenizer).choose(Facts("auto"), texts)
+    assert (facts.tokens, facts.largest) == (tokens, largest)
+
+
 async def test_a_long_text_is_counted_behind_its_prompt(fleet, tokenizer):
     facts, _ = await chooser(fleet, tokenizer).choose(Facts("auto"), ["word " * 300])
     # 300 words are over MiniLM's limit in any case; e5's prompt is one more
@@ -125,12 +139,15 @@ async def test_a_batch_out_of_a_models_limit_is_known_by_a_few_texts(fleet, toke
 
 def test_loads_are_those_of_all_replicas(fleet, tokenizer):
     waiting = {Lane.ONLINE: 100, Lane.OFFLINE: 7}
-    word = ReplicaStatus(ReplicaState.READY, tokens_per_s=50, start_s=9.0, waiting=waiting)
+    word = ReplicaStatus(
+        ReplicaState.READY, tokens_per_s=50, start_s=9.0, waiting=waiting, streams=4
+    )
     fleet.statuses[E5] = ModelStatus(ModelState.READY, 3, word=word)
     fleet.words[E5] = word
     load = chooser(fleet, tokenizer).loads()[E5]
     assert (load.waiting[Lane.ONLINE], load.waiting[Lane.OFFLINE]) == (300, 21)
     assert (load.tokens_per_s, load.replicas, load.start_s) == (150, 3, 9.0)
+    assert load.streams == 4  # of each
 
 
 def test_a_cold_model_keeps_what_was_measured(fleet, tokenizer):

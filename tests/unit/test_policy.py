@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from deployments.embedding.facts import Aim, Facts
@@ -122,20 +124,20 @@ ANSWERED = {
         dict.fromkeys([c.name for c in ALL], IDLE) | {"nested": QUICK},
         "nested",
     ),
-    "one text is computed by one stream": (
-        Facts("auto", aim=Aim.FAST, tokens=500, longest=long_text(500)),
-        {"small-en": WIDE},
+    "a text has one stream where others are busy": (
+        Facts("auto", aim=Aim.FAST, tokens=500, largest=500),
+        {"small-en": replace(WIDE, waiting={Lane.OFFLINE: 10})},
         "many",
     ),
-    "many texts are computed by all streams": (
-        Facts("auto", aim=Aim.FAST, tokens=500, longest=long_text(50)),
+    "and all of them where they are idle": (
+        Facts("auto", aim=Aim.FAST, tokens=500, largest=500),
         {"small-en": WIDE},
         "small-en",
     ),
-    "a bound of the longest text is not taken for more than all": (
-        Facts("auto", max_latency_ms=1_000, tokens=100, longest=long_text(500)),
-        dict.fromkeys([c.name for c in ALL], BUSY) | {"many": WIDE},
-        "many",
+    "many texts have all streams": (
+        Facts("auto", aim=Aim.FAST, tokens=500, largest=50),
+        {"small-en": replace(WIDE, waiting={Lane.OFFLINE: 10})},
+        "small-en",
     ),
     "a cold start counts": (
         Facts("auto", max_latency_ms=100, lane=Lane.OFFLINE),

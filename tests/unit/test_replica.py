@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import threading
 
 import pytest
 
-from deployments import replica
-from deployments.config import ModelConfig
+from deployments.cores import Split
 from deployments.embedding.cpu_linear import rounded_rows
-from deployments.replica import cores, shared_budget, threads_and_streams, worth_a_pass
+from deployments.replica import lend_threads, shared_budget, worth_a_pass
 
 
 @pytest.mark.parametrize(
@@ -27,34 +26,6 @@ def test_both_lanes_share_what_is_computed_anyway_within_half(budget, rounded, s
 
 
 @pytest.mark.parametrize(
-    ("fields", "threads", "streams"),
-    [
-        ({}, 1, 3),  # what Ray has set: see the fixture
-        ({"threads": 1}, 1, 1),
-        ({"threads": 4}, 1, 4),
-        ({"threads": 5, "streams": 2}, 2, 2),
-        ({"threads": "auto"}, 1, 7),  # of 8 cores
-        ({"threads": "auto", "streams": 1}, 7, 1),
-        ({"threads": "auto", "streams": 12}, 1, 7),  # not more than there are
-    ],
-)
-def test_threads_of_a_pass_and_passes_at_once(monkeypatch, fields, threads, streams):
-    monkeypatch.setattr(replica, "cores", lambda: 8)
-    monkeypatch.setattr(replica, "_THREADS", 3)
-    config = ModelConfig(name="all-MiniLM-L6-v2", device="cpu", **fields)
-    assert threads_and_streams(config) == (threads, streams)
-
-
-def test_the_only_core_is_used(monkeypatch):
-    monkeypatch.setattr(replica, "cores", lambda: 1)
-    assert threads_and_streams(ModelConfig(name="all-MiniLM-L6-v2", threads="auto")) == (1, 1)
-
-
-def test_without_ray_all_cores_that_this_process_may_use():
-    assert cores() == len(os.sched_getaffinity(0))
-
-
-@pytest.mark.parametrize(
     ("budget", "tokens_per_s", "worth"),
     [(1_024, 20_000, 300), (1_024, 90_000, 409), (256, 7_500, 102)],
 )
@@ -62,3 +33,38 @@ def test_a_pass_beside_another_is_worth_so_much_of_a_full_one_or_so_much_time(
     budget, tokens_per_s, worth
 ):
     assert worth_a_pass(budget, tokens_per_s) == worth
+
+
+class Lender:
+    """An engine that starts a thread for the texts that are alone, if it lends any."""
+
+    def __init__(self, lends: bool) -> None:
+        self.lends, self.calls, self.end = lends, [], threading.Event()
+
+    def lend_threads(self, most: int, max_tokens: int) -> bool:
+        self.calls.append(("lend", most, max_tokens))
+        threading.Thread(target=self.end.wait, args=(10,), daemon=True).start()
+        return self.lends
+
+    def slow_at_first(self, most: int) -> list[int]:
+        self.calls.append(("warm up", most))
+        return []
+
+
+@pytest.mark.parametrize(
+    ("split", "lends", "calls"),
+    [
+        (Split(4, 4), True, [("lend", 4, 256), ("warm up", 256)]),
+        (Split(7, 4), True, [("lend", 7, 256), ("warm up", 256)]),
+        (Split(4, 4), False, [("lend", 4, 256)]),
+        (Split(4, 1), True, []),
+        (Split(4, 2), True, []),
+        (Split(1, 1), True, []),
+    ],
+)
+def test_idle_streams_lend_their_threads_to_one_text(split, lends, calls):
+    engine = Lender(lends)
+    made = lend_threads(engine, split, max_tokens=256)
+    engine.end.set()
+    assert engine.calls == calls
+    assert bool(made) == bool(calls)

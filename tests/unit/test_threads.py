@@ -66,7 +66,7 @@ def test_threads_that_gain_too_little_stay_with_the_others():
 
 
 def test_where_threads_only_cost_none_are_lent():
-    assert given(lent(8, a_thread_s=1.0), texts=1, tokens=100) == 1
+    assert given(lent(8, a_thread_s=0.02, a_token_s=1e-5), texts=1, tokens=100) == 1
 
 
 @pytest.mark.parametrize(
@@ -87,10 +87,10 @@ def test_no_text_of_a_trial_is_longer_than_the_model_s():
 
 
 def test_long_passes_are_not_tried_again_and_longer_ones_not_at_all():
-    machine, threads = Machine(a_token_s=0.02), Threads(1)
+    machine, threads = Machine(a_token_s=0.01), Threads(1)
     threads.lend(4, 4_000, machine)
     assert {size for size, _ in machine.asked} == {16, 64}
-    assert machine.asked.count((16, 1)) > machine.asked.count((64, 1)) == 2
+    assert machine.asked.count((16, 1)) > machine.asked.count((64, 1)) == 1
     assert given(threads, texts=1, tokens=4_000) == 4
 
 

@@ -11,7 +11,7 @@ from deployments.embedding import worker as worker_module
 from deployments.embedding.lanes import Lane
 
 from .fake_engine import FakeEngine
-from .working import PATIENCE_S, Watcher, check_answer, error_of, hold, submit, working
+from .working import PATIENCE_S, Watcher, check_answer, error_of, hold, submit, until, working
 
 POISON = 666
 
@@ -78,6 +78,21 @@ def test_one_text_alone_has_the_threads_of_all_streams_and_tells_nothing(engine)
         submit(worker, [2] * 16).result(PATIENCE_S)
         worker.stop()
         assert worker.tokens_per_s == 100
+
+
+def test_nor_does_it_when_another_began_meanwhile(engine):
+    with working(engine, budget=16, tokens_per_s=100, streams=2) as worker:
+        engine.held = True
+        calls = []
+        for number in (1, 2):
+            calls.append(submit(worker, [2] * 16))
+            until(lambda number=number: len(engine.starts) == number)
+        engine.release.set()
+        assert all(call.result(PATIENCE_S) for call in calls)
+        worker.stop()
+        learnt = 100 - worker.tokens_per_s
+    from_the_second = 0.2 * (100 - 2 * 16 / 2)  # or half of it, where the first had ended
+    assert learnt in (pytest.approx(from_the_second), pytest.approx(from_the_second / 2))
 
 
 def test_a_small_pass_that_could_not_take_more_tells_the_speed(engine):
