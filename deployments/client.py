@@ -144,9 +144,11 @@ class EncoderClient:
         cuts = split_in_order(batch.lengths.tolist(), _MAX_CALL_TOKENS, most_texts)
         if len(cuts) == 1:
             return [await version.coalescer.encode(batch, lane, deadline)]
-        call, slots = self._calls_to(version.front), asyncio.Semaphore(_CALLS_AT_ONCE)
+        slots = asyncio.Semaphore(_CALLS_AT_ONCE)
 
         async def part(start: int, stop: int) -> Encoded:
+            # the lane may refuse a request, but not half of it: what is full then may be its own work
+            call = self._calls_to(version.front, waits=start > 0)
             async with slots:
                 return await call(batch.slice(start, stop), lane, deadline)
 
@@ -157,14 +159,25 @@ class EncoderClient:
             raise failed.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    def _calls_to(self, front: Front) -> Call:
-        """Returns what makes calls whose token ids are those of one version."""
+    def _calls_to(self, front: Front, waits: bool = False) -> Call:
+        """Returns what makes calls whose token ids are those of one version.
+
+        Online calls that are refused for overload are made again where the caller ``waits``.
+        """
         space, dimension = space_id(front.spec), front.spec.dimension
 
         async def send(
             batch: TokenBatch, lane: Lane, deadline: float, trial: str | None
         ) -> Encoded:
-            return await self._call(batch, lane, deadline, space, trial)
+            while True:
+                try:
+                    return await self._call(batch, lane, deadline, space, trial)
+                except Overloaded as full:
+                    pause = full.retry_after_s or _PAUSE_AFTER_DEATH_S
+                    again = waits or lane is Lane.OFFLINE
+                    if not again or time.monotonic() + pause >= deadline:
+                        raise
+                await asyncio.sleep(pause)
 
         async def call(batch: TokenBatch, lane: Lane, deadline: float) -> Encoded:
             return await self._isolation.call(send, dimension, batch, lane, deadline)
@@ -174,26 +187,19 @@ class EncoderClient:
     async def _call(
         self, batch: TokenBatch, lane: Lane, deadline: float, space: str, trial: str | None
     ) -> Encoded:
-        while True:
-            try:
-                reply = await self._attempt(batch, lane, deadline, space, trial)
-            except _REPLICA_DIED as error:
-                log.debug("%s: %s", self._name, error)
-                if time.monotonic() + _PAUSE_AFTER_DEATH_S >= deadline:
-                    raise ModelUnavailable(
-                        f"{self._name}: its replica died", "model", _PAUSE_AFTER_DEATH_S
-                    ) from None
-                await asyncio.sleep(_PAUSE_AFTER_DEATH_S)
-                raise ReplicaDied(f"a replica of {self._name} has died") from None
-            if isinstance(reply, Encoded):
-                return reply
-            if isinstance(reply, OtherVersion):
-                raise Moved(reply)
-            pause = reply.retry_after_s or _PAUSE_AFTER_DEATH_S
-            again = lane is Lane.OFFLINE and isinstance(reply, Overloaded)
-            if not again or time.monotonic() + pause >= deadline:
-                raise reply
-            await asyncio.sleep(pause)
+        try:
+            reply = await self._attempt(batch, lane, deadline, space, trial)
+        except _REPLICA_DIED as error:
+            log.debug("%s: %s", self._name, error)
+            if time.monotonic() + _PAUSE_AFTER_DEATH_S >= deadline:
+                raise ModelUnavailable(
+                    f"{self._name}: its replica died", "model", _PAUSE_AFTER_DEATH_S
+                ) from None
+            await asyncio.sleep(_PAUSE_AFTER_DEATH_S)
+            raise ReplicaDied(f"a replica of {self._name} has died") from None
+        if isinstance(reply, Encoded):
+            return reply
+        raise Moved(reply) if isinstance(reply, OtherVersion) else reply
 
     async def _attempt(
         self, batch: TokenBatch, lane: Lane, deadline: float, space: str, trial: str | None

@@ -40,7 +40,17 @@ def cluster_of(*workers: Mapping[str, Any], path: str = "python") -> Iterator[Cl
 
 
 def placed(cluster: Cluster) -> list[tuple[str, str]]:
-    """Returns deployment and node of each encoder replica that lives now."""
+    """Returns model and node of each encoder replica that lives now."""
+    prefix = "encoder-"
+    return [(d.removeprefix(prefix), node) for d, node in _replicas(cluster) if prefix in d]
+
+
+def routers(cluster: Cluster) -> set[str]:
+    """Returns the nodes that have a router replica now."""
+    return {node for deployment, node in _replicas(cluster) if deployment == "router"}
+
+
+def _replicas(cluster: Cluster) -> list[tuple[str, str]]:
     actors = cluster.global_state.actor_table(None, actor_state_name="ALIVE").values()
-    named = [(a["ActorClassName"].rpartition(":encoder-")[2], a) for a in actors]
-    return [(name, a["Address"]["NodeID"]) for name, a in named if name != a["ActorClassName"]]
+    named = [(actor["ActorClassName"], actor["Address"]["NodeID"]) for actor in actors]
+    return [(name.rpartition(":")[2], node) for name, node in named if "ServeReplica:" in name]

@@ -93,6 +93,29 @@ async def test_a_large_request_is_cut_and_put_together_in_order(connect, counts,
     assert found.computed_s == 0.25 * len(calls)
 
 
+FIRST_PART = answer(np.full(20_000, 20_000, np.int32), np.array([20_000], np.int32))
+
+
+async def test_half_a_request_is_not_refused(connect):
+    full = Overloaded("full of its own first part", None, 0.001)
+    replica = Replica(FIRST_PART, full, full)
+    found = await connect(replica).encode(texts(20_000, 30_000), ONLINE, 60)
+    assert found.vectors[:, 0].tolist() == [20_000, 30_000]
+    assert [lengths for lengths, *_ in replica.calls] == [[20_000], *[[30_000]] * 3]
+
+
+async def test_a_large_request_is_refused_by_its_first_part(connect):
+    replica = Replica(Overloaded("full", None, 0.001))
+    with pytest.raises(Overloaded, match="full"):
+        await connect(replica).encode(texts(20_000, 30_000), ONLINE, 60)
+
+
+async def test_the_rest_of_a_request_waits_until_its_deadline(connect):
+    replica = Replica(FIRST_PART, Overloaded("full", None, 90.0))
+    with pytest.raises(Overloaded):
+        await connect(replica).encode(texts(20_000, 30_000), ONLINE, 60)
+
+
 @pytest.mark.parametrize("lane", Lane)
 @pytest.mark.parametrize("times", [1, 3])
 async def test_what_a_dying_replica_lost_is_asked_again(connect, lane, times):
