@@ -144,11 +144,12 @@ class EncoderClient:
         cuts = split_in_order(batch.lengths.tolist(), _MAX_CALL_TOKENS, most_texts)
         if len(cuts) == 1:
             return [await version.coalescer.encode(batch, lane, deadline)]
+        # the lane may refuse a request, but not half of it: what is full then may be its own work
+        first, later = self._calls_to(version.front), self._calls_to(version.front, waits=True)
         slots = asyncio.Semaphore(_CALLS_AT_ONCE)
 
         async def part(start: int, stop: int) -> Encoded:
-            # the lane may refuse a request, but not half of it: what is full then may be its own work
-            call = self._calls_to(version.front, waits=start > 0)
+            call = later if start else first
             async with slots:
                 return await call(batch.slice(start, stop), lane, deadline)
 
