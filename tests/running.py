@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,10 +128,23 @@ def running_service(
             shutil.rmtree(folder, ignore_errors=True)
 
 
+_hundreds = random.sample(range(100), 100)
+
+
+def free_hundred() -> int:
+    """Returns the first of a hundred ports that nobody listens on, never the same ones twice."""
+    while True:
+        first = 20_000 + 100 * _hundreds.pop()
+        with ExitStack() as probes, suppress(OSError):
+            for port in range(first, first + 100):
+                probes.enter_context(socket.socket()).bind(("0.0.0.0", port))
+            return first
+
+
 def environment_in(folder: Path) -> dict[str, str]:
     """Returns the environment of a Ray that keeps to itself, in this folder."""
     # on these, services on one machine would take each other's requests: they share ports
-    ports = 20_000 + 100 * random.randrange(100)
+    ports = free_hundred()
     ours = {
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports + 90),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(ports + 91),
