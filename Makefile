@@ -24,19 +24,18 @@ $(VENV)/.venv:
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 
-# torch first and alone: the CPU build where the index has one, and no other package may change it;
-# what is used makes its bytecode then, most never is
+# torch first and alone: the CPU build where the index has one, and no other package may change it
 $(VENV)/.serve: $(VENV)/.venv pyproject.toml constraints.txt
-	$(BIN)/pip install -q --no-compile -c constraints.txt torch
-	$(BIN)/pip install -q --no-compile -c constraints.txt -e .
+	$(BIN)/pip install -q -c constraints.txt torch
+	$(BIN)/pip install -q -c constraints.txt -e .
 	touch $@
 
 $(VENV)/.test: $(VENV)/.serve
-	$(BIN)/pip install -q --no-compile -c constraints.txt -e '.[test]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[test]'
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.test
-	$(BIN)/pip install -q --no-compile -c constraints.txt -e '.[test,bench]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[test,bench]'
 	touch $@
 
 clean:
