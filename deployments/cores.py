@@ -16,10 +16,14 @@ _THREADS = torch.get_num_threads()  # as Ray has set it; an engine changes it
 
 @dataclass(frozen=True)
 class Split:
-    """How a replica's ``threads`` are split: ``streams`` passes at once, ``each`` with so many."""
+    """How a replica's ``threads`` are split: ``streams`` passes at once, ``each`` with so many.
+
+    With ``reserved`` one of the streams takes online texts only.
+    """
 
     threads: int
     streams: int
+    reserved: bool = False
 
     @property
     def each(self) -> int:
@@ -28,14 +32,20 @@ class Split:
 
 
 def split_threads(config: ModelConfig) -> Split:
-    """Returns the threads that the config asks for on this machine."""
-    # routers, HAProxy and Ray itself need a core too: without it requests wait for them
-    threads = max(1, cores() - 1) if config.threads == "auto" else config.threads or _THREADS
-    if choose_device(config.device).type == "cpu":
-        streams = min(threads, config.streams or threads)
-    else:
-        streams = config.streams or 1
-    return Split(threads, streams)
+    """Returns the threads that the config asks for on this machine.
+
+    With ``auto`` one core is left by corpus jobs to online requests and to what serves them.
+    """
+    if choose_device(config.device).type != "cpu":
+        return Split(_threads(config), config.streams or 1)
+    if config.threads == "auto" and config.streams is None:
+        return Split(cores(), cores(), reserved=cores() > 1)
+    threads = _threads(config)
+    return Split(threads, min(threads, config.streams or threads))
+
+
+def _threads(config: ModelConfig) -> int:
+    return max(1, cores() - 1) if config.threads == "auto" else config.threads or _THREADS
 
 
 def cores() -> int:

@@ -96,7 +96,7 @@ def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
         raise ModelUnavailable(problem)
     warm_up(engine, pace.token_budget, max_tokens)
     team = lend_threads(engine, split, max_tokens)
-    worker = _worker(engine, config, limits, pace, streams)
+    worker = _worker(engine, config, limits, pace, split)
     engine_goes_first(worker.thread_ids | team)
     start_s = time.monotonic() - started
     model = LoadedModel(files.spec, engine, worker, start_s, pace.token_budget, assigned, memory)
@@ -124,15 +124,19 @@ def lend_threads(engine: TorchEngine, split: Split, max_tokens: int) -> set[int]
 
 
 def _worker(
-    engine: TorchEngine, config: ModelConfig, limits: Limits, pace: Pace, streams: int
+    engine: TorchEngine, config: ModelConfig, limits: Limits, pace: Pace, split: Split
 ) -> Worker:
-    budget, patience_s = pace.token_budget, limits.offline_patience_s
-    shared = shared_budget(budget, engine.rounded)
-    worth = worth_a_pass(budget, pace.tokens_per_s / streams)
+    budget = pace.token_budget
     return Worker(
         engine,
         LaneLimits(
-            budget, shared, patience_s, pads=engine.pads, streams=streams, worth_a_pass=worth
+            token_budget=budget,
+            shared_budget=shared_budget(budget, engine.rounded),
+            offline_patience_s=limits.offline_patience_s,
+            pads=engine.pads,
+            streams=split.streams,
+            worth_a_pass=worth_a_pass(budget, pace.tokens_per_s / split.streams),
+            reserved=split.reserved,
         ),
         {Lane.ONLINE: limits.online_max_wait_s, Lane.OFFLINE: limits.offline_max_wait_s},
         pace.tokens_per_s,

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
+from deployments.embedding.packing import around_oldest, first_fit
+
 
 class Lane(StrEnum):
     """Who waits for whom inside a replica."""
@@ -74,6 +76,11 @@ class MicroBatch(Generic[OwnerT]):
         return sum(text.tokens for text in self.texts)
 
     @property
+    def is_offline(self) -> bool:
+        """Whether all are offline texts; online ones come first in a pass."""
+        return bool(self.texts) and self.texts[0].lane is Lane.OFFLINE
+
+    @property
     def cost(self) -> int:
         """Tokens that the engine computes: with padding, longest × rows."""
         if not self.pads:
@@ -91,7 +98,8 @@ class LaneLimits:
     whoever comes next waits for that pass. ``offline_patience_s`` is how long offline texts let
     online ones go first. ``window`` is how many texts, oldest first, a pass is chosen from.
     ``streams`` is how many passes may run at once, ``worth_a_pass`` the tokens from which one more
-    begins beside those that run.
+    begins beside those that run. Where online texts have a ``reserved`` stream, offline ones leave
+    one to them, and no pass is shared.
     """
 
     token_budget: int
@@ -102,8 +110,11 @@ class LaneLimits:
     online_memory_s: float = 1.0
     streams: int = 1
     worth_a_pass: int = 1
+    reserved: bool = False
 
     def __post_init__(self) -> None:
+        if self.reserved and self.streams < 2:
+            raise ValueError("offline texts need a stream beside the reserved one")
         if self.shared_budget > self.token_budget:
             raise ValueError("shared_budget is above token_budget")
 
@@ -145,13 +156,15 @@ class Lanes(Generic[OwnerT]):
         )
         self._tokens[lane] += sum(tokens)
 
-    def take(self, now: float, most: int | None = None) -> MicroBatch[OwnerT]:
+    def take(
+        self, now: float, most: int | None = None, lanes: Sequence[Lane] = tuple(Lane)
+    ) -> MicroBatch[OwnerT]:
         """Returns the next micro-batch; it is empty only when nothing is left to compute.
 
-        ``most`` is its budget where that is less than the limit.
+        ``most`` is its budget where that is less than the limit; it is taken from these ``lanes``.
         """
         dropped: list[tuple[Waiting[OwnerT], Drop]] = []
-        candidates = {lane: self._window(lane, now, dropped) for lane in Lane}
+        candidates = {lane: self._window(lane, now, dropped, lane in lanes) for lane in Lane}
         budget = min(self.limits.token_budget, most or self.limits.token_budget)
         chosen = self._choose(candidates, now, budget)
         taken = set(map(id, chosen))
@@ -173,6 +186,8 @@ class Lanes(Generic[OwnerT]):
         if offline and ((impatient and not self._online_owed) or not online):
             return self._fill(offline, min(budget, self._offline_budget(now)))
         chosen = self._fill(online, budget)
+        if self.limits.reserved:
+            return chosen
         return first_fit(chosen, offline, self.limits.shared_budget, self.limits.pads)
 
     def _fill(self, texts: list[Waiting[OwnerT]], budget: int) -> list[Waiting[OwnerT]]:
@@ -182,14 +197,15 @@ class Lanes(Generic[OwnerT]):
 
     def _offline_budget(self, now: float) -> int:
         online_is_active = now - self._online_seen <= self.limits.online_memory_s
-        return self.limits.shared_budget if online_is_active else self.limits.token_budget
+        waits_for_it = online_is_active and not self.limits.reserved
+        return self.limits.shared_budget if waits_for_it else self.limits.token_budget
 
     def _window(
-        self, lane: Lane, now: float, dropped: list[tuple[Waiting[OwnerT], Drop]]
+        self, lane: Lane, now: float, dropped: list[tuple[Waiting[OwnerT], Drop]], is_open: bool
     ) -> list[Waiting[OwnerT]]:
-        """Takes the oldest live texts out of a lane; the dead ones go to ``dropped``."""
+        """Takes the oldest live texts out of an open lane; the dead ones go to ``dropped``."""
         queue, alive = self._queues[lane], list[Waiting[OwnerT]]()
-        while queue and len(alive) < self.limits.window:
+        while is_open and queue and len(alive) < self.limits.window:
             text = queue.popleft()
             if text.owner.gone or text.deadline <= now:
                 self._tokens[lane] -= text.tokens
@@ -197,51 +213,3 @@ class Lanes(Generic[OwnerT]):
             else:
                 alive.append(text)
         return alive
-
-
-def around_oldest(texts: Sequence[Waiting[OwnerT]], token_budget: int) -> list[Waiting[OwnerT]]:
-    """Returns the oldest text and those nearest to it in length, longest first.
-
-    The oldest is always among them, so none waits for ever; the others keep padding small.
-    ``texts`` stand in order of arrival. The price longest × rows stays within ``token_budget``
-    unless the oldest alone is over it.
-    """
-    if not texts:
-        return []
-    by_length = sorted(texts, key=lambda text: -text.tokens)
-    start = next(i for i, text in enumerate(by_length) if text is texts[0])
-    stop = start + 1
-    while True:
-        rows = stop - start + 1
-        fits_shorter = stop < len(by_length) and by_length[start].tokens * rows <= token_budget
-        fits_longer = start > 0 and by_length[start - 1].tokens * rows <= token_budget
-        if fits_longer and (not fits_shorter or _longer_is_nearer(by_length, start, stop)):
-            start -= 1
-        elif fits_shorter:
-            stop += 1
-        else:
-            return by_length[start:stop]
-
-
-def _longer_is_nearer(by_length: Sequence[Waiting[OwnerT]], start: int, stop: int) -> bool:
-    longer = by_length[start - 1].tokens - by_length[start].tokens
-    return longer <= by_length[stop - 1].tokens - by_length[stop].tokens
-
-
-def first_fit(
-    chosen: Sequence[Waiting[OwnerT]],
-    others: Sequence[Waiting[OwnerT]],
-    budget: int,
-    pads: bool,
-) -> list[Waiting[OwnerT]]:
-    """Returns ``chosen`` and, in order of arrival, each of ``others`` that the budget still holds."""
-    filled = list(chosen)
-    longest = max((text.tokens for text in filled), default=0)
-    tokens = sum(text.tokens for text in filled)
-    for text in others:
-        longer = max(longest, text.tokens)
-        price = longer * (len(filled) + 1) if pads else tokens + text.tokens
-        if price <= budget:
-            filled.append(text)
-            longest, tokens = longer, tokens + text.tokens
-    return filled

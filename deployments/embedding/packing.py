@@ -4,6 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Protocol, TypeVar
+
+
+class Sized(Protocol):
+    """A text that waits, with its token count."""
+
+    @property
+    def tokens(self) -> int:
+        """Its tokens, special ones included."""
+        ...
+
+
+SizedT = TypeVar("SizedT", bound=Sized)
 
 
 def pack(lengths: Sequence[int], token_budget: int, pads: bool = True) -> list[list[int]]:
@@ -39,3 +52,51 @@ def split_in_order(
             tokens = 0
         tokens += length
     return list(pairwise([*cuts, len(lengths)]))
+
+
+def around_oldest(texts: Sequence[SizedT], token_budget: int) -> list[SizedT]:
+    """Returns the oldest text and those nearest to it in length, longest first.
+
+    The oldest is always among them, so none waits for ever; the others keep padding small.
+    ``texts`` stand in order of arrival. The price longest × rows stays within ``token_budget``
+    unless the oldest alone is over it.
+    """
+    if not texts:
+        return []
+    by_length = sorted(texts, key=lambda text: -text.tokens)
+    start = next(i for i, text in enumerate(by_length) if text is texts[0])
+    stop = start + 1
+    while True:
+        rows = stop - start + 1
+        fits_shorter = stop < len(by_length) and by_length[start].tokens * rows <= token_budget
+        fits_longer = start > 0 and by_length[start - 1].tokens * rows <= token_budget
+        if fits_longer and (not fits_shorter or _longer_is_nearer(by_length, start, stop)):
+            start -= 1
+        elif fits_shorter:
+            stop += 1
+        else:
+            return by_length[start:stop]
+
+
+def _longer_is_nearer(by_length: Sequence[SizedT], start: int, stop: int) -> bool:
+    longer = by_length[start - 1].tokens - by_length[start].tokens
+    return longer <= by_length[stop - 1].tokens - by_length[stop].tokens
+
+
+def first_fit(
+    chosen: Sequence[SizedT],
+    others: Sequence[SizedT],
+    budget: int,
+    pads: bool,
+) -> list[SizedT]:
+    """Returns ``chosen`` and, in order of arrival, each of ``others`` that the budget still holds."""
+    filled = list(chosen)
+    longest = max((text.tokens for text in filled), default=0)
+    tokens = sum(text.tokens for text in filled)
+    for text in others:
+        longer = max(longest, text.tokens)
+        price = longer * (len(filled) + 1) if pads else tokens + text.tokens
+        if price <= budget:
+            filled.append(text)
+            longest, tokens = longer, tokens + text.tokens
+    return filled

@@ -6,7 +6,7 @@ The texts of trials may kill the process: each runs alone, so that nothing else 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from deployments.embedding.job import Job
 from deployments.embedding.lanes import Drop, Lane, LaneLimits, Lanes, MicroBatch, Waiting
@@ -32,7 +32,7 @@ class Turns:
         if not self._running:
             return bool(self.lanes or self._trials)
         is_on_trial = self._trial_was_last  # then that is what runs
-        if is_on_trial or self._trial_is_next or not self.lanes:
+        if is_on_trial or self._trial_is_next or not self._waiting:
             return False
         # then further work waits for it, unless there is as much of it
         ends_soon = any(
@@ -43,7 +43,10 @@ class Turns:
     def take(self, now: float) -> MicroBatch[Job]:
         """Returns what runs next, maybe nothing but dropped texts; it runs until it has `ended`."""
         self._trial_was_last = self._trial_is_next
-        batch = self._trial(now) if self._trial_was_last else self.lanes.take(now, self._share())
+        if self._trial_was_last:
+            batch = self._trial(now)
+        else:
+            batch = self.lanes.take(now, self._share(), self._open_lanes)
         self._running[id(batch)] = now, batch
         return batch
 
@@ -71,14 +74,23 @@ class Turns:
 
     def _share(self) -> int:
         """The most that a pass takes, so that the other idle streams get theirs."""
-        idle = self._limits.streams - len(self._running)
+        is_for_offline = not self.lanes.waiting_tokens(Lane.ONLINE)
+        reserved = is_for_offline and self._limits.reserved
+        idle = self._limits.streams - reserved - len(self._running)
         if idle <= 1:
             return self._limits.token_budget
         return max(self._limits.worth_a_pass, -(-self._waiting // idle))
 
     @property
     def _waiting(self) -> int:
-        return sum(self.lanes.waiting_tokens(lane) for lane in Lane)
+        return sum(map(self.lanes.waiting_tokens, self._open_lanes))
+
+    @property
+    def _open_lanes(self) -> Sequence[Lane]:
+        """Offline texts leave the last stream to online ones, where that is reserved."""
+        offline = sum(batch.is_offline for _, batch in self._running.values())
+        is_last = self._limits.reserved and offline >= self._limits.streams - 1
+        return (Lane.ONLINE,) if is_last else tuple(Lane)
 
     @property
     def _trial_is_next(self) -> bool:

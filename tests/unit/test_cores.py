@@ -12,23 +12,23 @@ from deployments.cores import Split, split_threads
 
 
 @pytest.mark.parametrize(
-    ("fields", "each", "streams"),
+    ("fields", "each", "streams", "reserved"),
     [
-        ({}, 1, 3),  # what Ray has set: see the fixture
-        ({"threads": 1}, 1, 1),
-        ({"threads": 4}, 1, 4),
-        ({"threads": 5, "streams": 2}, 2, 2),
-        ({"threads": "auto"}, 1, 7),  # of 8 cores
-        ({"threads": "auto", "streams": 1}, 7, 1),
-        ({"threads": "auto", "streams": 12}, 1, 7),  # not more than there are
+        ({}, 1, 3, False),  # what Ray has set: see the fixture
+        ({"threads": 1}, 1, 1, False),
+        ({"threads": 4}, 1, 4, False),
+        ({"threads": 5, "streams": 2}, 2, 2, False),
+        ({"threads": "auto"}, 1, 8, True),  # of 8 cores
+        ({"threads": "auto", "streams": 1}, 7, 1, False),
+        ({"threads": "auto", "streams": 12}, 1, 7, False),  # not more than there are
     ],
 )
-def test_threads_of_a_pass_and_passes_at_once(monkeypatch, fields, each, streams):
+def test_threads_of_a_pass_and_passes_at_once(monkeypatch, fields, each, streams, reserved):
     monkeypatch.setattr(cores, "cores", lambda: 8)
     monkeypatch.setattr(cores, "_THREADS", 3)
     config = ModelConfig(name="all-MiniLM-L6-v2", device="cpu", **fields)
     split = split_threads(config)
-    assert (split.each, split.streams) == (each, streams)
+    assert (split.each, split.streams, split.reserved) == (each, streams, reserved)
 
 
 def test_the_only_core_is_used(monkeypatch):

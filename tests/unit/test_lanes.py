@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from deployments.embedding.lanes import Drop, Lane, LaneLimits, Lanes, around_oldest, first_fit
+from deployments.embedding.lanes import Drop, Lane, LaneLimits, Lanes
+from deployments.embedding.packing import around_oldest, first_fit
 
 ONLINE, OFFLINE = Lane.ONLINE, Lane.OFFLINE
 NEVER = float("inf")

@@ -23,13 +23,20 @@ def turns() -> Turns:
     return Turns(LaneLimits(BUDGET, shared_budget=40, pads=False, worth_a_pass=40, streams=3))
 
 
+@pytest.fixture
+def reserving() -> Turns:
+    """Two of three streams take offline texts."""
+    limits = LaneLimits(BUDGET, 40, pads=False, worth_a_pass=40, streams=3, reserved=True)
+    return Turns(limits)
+
+
 def job(*lengths: int) -> Job:
     return Job(TokenBatch.from_lists([[7] * n for n in lengths]), Lane.ONLINE, 4, NOW)
 
 
-def put(turns: Turns, *lengths: int) -> Job:
+def put(turns: Turns, *lengths: int, lane: Lane = Lane.ONLINE) -> Job:
     found = job(*lengths)
-    turns.lanes.put(found, lengths, Lane.ONLINE, NOW, LATER)
+    turns.lanes.put(found, lengths, lane, NOW, LATER)
     return found
 
 
@@ -62,7 +69,7 @@ def test_work_of_both_lanes_counts(turns):
     turns.take(NOW)
     put(turns, 20)
     assert not turns.may_begin()
-    turns.lanes.put(job(20), [20], Lane.OFFLINE, NOW, LATER)
+    put(turns, 20, lane=Lane.OFFLINE)
     assert turns.may_begin()
 
 
@@ -83,6 +90,45 @@ def test_one_stream_takes_what_fits():
     turns = Turns(LaneLimits(BUDGET, shared_budget=40, pads=False, worth_a_pass=40))
     put(turns, *[10] * 9)
     assert turns.take(NOW).tokens == 90
+
+
+def test_offline_texts_leave_the_reserved_stream_to_online_ones(reserving):
+    put(reserving, *[BUDGET] * 5, lane=Lane.OFFLINE)
+    first, second = reserving.take(NOW), reserving.take(NOW)
+    assert not reserving.may_begin()
+    put(reserving, 10, 10)
+    assert reserving.may_begin()
+    online = reserving.take(NOW)
+    assert [text.tokens for text in online.texts] == [10, 10]
+    reserving.ended(online)
+    assert not reserving.may_begin()
+    reserving.ended(first)
+    assert reserving.may_begin()
+    assert reserving.take(NOW).is_offline
+    reserving.ended(second)
+    assert reserving.may_begin()
+
+
+def test_online_texts_may_have_all_streams(reserving):
+    put(reserving, *[BUDGET] * 4)
+    put(reserving, *[BUDGET] * 4, lane=Lane.OFFLINE)
+    assert not any(reserving.take(NOW).is_offline for _ in range(3))
+
+
+def test_no_pass_is_shared_where_a_stream_is_reserved(reserving):
+    put(reserving, 10)
+    put(reserving, *[10] * 9, lane=Lane.OFFLINE)
+    assert [reserving.take(NOW).tokens for _ in range(2)] == [10, 90]
+
+
+def test_offline_texts_share_only_the_streams_they_may_have(reserving):
+    put(reserving, *[10] * 18, lane=Lane.OFFLINE)
+    assert [reserving.take(NOW).tokens for _ in range(2)] == [90, 90]
+
+
+def test_a_stream_can_be_reserved_beside_another_only():
+    with pytest.raises(ValueError, match="reserved"):
+        LaneLimits(BUDGET, 40, streams=1, reserved=True)
 
 
 def test_a_trial_begins_when_all_else_has_ended_and_runs_alone(turns):
@@ -130,21 +176,28 @@ def test_clearing_yields_all_that_waits(turns):
     assert not turns.may_begin()
 
 
+BURST = st.tuples(st.lists(st.integers(1, 90), max_size=5), st.sampled_from(Lane))
+
+
 @given(
-    steps=st.lists(st.one_of(st.lists(st.integers(1, 90), max_size=5), st.none()), max_size=40),
+    steps=st.lists(st.one_of(BURST, st.none()), max_size=40),
     streams=st.integers(1, 4),
     pads=st.booleans(),
+    reserved=st.booleans(),
 )
-def test_nothing_is_lost_and_nothing_comes_twice(steps, streams, pads):
-    turns = Turns(LaneLimits(BUDGET, shared_budget=40, pads=pads, streams=streams, worth_a_pass=40))
-    running, jobs, seen = deque(), [], []
-    for lengths in [*steps, *[None] * 400]:
-        if lengths is not None:
-            jobs.append(put(turns, *lengths))
+def test_nothing_is_lost_and_nothing_comes_twice(steps, streams, pads, reserved):
+    reserved = reserved and streams > 1
+    limits = LaneLimits(BUDGET, 40, pads=pads, streams=streams, worth_a_pass=40, reserved=reserved)
+    turns, running, jobs, seen = Turns(limits), deque(), [], []
+    for burst in [*steps, *[None] * 400]:
+        if burst is not None:
+            jobs.append(put(turns, *burst[0], lane=burst[1]))
         elif len(running) < streams and turns.may_begin():
             running.append(turns.take(NOW))
             seen += [(jobs.index(text.owner), text.row) for text in running[-1].texts]
+            assert running[-1].texts
             assert running[-1].cost <= BUDGET or len(running[-1].texts) == 1
+            assert not reserved or sum(batch.is_offline for batch in running) < streams
         elif running:
             turns.ended(running.popleft())
     sent = [(number, row) for number, job in enumerate(jobs) for row in range(len(job.batch))]
