@@ -5,7 +5,8 @@
 Texts: docstrings of the standard library and of what is installed beside it, 20,000 by default, cut
 to the model's limit. The job runs through the real service; the bare engine gets the same token ids,
 packed as well as they can be, in one process with nothing else to do. In the same run, one after
-the other, on the same cores, replica and bare engine with the same threads. Memory: the job's
+the other, on the same cores, the bare engine with as many threads as the replica has for offline
+texts. Memory: the job's
 processes with a tenth of the rows, and with all. Then once more beside live traffic (`encode_live.py`).
 """
 
@@ -23,6 +24,7 @@ from pyarrow import parquet as pq
 from benchmarks.corpus_job import Job, corpus, encode
 from benchmarks.encode_live import Live, live
 from benchmarks.harness import MODEL, report, service
+from deployments.cores import cores
 from deployments.embedding.batch import TokenBatch
 from tests.encoding import vectors_of
 from tests.running import RunningService
@@ -77,19 +79,20 @@ def main() -> None:
     """Prints both tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.encode")
     parser.add_argument("--rows", type=int, default=20_000)
-    parser.add_argument("--threads", type=int, default=1, help="of the replica and the bare engine")
+    parser.add_argument("--threads", type=int, help="of replica and engine; default: the app's")
     args = parser.parse_args()
+    threads = args.threads or max(1, cores() - 1)  # `auto` leaves one to online texts
     rows, texts = args.rows, corpus(args.rows)
-    with tempfile.TemporaryDirectory() as name, service(threads=args.threads) as running:
+    with tempfile.TemporaryDirectory() as name, service(threads=args.threads or "auto") as running:
         folder = Path(name)
         small = encode(running, texts[: rows // 10], folder / "small")
         before = busy_seconds(running)
         whole = encode(running, texts, folder / "whole")
-        forward_s = (busy_seconds(running) - before) / args.threads  # passes run side by side
+        forward_s = (busy_seconds(running) - before) / threads  # passes run side by side
         written = vectors_of(pq.read_table(whole.out))
         beside = live(running, texts, folder / "live", whole.seconds)
     peer = sentence_transformers(texts)
-    engine_s, vectors = bare_engine(texts, args.threads)
+    engine_s, vectors = bare_engine(texts, threads)
     report(
         "encode",
         ("WHAT", "TEXTS", "SECONDS", "TEXTS/S"),
@@ -100,7 +103,7 @@ def main() -> None:
             ("sentence-transformers", "a sample", "-", f"{peer:.0f}"),
         ],
         texts="docstrings of the standard library and of the packages beside it",
-        threads=args.threads,
+        threads=threads,
         of_bare_engine=round(engine_s / whole.seconds, 2),
         of_bare_engine_once_connected=round(engine_s / max(1, whole.inside), 2),
         times_sentence_transformers=round(rows / whole.seconds / peer, 2),
