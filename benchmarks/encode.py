@@ -6,8 +6,8 @@ Texts: docstrings of the standard library and of what is installed beside it, 20
 to the model's limit. The job runs through the real service; the bare engine gets the same token ids,
 packed as well as they can be, in one process with nothing else to do. In the same run, one after
 the other, on the same cores, the bare engine with as many threads as the replica has for offline
-texts. Memory: the job's
-processes with a tenth of the rows, and with all. Then once more beside live traffic (`encode_live.py`).
+texts. Memory: the job's processes with a tenth of the rows, and with all. Then once more beside live
+traffic (`encode_live.py`).
 """
 
 from __future__ import annotations

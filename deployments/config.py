@@ -49,8 +49,8 @@ class ModelConfig(_Config):
     in sentence-transformers format. With a catalog name, ``path`` says where its weights lie.
     ``threads`` are the processor threads of a replica, by default as ``num_cpus``; ``auto``: one for
     each core of its node, of which offline texts leave one to online ones. ``streams`` forward passes
-    run at once and share them, by default as many as threads, and one on a GPU. ``languages`` (ISO 639-1) and ``licence`` are facts that a
-    model's files do not state.
+    run at once and share them, by default as many as threads, and one on a GPU. ``languages``
+    (ISO 639-1) and ``licence`` are facts that a model's files do not state.
     """
 
     name: str = Field(min_length=1, max_length=200)
