@@ -36,7 +36,7 @@ Series = Mapping[Any, Sequence[Point]]
 
 
 def report(
-    asked: Mapping[Lane, int], waiting: Mapping[Lane, int], tokens_per_s: float, start_s: float
+    asked: Mapping[Lane, float], waiting: Mapping[Lane, float], tokens_per_s: float, start_s: float
 ) -> dict[str, float]:
     """Returns what a replica reports: tokens ever asked of it, tokens that wait, its speed."""
     lanes = {f"asked_{lane}": float(asked[lane]) for lane in Lane}

@@ -110,9 +110,12 @@ class Encoder:
         """
         if (model := self._model.value) is None:
             return {}
-        waiting = {lane: model.worker.waiting(lane)[1] for lane in Lane}
-        start_s = max(self._start_s, model.start_s)
-        return report(self._asked, waiting, model.worker.tokens_per_s, start_s)
+        worker, start_s = model.worker, max(self._start_s, model.start_s)
+        # told at one speed, so a lane that may not have all streams counts for more
+        price = {lane: worker.tokens_per_s / worker.speed(lane) for lane in Lane}
+        asked = {lane: self._asked[lane] * price[lane] for lane in Lane}
+        waiting = {lane: worker.waiting(lane)[1] * price[lane] for lane in Lane}
+        return report(asked, waiting, worker.tokens_per_s, start_s)
 
     async def check_health(self) -> None:
         """Raises when the engine's loop has ended, or a real forward pass fails or hangs.

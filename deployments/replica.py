@@ -115,10 +115,12 @@ def _engine(config: ModelConfig, files: ModelFiles, split: Split) -> TorchEngine
 def lend_threads(engine: TorchEngine, split: Split, max_tokens: int) -> set[int]:
     """Lets one text alone have the idle streams' threads; returns the ids of those made for it."""
     # passes with several threads of their own have a team each, and a further one would let them sleep
-    if split.streams == 1 or split.each > 1:
+    # an offline text may be alone, too, and must not take what is reserved
+    most = split.threads - split.reserved
+    if split.streams == 1 or split.each > 1 or most == split.each:
         return set()
     before = thread_ids()
-    if engine.lend_threads(split.threads, max_tokens):
+    if engine.lend_threads(most, max_tokens):
         warm_up_alone(engine, max_tokens)
     return thread_ids() - before
 
@@ -126,21 +128,25 @@ def lend_threads(engine: TorchEngine, split: Split, max_tokens: int) -> set[int]
 def _worker(
     engine: TorchEngine, config: ModelConfig, limits: Limits, pace: Pace, split: Split
 ) -> Worker:
-    budget = pace.token_budget
     return Worker(
         engine,
-        LaneLimits(
-            token_budget=budget,
-            shared_budget=shared_budget(budget, engine.rounded),
-            offline_patience_s=limits.offline_patience_s,
-            pads=engine.pads,
-            streams=split.streams,
-            worth_a_pass=worth_a_pass(budget, pace.tokens_per_s / split.streams),
-            reserved=split.reserved,
-        ),
+        lane_limits(engine, limits, pace, split),
         {Lane.ONLINE: limits.online_max_wait_s, Lane.OFFLINE: limits.offline_max_wait_s},
         pace.tokens_per_s,
-        WorkerMetrics(config.name, budget),
+        WorkerMetrics(config.name, pace.token_budget),
+    )
+
+
+def lane_limits(engine: TorchEngine, limits: Limits, pace: Pace, split: Split) -> LaneLimits:
+    """Returns how this replica forms its micro-batches."""
+    return LaneLimits(
+        token_budget=pace.token_budget,
+        shared_budget=shared_budget(pace.token_budget, engine.rounded),
+        offline_patience_s=limits.offline_patience_s,
+        pads=engine.pads,
+        streams=split.streams,
+        worth_a_pass=worth_a_pass(pace.token_budget, pace.tokens_per_s / split.streams),
+        reserved=split.reserved,
     )
 
 

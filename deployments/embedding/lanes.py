@@ -118,6 +118,10 @@ class LaneLimits:
         if self.shared_budget > self.token_budget:
             raise ValueError("shared_budget is above token_budget")
 
+    def streams_of(self, lane: Lane) -> int:
+        """How many passes of this lane may run at once."""
+        return self.streams - (self.reserved and lane is Lane.OFFLINE)
+
 
 @dataclass
 class Lanes(Generic[OwnerT]):
@@ -176,7 +180,11 @@ class Lanes(Generic[OwnerT]):
         if offline and offline[0] in chosen:  # short texts that top up do not help the oldest
             self._offline_served = now
         self._online_owed = bool(online) and all(text.lane is Lane.OFFLINE for text in chosen)
-        return MicroBatch(chosen, dropped, self.limits.pads, bool(self))
+        return MicroBatch(chosen, dropped, self.limits.pads, self._leaves_some(chosen))
+
+    def _leaves_some(self, chosen: list[Waiting[OwnerT]]) -> bool:
+        lanes = {text.lane for text in chosen} if self.limits.reserved else Lane
+        return any(self._queues[lane] for lane in lanes)
 
     def _choose(
         self, candidates: dict[Lane, list[Waiting[OwnerT]]], now: float, budget: int

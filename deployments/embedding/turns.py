@@ -35,9 +35,7 @@ class Turns:
         if is_on_trial or self._trial_is_next or not self._waiting:
             return False
         # then further work waits for it, unless there is as much of it
-        ends_soon = any(
-            batch.cost < self._limits.worth_a_pass for _, batch in self._running.values()
-        )
+        ends_soon = any(map(self._is_worth_waiting_for, self._passes))
         return not ends_soon or self._waiting >= self._limits.worth_a_pass
 
     def take(self, now: float) -> MicroBatch[Job]:
@@ -72,11 +70,15 @@ class Turns:
             return MicroBatch([], [(text, Drop.GONE if text.owner.gone else Drop.EXPIRED)])
         return MicroBatch([text], [], self._limits.pads)
 
+    def _is_worth_waiting_for(self, batch: MicroBatch[Job]) -> bool:
+        has_own_stream = self._limits.reserved and batch.is_offline and self._is_online_next
+        return batch.cost < self._limits.worth_a_pass and not has_own_stream
+
     def _share(self) -> int:
         """The most that a pass takes, so that the other idle streams get theirs."""
-        is_for_offline = not self.lanes.waiting_tokens(Lane.ONLINE)
-        reserved = is_for_offline and self._limits.reserved
-        idle = self._limits.streams - reserved - len(self._running)
+        idle = self._limits.streams - len(self._running)
+        if not self._is_online_next:
+            idle = min(idle, self._limits.streams_of(Lane.OFFLINE) - self._offline_passes)
         if idle <= 1:
             return self._limits.token_budget
         return max(self._limits.worth_a_pass, -(-self._waiting // idle))
@@ -88,9 +90,20 @@ class Turns:
     @property
     def _open_lanes(self) -> Sequence[Lane]:
         """Offline texts leave the last stream to online ones, where that is reserved."""
-        offline = sum(batch.is_offline for _, batch in self._running.values())
-        is_last = self._limits.reserved and offline >= self._limits.streams - 1
-        return (Lane.ONLINE,) if is_last else tuple(Lane)
+        is_full = self._offline_passes >= self._limits.streams_of(Lane.OFFLINE)
+        return (Lane.ONLINE,) if is_full else tuple(Lane)
+
+    @property
+    def _is_online_next(self) -> bool:
+        return self.lanes.waiting_tokens(Lane.ONLINE) > 0
+
+    @property
+    def _offline_passes(self) -> int:
+        return sum(batch.is_offline for batch in self._passes)
+
+    @property
+    def _passes(self) -> Iterator[MicroBatch[Job]]:
+        return (batch for _, batch in self._running.values())
 
     @property
     def _trial_is_next(self) -> bool:

@@ -94,6 +94,10 @@ class Worker:
             job.finish_if_settled(now)
         return job.future
 
+    def speed(self, lane: Lane) -> float:
+        """Returns the tokens/s that a lane may reach, in the streams that it may have."""
+        return self.tokens_per_s * self._limits.streams_of(lane) / self.streams
+
     def waiting(self, lane: Lane) -> tuple[int, int]:
         """Returns how many texts and tokens wait in a lane."""
         with self._changed:
@@ -136,12 +140,13 @@ class Worker:
 
     def _refuse_if_full(self, lane: Lane, texts: int, tokens: int) -> None:
         waiting = self._turns.lanes.waiting_tokens(lane)
-        room = max(4.0 * self._limits.token_budget, self._max_wait_s[lane] * self.tokens_per_s)
+        speed = self.speed(lane)
+        room = max(4.0 * self._limits.token_budget, self._max_wait_s[lane] * speed)
         if waiting and waiting + tokens > room:
             self._notes.refused(lane, texts)
             raise Overloaded(
                 f"{waiting} tokens already wait in the {lane} lane; retry later, or add replicas",
-                retry_after_s=waiting / self.tokens_per_s,
+                retry_after_s=waiting / speed,
             )
 
     def _loop(self) -> None:

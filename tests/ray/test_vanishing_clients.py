@@ -58,7 +58,7 @@ def seconds_of_work(service: RunningService, seconds: float) -> list[str]:
     """Returns texts that fill whole passes, so that no other text fits beside them."""
     with service.client() as http:
         (model,) = (m for m in http.get("/v1/models").json()["data"] if m["id"] == MODEL)
-    texts = int(seconds * model["tokens_per_s"] / model["max_tokens"])
+    texts = min(2_048, int(seconds * model["tokens_per_s"] / model["max_tokens"]))
     return [f"{number}" + " word" * model["max_tokens"] for number in range(texts)]
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import pytest
 
 from deployments.embedding.lanes import Drop, Lane, LaneLimits, Lanes
-from deployments.embedding.packing import around_oldest, first_fit
 
 ONLINE, OFFLINE = Lane.ONLINE, Lane.OFFLINE
 NEVER = float("inf")
@@ -216,11 +215,6 @@ def test_only_the_oldest_of_a_long_lane_are_looked_at():
     put(lanes, "a", [10, 50, 50, 10, 10])
     passes = [[tokens for _, tokens in taken(lanes)] for _ in range(4)]
     assert passes == [[10], [50], [50], [10, 10]]
-
-
-def test_no_texts_no_choice():
-    assert around_oldest([], 10) == []
-    assert first_fit([], [], 10, pads=True) == []
 
 
 def flat_lanes(budget, shared):

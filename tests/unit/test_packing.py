@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.embedding.packing import pack, split_in_order
+from deployments.embedding.packing import around_oldest, first_fit, pack, split_in_order
 
 LENGTHS = st.lists(st.integers(1, 600), max_size=60)
 
@@ -91,3 +91,8 @@ def test_cuts_are_whole_and_within_both_bounds(lengths, most_tokens, most_texts)
     for (start, stop), (_, after) in itertools.pairwise(cuts):  # no cut without need
         assert sum(lengths[start : stop + 1]) > most_tokens or stop - start == most_texts
         assert stop < after
+
+
+def test_no_texts_no_choice():
+    assert around_oldest([], 10) == []
+    assert first_fit([], [], 10, pads=True) == []

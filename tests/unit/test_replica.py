@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 
+from deployments.config import Limits
 from deployments.cores import Split
 from deployments.embedding.cpu_linear import rounded_rows
-from deployments.replica import lend_threads, shared_budget, worth_a_pass
+from deployments.embedding.lanes import LaneLimits
+from deployments.embedding.pace import Pace
+from deployments.replica import lane_limits, lend_threads, shared_budget, worth_a_pass
 
 
 @pytest.mark.parametrize(
@@ -56,6 +60,8 @@ class Lender:
     [
         (Split(4, 4), True, [("lend", 4, 256), ("warm up", 256)]),
         (Split(7, 4), True, [("lend", 7, 256), ("warm up", 256)]),
+        (Split(4, 4, reserved=True), True, [("lend", 3, 256), ("warm up", 256)]),
+        (Split(2, 2, reserved=True), True, []),
         (Split(4, 4), False, [("lend", 4, 256)]),
         (Split(4, 1), True, []),
         (Split(4, 2), True, []),
@@ -68,3 +74,12 @@ def test_idle_streams_lend_their_threads_to_one_text(split, lends, calls):
     engine.end.set()
     assert engine.calls == calls
     assert bool(made) == bool(calls)
+
+
+@pytest.mark.parametrize("reserved", [False, True])
+def test_the_split_of_the_threads_decides_what_runs_at_once(reserved):
+    engine = SimpleNamespace(pads=False, rounded=int)
+    found = lane_limits(engine, Limits(), Pace(256, 8_000.0), Split(4, 4, reserved))
+    assert found == LaneLimits(
+        256, 102, pads=False, streams=4, worth_a_pass=30, reserved=reserved, offline_patience_s=2.0
+    )

@@ -48,6 +48,27 @@ def test_a_hung_pass_is_seen_while_others_go_on():
         check_answer(hung, [1])
 
 
+def test_the_reserved_stream_answers_online_texts_while_offline_ones_wait():
+    engine = FakeEngine()
+    with working(engine, BUDGET, streams=2, reserved=True) as worker:
+        engine.held = True
+        held = submit(worker, [1] * 4, lane=Lane.OFFLINE)
+        assert engine.entered.wait(PATIENCE_S)
+        engine.held = False
+        waiting = submit(worker, [2] * 4, lane=Lane.OFFLINE)
+        check_answer(submit(worker, [3] * 4), [3] * 4)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.05)
+        engine.release.set()
+        check_answer(held, [1] * 4)
+        check_answer(waiting, [2] * 4)
+
+
+def test_offline_texts_are_promised_the_speed_of_their_streams():
+    with working(FakeEngine(), BUDGET, tokens_per_s=90.0, streams=3, reserved=True) as worker:
+        assert [worker.speed(lane) for lane in (Lane.ONLINE, Lane.OFFLINE)] == [90.0, 60.0]
+
+
 def test_a_trial_runs_alone():
     engine = FakeEngine()
     with working(engine, BUDGET, streams=2) as worker:

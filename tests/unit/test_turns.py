@@ -112,18 +112,44 @@ def test_offline_texts_leave_the_reserved_stream_to_online_ones(reserving):
 def test_online_texts_may_have_all_streams(reserving):
     put(reserving, *[BUDGET] * 4)
     put(reserving, *[BUDGET] * 4, lane=Lane.OFFLINE)
-    assert not any(reserving.take(NOW).is_offline for _ in range(3))
+    for _ in range(3):
+        assert reserving.may_begin()
+        assert not reserving.take(NOW).is_offline
+
+
+def test_an_online_text_does_not_wait_for_a_short_offline_pass(reserving):
+    put(reserving, 39, lane=Lane.OFFLINE)
+    reserving.take(NOW)
+    put(reserving, 1, lane=Lane.OFFLINE)
+    assert not reserving.may_begin()
+    put(reserving, 10)
+    assert reserving.may_begin()
+    assert [text.tokens for text in reserving.take(NOW).texts] == [10]
 
 
 def test_no_pass_is_shared_where_a_stream_is_reserved(reserving):
     put(reserving, 10)
-    put(reserving, *[10] * 9, lane=Lane.OFFLINE)
-    assert [reserving.take(NOW).tokens for _ in range(2)] == [10, 90]
+    put(reserving, *[10] * 18, lane=Lane.OFFLINE)
+    assert [reserving.take(NOW).tokens for _ in range(3)] == [10, 90, 90]
 
 
 def test_offline_texts_share_only_the_streams_they_may_have(reserving):
     put(reserving, *[10] * 18, lane=Lane.OFFLINE)
     assert [reserving.take(NOW).tokens for _ in range(2)] == [90, 90]
+
+
+def test_an_online_pass_in_the_reserved_stream_leaves_the_others_to_offline_texts(reserving):
+    put(reserving, 10)
+    reserving.take(NOW)
+    put(reserving, *[10] * 8, lane=Lane.OFFLINE)
+    assert [reserving.take(NOW).tokens for _ in range(2)] == [40, 40]
+
+
+@pytest.mark.parametrize(("lane", "leaves_some"), [(Lane.ONLINE, True), (Lane.OFFLINE, False)])
+def test_a_pass_leaves_only_what_it_might_have_taken(reserving, lane, leaves_some):
+    put(reserving, BUDGET)
+    put(reserving, BUDGET, lane=lane)
+    assert reserving.take(NOW).leaves_some is leaves_some
 
 
 def test_a_stream_can_be_reserved_beside_another_only():
@@ -189,11 +215,12 @@ def test_nothing_is_lost_and_nothing_comes_twice(steps, streams, pads, reserved)
     reserved = reserved and streams > 1
     limits = LaneLimits(BUDGET, 40, pads=pads, streams=streams, worth_a_pass=40, reserved=reserved)
     turns, running, jobs, seen = Turns(limits), deque(), [], []
-    for burst in [*steps, *[None] * 400]:
+    for step, burst in enumerate([*steps, *[None] * 400]):
+        now = NOW + 0.1 * step  # so that offline texts lose their patience
         if burst is not None:
             jobs.append(put(turns, *burst[0], lane=burst[1]))
         elif len(running) < streams and turns.may_begin():
-            running.append(turns.take(NOW))
+            running.append(turns.take(now))
             seen += [(jobs.index(text.owner), text.row) for text in running[-1].texts]
             assert running[-1].texts
             assert running[-1].cost <= BUDGET or len(running[-1].texts) == 1

@@ -57,11 +57,19 @@ def working(
     observer: Watcher | None = None,
     tokens_per_s: float = 100.0,
     streams: int = 1,
+    reserved: bool = False,
 ) -> Iterator[Worker]:
     """Yields a running worker; at the end it is stopped, whatever its engine does."""
     waits = dict.fromkeys(Lane, max_wait_s)
     worth = int(0.4 * budget)
-    limits = LaneLimits(budget, budget, offline_patience_s=1e9, streams=streams, worth_a_pass=worth)
+    limits = LaneLimits(
+        budget,
+        budget,
+        offline_patience_s=1e9,
+        streams=streams,
+        worth_a_pass=worth,
+        reserved=reserved,
+    )
     worker = Worker(engine, limits, waits, tokens_per_s, observer)
     try:
         yield worker
