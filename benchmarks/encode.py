@@ -24,7 +24,8 @@ from pyarrow import parquet as pq
 from benchmarks.corpus_job import Job, corpus, encode
 from benchmarks.encode_live import Live, live
 from benchmarks.harness import MODEL, report, service
-from deployments.cores import cores
+from deployments.config import ModelConfig
+from deployments.cores import split_threads
 from deployments.embedding.batch import TokenBatch
 from tests.encoding import vectors_of
 from tests.running import RunningService
@@ -81,9 +82,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--threads", type=int, help="of replica and engine; default: the app's")
     args = parser.parse_args()
-    threads = args.threads or max(1, cores() - 1)  # `auto` leaves one to online texts
+    asked = args.threads or "auto"
+    split = split_threads(ModelConfig(name=MODEL, device="cpu", threads=asked))
+    threads = split.streams - split.reserved  # what offline texts have
     rows, texts = args.rows, corpus(args.rows)
-    with tempfile.TemporaryDirectory() as name, service(threads=args.threads or "auto") as running:
+    with tempfile.TemporaryDirectory() as name, service(threads=asked) as running:
         folder = Path(name)
         small = encode(running, texts[: rows // 10], folder / "small")
         before = busy_seconds(running)

@@ -57,7 +57,7 @@ class Server:
 
 @contextmanager
 def embedfleet(threads: int | str = "auto") -> Iterator[Server]:
-    """Ours, as `embedfleet serve` starts it: the replica has as many threads as cores but one."""
+    """Ours, as `embedfleet serve` starts it: the replica has as many threads as cores."""
     with service(threads=threads) as running:
         yield Server(f"{running.url}/v1/embeddings", MODEL, running.process.pid)
 

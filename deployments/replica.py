@@ -114,9 +114,9 @@ def _engine(config: ModelConfig, files: ModelFiles, split: Split) -> TorchEngine
 
 def lend_threads(engine: TorchEngine, split: Split, max_tokens: int) -> set[int]:
     """Lets one text alone have the idle streams' threads; returns the ids of those made for it."""
-    # passes with several threads of their own have a team each, and a further one would let them sleep
     # an offline text may be alone, too, and must not take what is reserved
     most = split.threads - split.reserved
+    # passes with several threads of their own have a team each, and a further one would let them sleep
     if split.streams == 1 or split.each > 1 or most == split.each:
         return set()
     before = thread_ids()
