@@ -83,8 +83,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of replica and engine; default: the app's")
     args = parser.parse_args()
     asked = args.threads or "auto"
-    split = split_threads(ModelConfig(name=MODEL, device="cpu", threads=asked))
-    threads = split.streams - split.reserved  # what offline texts have
+    threads = split_threads(ModelConfig(name=MODEL, device="cpu", threads=asked)).streams
     rows, texts = args.rows, corpus(args.rows)
     with tempfile.TemporaryDirectory() as name, service(threads=asked) as running:
         folder = Path(name)

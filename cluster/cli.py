@@ -104,6 +104,10 @@ def _env(args: argparse.Namespace) -> int:
 def _encode(args: argparse.Namespace) -> int:
     # what Ray's core writes to the terminal is for its operators; it has to be set before the import
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    from deployments.embedding.scheduling import give_way
+
+    if not args.start:  # the service that it starts would come last, too
+        give_way()
     from cluster.encoding.command import run
 
     return run(args)

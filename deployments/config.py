@@ -48,10 +48,10 @@ class ModelConfig(_Config):
     ``name`` is a catalog name, or any name of your own together with ``path``: a folder or a hub id
     in sentence-transformers format. With a catalog name, ``path`` says where its weights lie.
     ``threads`` are the processor threads of a replica, by default as ``num_cpus``; ``auto``: one for
-    each core of its node, of which offline texts leave one to online ones; with ``streams``, one for each
-    core but one. ``streams`` forward passes run at once and share the threads, by default as many as
-    there are threads, and one on a GPU. ``languages`` (ISO 639-1) and ``licence`` are facts that a
-    model's files do not state.
+    each core of its node. ``streams`` forward passes run at once and share the threads, by default as
+    many as there are threads, and one on a GPU. On a CPU with Linux, online passes then take the cores
+    from offline ones; with ``streams``, or elsewhere, they share passes, and ``auto`` leaves a core free.
+    ``languages`` (ISO 639-1) and ``licence`` are facts that a model's files do not state.
     """
 
     name: str = Field(min_length=1, max_length=200)

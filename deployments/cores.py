@@ -10,6 +10,7 @@ import torch
 
 from deployments.config import ModelConfig
 from deployments.embedding.device import choose_device
+from deployments.embedding.scheduling import can_give_way
 
 _THREADS = torch.get_num_threads()  # as Ray has set it; an engine changes it
 
@@ -18,12 +19,12 @@ _THREADS = torch.get_num_threads()  # as Ray has set it; an engine changes it
 class Split:
     """How a replica's ``threads`` are split: ``streams`` passes at once, ``each`` with so many.
 
-    With ``reserved`` one of the streams takes online texts only.
+    With ``preempt`` offline texts have as many more, which get what online texts leave of the cores.
     """
 
     threads: int
     streams: int
-    reserved: bool = False
+    preempt: bool = False
 
     @property
     def each(self) -> int:
@@ -34,18 +35,20 @@ class Split:
 def split_threads(config: ModelConfig) -> Split:
     """Returns the threads that the config asks for on this machine.
 
-    With ``auto`` one core is left by corpus jobs to online requests and to what serves them.
+    With ``auto`` one core is left to what serves requests, where offline passes do not leave it.
     """
     if choose_device(config.device).type != "cpu":
-        return Split(_threads(config), config.streams or 1)
-    if config.threads == "auto" and config.streams is None:
-        return Split(cores(), cores(), reserved=cores() > 1)
-    threads = _threads(config)
-    return Split(threads, min(threads, config.streams or threads))
+        return Split(_threads(config, 1), config.streams or 1)
+    # passes with several threads need these at once, so they are not to be taken one by one
+    preempt = can_give_way() and config.streams is None
+    threads = _threads(config, 0 if preempt else 1)
+    return Split(threads, min(threads, config.streams or threads), preempt)
 
 
-def _threads(config: ModelConfig) -> int:
-    return max(1, cores() - 1) if config.threads == "auto" else config.threads or _THREADS
+def _threads(config: ModelConfig, left: int) -> int:
+    if config.threads == "auto":
+        return max(1, cores() - left)
+    return config.threads or _THREADS
 
 
 def cores() -> int:

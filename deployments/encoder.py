@@ -111,11 +111,8 @@ class Encoder:
         if (model := self._model.value) is None:
             return {}
         worker, start_s = model.worker, max(self._start_s, model.start_s)
-        # told at one speed, so a lane that may not have all streams counts for more
-        price = {lane: worker.tokens_per_s / worker.speed(lane) for lane in Lane}
-        asked = {lane: self._asked[lane] * price[lane] for lane in Lane}
-        waiting = {lane: worker.waiting(lane)[1] * price[lane] for lane in Lane}
-        return report(asked, waiting, worker.tokens_per_s, start_s)
+        waiting = {lane: worker.waiting(lane)[1] for lane in Lane}
+        return report(self._asked, waiting, worker.tokens_per_s, start_s)
 
     async def check_health(self) -> None:
         """Raises when the engine's loop has ended, or a real forward pass fails or hangs.

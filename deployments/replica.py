@@ -97,7 +97,7 @@ def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
     warm_up(engine, pace.token_budget, max_tokens)
     team = lend_threads(engine, split, max_tokens)
     worker = _worker(engine, config, limits, pace, split)
-    engine_goes_first(worker.thread_ids | team)
+    engine_goes_first(worker.urgent_threads | team)
     start_s = time.monotonic() - started
     model = LoadedModel(files.spec, engine, worker, start_s, pace.token_budget, assigned, memory)
     _report(config, model, split)
@@ -114,13 +114,11 @@ def _engine(config: ModelConfig, files: ModelFiles, split: Split) -> TorchEngine
 
 def lend_threads(engine: TorchEngine, split: Split, max_tokens: int) -> set[int]:
     """Lets one text alone have the idle streams' threads; returns the ids of those made for it."""
-    # an offline text may be alone, too, and must not take what is reserved
-    most = split.threads - split.reserved
     # passes with several threads of their own have a team each, and a further one would let them sleep
-    if split.streams == 1 or split.each > 1 or most == split.each:
+    if split.streams == 1 or split.each > 1:
         return set()
     before = thread_ids()
-    if engine.lend_threads(most, max_tokens):
+    if engine.lend_threads(split.threads, max_tokens):
         warm_up_alone(engine, max_tokens)
     return thread_ids() - before
 
@@ -146,7 +144,7 @@ def lane_limits(engine: TorchEngine, limits: Limits, pace: Pace, split: Split) -
         pads=engine.pads,
         streams=split.streams,
         worth_a_pass=worth_a_pass(pace.token_budget, pace.tokens_per_s / split.streams),
-        reserved=split.reserved,
+        preempt=split.preempt,
     )
 
 

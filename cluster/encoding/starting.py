@@ -71,10 +71,8 @@ def _serve(config: str, address: str | None) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "cluster.cli", "serve", config]
     loud = {k: v for k, v in os.environ.items() if k != "RAY_BACKEND_LOG_LEVEL"}  # as cli.py set it
     where = {"RAY_ADDRESS": address} if address else {}
-    # in a session of its own: the terminal's Ctrl-C would be a first stop, and ours the second
-    return subprocess.Popen(
-        command, stdout=sys.stderr, env={**loud, **where}, start_new_session=True
-    )
+    # in a group of its own: the terminal's Ctrl-C would be a first stop, and ours the second
+    return subprocess.Popen(command, stdout=sys.stderr, env={**loud, **where}, process_group=0)
 
 
 def _wait(child: subprocess.Popen[bytes], model: str, address: str | None) -> None:

@@ -76,11 +76,6 @@ class MicroBatch(Generic[OwnerT]):
         return sum(text.tokens for text in self.texts)
 
     @property
-    def is_offline(self) -> bool:
-        """Whether all are offline texts; online ones come first in a pass."""
-        return bool(self.texts) and self.texts[0].lane is Lane.OFFLINE
-
-    @property
     def cost(self) -> int:
         """Tokens that the engine computes: with padding, longest × rows."""
         if not self.pads:
@@ -98,8 +93,8 @@ class LaneLimits:
     whoever comes next waits for that pass. ``offline_patience_s`` is how long offline texts let
     online ones go first. ``window`` is how many texts, oldest first, a pass is chosen from.
     ``streams`` is how many passes may run at once, ``worth_a_pass`` the tokens from which one more
-    begins beside those that run. Where online texts have a ``reserved`` stream, offline ones leave
-    one to them, and no pass is shared.
+    begins beside those that run. Where online texts ``preempt`` offline ones, each lane has so many
+    streams of its own, and the operating system takes the processor from offline passes.
     """
 
     token_budget: int
@@ -110,17 +105,16 @@ class LaneLimits:
     online_memory_s: float = 1.0
     streams: int = 1
     worth_a_pass: int = 1
-    reserved: bool = False
+    preempt: bool = False
 
     def __post_init__(self) -> None:
-        if self.reserved and self.streams < 2:
-            raise ValueError("offline texts need a stream beside the reserved one")
         if self.shared_budget > self.token_budget:
             raise ValueError("shared_budget is above token_budget")
 
-    def streams_of(self, lane: Lane) -> int:
-        """How many passes of this lane may run at once."""
-        return self.streams - (self.reserved and lane is Lane.OFFLINE)
+    @property
+    def sharing(self) -> tuple[tuple[Lane, ...], ...]:
+        """The lanes, grouped by those whose texts may share a stream, the more urgent ones first."""
+        return tuple((lane,) for lane in Lane) if self.preempt else (tuple(Lane),)
 
 
 @dataclass
@@ -180,11 +174,8 @@ class Lanes(Generic[OwnerT]):
         if offline and offline[0] in chosen:  # short texts that top up do not help the oldest
             self._offline_served = now
         self._online_owed = bool(online) and all(text.lane is Lane.OFFLINE for text in chosen)
-        return MicroBatch(chosen, dropped, self.limits.pads, self._leaves_some(chosen))
-
-    def _leaves_some(self, chosen: list[Waiting[OwnerT]]) -> bool:
-        lanes = {text.lane for text in chosen} if self.limits.reserved else Lane
-        return any(self._queues[lane] for lane in lanes)
+        leaves_some = any(self._queues[lane] for lane in lanes)
+        return MicroBatch(chosen, dropped, self.limits.pads, leaves_some)
 
     def _choose(
         self, candidates: dict[Lane, list[Waiting[OwnerT]]], now: float, budget: int
@@ -194,8 +185,6 @@ class Lanes(Generic[OwnerT]):
         if offline and ((impatient and not self._online_owed) or not online):
             return self._fill(offline, min(budget, self._offline_budget(now)))
         chosen = self._fill(online, budget)
-        if self.limits.reserved:
-            return chosen
         return first_fit(chosen, offline, self.limits.shared_budget, self.limits.pads)
 
     def _fill(self, texts: list[Waiting[OwnerT]], budget: int) -> list[Waiting[OwnerT]]:
@@ -205,7 +194,7 @@ class Lanes(Generic[OwnerT]):
 
     def _offline_budget(self, now: float) -> int:
         online_is_active = now - self._online_seen <= self.limits.online_memory_s
-        waits_for_it = online_is_active and not self.limits.reserved
+        waits_for_it = online_is_active and not self.limits.preempt
         return self.limits.shared_budget if waits_for_it else self.limits.token_budget
 
     def _window(

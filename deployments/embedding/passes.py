@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,8 @@ from deployments.embedding.errors import EmbedfleetError
 
 if TYPE_CHECKING:
     from deployments.embedding.engine import Engine
+    from deployments.embedding.job import Job
+    from deployments.embedding.lanes import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +36,22 @@ def run_pass(engine: Engine, texts: Sequence[Ids]) -> list[Vectors | EmbedfleetE
         log.warning("a pass of %d texts failed and is halved: %s", len(texts), _last_line(error))
     middle = len(texts) // 2
     return run_pass(engine, texts[:middle]) + run_pass(engine, texts[middle:])
+
+
+def run_waiting(engine: Engine, texts: Sequence[Waiting[Job]]) -> list[Vectors | EmbedfleetError]:
+    """Returns the same for texts of a lane, or for the one of a trial, whose call is told of it."""
+    ids = [text.owner.batch.text(text.row) for text in texts]
+    begin = texts[0].owner.begin
+    if begin is None:
+        return run_pass(engine, ids)
+    try:
+        begin(texts[0].row)
+    except Exception as error:
+        return [EmbedfleetError(f"a text that may kill replicas cannot be tried: {error}")]
+    outcome = run_pass(engine, ids)
+    with suppress(Exception):  # if it cannot be noted, the text has its vector nevertheless
+        begin(None)  # what dies from here on has not died of it
+    return outcome
 
 
 def any_failed(outcome: Sequence[Vectors | EmbedfleetError]) -> bool:

@@ -1,13 +1,18 @@
-"""Who gets the processor first, on Linux: an engine before its event loop, live traffic before a job."""
+"""Who gets the processor first: an engine before its event loop, online texts before offline ones.
+
+Only Linux has a priority for each thread.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
 _NICER = 10
+SHARE_OF_A_CORE = 0.1  # what Linux then gives beside one other thread (`sched_prio_to_weight`)
 
 
 def engine_goes_first(engine_threads: Collection[int]) -> None:
@@ -22,12 +27,25 @@ def engine_goes_first(engine_threads: Collection[int]) -> None:
             os.sched_setscheduler(thread, policy, os.sched_param(0))
 
 
-def give_way() -> None:
-    """Lets this process compute mostly where others leave the processor free."""
-    for thread in thread_ids():
+def can_give_way() -> bool:
+    """Whether threads of one process may have priorities of their own here."""
+    return sys.platform == "linux"
+
+
+def give_way(threads: Collection[int] | None = None) -> None:
+    """Lets these threads, by default all of this process, compute mostly where others leave the
+    processor free: beside one that wants a core, in `SHARE_OF_A_CORE`. What they start does too.
+    """
+    for thread in thread_ids() if threads is None else threads:
         with suppress(OSError):
             niceness = os.getpriority(os.PRIO_PROCESS, thread) + _NICER
             os.setpriority(os.PRIO_PROCESS, thread, min(19, niceness))
+
+
+def has_given_way() -> bool:
+    """Whether the calling thread comes after its process's first one."""
+    own, first = (os.getpriority(os.PRIO_PROCESS, thread) for thread in (0, os.getpid()))
+    return own > first
 
 
 def thread_ids() -> set[int]:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from deployments.embedding.scheduling import has_given_way
+
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -60,7 +62,7 @@ class Threads:
         """Returns what ``compute`` returns, given the number of threads of this pass."""
         with self._lock:
             self._running += 1
-            is_alone = texts == self._running == 1
+            is_alone = texts == self._running == 1 and not has_given_way()
         try:
             count = self._for_one(tokens) if is_alone else self._each
             if self._team is None or count == self._each:

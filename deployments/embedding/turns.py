@@ -7,55 +7,87 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from deployments.embedding.job import Job
 from deployments.embedding.lanes import Drop, Lane, LaneLimits, Lanes, MicroBatch, Waiting
+from deployments.embedding.scheduling import SHARE_OF_A_CORE
+
+
+@dataclass
+class _Running:
+    """A pass of these lanes since then; ``crowded`` if more ran beside it than there are streams."""
+
+    since: float
+    lanes: Sequence[Lane]
+    batch: MicroBatch[Job]
+    crowded: bool = False
+
+    @property
+    def share(self) -> float:
+        """The least part of a core that it gets."""
+        return 1.0 if Lane.ONLINE in self.lanes else SHARE_OF_A_CORE
 
 
 class Turns:
-    """Lanes and trials, which take turns. Not thread-safe; the clock is passed in."""
+    """Lanes and trials, which take turns. Not thread-safe; the clock is passed in.
+
+    Whoever asks says for which ``lanes``: those whose texts may share a stream, `LaneLimits.sharing`.
+    """
 
     def __init__(self, limits: LaneLimits) -> None:
         self.lanes: Lanes[Job] = Lanes(limits)
         self._limits = limits
         self._trials: deque[Waiting[Job]] = deque()
         self._trial_was_last = False
-        self._running: dict[int, tuple[float, MicroBatch[Job]]] = {}
+        self._running: dict[int, _Running] = {}
 
     def try_alone(self, job: Job, now: float, deadline: float) -> None:
         """Queues a call's texts for passes of their own."""
         counts = enumerate(job.batch.lengths.tolist())
         self._trials.extend(Waiting(job, r, n, job.lane, now, deadline) for r, n in counts)
 
-    def may_begin(self) -> bool:
-        """Whether `take` has something that may run now."""
-        if not self._running:
-            return bool(self.lanes or self._trials)
-        is_on_trial = self._trial_was_last  # then that is what runs
-        if is_on_trial or self._trial_is_next or not self._waiting:
+    def may_begin(self, lanes: Sequence[Lane] = tuple(Lane)) -> bool:
+        """Whether `take` has something for these lanes that may run now."""
+        if self._trial_is_next:
+            return not self._running and Lane.ONLINE in lanes
+        is_on_trial = self._trial_was_last and bool(self._running)  # then that is what runs
+        if is_on_trial or not any(map(self.lanes.waiting_texts, lanes)):
             return False
         # then further work waits for it, unless there is as much of it
-        ends_soon = any(map(self._is_worth_waiting_for, self._passes))
-        return not ends_soon or self._waiting >= self._limits.worth_a_pass
+        ends_soon = any(batch.cost < self._limits.worth_a_pass for batch in self._passes(lanes))
+        return not ends_soon or self._waiting(lanes) >= self._limits.worth_a_pass
 
-    def take(self, now: float) -> MicroBatch[Job]:
+    def take(self, now: float, lanes: Sequence[Lane] = tuple(Lane)) -> MicroBatch[Job]:
         """Returns what runs next, maybe nothing but dropped texts; it runs until it has `ended`."""
         self._trial_was_last = self._trial_is_next
         if self._trial_was_last:
             batch = self._trial(now)
         else:
-            batch = self.lanes.take(now, self._share(), self._open_lanes)
-        self._running[id(batch)] = now, batch
+            batch = self.lanes.take(now, self._share(lanes), lanes)
+        self._running[id(batch)] = _Running(now, lanes, batch)
+        if len(self._running) > self._limits.streams:
+            for running in self._running.values():
+                running.crowded = True
         return batch
 
     def ended(self, batch: MicroBatch[Job]) -> None:
         """This pass has ended; it may be said more than once."""
         self._running.pop(id(batch), None)
 
+    def was_crowded(self, batch: MicroBatch[Job]) -> bool:
+        """Whether more passes than streams ran at some moment of this one, which has not `ended`."""
+        return self._running[id(batch)].crowded
+
     @property
-    def running(self) -> list[float]:
-        """When each pass that runs now was taken."""
-        return [since for since, _ in self._running.values()]
+    def running(self) -> int:
+        """How many passes run now."""
+        return len(self._running)
+
+    def slowest(self, now: float) -> float:
+        """Returns the most seconds that a running pass has taken of a core that it may hope for."""
+        passes = self._running.values()
+        return max(((now - running.since) * running.share for running in passes), default=0.0)
 
     def clear(self) -> Iterator[Job]:
         """Empties lanes and trials; yields whose texts they were, some more than once."""
@@ -70,40 +102,18 @@ class Turns:
             return MicroBatch([], [(text, Drop.GONE if text.owner.gone else Drop.EXPIRED)])
         return MicroBatch([text], [], self._limits.pads)
 
-    def _is_worth_waiting_for(self, batch: MicroBatch[Job]) -> bool:
-        has_own_stream = self._limits.reserved and batch.is_offline and self._is_online_next
-        return batch.cost < self._limits.worth_a_pass and not has_own_stream
-
-    def _share(self) -> int:
+    def _share(self, lanes: Sequence[Lane]) -> int:
         """The most that a pass takes, so that the other idle streams get theirs."""
-        idle = self._limits.streams - len(self._running)
-        if not self._is_online_next:
-            idle = min(idle, self._limits.streams_of(Lane.OFFLINE) - self._offline_passes)
+        idle = self._limits.streams - len(self._passes(lanes))
         if idle <= 1:
             return self._limits.token_budget
-        return max(self._limits.worth_a_pass, -(-self._waiting // idle))
+        return max(self._limits.worth_a_pass, -(-self._waiting(lanes) // idle))
 
-    @property
-    def _waiting(self) -> int:
-        return sum(map(self.lanes.waiting_tokens, self._open_lanes))
+    def _waiting(self, lanes: Sequence[Lane]) -> int:
+        return sum(map(self.lanes.waiting_tokens, lanes))
 
-    @property
-    def _open_lanes(self) -> Sequence[Lane]:
-        """Offline texts leave the last stream to online ones, where that is reserved."""
-        is_full = self._offline_passes >= self._limits.streams_of(Lane.OFFLINE)
-        return (Lane.ONLINE,) if is_full else tuple(Lane)
-
-    @property
-    def _is_online_next(self) -> bool:
-        return self.lanes.waiting_tokens(Lane.ONLINE) > 0
-
-    @property
-    def _offline_passes(self) -> int:
-        return sum(batch.is_offline for batch in self._passes)
-
-    @property
-    def _passes(self) -> Iterator[MicroBatch[Job]]:
-        return (batch for _, batch in self._running.values())
+    def _passes(self, lanes: Sequence[Lane]) -> list[MicroBatch[Job]]:
+        return [running.batch for running in self._running.values() if running.lanes == lanes]
 
     @property
     def _trial_is_next(self) -> bool:

@@ -9,25 +9,25 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from deployments.embedding.answers import Answers
-from deployments.embedding.batch import Encoded, TokenBatch, Vectors
+from deployments.embedding.batch import Encoded, TokenBatch
 from deployments.embedding.errors import EmbedfleetError, Overloaded
 from deployments.embedding.job import Job
-from deployments.embedding.lanes import Lane, LaneLimits, MicroBatch, Waiting
+from deployments.embedding.lanes import Lane, LaneLimits, MicroBatch
 from deployments.embedding.observing import Nobody, Notes, Observer
-from deployments.embedding.passes import any_failed, run_pass
+from deployments.embedding.passes import any_failed, run_waiting
+from deployments.embedding.scheduling import give_way
+from deployments.embedding.speed import Speed
 from deployments.embedding.turns import Turns
 
 if TYPE_CHECKING:
     from deployments.embedding.engine import Engine
 
 log = logging.getLogger(__name__)
-_TELLING_SHARE = 0.25
 _CLOSE_S = 1.0
 
 
@@ -49,23 +49,37 @@ class Worker:
         self._engine = engine
         self._limits = limits
         self._max_wait_s = dict(max_wait_s)
-        self.tokens_per_s = tokens_per_s
+        self._speed = Speed(tokens_per_s, limits)
         self.streams = limits.streams
         self._turns = Turns(limits)
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._work = {lanes: threading.Condition(self._lock) for lanes in limits.sharing}
         self._notes = Notes(observer or Nobody(), self._all_waiting)
         self._answers = Answers(self._notes)
         self._stopping = False
         self._broken: BaseException | None = None
         self.last_success: float | None = None
-        self._open_loops = self.streams
         self.consecutive_failures = 0
-        self._threads = [
-            threading.Thread(target=self._loop, name=f"engine-{number}", daemon=True)
-            for number in range(self.streams)
-        ]
-        for thread in self._threads:
+        self._threads = {
+            lanes: [self._thread(lanes, number) for number in range(self.streams)]
+            for lanes in limits.sharing
+        }
+        self._open_loops = len(self._all_threads)
+        for thread in self._all_threads:
             thread.start()
+
+    def _thread(self, lanes: Sequence[Lane], number: int) -> threading.Thread:
+        name = f"engine-{'-'.join(lanes)}-{number}"
+        return threading.Thread(target=self._loop, args=(lanes,), name=name, daemon=True)
+
+    @property
+    def tokens_per_s(self) -> float:
+        """The measured speed of all streams together."""
+        return self._speed.tokens_per_s
+
+    @property
+    def _all_threads(self) -> list[threading.Thread]:
+        return [thread for threads in self._threads.values() for thread in threads]
 
     def submit(
         self,
@@ -82,7 +96,7 @@ class Worker:
         """
         now = time.monotonic()
         job = Job(batch, lane, self._engine.dimension, now, begin)
-        with self._changed:
+        with self._lock:
             self._refuse_if_broken()
             if begin is None:
                 self._refuse_if_full(lane, len(batch), batch.tokens)
@@ -94,13 +108,9 @@ class Worker:
             job.finish_if_settled(now)
         return job.future
 
-    def speed(self, lane: Lane) -> float:
-        """Returns the tokens/s that a lane may reach, in the streams that it may have."""
-        return self.tokens_per_s * self._limits.streams_of(lane) / self.streams
-
     def waiting(self, lane: Lane) -> tuple[int, int]:
         """Returns how many texts and tokens wait in a lane."""
-        with self._changed:
+        with self._lock:
             return self._turns.lanes.waiting_texts(lane), self._turns.lanes.waiting_tokens(lane)
 
     def _all_waiting(self) -> dict[Lane, tuple[int, int]]:
@@ -108,30 +118,30 @@ class Worker:
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """Ends the loops after the running passes; what still waits is answered with an error."""
-        with self._changed:
+        with self._lock:
             self._stopping = True
-            self._changed.notify_all()
+            self._wake_all()
         deadline = time.monotonic() + timeout_s
-        for thread in self._threads:
+        for thread in self._all_threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     @property
     def alive(self) -> bool:
         """Whether all loops run, and their answers are handed out."""
-        running = all(thread.is_alive() for thread in self._threads)
+        running = all(thread.is_alive() for thread in self._all_threads)
         return running and self._answers.broken is None
 
     @property
-    def thread_ids(self) -> set[int]:
-        """The system's ids of the threads that run the engine."""
-        return {thread.native_id for thread in self._threads if thread.native_id is not None}
+    def urgent_threads(self) -> set[int]:
+        """The system's ids of the threads that online texts wait for."""
+        threads = next(iter(self._threads.values()))
+        return {thread.native_id for thread in threads if thread.native_id is not None}
 
     @property
     def pass_s(self) -> float:
-        """Seconds that the oldest running forward pass has taken so far; 0 between passes."""
-        with self._changed:
-            since = self._turns.running
-        return time.monotonic() - min(since) if since else 0.0
+        """Seconds that the slowest running forward pass has taken so far; 0 between passes."""
+        with self._lock:
+            return self._turns.slowest(time.monotonic())
 
     def _refuse_if_broken(self) -> None:
         broken = self._broken or self._answers.broken
@@ -140,19 +150,20 @@ class Worker:
 
     def _refuse_if_full(self, lane: Lane, texts: int, tokens: int) -> None:
         waiting = self._turns.lanes.waiting_tokens(lane)
-        speed = self.speed(lane)
-        room = max(4.0 * self._limits.token_budget, self._max_wait_s[lane] * speed)
+        room = max(4.0 * self._limits.token_budget, self._max_wait_s[lane] * self.tokens_per_s)
         if waiting and waiting + tokens > room:
             self._notes.refused(lane, texts)
             raise Overloaded(
                 f"{waiting} tokens already wait in the {lane} lane; retry later, or add replicas",
-                retry_after_s=waiting / speed,
+                retry_after_s=waiting / self.tokens_per_s,
             )
 
-    def _loop(self) -> None:
+    def _loop(self, lanes: tuple[Lane, ...]) -> None:
         batch: MicroBatch[Job] | None = None
+        if Lane.ONLINE not in lanes:
+            give_way({threading.get_native_id()})
         try:
-            while (batch := self._next(batch)) is not None:
+            while (batch := self._next(lanes, batch)) is not None:
                 self._answers.drop(batch)
                 if batch.texts:
                     self._run(batch)
@@ -164,22 +175,30 @@ class Worker:
         finally:
             self._end(batch)
 
-    def _next(self, last: MicroBatch[Job] | None) -> MicroBatch[Job] | None:
+    def _next(
+        self, lanes: tuple[Lane, ...], last: MicroBatch[Job] | None
+    ) -> MicroBatch[Job] | None:
         """Waits for the next pass of a thread whose last one has ended; None: there is none."""
-        with self._changed:
+        with self._lock:
             if last is not None:
                 self._turns.ended(last)
-            while not (self._is_ending or self._turns.may_begin()):
-                self._changed.wait()
+                self._wake_one(besides=lanes)  # a trial may have waited for this end
+            while not (self._is_ending or self._turns.may_begin(lanes)):
+                self._work[lanes].wait()
             if self._is_ending:
                 return None
-            batch = self._turns.take(time.monotonic())
+            batch = self._turns.take(time.monotonic(), lanes)
             self._wake_one()
             return batch
 
-    def _wake_one(self) -> None:
-        if self._turns.may_begin():
-            self._changed.notify()
+    def _wake_one(self, besides: tuple[Lane, ...] = ()) -> None:
+        for lanes, work in self._work.items():
+            if lanes != besides and self._turns.may_begin(lanes):
+                work.notify()
+
+    def _wake_all(self) -> None:
+        for work in self._work.values():
+            work.notify_all()
 
     @property
     def _is_ending(self) -> bool:
@@ -187,51 +206,32 @@ class Worker:
 
     def _run(self, batch: MicroBatch[Job]) -> None:
         self._notes.pass_begins()
-        with self._changed:
-            has_all_threads = len(batch.texts) == len(self._turns.running) == 1 < self.streams
+        with self._lock:
+            has_all_threads = len(batch.texts) == self._turns.running == 1 < self.streams
         started = time.monotonic()
-        outcome = self._pass(batch.texts)
+        outcome = run_waiting(self._engine, batch.texts)
         seconds = time.monotonic() - started
-        with self._changed:
+        with self._lock:
             if any_failed(outcome):
                 self.consecutive_failures += 1
             else:
-                self._succeeded(batch, seconds, has_all_threads)
+                self._succeeded()
+                if not has_all_threads and not self._turns.was_crowded(batch):
+                    self._speed.learn(batch, seconds, self._turns.running)
         self._answers.settle(batch, outcome, started, seconds)
 
-    def _pass(self, texts: list[Waiting[Job]]) -> list[Vectors | EmbedfleetError]:
-        ids = [text.owner.batch.text(text.row) for text in texts]
-        begin = texts[0].owner.begin
-        if begin is None:
-            return run_pass(self._engine, ids)
-        try:
-            begin(texts[0].row)
-        except Exception as error:
-            return [EmbedfleetError(f"a text that may kill replicas cannot be tried: {error}")]
-        outcome = run_pass(self._engine, ids)
-        with suppress(Exception):  # if it cannot be noted, the text has its vector nevertheless
-            begin(None)  # what dies from here on has not died of it
-        return outcome
-
-    def _succeeded(self, batch: MicroBatch[Job], seconds: float, has_all_threads: bool) -> None:
+    def _succeeded(self) -> None:
         self.consecutive_failures = 0
         self.last_success = time.monotonic()
-        # a small pass tells what a pass costs, not how fast the engine is when there is enough to do;
-        # one that ran alone does not tell how fast several are
-        share = min(1.0, batch.cost / self._limits.token_budget)
-        tells = (share >= _TELLING_SHARE or batch.leaves_some) and not has_all_threads
-        weight = 0.2 * share * tells * len(self._turns.running) / self.streams
-        speed = self.streams * batch.tokens / max(seconds, 1e-6)
-        self.tokens_per_s += weight * (speed - self.tokens_per_s)
 
     def _end(self, last: MicroBatch[Job] | None) -> None:
         """Lets the other loops end too; the last of them waits until all is answered."""
-        with self._changed:
+        with self._lock:
             if last is not None:
                 self._turns.ended(last)
             for job in self._turns.clear():
                 job.fail(EmbedfleetError("the replica is shutting down"))
-            self._changed.notify_all()
+            self._wake_all()
             self._open_loops -= 1
             is_last = not self._open_loops
         if is_last:

@@ -112,15 +112,6 @@ async def test_it_reports_what_was_asked_of_it_and_what_waits(encoder, engine, w
     await waiting
 
 
-async def test_work_that_may_not_have_all_streams_counts_for_more(encoder, worker, monkeypatch):
-    halves = {Lane.ONLINE: 1.0, Lane.OFFLINE: 0.5}
-    monkeypatch.setattr(worker, "speed", lambda lane: halves[lane] * worker.tokens_per_s)
-    await encode(encoder, [1, 2], [3])
-    await encode(encoder, [4, 5], lane="offline")
-    told = encoder.record_autoscaling_stats()
-    assert (told["asked_online"], told["asked_offline"]) == (3, 4)
-
-
 async def test_work_that_is_refused_counts_as_asked(encoder, worker, monkeypatch):
     def refuse(*_):
         raise Overloaded("full", None, 1.0)

@@ -60,8 +60,7 @@ class Lender:
     [
         (Split(4, 4), True, [("lend", 4, 256), ("warm up", 256)]),
         (Split(7, 4), True, [("lend", 7, 256), ("warm up", 256)]),
-        (Split(4, 4, reserved=True), True, [("lend", 3, 256), ("warm up", 256)]),
-        (Split(2, 2, reserved=True), True, []),
+        (Split(4, 4, preempt=True), True, [("lend", 4, 256), ("warm up", 256)]),
         (Split(4, 4), False, [("lend", 4, 256)]),
         (Split(4, 1), True, []),
         (Split(4, 2), True, []),
@@ -76,10 +75,10 @@ def test_idle_streams_lend_their_threads_to_one_text(split, lends, calls):
     assert bool(made) == bool(calls)
 
 
-@pytest.mark.parametrize("reserved", [False, True])
-def test_the_split_of_the_threads_decides_what_runs_at_once(reserved):
+@pytest.mark.parametrize("preempt", [False, True])
+def test_the_split_of_the_threads_decides_what_runs_at_once(preempt):
     engine = SimpleNamespace(pads=False, rounded=int)
-    found = lane_limits(engine, Limits(), Pace(256, 8_000.0), Split(4, 4, reserved))
+    found = lane_limits(engine, Limits(), Pace(256, 8_000.0), Split(4, 4, preempt))
     assert found == LaneLimits(
-        256, 102, pads=False, streams=4, worth_a_pass=30, reserved=reserved, offline_patience_s=2.0
+        256, 102, pads=False, streams=4, worth_a_pass=30, preempt=preempt, offline_patience_s=2.0
     )

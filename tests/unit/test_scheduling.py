@@ -31,6 +31,22 @@ later.start()
 for thread in (threading.main_thread(), other, later):
     print(os.getpriority(os.PRIO_PROCESS, thread.native_id) - before)
 """
+ONE_THREAD = """
+import os, threading
+from deployments.embedding.scheduling import give_way, has_given_way
+
+def urgent():
+    print(has_given_way(), os.getpriority(os.PRIO_PROCESS, 0) - before)
+
+def patient():
+    give_way({threading.get_native_id()})
+    urgent()
+
+before = os.getpriority(os.PRIO_PROCESS, 0)
+for run in (patient, urgent):
+    thread = threading.Thread(target=run)
+    thread.start(), thread.join()
+"""
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a policy of Linux")
 
 
@@ -41,6 +57,10 @@ def printed(script: str) -> list[str]:
 
 def test_all_other_threads_are_batch_threads():
     assert printed(ENGINE) == ["0", "3", "3"] * 2
+
+
+def test_one_thread_gives_way_alone():
+    assert printed(ONE_THREAD) == ["True", "10", "False", "0"]
 
 
 def test_a_job_gives_way_with_all_its_threads():

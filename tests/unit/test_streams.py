@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 
 import pytest
 
 from deployments.embedding.batch import TokenBatch
 from deployments.embedding.errors import EmbedfleetError
 from deployments.embedding.lanes import Lane
+from deployments.embedding.scheduling import can_give_way
 
 from .fake_engine import FakeEngine
 from .working import PATIENCE_S, check_answer, hold, submit, until, working
@@ -48,9 +51,22 @@ def test_a_hung_pass_is_seen_while_others_go_on():
         check_answer(hung, [1])
 
 
-def test_the_reserved_stream_answers_online_texts_while_offline_ones_wait():
+class Priorities(FakeEngine):
+    """Keeps the priority of the thread that computes each text."""
+
+    def __init__(self):
+        super().__init__()
+        self.niceness: dict[int, int] = {}
+
+    def forward(self, batch):
+        for text in range(len(batch)):
+            self.niceness[int(batch.text(text)[0])] = os.getpriority(os.PRIO_PROCESS, 0)
+        return super().forward(batch)
+
+
+def test_online_texts_do_not_wait_for_offline_passes():
     engine = FakeEngine()
-    with working(engine, BUDGET, streams=2, reserved=True) as worker:
+    with working(engine, BUDGET, preempt=True) as worker:
         engine.held = True
         held = submit(worker, [1] * 4, lane=Lane.OFFLINE)
         assert engine.entered.wait(PATIENCE_S)
@@ -64,9 +80,46 @@ def test_the_reserved_stream_answers_online_texts_while_offline_ones_wait():
         check_answer(waiting, [2] * 4)
 
 
-def test_offline_texts_are_promised_the_speed_of_their_streams():
-    with working(FakeEngine(), BUDGET, tokens_per_s=90.0, streams=3, reserved=True) as worker:
-        assert [worker.speed(lane) for lane in (Lane.ONLINE, Lane.OFFLINE)] == [90.0, 60.0]
+@pytest.mark.skipif(not can_give_way(), reason="threads have no priorities of their own here")
+@pytest.mark.parametrize(("preempt", "less"), [(True, 10), (False, 0)])
+def test_only_the_threads_of_offline_texts_give_way(preempt, less):
+    engine = Priorities()
+    with working(engine, BUDGET, streams=2, preempt=preempt) as worker:
+        check_answer(submit(worker, [1] * 4), [1] * 4)
+        check_answer(submit(worker, [2] * 4, lane=Lane.OFFLINE), [2] * 4)
+    assert engine.niceness[2] - engine.niceness[1] == less
+    assert engine.niceness[1] == os.getpriority(os.PRIO_PROCESS, 0)
+
+
+def test_an_offline_pass_that_had_to_give_way_does_not_look_hung():
+    engine = FakeEngine()
+    with working(engine, BUDGET, preempt=True) as worker:
+        engine.held = True
+        held = submit(worker, [1] * 4, lane=Lane.OFFLINE)
+        assert engine.entered.wait(PATIENCE_S)
+        began = time.monotonic()
+        time.sleep(0.05)
+        assert 0 < worker.pass_s < 0.5 * (time.monotonic() - began)
+        engine.release.set()
+        check_answer(held, [1] * 4)
+
+
+def test_a_trial_waits_for_offline_passes_and_these_for_it():
+    engine = FakeEngine()
+    with working(engine, BUDGET, streams=2, preempt=True) as worker:
+        engine.held = True
+        held = submit(worker, [1] * 4, lane=Lane.OFFLINE)
+        assert engine.entered.wait(PATIENCE_S)
+        engine.entered.clear()
+        begun: list[int | None] = []
+        trial = worker.submit(TokenBatch.from_lists([[5]]), Lane.OFFLINE, 60.0, begun.append)
+        later = submit(worker, [3] * 4, lane=Lane.OFFLINE)
+        assert not engine.entered.wait(0.05)
+        engine.release.set()
+        check_answer(held, [1] * 4)
+        check_answer(trial, [5])
+        check_answer(later, [3] * 4)
+        assert begun == [0, None]
 
 
 def test_a_trial_runs_alone():

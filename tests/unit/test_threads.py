@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from deployments.embedding.scheduling import can_give_way, give_way
 from deployments.embedding.threads import Threads
 
 
@@ -46,6 +47,19 @@ def test_one_text_alone_has_all_that_make_it_faster():
 def test_a_text_beside_another_pass_has_its_own_threads():
     threads = lent(8)
     assert threads.run(3, 50, lambda count: (count, given(threads, 1, 100))) == (1, 1)
+    assert given(threads, texts=1, tokens=100) == 8
+
+
+@pytest.mark.skipif(not can_give_way(), reason="threads have no priorities of their own here")
+def test_a_text_that_gives_way_is_lent_nothing():
+    threads = lent(8)
+
+    def offline() -> int:
+        give_way({threading.get_native_id()})
+        return given(threads, texts=1, tokens=100)
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(offline).result() == 1
     assert given(threads, texts=1, tokens=100) == 8
 
 

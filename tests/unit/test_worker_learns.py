@@ -95,6 +95,19 @@ def test_nor_does_it_when_another_began_meanwhile(engine):
     assert learnt in (pytest.approx(from_the_second), pytest.approx(from_the_second / 2))
 
 
+def test_a_pass_beside_one_that_it_preempts_tells_nothing_nor_does_that_one(engine):
+    with working(engine, budget=16, tokens_per_s=100, preempt=True) as worker:
+        engine.held = True
+        preempted = submit(worker, [2] * 16, lane=Lane.OFFLINE)
+        until(lambda: len(engine.starts) == 1)
+        engine.held = False
+        check_answer(submit(worker, [3] * 16), [3] * 16)
+        engine.release.set()
+        check_answer(preempted, [2] * 16)
+        worker.stop()
+        assert worker.tokens_per_s == 100
+
+
 def test_a_small_pass_that_could_not_take_more_tells_the_speed(engine):
     with working(engine, budget=16, tokens_per_s=100) as worker:
         submit(worker, [2] * 2, [2] * 16).result(PATIENCE_S)

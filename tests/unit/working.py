@@ -57,7 +57,7 @@ def working(
     observer: Watcher | None = None,
     tokens_per_s: float = 100.0,
     streams: int = 1,
-    reserved: bool = False,
+    preempt: bool = False,
 ) -> Iterator[Worker]:
     """Yields a running worker; at the end it is stopped, whatever its engine does."""
     waits = dict.fromkeys(Lane, max_wait_s)
@@ -68,7 +68,7 @@ def working(
         offline_patience_s=1e9,
         streams=streams,
         worth_a_pass=worth,
-        reserved=reserved,
+        preempt=preempt,
     )
     worker = Worker(engine, limits, waits, tokens_per_s, observer)
     try:
