@@ -106,7 +106,7 @@ def _encode(args: argparse.Namespace) -> int:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     from deployments.embedding.scheduling import give_way
 
-    if not args.start:  # the service that it starts would come last, too
+    if not args.start:  # else once the service runs, which would come last, too
         give_way()
     from cluster.encoding.command import run
 

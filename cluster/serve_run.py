@@ -22,6 +22,7 @@ _DRAIN_S = 600.0  # a router keeps to its requests' own deadlines
 
 def main() -> None:
     """Runs until SIGINT; the arguments are those of ``serve run``."""
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # in the background of a terminal it may write
     signal.signal(signal.SIGINT, _drain)
     cli(["run", *sys.argv[1:]])
 

@@ -63,7 +63,9 @@ def serve(config: str, path: str) -> int:
     stop = _Stop()
     # in a group of its own: the terminal's Ctrl-C reaches it once, through us. A session of its own
     # would be weighed against the caller's as a whole (autogroup), which stalls both (benchmarks/LOG.md)
-    child = subprocess.Popen(command, env={**environment, **os.environ}, process_group=0)
+    child = subprocess.Popen(
+        command, env={**environment, **os.environ}, process_group=0, stdin=subprocess.DEVNULL
+    )
     stop.passes_on_to(child)
     try:
         _announce(child, f"http://{_reachable(http['host'])}:{http['port']}")

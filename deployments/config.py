@@ -49,8 +49,8 @@ class ModelConfig(_Config):
     in sentence-transformers format. With a catalog name, ``path`` says where its weights lie.
     ``threads`` are the processor threads of a replica, by default as ``num_cpus``; ``auto``: one for
     each core of its node. ``streams`` forward passes run at once and share the threads, by default as
-    many as there are threads, and one on a GPU. On a CPU with Linux, online passes then take the cores
-    from offline ones; with ``streams``, or elsewhere, they share passes, and ``auto`` leaves a core free.
+    many as there are threads, and one on a GPU. With all cores of a Linux machine, online passes take
+    them from offline ones; with ``streams``, or elsewhere, they share passes, and ``auto`` leaves one.
     ``languages`` (ISO 639-1) and ``licence`` are facts that a model's files do not state.
     """
 

@@ -39,10 +39,21 @@ def split_threads(config: ModelConfig) -> Split:
     """
     if choose_device(config.device).type != "cpu":
         return Split(_threads(config, 1), config.streams or 1)
-    # passes with several threads need these at once, so they are not to be taken one by one
-    preempt = can_give_way() and config.streams is None
-    threads = _threads(config, 0 if preempt else 1)
-    return Split(threads, min(threads, config.streams or threads), preempt)
+    if _may_preempt(config):
+        threads = _threads(config, 0)
+        return Split(threads, threads, preempt=True)
+    threads = _threads(config, 1)
+    return Split(threads, min(threads, config.streams or threads))
+
+
+def _may_preempt(config: ModelConfig) -> bool:
+    """Whether twice the threads do no harm: the kernel has to choose whom it gives a core.
+
+    It has nothing to choose where cores are idle: under a quota all would be stopped together, and
+    others on the node would lose what they asked for. A pass of several threads needs all at once.
+    """
+    has_all = _threads(config, 0) >= _usable()
+    return has_all and config.streams is None and can_give_way()
 
 
 def _threads(config: ModelConfig, left: int) -> int:
@@ -51,9 +62,15 @@ def _threads(config: ModelConfig, left: int) -> int:
     return config.threads or _THREADS
 
 
+def _usable() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def cores() -> int:
     """Returns how many cores of this machine Ray counts as its own."""
-    usable = len(os.sched_getaffinity(0))
+    usable = _usable()
     if not ray.is_initialized():
         return usable
     here = ray.get_runtime_context().get_node_id()

@@ -26,7 +26,8 @@ class ReplicaStatus:
 
     ``waiting`` are the tokens in its lanes, ``start_s`` is how long it took to load. ``gpu_ids`` are
     the GPUs that Ray has assigned to it, and ``memory_mib`` what it takes of one and may take.
-    ``token_budget`` is the most tokens of a forward pass, ``streams`` how many passes run at once.
+    ``token_budget`` is the most tokens of a forward pass, ``streams`` how many passes of a lane run at
+    once.
     """
 
     state: ReplicaState

@@ -16,6 +16,7 @@ from cluster.encoding.progress import Printer, clock, short
 from cluster.encoding.settings import Settings
 from cluster.encoding.starting import started_service
 from deployments.embedding.model import Role
+from deployments.embedding.scheduling import give_way
 
 
 def run(args: argparse.Namespace) -> int:
@@ -32,6 +33,8 @@ def run(args: argparse.Namespace) -> int:
         )
         how = Run(args.address, args.workers, args.price_per_replica_hour, printer.show)
         with service:
+            if args.start:  # the service, which runs now, shall not
+                give_way()
             summary = encode_corpus(settings, how)
     except JobError as error:
         printer.end()

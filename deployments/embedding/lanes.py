@@ -1,7 +1,8 @@
 """Who shares the next forward pass: texts wait in two lanes and leave in micro-batches.
 
 The unit of queueing is one text with its token count. Online texts go first; offline texts fill
-what is left and, by an ageing guard, never starve. Nothing here waits, and the clock is passed in.
+what is left and never starve, by an ageing guard or, in streams of their own, by their priority.
+Nothing here waits, and the clock is passed in.
 """
 
 from __future__ import annotations
@@ -94,7 +95,8 @@ class LaneLimits:
     online ones go first. ``window`` is how many texts, oldest first, a pass is chosen from.
     ``streams`` is how many passes may run at once, ``worth_a_pass`` the tokens from which one more
     begins beside those that run. Where online texts ``preempt`` offline ones, each lane has so many
-    streams of its own, and the operating system takes the processor from offline passes.
+    streams of its own, so nothing is shared; the operating system takes cores from offline passes, and
+    leaves them a tenth.
     """
 
     token_budget: int

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 _NICER = 10
-SHARE_OF_A_CORE = 0.1  # what Linux then gives beside one other thread (`sched_prio_to_weight`)
 
 
 def engine_goes_first(engine_threads: Collection[int]) -> None:
@@ -28,14 +29,22 @@ def engine_goes_first(engine_threads: Collection[int]) -> None:
 
 
 def can_give_way() -> bool:
-    """Whether threads of one process may have priorities of their own here."""
-    return sys.platform == "linux"
+    """Whether a thread may come after the others of its process here: tried, since sandboxes differ."""
+
+    def try_it() -> bool:
+        give_way({threading.get_native_id()})
+        return has_given_way()
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(try_it).result()
 
 
 def give_way(threads: Collection[int] | None = None) -> None:
     """Lets these threads, by default all of this process, compute mostly where others leave the
-    processor free: beside one that wants a core, in `SHARE_OF_A_CORE`. What they start does too.
+    processor free: beside one other that wants a core, they get a tenth of it. What they start, too.
     """
+    if sys.platform != "linux":  # elsewhere a thread's id may be another process's
+        return
     for thread in thread_ids() if threads is None else threads:
         with suppress(OSError):
             niceness = os.getpriority(os.PRIO_PROCESS, thread) + _NICER
@@ -44,6 +53,8 @@ def give_way(threads: Collection[int] | None = None) -> None:
 
 def has_given_way() -> bool:
     """Whether the calling thread comes after its process's first one."""
+    if sys.platform != "linux":
+        return False
     own, first = (os.getpriority(os.PRIO_PROCESS, thread) for thread in (0, os.getpid()))
     return own > first
 

@@ -17,7 +17,7 @@ class Speed:
         self._limits = limits
 
     def learn(self, batch: MicroBatch[Job], seconds: float, running: int) -> None:
-        """Takes in a pass, one of so many ``running``, none of which waited for a core.
+        """Takes in the seconds of a pass, one of so many ``running``.
 
         A small one tells what a pass costs, not how fast the engine is when there is enough to do.
         """
@@ -25,5 +25,5 @@ class Speed:
         share = min(1.0, batch.cost / self._limits.token_budget)
         if share >= _TELLING_SHARE or batch.leaves_some:
             measured = streams * batch.tokens / max(seconds, 1e-6)
-            weight = _NEWEST * share * running / streams
+            weight = _NEWEST * share * min(1.0, running / streams)
             self.tokens_per_s += weight * (measured - self.tokens_per_s)

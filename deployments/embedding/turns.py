@@ -11,22 +11,16 @@ from dataclasses import dataclass
 
 from deployments.embedding.job import Job
 from deployments.embedding.lanes import Drop, Lane, LaneLimits, Lanes, MicroBatch, Waiting
-from deployments.embedding.scheduling import SHARE_OF_A_CORE
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Running:
-    """A pass of these lanes since then; ``crowded`` if more ran beside it than there are streams."""
+    """A pass of these lanes, or a trial, since then."""
 
     since: float
     lanes: Sequence[Lane]
     batch: MicroBatch[Job]
-    crowded: bool = False
-
-    @property
-    def share(self) -> float:
-        """The least part of a core that it gets."""
-        return 1.0 if Lane.ONLINE in self.lanes else SHARE_OF_A_CORE
+    is_trial: bool
 
 
 class Turns:
@@ -39,7 +33,7 @@ class Turns:
         self.lanes: Lanes[Job] = Lanes(limits)
         self._limits = limits
         self._trials: deque[Waiting[Job]] = deque()
-        self._trial_was_last = False
+        self._owed: set[Sequence[Lane]] = set()  # a pass, since the last trial
         self._running: dict[int, _Running] = {}
 
     def try_alone(self, job: Job, now: float, deadline: float) -> None:
@@ -51,8 +45,8 @@ class Turns:
         """Whether `take` has something for these lanes that may run now."""
         if self._trial_is_next:
             return not self._running and Lane.ONLINE in lanes
-        is_on_trial = self._trial_was_last and bool(self._running)  # then that is what runs
-        if is_on_trial or not any(map(self.lanes.waiting_texts, lanes)):
+        is_on_trial = any(running.is_trial for running in self._running.values())
+        if is_on_trial or not self._has_texts(lanes):
             return False
         # then further work waits for it, unless there is as much of it
         ends_soon = any(batch.cost < self._limits.worth_a_pass for batch in self._passes(lanes))
@@ -60,34 +54,23 @@ class Turns:
 
     def take(self, now: float, lanes: Sequence[Lane] = tuple(Lane)) -> MicroBatch[Job]:
         """Returns what runs next, maybe nothing but dropped texts; it runs until it has `ended`."""
-        self._trial_was_last = self._trial_is_next
-        if self._trial_was_last:
+        if is_trial := self._trial_is_next:
+            self._owed = set(self._limits.sharing)
             batch = self._trial(now)
         else:
+            self._owed.discard(lanes)
             batch = self.lanes.take(now, self._share(lanes), lanes)
-        self._running[id(batch)] = _Running(now, lanes, batch)
-        if len(self._running) > self._limits.streams:
-            for running in self._running.values():
-                running.crowded = True
+        self._running[id(batch)] = _Running(now, lanes, batch, is_trial)
         return batch
 
     def ended(self, batch: MicroBatch[Job]) -> None:
         """This pass has ended; it may be said more than once."""
         self._running.pop(id(batch), None)
 
-    def was_crowded(self, batch: MicroBatch[Job]) -> bool:
-        """Whether more passes than streams ran at some moment of this one, which has not `ended`."""
-        return self._running[id(batch)].crowded
-
     @property
-    def running(self) -> int:
-        """How many passes run now."""
-        return len(self._running)
-
-    def slowest(self, now: float) -> float:
-        """Returns the most seconds that a running pass has taken of a core that it may hope for."""
-        passes = self._running.values()
-        return max(((now - running.since) * running.share for running in passes), default=0.0)
+    def running(self) -> list[float]:
+        """When each pass that runs now was taken."""
+        return [running.since for running in self._running.values()]
 
     def clear(self) -> Iterator[Job]:
         """Empties lanes and trials; yields whose texts they were, some more than once."""
@@ -109,6 +92,9 @@ class Turns:
             return self._limits.token_budget
         return max(self._limits.worth_a_pass, -(-self._waiting(lanes) // idle))
 
+    def _has_texts(self, lanes: Sequence[Lane]) -> bool:
+        return any(map(self.lanes.waiting_texts, lanes))
+
     def _waiting(self, lanes: Sequence[Lane]) -> int:
         return sum(map(self.lanes.waiting_tokens, lanes))
 
@@ -117,4 +103,4 @@ class Turns:
 
     @property
     def _trial_is_next(self) -> bool:
-        return bool(self._trials) and not (self.lanes and self._trial_was_last)
+        return bool(self._trials) and not any(map(self._has_texts, self._owed))

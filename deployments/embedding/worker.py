@@ -1,7 +1,8 @@
 """The loops around an engine: take a micro-batch, run it, hand out the vectors, again.
 
 Forward passes have threads of their own, one each stream, so an event loop that feeds them is never
-blocked. Knows nothing of Ray or asyncio; answers arrive in `concurrent.futures.Future` objects.
+blocked; where online texts preempt offline ones, the threads of these have a lower priority. Knows
+nothing of Ray or asyncio; answers arrive in `concurrent.futures.Future` objects.
 """
 
 from __future__ import annotations
@@ -139,9 +140,10 @@ class Worker:
 
     @property
     def pass_s(self) -> float:
-        """Seconds that the slowest running forward pass has taken so far; 0 between passes."""
+        """Seconds that the oldest running forward pass has taken so far; 0 between passes."""
         with self._lock:
-            return self._turns.slowest(time.monotonic())
+            since = self._turns.running
+        return time.monotonic() - min(since) if since else 0.0
 
     def _refuse_if_broken(self) -> None:
         broken = self._broken or self._answers.broken
@@ -160,13 +162,15 @@ class Worker:
 
     def _loop(self, lanes: tuple[Lane, ...]) -> None:
         batch: MicroBatch[Job] | None = None
+        clock = time.monotonic
         if Lane.ONLINE not in lanes:
             give_way({threading.get_native_id()})
+            clock = time.thread_time  # what it waits for a core does not count
         try:
             while (batch := self._next(lanes, batch)) is not None:
                 self._answers.drop(batch)
                 if batch.texts:
-                    self._run(batch)
+                    self._run(batch, clock)
         except BaseException as error:
             log.exception("the engine's loop has died; this replica will be replaced")
             self._broken = error
@@ -204,20 +208,20 @@ class Worker:
     def _is_ending(self) -> bool:
         return self._stopping or self._broken is not None
 
-    def _run(self, batch: MicroBatch[Job]) -> None:
+    def _run(self, batch: MicroBatch[Job], clock: Callable[[], float]) -> None:
         self._notes.pass_begins()
         with self._lock:
-            has_all_threads = len(batch.texts) == self._turns.running == 1 < self.streams
-        started = time.monotonic()
+            has_all_threads = len(batch.texts) == len(self._turns.running) == 1 < self.streams
+        started, before = time.monotonic(), clock()
         outcome = run_waiting(self._engine, batch.texts)
-        seconds = time.monotonic() - started
+        seconds = clock() - before
         with self._lock:
             if any_failed(outcome):
                 self.consecutive_failures += 1
             else:
                 self._succeeded()
-                if not has_all_threads and not self._turns.was_crowded(batch):
-                    self._speed.learn(batch, seconds, self._turns.running)
+                if not has_all_threads:
+                    self._speed.learn(batch, seconds, len(self._turns.running))
         self._answers.settle(batch, outcome, started, seconds)
 
     def _succeeded(self) -> None:

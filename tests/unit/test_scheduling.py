@@ -59,6 +59,12 @@ def test_all_other_threads_are_batch_threads():
     assert printed(ENGINE) == ["0", "3", "3"] * 2
 
 
+def test_whether_a_thread_can_give_way_is_tried():
+    script = "from deployments.embedding.scheduling import can_give_way; print(can_give_way())"
+    assert printed(script) == ["True"]
+    assert printed(f"import os; os.nice(19); {script}") == ["False"]  # there is nothing behind it
+
+
 def test_one_thread_gives_way_alone():
     assert printed(ONE_THREAD) == ["True", "10", "False", "0"]
 

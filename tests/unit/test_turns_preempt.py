@@ -24,7 +24,7 @@ def test_each_lane_has_its_own_streams_where_one_preempts_the_other(preempting):
     for lanes in (ONLINE, OFFLINE) * 3:
         assert preempting.may_begin(lanes)
         assert {text.lane for text in preempting.take(NOW, lanes).texts} == set(lanes)
-    assert preempting.running == 6
+    assert len(preempting.running) == 6
 
 
 def test_a_lane_waits_for_its_own_short_passes_only(preempting):
@@ -61,30 +61,6 @@ def test_a_pass_leaves_only_what_it_might_have_taken(preempting, lane):
     assert preempting.take(NOW, ONLINE).leaves_some is (lane is Lane.ONLINE)
 
 
-def test_passes_are_crowded_once_more_run_than_there_are_streams(preempting):
-    put(preempting, *[BUDGET] * 4)
-    put(preempting, *[BUDGET] * 4, lane=Lane.OFFLINE)
-    first, *others = [preempting.take(NOW, lanes) for lanes in (ONLINE, ONLINE, OFFLINE)]
-    assert not any(map(preempting.was_crowded, (first, *others)))
-    preempting.ended(first)
-    fourth = preempting.take(NOW, OFFLINE)
-    assert not preempting.was_crowded(fourth)
-    fifth = preempting.take(NOW, ONLINE)
-    preempting.ended(fifth)
-    assert all(map(preempting.was_crowded, (*others, fourth)))
-    preempting.ended(fourth)
-    assert not preempting.was_crowded(preempting.take(NOW, ONLINE))
-
-
-@pytest.mark.parametrize(("lanes", "share"), [(ONLINE, 1.0), (OFFLINE, 0.1), (tuple(Lane), 1.0)])
-def test_a_preempted_pass_may_take_longer(preempting, lanes, share):
-    assert preempting.slowest(NOW) == 0.0
-    put(preempting, 50)
-    put(preempting, 50, lane=Lane.OFFLINE)
-    preempting.take(NOW, lanes)
-    assert preempting.slowest(NOW + 60) == pytest.approx(60 * share)
-
-
 def test_a_trial_is_for_urgent_threads_and_all_wait_for_it(preempting):
     put(preempting, BUDGET, lane=Lane.OFFLINE)
     offline = preempting.take(NOW, OFFLINE)
@@ -99,3 +75,18 @@ def test_a_trial_is_for_urgent_threads_and_all_wait_for_it(preempting):
     assert not any(map(preempting.may_begin, (ONLINE, OFFLINE)))
     preempting.ended(trial)
     assert all(map(preempting.may_begin, (ONLINE, OFFLINE)))
+
+
+def test_between_trials_each_lane_has_its_turn(preempting):
+    preempting.try_alone(job(5, 6), NOW, LATER)
+    first = preempting.take(NOW, ONLINE)
+    put(preempting, BUDGET, BUDGET, BUDGET)
+    put(preempting, BUDGET, lane=Lane.OFFLINE)
+    preempting.ended(first)
+    online = preempting.take(NOW, ONLINE)
+    assert preempting.may_begin(OFFLINE)  # though the next trial waits
+    offline = preempting.take(NOW, OFFLINE)
+    assert not any(map(preempting.may_begin, (ONLINE, OFFLINE)))
+    preempting.ended(online)
+    preempting.ended(offline)
+    assert [text.tokens for text in preempting.take(NOW, ONLINE).texts] == [6]

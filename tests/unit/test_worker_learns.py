@@ -95,17 +95,29 @@ def test_nor_does_it_when_another_began_meanwhile(engine):
     assert learnt in (pytest.approx(from_the_second), pytest.approx(from_the_second / 2))
 
 
-def test_a_pass_beside_one_that_it_preempts_tells_nothing_nor_does_that_one(engine):
+def test_what_an_offline_pass_waits_for_a_core_is_no_slowness(engine, monkeypatch):
+    share = SimpleNamespace(monotonic=lambda: engine.now, thread_time=lambda: engine.now / 10)
+    monkeypatch.setattr(worker_module, "time", share)
+    with working(engine, budget=16, tokens_per_s=100, preempt=True) as worker:
+        answer = submit(worker, [2] * 16, lane=Lane.OFFLINE).result(PATIENCE_S)
+        worker.stop()
+        assert worker.tokens_per_s == pytest.approx(100 + 0.2 * (80 - 100))
+        assert answer.computed_s == pytest.approx(0.2)
+
+
+def test_an_online_pass_beside_an_offline_one_counts_as_one_stream(engine, monkeypatch):
+    clocks = SimpleNamespace(monotonic=lambda: engine.now, thread_time=lambda: 0.0)
+    monkeypatch.setattr(worker_module, "time", clocks)
     with working(engine, budget=16, tokens_per_s=100, preempt=True) as worker:
         engine.held = True
-        preempted = submit(worker, [2] * 16, lane=Lane.OFFLINE)
+        preempted = submit(worker, [POISON] * 16, lane=Lane.OFFLINE)
         until(lambda: len(engine.starts) == 1)
-        engine.held = False
+        engine.held, engine.poison = False, POISON
         check_answer(submit(worker, [3] * 16), [3] * 16)
         engine.release.set()
-        check_answer(preempted, [2] * 16)
+        error_of(preempted)
         worker.stop()
-        assert worker.tokens_per_s == 100
+        assert worker.tokens_per_s == pytest.approx(100 + 0.2 * (8 - 100))
 
 
 def test_a_small_pass_that_could_not_take_more_tells_the_speed(engine):
