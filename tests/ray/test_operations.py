@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import httpx
+
+from tests.processes import descendants
 
 
 def test_health_and_ready_need_no_key(service):
@@ -68,6 +71,13 @@ def test_as_many_passes_at_once_as_threads(service):
     assert streams["all-MiniLM-L6-v2"] == 2
     assert streams["minilm-float32"] == 1
     assert streams["broken"] is None
+
+
+def test_the_service_stays_in_the_session_of_whoever_starts_it(service):
+    """Linux weighs sessions as a whole, so one of its own would be stalled by what runs beside it."""
+    below = descendants(service.process.pid)
+    assert any("ServeReplica" in line for line in below.values())
+    assert {os.getsid(pid) for pid in below} == {os.getsid(0)}
 
 
 def test_similarity_ranks_the_right_document_first(service):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -47,6 +48,8 @@ for run in (patient, urgent):
     thread = threading.Thread(target=run)
     thread.start(), thread.join()
 """
+OWN = os.getpriority(os.PRIO_PROCESS, 0)
+LESS = str(min(19, OWN + 10) - OWN)
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a policy of Linux")
 
 
@@ -66,8 +69,8 @@ def test_whether_a_thread_can_give_way_is_tried():
 
 
 def test_one_thread_gives_way_alone():
-    assert printed(ONE_THREAD) == ["True", "10", "False", "0"]
+    assert printed(ONE_THREAD) == ["True", LESS, "False", "0"]
 
 
 def test_a_job_gives_way_with_all_its_threads():
-    assert printed(JOB) == ["10"] * 3
+    assert printed(JOB) == [LESS] * 3

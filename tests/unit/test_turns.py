@@ -116,7 +116,8 @@ def test_clearing_yields_all_that_waits(turns):
     assert not turns.may_begin()
 
 
-BURST = st.tuples(st.lists(st.integers(1, 90), max_size=5), st.sampled_from(Lane))
+LENGTHS = st.lists(st.integers(1, 90), max_size=5)
+BURST = st.tuples(LENGTHS, st.sampled_from([*Lane, "trial"]))
 
 
 @given(
@@ -127,22 +128,35 @@ BURST = st.tuples(st.lists(st.integers(1, 90), max_size=5), st.sampled_from(Lane
 )
 def test_nothing_is_lost_and_nothing_comes_twice(steps, streams, pads, preempt):
     limits = LaneLimits(BUDGET, 40, pads=pads, streams=streams, worth_a_pass=40, preempt=preempt)
-    turns, jobs, seen = Turns(limits), [], []
+    turns, jobs, trials, seen = Turns(limits), [], [], []
     running = {lanes: deque() for lanes in limits.sharing}
-    for step, burst in enumerate([*steps, *[None] * 400]):
-        now = NOW + 0.1 * step  # so that offline texts lose their patience
+    for step, burst in enumerate([*steps, *[None] * 1_000]):
+        now = NOW + 0.05 * step  # so that offline texts lose their patience
         lanes = limits.sharing[step % len(limits.sharing)]
-        if burst is not None:
+        if burst is not None and burst[1] == "trial":
+            trials.append(job(*burst[0]))
+            jobs.append(trials[-1])
+            turns.try_alone(trials[-1], NOW, LATER)
+        elif burst is not None:
             jobs.append(put(turns, *burst[0], lane=burst[1]))
         elif len(running[lanes]) < streams and turns.may_begin(lanes):
             batch = turns.take(now, lanes)
             running[lanes].append(batch)
             seen += [(jobs.index(text.owner), text.row) for text in batch.texts]
-            assert batch.texts
-            assert {text.lane for text in batch.texts} <= set(lanes)
-            assert batch.cost <= BUDGET or len(batch.texts) == 1
+            check_pass(batch, lanes, trials, alone=sum(map(len, running.values())) == 1)
         elif running[lanes]:
             turns.ended(running[lanes].popleft())
     sent = [(number, row) for number, job in enumerate(jobs) for row in range(len(job.batch))]
     assert sorted(seen) == sent
     assert not any(map(turns.may_begin, limits.sharing))
+
+
+def check_pass(batch, lanes, trials, alone):
+    owners = {text.owner for text in batch.texts}
+    assert owners
+    if owners & set(trials):
+        assert len(batch.texts) == 1
+        assert alone
+        return
+    assert {text.lane for text in batch.texts} <= set(lanes)
+    assert batch.cost <= BUDGET or len(batch.texts) == 1
