@@ -160,7 +160,8 @@ class Limits(_Config):
     """What is refused, and for how long anything may take.
 
     ``max_requests`` may be under way in one router. Lanes bound what waits in tokens; a storm of short
-    requests is held up before, in the router.
+    requests is held up before, in the router. ``offline_patience_s`` is for how long offline texts let
+    online ones go first where both share passes.
     """
 
     max_body_bytes: int = Field(8_000_000, ge=1)

@@ -48,7 +48,7 @@ class WorkerMetrics:
         self._texts += texts
         self._tokens += tokens
         self._busy_s += done.seconds
-        _histogram("forward_seconds", "Time of a forward pass", _SECONDS).observe(
+        _histogram("forward_seconds", "Time of a pass, less what it gave way", _SECONDS).observe(
             done.seconds, tags
         )
         _histogram("batch_texts", "Texts in a micro-batch", _COUNTS).observe(texts, tags)
@@ -92,7 +92,9 @@ class WorkerMetrics:
         _counter("tokens_total", "Tokens computed, without padding").inc(self._tokens, tags)
         _counter("texts_total", "Texts computed").inc(self._texts, tags)
         # Ray guesses the sum of a histogram from its buckets
-        _counter("busy_seconds_total", "Time in forward passes").inc(self._busy_s, tags)
+        _counter("busy_seconds_total", "Time in forward passes, less what they gave way").inc(
+            self._busy_s, tags
+        )
         self._texts = self._tokens = 0
         self._busy_s = 0.0
 

@@ -28,8 +28,8 @@ _MOST_NOTES = 10_000  # an observer that hangs costs figures, not memory
 
 @dataclass(frozen=True)
 class Pass:
-    """One forward pass: the tokens of each text, its cost (see `MicroBatch`), its seconds, and how
-    long the text that stands first in each lane had waited.
+    """One forward pass: the tokens of each text, its cost (see `MicroBatch`), its seconds (of the
+    processor, where it gives way), and how long the text that stands first in each lane had waited.
     """
 
     lengths: tuple[int, ...]
