@@ -37,29 +37,25 @@ def split_threads(config: ModelConfig) -> Split:
 
     With ``auto`` one core is left to what serves requests, where offline passes do not leave it.
     """
-    if choose_device(config.device).type != "cpu":
-        return Split(_threads(config, 1), config.streams or 1)
-    if _may_preempt(config):
-        threads = _threads(config, 0)
+    threads = cores() if config.threads == "auto" else config.threads or _THREADS
+    on_cpu = choose_device(config.device).type == "cpu"
+    # a pass of several threads needs all of them at once
+    if on_cpu and config.streams is None and _may_preempt(threads):
         return Split(threads, threads, preempt=True)
-    threads = _threads(config, 1)
+    if config.threads == "auto":
+        threads = max(1, threads - 1)
+    if not on_cpu:
+        return Split(threads, config.streams or 1)
     return Split(threads, min(threads, config.streams or threads))
 
 
-def _may_preempt(config: ModelConfig) -> bool:
+def _may_preempt(threads: int) -> bool:
     """Whether twice the threads do no harm: the kernel has to choose whom it gives a core.
 
     It has nothing to choose where cores are idle: under a quota all would be stopped together, and
-    others on the node would lose what they asked for. A pass of several threads needs all at once.
+    others on the node would lose what they asked for.
     """
-    has_all = _threads(config, 0) >= _usable()
-    return has_all and config.streams is None and can_give_way()
-
-
-def _threads(config: ModelConfig, left: int) -> int:
-    if config.threads == "auto":
-        return max(1, cores() - left)
-    return config.threads or _THREADS
+    return threads >= _usable() and can_give_way()
 
 
 def _usable() -> int:
