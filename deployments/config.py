@@ -160,12 +160,13 @@ class Limits(_Config):
     """What is refused, and for how long anything may take.
 
     ``max_requests`` may be under way in one router. Lanes bound what waits in tokens; a storm of short
-    requests is held up before, in the router. ``offline_patience_s`` is for how long offline texts let
+    requests is held up before, in the router. HAProxy's connections to it follow (`embedfleet env`).
+    ``offline_patience_s`` is for how long offline texts let
     online ones go first where both share passes.
     """
 
     max_body_bytes: int = Field(8_000_000, ge=1)
-    max_requests: int = Field(512, ge=1)
+    max_requests: int = Field(256, ge=1)
     max_texts: int = Field(2_048, ge=1)
     request_timeout_s: float = Field(60.0, gt=0)
     cold_wait_s: float = Field(4.0, gt=0, lt=5)

