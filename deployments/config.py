@@ -159,8 +159,8 @@ def _require(holds: bool, message: str) -> None:
 class Limits(_Config):
     """What is refused, and for how long anything may take.
 
-    ``max_requests`` may be under way in one router. Lanes bound what waits in tokens; a storm of short
-    requests is held up before, in the router. HAProxy's connections to it follow (`embedfleet env`).
+    ``max_requests`` may be under way in one router; HAProxy's connections to it follow (`embedfleet
+    env`). Lanes bound what waits in tokens; a storm of short requests is held up before, in the router.
     ``offline_patience_s`` is for how long offline texts let
     online ones go first where both share passes.
     """

@@ -13,7 +13,7 @@ from tests.ray.test_operations import eventually
 from tests.running import API_KEY, RunningService
 
 MODEL = "minilm-float32"
-VANISHING = 500
+VANISHING = 250  # fewer than a router lets in at once
 
 
 def counted(service: RunningService, name: str) -> float:

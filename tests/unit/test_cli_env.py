@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from cluster.cli import main
-from cluster.serving import path_environment
+from cluster.serving import differences, path_environment
 
 SERVERS = "RAY_SERVE_HAPROXY_HEALTH_CHECK_FASTINTER"
 
@@ -20,6 +20,24 @@ def test_haproxy_has_connections_for_refusals_too():
     assert found == ["5s maxconn 17", "5s maxconn 320", "5s maxconn 5000"]
     assert path_environment("haproxy")[0][SERVERS] == "5s maxconn 320"
     assert SERVERS not in path_environment("python")[0]
+
+
+def test_what_the_users_environment_changes_is_said(monkeypatch):
+    """An image's variables, for one, do not follow the config."""
+    environment, _ = path_environment("haproxy", 1_000)
+    monkeypatch.setenv(SERVERS, "5s maxconn 320")
+    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1")
+    (line,) = differences(environment)
+    assert SERVERS in line
+    assert "5s maxconn 320" in line
+    assert "5s maxconn 1250" in line
+
+
+@pytest.mark.parametrize("number", ["0", "-5", "many"])
+def test_a_number_of_requests_that_makes_no_sense_is_refused(number, capsys):
+    with pytest.raises(SystemExit):
+        main(["env", f"--max-requests={number}"])
+    assert "--max-requests" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
