@@ -66,7 +66,7 @@ class Ingress:
 
     host: str
     port: int
-    max_requests: int = _DEFAULT_REQUESTS
+    max_requests: int
 
 
 def serve(config: str, path: str) -> int:
@@ -79,7 +79,8 @@ def serve(config: str, path: str) -> int:
         return 2
     environment, line = path_environment(path, ingress.max_requests)
     print(f"embedfleet: {line}", flush=True)
-    print("".join(f"embedfleet: {line}\n" for line in differences(environment)), end="", flush=True)
+    for difference in differences(environment):
+        print(f"embedfleet: {difference}", flush=True)
     command = [sys.executable, "-m", "cluster.serve_run", config]
     stop = _Stop()
     # in a group of its own: the terminal's Ctrl-C reaches it once, through us. A session of its own
@@ -112,11 +113,10 @@ def path_environment(path: str, max_requests: int | None = None) -> tuple[dict[s
 
 def differences(environment: dict[str, str]) -> list[str]:
     """Returns a line for each variable that the user's own environment sets to another value."""
-    own = {name: os.environ.get(name, value) for name, value in environment.items()}
     return [
-        f"{name} stays {own[name]!r}, as the environment says; this config's is {value!r}"
+        f"{name} stays {own!r}, as the environment says; this config's is {value!r}"
         for name, value in environment.items()
-        if own[name] != value
+        if (own := os.environ.get(name, value)) != value
     ]
 
 

@@ -161,8 +161,7 @@ class Limits(_Config):
 
     ``max_requests`` may be under way in one router; HAProxy's connections to it follow (`embedfleet
     env`). Lanes bound what waits in tokens; a storm of short requests is held up before, in the router.
-    ``offline_patience_s`` is for how long offline texts let
-    online ones go first where both share passes.
+    ``offline_patience_s`` is for how long offline texts let online ones go first where both share passes.
     """
 
     max_body_bytes: int = Field(8_000_000, ge=1)
