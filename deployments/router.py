@@ -94,7 +94,9 @@ class Router:
         keys = ApiKeys.from_environment()
         log.info("API keys are %s", "asked for" if keys else "off: anyone who reaches it may call")
         limits = self._args.limits
-        settings = Settings(limits.max_body_bytes, limits.max_texts, self._args.truncate)
+        settings = Settings(
+            limits.max_body_bytes, limits.max_texts, self._args.truncate, limits.request_timeout_s
+        )
         self._door = Door(create_app(self, settings, keys), limits.max_requests)
         return Observed(self._door, RequestMetrics().answered)
 

@@ -48,7 +48,7 @@ async def _read(
     request: Request,
 ) -> tuple[EmbeddingRequest, Facts, tuple[str, ...] | TokenInput]:
     settings: Settings = request.app.state.settings
-    body = parse(EmbeddingRequest, await read_body(request, settings.max_body_bytes))
+    body = parse(EmbeddingRequest, await read_body(request, settings))
     settings.check_count(len(body.inputs), "input")
     facts = replace(
         body.facts(request.headers.get(REQUIRE_SPACE), settings.truncate),

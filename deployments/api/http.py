@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import Any
 
@@ -10,7 +11,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.api.responses import error_body
-from deployments.embedding.errors import BodyTooLarge, EmbedfleetError, InvalidRequest, Unauthorized
+from deployments.api.settings import Settings
+from deployments.embedding.errors import (
+    BodyTooLarge,
+    BodyTooSlow,
+    EmbedfleetError,
+    InvalidRequest,
+    Unauthorized,
+)
 from deployments.embedding.request import Embeddings
 from deployments.embedding.routing import Decision
 
@@ -33,12 +41,21 @@ class MethodNotAllowed(InvalidRequest):
     code = "method_not_allowed"
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """Returns the body. Raises BodyTooLarge when it is over ``limit`` bytes.
+async def read_body(request: Request, settings: Settings) -> bytes:
+    """Returns the body. Raises BodyTooLarge, and BodyTooSlow where it does not arrive in time."""
+    try:
+        async with asyncio.timeout(settings.body_timeout_s):
+            return await _read(request, settings.max_body_bytes)
+    except TimeoutError:
+        raise BodyTooSlow(
+            f"the body had not arrived after {settings.body_timeout_s:g} s; send fewer texts a "
+            "request, or raise `limits.request_timeout_s` in the config"
+        ) from None
 
-    What is over the limit is read on and thrown away: a client that still sends would see a broken
-    connection in place of the answer.
-    """
+
+async def _read(request: Request, limit: int) -> bytes:
+    # what is over the limit is read on and thrown away: a client that still sends would see a
+    # broken connection in place of the answer
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.stream():
@@ -81,6 +98,8 @@ def error_response(request: Request, error: Exception) -> Response:
         headers["retry-after-ms"] = str(max(1, round(known.retry_after_s * 1000)))
     if isinstance(known, Unauthorized):
         headers["www-authenticate"] = "Bearer"
+    if isinstance(known, BodyTooSlow):
+        headers["connection"] = "close"  # else the rest of the body keeps it
     return Response(error_body(known), known.status, headers, JSON)
 
 

@@ -41,6 +41,7 @@ _ERRORS = {
     "400": "A value that cannot be honoured",
     "401": "No API key, or a wrong one",
     "404": "Unknown model",
+    "408": "The body had not arrived in time",
     "409": "Another embedding space",
     "413": "Body too large",
     "429": "Overload; `Retry-After` says when to come back",

@@ -68,8 +68,7 @@ async def rerank(request: Request) -> Response:
 
 
 async def _body(request: Request) -> bytes:
-    settings: Settings = request.app.state.settings
-    return await read_body(request, settings.max_body_bytes)
+    return await read_body(request, request.app.state.settings)
 
 
 async def _score(

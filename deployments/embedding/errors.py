@@ -8,6 +8,7 @@
     │   └── UnsupportedModel        unsupported_model (a model's files ask for what we cannot honour)
     ├── Unauthorized           401  invalid_api_key
     ├── UnknownModel           404  model_not_found
+    ├── BodyTooSlow            408  body_timeout
     ├── SpaceMismatch          409  embedding_space_mismatch
     ├── BodyTooLarge           413  body_too_large
     ├── Overloaded             429  overloaded
@@ -91,6 +92,14 @@ class UnknownModel(EmbedfleetError):
     status = 404
     type = "invalid_request_error"
     code = "model_not_found"
+
+
+class BodyTooSlow(EmbedfleetError):
+    """The request body had not arrived within the request's deadline."""
+
+    status = 408
+    type = "invalid_request_error"
+    code = "body_timeout"
 
 
 class SpaceMismatch(EmbedfleetError):

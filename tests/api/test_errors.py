@@ -6,6 +6,7 @@ import pytest
 
 from deployments.embedding.errors import (
     BodyTooLarge,
+    BodyTooSlow,
     DeadlineExceeded,
     EmbedfleetError,
     ModelUnavailable,
@@ -26,6 +27,7 @@ FAILURES = [
     (UnsupportedModel("not ours", "model"), 400, "unsupported_model"),
     (SpaceMismatch("another space", "space"), 409, "embedding_space_mismatch"),
     (BodyTooLarge("too large"), 413, "body_too_large"),
+    (BodyTooSlow("too slow"), 408, "body_timeout"),
     (Overloaded("queues are full, retry", None, 0.25), 429, "overloaded"),
     (ModelUnavailable("its GPU is missing", "model", 5.0), 503, "model_unavailable"),
     (DeadlineExceeded("took too long"), 504, "deadline_exceeded"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from deployments.api import requests
@@ -26,6 +28,20 @@ async def test_the_limit_of_a_body_is_exact(size, status):
     body = b'{"input": "a"}'.ljust(size)
     async with connect(create_app(FakeBackend(), Settings(max_body_bytes=100))) as http:
         assert (await send(http, EMBEDDINGS, body)).status_code == status
+
+
+@pytest.mark.parametrize("path", [EMBEDDINGS, SIMILARITY, RERANK])
+async def test_a_body_that_does_not_arrive(path):
+    async def trickle():
+        yield b'{"input": "'
+        await asyncio.Event().wait()
+
+    app = create_app(FakeBackend(), Settings(body_timeout_s=0.05))
+    async with asyncio.timeout(10), connect(app) as http:
+        response = await http.post(path, content=trickle())
+    advice = ("not arrived after 0.05 s", "limits.request_timeout_s")
+    check_refusal(response, 408, None, "body_timeout", *advice)
+    assert response.headers["connection"] == "close"
 
 
 @pytest.mark.parametrize(
