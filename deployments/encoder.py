@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("ray.serve")
 _IDLE_BEFORE_PROBE_S = 60.0
 _PROBE_TIMEOUT_S = 20.0
-_FAILURES_BEFORE_PROBE = 3
 _PASSES_BEFORE_WEDGED = 20.0
 
 
@@ -142,7 +141,5 @@ class Encoder:
 
 
 def _needs_probe(worker: Worker) -> bool:
-    if worker.consecutive_failures >= _FAILURES_BEFORE_PROBE:
-        return True
     last = worker.last_success
     return last is None or time.monotonic() - last > _IDLE_BEFORE_PROBE_S

@@ -126,13 +126,24 @@ def lend_threads(engine: TorchEngine, split: Split, max_tokens: int) -> set[int]
 def _worker(
     engine: TorchEngine, config: ModelConfig, limits: Limits, pace: Pace, split: Split
 ) -> Worker:
-    return Worker(
+    worker = Worker(
         engine,
         lane_limits(engine, limits, pace, split),
         {Lane.ONLINE: limits.online_max_wait_s, Lane.OFFLINE: limits.offline_max_wait_s},
         pace.tokens_per_s,
         WorkerMetrics(config.name, pace.token_budget),
     )
+    worker.on_death = _end_process
+    return worker
+
+
+def _end_process() -> None:
+    """Serve replaces a dead replica at once, and clients send again what was with it.
+
+    One that fails its health checks would go on answering, and fast, for half a minute.
+    """
+    logging.shutdown()
+    os._exit(1)
 
 
 def lane_limits(engine: TorchEngine, limits: Limits, pace: Pace, split: Split) -> LaneLimits:

@@ -1,4 +1,5 @@
-"""The service with an engine that really breaks: on some texts its process dies, on others it hangs.
+"""The service with an engine that really breaks: on some texts its process dies, on others it hangs,
+and after others no pass succeeds any more.
 
     import_path: tests.breakable:build
 
@@ -22,6 +23,7 @@ from deployments.replica import LoadedModel
 # what such a text ends with
 POISON = "end this process"
 SLEEP = "sleep for ever"
+BREAK = "break the engine"
 
 
 class Breakable(Encoder):
@@ -33,19 +35,24 @@ class Breakable(Encoder):
         """Returns the model with its forward pass in our hands."""
         model = super().load(config, limits)
         tokenizer = load_front(config).tokenizer
-        poison, sleep = (tokenizer.encode((t,)).batch.ids.tolist()[1:] for t in (POISON, SLEEP))
+        ends = [tokenizer.encode((t,)).batch.ids.tolist()[1:] for t in (POISON, SLEEP, BREAK)]
         forward, deaths = model.engine.forward, Path(config.path) / "deaths.txt"
+        broken = threading.Event()
 
         def breaking(batch: TokenBatch) -> Vectors:
             texts = [batch.text(row).tolist() for row in range(len(batch))]
-            kills, hangs = (any(t[-len(e) :] == e for t in texts) for e in (poison, sleep))
-            if kills or hangs:
+            kills, hangs, breaks = (any(t[-len(e) :] == e for t in texts) for e in ends)
+            if kills or hangs or breaks:
                 with deaths.open("a") as file:
                     file.write(f"{os.getpid()} of {len(texts)} texts\n")
             if kills:
                 os.kill(os.getpid(), signal.SIGKILL)
             if hangs:
                 threading.Event().wait()
+            if breaks:
+                broken.set()
+            if broken.is_set():
+                raise RuntimeError("CUDA error: an illegal memory access was encountered")
             return forward(batch)
 
         model.engine.forward = breaking

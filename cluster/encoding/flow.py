@@ -15,12 +15,10 @@ from cluster.encoding.failures import JobError
 from deployments.client import EncoderClient
 from deployments.embedding.batch import Encoded, TokenBatch, Vectors
 from deployments.embedding.errors import (
-    DeadlineExceeded,
     EmbedfleetError,
     InvalidRequest,
-    ModelUnavailable,
-    Overloaded,
     SpaceMismatch,
+    TextFailed,
 )
 from deployments.embedding.lanes import Lane
 from deployments.embedding.packing import split_in_order
@@ -36,7 +34,8 @@ _MAX_REPLY_BYTES = 3_000_000  # see `deployments/client.py`
 _CALL_TIMEOUT_S = 600.0
 _PATIENCE_S = 900.0
 _PAUSE_S = 2.0
-_TRANSIENT = (DeadlineExceeded, ModelUnavailable, Overloaded)
+# any other error may pass: a row is rejected for good
+_OF_THE_TEXT = (InvalidRequest, TextFailed)
 
 Done = Callable[[int, int], None]
 
@@ -124,7 +123,7 @@ class Flow:
         while True:
             try:
                 found = await self._client.encode_tokens(batch, Lane.OFFLINE, _CALL_TIMEOUT_S)
-                passing = [e for e in found.errors.values() if isinstance(e, _TRANSIENT)]
+                passing = [e for e in found.errors.values() if not isinstance(e, _OF_THE_TEXT)]
                 if not passing:
                     return found
                 error: EmbedfleetError = passing[0]

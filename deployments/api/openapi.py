@@ -45,7 +45,7 @@ _ERRORS = {
     "409": "Another embedding space",
     "413": "Body too large",
     "429": "Overload; `Retry-After` says when to come back",
-    "500": "An internal error; the service's log has it under the request id",
+    "500": "A text without a vector, or an internal error, which the service's log has",
     "503": "The model cannot answer now; the message says why",
     "504": "The deadline passed",
 }

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from deployments.embedding.batch import Vectors
-from deployments.embedding.errors import DeadlineExceeded, EmbedfleetError
+from deployments.embedding.errors import DeadlineExceeded, EmbedfleetError, ModelUnavailable
 from deployments.embedding.job import Job
 from deployments.embedding.lanes import MicroBatch, Waiting
 from deployments.embedding.observing import Notes
@@ -84,7 +84,7 @@ class Answers:
         except BaseException as error:
             self.broken = error
             for job in _owners(texts):
-                job.fail(EmbedfleetError(f"the answer could not be handed out: {error!r}"))
+                job.fail(ModelUnavailable(f"the answer could not be handed out: {error!r}"))
 
 
 def _owners(texts: Iterable[Waiting[Job]]) -> Iterable[Job]:

@@ -6,6 +6,7 @@
     │   ├── KillsReplicas           text_kills_replicas
     │   ├── NoModelFits             no_model_fits
     │   └── UnsupportedModel        unsupported_model (a model's files ask for what we cannot honour)
+    ├── TextFailed             500  text_failed
     ├── Unauthorized           401  invalid_api_key
     ├── UnknownModel           404  model_not_found
     ├── BodyTooSlow            408  body_timeout
@@ -76,6 +77,12 @@ class UnsupportedModel(InvalidRequest):
     """A model's own files ask for something that this service cannot honour."""
 
     code = "unsupported_model"
+
+
+class TextFailed(EmbedfleetError):
+    """The model gives no vector for this one text, on an engine that computes others."""
+
+    code = "text_failed"
 
 
 class Unauthorized(EmbedfleetError):

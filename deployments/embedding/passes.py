@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from deployments.embedding.batch import Ids, TokenBatch, Vectors
-from deployments.embedding.errors import EmbedfleetError
+from deployments.embedding.errors import EmbedfleetError, ModelUnavailable, TextFailed
+from deployments.embedding.warmup import sample
 
 if TYPE_CHECKING:
     from deployments.embedding.engine import Engine
@@ -19,18 +20,25 @@ if TYPE_CHECKING:
     from deployments.embedding.lanes import Waiting
 
 log = logging.getLogger(__name__)
+_PROBE_TOKENS = 8
+
+
+class EngineBroken(Exception):
+    """No forward pass succeeds any more, whatever its texts: after some CUDA errors none does."""
 
 
 def run_pass(engine: Engine, texts: Sequence[Ids]) -> list[Vectors | EmbedfleetError]:
     """Returns for each text its vector ``(dimension,)`` or the error that it alone caused.
 
     Running out of memory splits the pass and tries the halves; so does any other error, so that a
-    text that breaks the engine does not take its neighbours with it.
+    text that breaks the engine does not take its neighbours with it. Raises EngineBroken where no
+    text is to blame.
     """
     try:
         return _checked(engine.forward(TokenBatch.from_arrays(texts)))
     except Exception as error:
         _free(error)
+        _check_engine(engine, error)
         if len(texts) == 1:
             return [_explained(error, len(texts[0]))]
         log.warning("a pass of %d texts failed and is halved: %s", len(texts), _last_line(error))
@@ -47,7 +55,7 @@ def run_waiting(engine: Engine, texts: Sequence[Waiting[Job]]) -> list[Vectors |
     try:
         begin(texts[0].row)
     except Exception as error:
-        return [EmbedfleetError(f"a text that may kill replicas cannot be tried: {error}")]
+        return [ModelUnavailable(f"a text that may kill replicas cannot be tried: {error}")]
     outcome = run_pass(engine, ids)
     with suppress(Exception):  # if it cannot be noted, the text has its vector nevertheless
         begin(None)  # what dies from here on has not died of it
@@ -59,14 +67,23 @@ def any_failed(outcome: Sequence[Vectors | EmbedfleetError]) -> bool:
     return any(isinstance(result, EmbedfleetError) for result in outcome)
 
 
+def _check_engine(engine: Engine, error: Exception) -> None:
+    if isinstance(error, EmbedfleetError) or is_out_of_memory(error):
+        return
+    try:
+        engine.forward(sample(engine, 1, _PROBE_TOKENS))
+    except Exception as broken:
+        raise EngineBroken(f"{_last_line(error)}; then also {_last_line(broken)}") from error
+
+
 def _checked(vectors: Vectors) -> list[Vectors | EmbedfleetError]:
     """A vector that is no number would spoil an index without a word."""
     finite = np.asarray(np.isfinite(vectors).all(axis=1)).tolist()
     return [v if good else _not_finite() for v, good in zip(vectors, finite, strict=True)]
 
 
-def _not_finite() -> EmbedfleetError:
-    return EmbedfleetError(
+def _not_finite() -> TextFailed:
+    return TextFailed(
         "the model's vector for this text is not finite; its precision is too small for it: set "
         "the model's `dtype` to bfloat16 or float32"
     )
@@ -88,8 +105,8 @@ def _explained(error: Exception, tokens: int) -> EmbedfleetError:
     if isinstance(error, EmbedfleetError):
         return error
     if is_out_of_memory(error):
-        return EmbedfleetError(f"one text of {tokens} tokens does not fit the device's memory")
-    return EmbedfleetError(f"the engine failed on a text of {tokens} tokens: {_last_line(error)}")
+        return TextFailed(f"one text of {tokens} tokens does not fit the device's memory")
+    return TextFailed(f"the engine failed on a text of {tokens} tokens: {_last_line(error)}")
 
 
 def _last_line(error: Exception) -> str:

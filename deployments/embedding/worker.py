@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from deployments.embedding.answers import Answers
 from deployments.embedding.batch import Encoded, TokenBatch
-from deployments.embedding.errors import EmbedfleetError, Overloaded
+from deployments.embedding.errors import ModelUnavailable, Overloaded
 from deployments.embedding.job import Job
 from deployments.embedding.lanes import Lane, LaneLimits, MicroBatch
 from deployments.embedding.observing import Nobody, Notes, Observer
@@ -30,10 +30,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _CLOSE_S = 1.0
+_RETRY_AFTER_S = 1.0
 
 
 class Worker:
-    """Feeds one engine from two lanes. Thread-safe."""
+    """Feeds one engine from two lanes. Thread-safe.
+
+    ``on_death`` is called by a loop that dies, before its calls get an error.
+    """
+
+    on_death: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(
         self,
@@ -60,7 +66,6 @@ class Worker:
         self._stopping = False
         self._broken: BaseException | None = None
         self.last_success: float | None = None
-        self.consecutive_failures = 0
         self._threads = {
             lanes: [self._thread(lanes, number) for number in range(self.streams)]
             for lanes in limits.sharing
@@ -148,7 +153,7 @@ class Worker:
     def _refuse_if_broken(self) -> None:
         broken = self._broken or self._answers.broken
         if broken is not None or self._stopping:
-            raise EmbedfleetError(f"the engine's loop has ended: {broken or 'shutting down'}")
+            raise _gone(f"has ended: {broken or 'shutting down'}")
 
     def _refuse_if_full(self, lane: Lane, texts: int, tokens: int) -> None:
         waiting = self._turns.lanes.waiting_tokens(lane)
@@ -174,8 +179,9 @@ class Worker:
         except BaseException as error:
             log.exception("the engine's loop has died; this replica will be replaced")
             self._broken = error
+            self.on_death()
             for text in batch.all_texts if batch else ():
-                text.owner.fail(EmbedfleetError(f"the engine's loop has died: {error!r}"))
+                text.owner.fail(_gone(f"has died: {error!r}"))
         finally:
             self._end(batch)
 
@@ -216,17 +222,11 @@ class Worker:
         outcome = run_waiting(self._engine, batch.texts)
         seconds = clock() - before
         with self._lock:
-            if any_failed(outcome):
-                self.consecutive_failures += 1
-            else:
-                self._succeeded()
+            if not any_failed(outcome):
+                self.last_success = time.monotonic()
                 if not has_all_threads:
                     self._speed.learn(batch, seconds, len(self._turns.running))
         self._answers.settle(batch, outcome, started, seconds)
-
-    def _succeeded(self) -> None:
-        self.consecutive_failures = 0
-        self.last_success = time.monotonic()
 
     def _end(self, last: MicroBatch[Job] | None) -> None:
         """Lets the other loops end too; the last of them waits until all is answered."""
@@ -234,10 +234,14 @@ class Worker:
             if last is not None:
                 self._turns.ended(last)
             for job in self._turns.clear():
-                job.fail(EmbedfleetError("the replica is shutting down"))
+                job.fail(_gone("is shutting down"))
             self._wake_all()
             self._open_loops -= 1
             is_last = not self._open_loops
         if is_last:
             self._answers.close()
             self._notes.close(_CLOSE_S)
+
+
+def _gone(why: str) -> ModelUnavailable:
+    return ModelUnavailable(f"the engine's loop {why}", "model", _RETRY_AFTER_S)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet as pq
 
-from tests.breakable import POISON, SLEEP
+from tests.breakable import BREAK, POISON, SLEEP
 from tests.encoding import check_exactly_once, encode, rejects_of
 from tests.running import running_service
 from tests.tiny_models import save_bert
@@ -79,6 +79,20 @@ def test_a_corpus_with_a_poisoned_text(breakable, deaths, tmp_path):
     ((rejected, reason),) = rejects_of(out).items()
     assert rejected == "killer"
     assert "two replicas of the model have died on it" in reason
+    assert len(deaths()) == 2
+
+
+def test_an_engine_that_fails_for_good_is_replaced_and_no_row_is_lost(breakable, deaths, tmp_path):
+    texts = {f"d{number}": f"sentence number {number}" for number in range(500)}
+    texts["culprit"] = f"some texts {BREAK}"
+    table = pa.table({"id": list(texts), "text": list(texts.values())})
+    pq.write_table(table, tmp_path / "corpus.parquet")
+    out = tmp_path / "out"
+    run = encode(breakable, tmp_path / "corpus.parquet", out, "--model", MODEL, "--id-column", "id")
+    assert run.returncode == 0, run.stderr
+    check_exactly_once(out, set(texts))
+    assert set(rejects_of(out)) == {"culprit"}
+    assert ask(breakable, "another text").status_code == 200
     assert len(deaths()) == 2
 
 

@@ -58,17 +58,6 @@ async def test_a_slow_model_is_given_time(encoder, engine, worker, monkeypatch):
     await encoder.check_health()
 
 
-async def test_failures_in_a_row_lead_to_a_trial(encoder, engine):
-    await encode(encoder, [7])
-    engine.poison = 666
-    for _ in range(3):
-        await encode(encoder, [666])
-    await encode(encoder, [666])  # by now the loop has written down the three before
-    before = len(engine.passes)
-    await encoder.check_health()  # the trial goes well: the texts were to blame
-    assert len(engine.passes) == before + 1
-
-
 async def test_an_ended_loop_makes_it_ill(encoder, worker):
     worker.stop()
     with pytest.raises(RuntimeError, match="the engine's loop has ended"):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.embedding.errors import EmbedfleetError, InvalidRequest
-from deployments.embedding.passes import is_out_of_memory, run_pass
+from deployments.embedding.passes import EngineBroken, is_out_of_memory, run_pass
 
 from .fake_engine import FakeEngine, vector_of
 
@@ -41,6 +41,24 @@ def test_the_error_of_ours_is_kept():
     error = InvalidRequest("not in the vocabulary", "input")
     [found] = run_pass(FakeEngine(poison=POISON, error=lambda: error), arrays([[POISON]]))
     assert found is error
+
+
+class Sticky(FakeEngine):
+    """Fails for good once it has seen the poison, as a GPU does after an illegal access."""
+
+    def forward(self, batch):
+        self.broken = getattr(self, "broken", False) or POISON in batch.ids
+        if self.broken:
+            self.passes.append([])
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return super().forward(batch)
+
+
+def test_an_engine_that_fails_on_anything_blames_no_text():
+    engine = Sticky()
+    with pytest.raises(EngineBroken, match=r"illegal memory access .* then also .* illegal"):
+        run_pass(engine, arrays([[1], [POISON], [3], [4]]))
+    assert len(engine.passes) == 2
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(1, 30))

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from deployments.embedding.errors import EmbedfleetError
+from deployments.embedding.errors import EmbedfleetError, ModelUnavailable
 from deployments.embedding.job import Job
 from deployments.embedding.lanes import Lane
 
@@ -51,6 +51,19 @@ def test_a_dead_loop_is_seen_by_everyone(kind):
         assert not worker.alive
         with pytest.raises(EmbedfleetError, match="the engine's loop has ended"):
             submit(worker, [5])
+
+
+def test_a_death_is_told_before_its_calls_are_answered():
+    told = []
+    engine = FakeEngine(poison=POISON, error=SystemExit)
+    with working(engine) as worker:
+        hold(worker, engine)
+        call = submit(worker, [POISON])
+        worker.on_death = lambda: told.append(call.done())
+        engine.release.set()
+        with pytest.raises(ModelUnavailable, match="loop has died"):
+            call.result(PATIENCE_S)
+    assert told == [False]
 
 
 def test_an_observer_that_breaks_is_logged_once_and_serving_goes_on(caplog):
