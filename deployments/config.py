@@ -91,8 +91,15 @@ class ModelConfig(_Config):
         return self
 
     @property
+    def device_to_use(self) -> str:
+        """``device``, where ``auto`` without ``num_gpus`` is the CPU: Ray does not hide the GPUs that
+        it has given to other replicas.
+        """
+        return "cpu" if self.device == "auto" and not self.num_gpus else self.device
+
+    @property
     def _may_have_gpu(self) -> bool:
-        return bool(self.num_gpus) or "cuda" in self.device
+        return self.device_to_use != "cpu"
 
     @property
     def can_be_cold(self) -> bool:

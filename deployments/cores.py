@@ -38,7 +38,7 @@ def split_threads(config: ModelConfig) -> Split:
     With ``auto`` one core is left to what serves requests, where offline passes do not leave it.
     """
     threads = cores() if config.threads == "auto" else config.threads or _THREADS
-    on_cpu = choose_device(config.device).type == "cpu"
+    on_cpu = choose_device(config.device_to_use).type == "cpu"
     # a pass of several threads needs all of them at once
     if on_cpu and config.streams is None and _may_preempt(threads):
         return Split(threads, threads, preempt=True)

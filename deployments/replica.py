@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import time
@@ -83,6 +84,7 @@ def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
     Raises ModelUnavailable or UnsupportedModel with the reason and the remedy.
     """
     started = time.monotonic()
+    _forget_failed_load()
     assigned = assigned_gpus()
     _refuse_other_device(config, assigned)
     files = find_model(config.name, config.path, config.revision)
@@ -104,11 +106,17 @@ def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
     return model
 
 
+def _forget_failed_load() -> None:
+    """The weights of an attempt that failed would stand on the device beside those of this one."""
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
 def _engine(config: ModelConfig, files: ModelFiles, split: Split) -> TorchEngine:
     # whichever threads OpenMP makes for loading end with the thread that loads: see `Threads.lend`
     with ThreadPoolExecutor(1) as loader:
         return loader.submit(
-            TorchEngine, files.spec, files.folder, config.device, config.dtype, split.each
+            TorchEngine, files.spec, files.folder, config.device_to_use, config.dtype, split.each
         ).result()
 
 
@@ -180,11 +188,15 @@ def assigned_gpus() -> tuple[str, ...]:
 def _refuse_other_device(config: ModelConfig, assigned: tuple[str, ...]) -> None:
     if config.device == "cpu":  # asked for, so the GPUs are only logical
         return
+    if not config.num_gpus and config.device == "auto" and torch.cuda.is_available():
+        log.info("%s has no `num_gpus`, so it runs on the CPU of this GPU node", config.name)
     seen = Seen(os.environ.get("CUDA_VISIBLE_DEVICES"), torch.cuda.device_count())
     if problem := device_problem(config.num_gpus, assigned, seen):
         raise ModelUnavailable(problem)
     if 0 < config.num_gpus < 1:  # so that one replica cannot take its neighbours' memory
-        torch.cuda.set_per_process_memory_fraction(config.num_gpus)
+        _, total = torch.cuda.mem_get_info()
+        share = share_of_device(config.num_gpus, total)
+        torch.cuda.set_per_process_memory_fraction(share / total)
 
 
 def _memory(

@@ -7,12 +7,13 @@ in each layer, by the name `FLAT`; it knows no mask function of that name and so
 
 # no postponed annotations here: TorchScript reads the types
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedConfig
 
 from deployments.embedding.layout import Group, Layout, Places
 
@@ -51,7 +52,7 @@ def attend(  # noqa: PLR0913, PLR0917  # transformers sets the signature
     causal = bool(getattr(module, "is_causal", False))
     back = sliding_window - 1 if sliding_window and sliding_window < layout.longest else -1
     rule = Rule(causal, back, scaling)
-    if can_fuse(query.device, query.dtype):
+    if can_fuse(query.device, query.dtype, query.shape[-1]):
         return _fused(states, layout, rule).unsqueeze(0), None
     assert isinstance(layout, Layout)
     attended = attend_in_blocks(torch.cat(states, dim=1), key.shape[1], layout.groups, rule)
@@ -61,9 +62,24 @@ def attend(  # noqa: PLR0913, PLR0917  # transformers sets the signature
 AttentionInterface.register(FLAT, attend)
 
 
-def can_fuse(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether one operator attends within each text: of the layout it reads no more than `Places`."""
-    return device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
+def can_fuse(device: torch.device, dtype: torch.dtype, width: int) -> bool:
+    """Whether one operator attends within each text: of the layout it reads no more than `Places`.
+
+    ``width`` is that of a head. The bounds are those of torch's FlashAttention 2 kernel.
+    """
+    fits = dtype in (torch.bfloat16, torch.float16) and width % 8 == 0 and width <= 256
+    return device.type == "cuda" and fits and _capability(device) >= (8, 0)
+
+
+@cache
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
+
+
+def head_width(config: PreTrainedConfig) -> int:
+    """Returns the width of a model's attention heads."""
+    own = getattr(config, "head_dim", None)
+    return int(own or config.hidden_size // config.num_attention_heads)
 
 
 class Rule(NamedTuple):

@@ -188,17 +188,25 @@ def _cuda(device: torch.device) -> Recorder:
     """
     pool = torch.cuda.graph_pool_handle()
     aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    # a graph that is dropped takes cuBLAS' workspace of its stream along, to which the others write
+    # (pytorch issue 193402): each keeps all of them
+    graphs: list[torch.cuda.CUDAGraph] = []
 
     def record(run: Run) -> Run:
         graph = torch.cuda.CUDAGraph()
+        place = len(graphs)
+        graphs.append(graph)
         with _stream_kept(device):
             _run_aside(run, aside)
-            with torch.cuda.graph(graph, pool=pool, stream=aside):
+            # other threads may go on with their own work on the device
+            with torch.cuda.graph(
+                graph, pool=pool, stream=aside, capture_error_mode="thread_local"
+            ):
                 states = run()
 
         def replay() -> Tensor:
             with torch.cuda.device(device):
-                graph.replay()
+                graphs[place].replay()
             return states
 
         return replay

@@ -58,7 +58,9 @@ def short_pass_s(device: torch.device) -> float:
 
 def _preferred(device: torch.device) -> tuple[str, ...]:
     if device.type == "cuda":
-        return ("bfloat16", "float16") if torch.cuda.is_bf16_supported() else ("float16",)
+        # older GPUs emulate it, slowly
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        return ("bfloat16", "float16") if fast else ("float16",)
     return ("bfloat16",) if _cpu_flags() & _FAST_BFLOAT16 else ("float32",)
 
 

@@ -21,7 +21,13 @@ from torch import Tensor
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from deployments.embedding.attention import CAUSAL, COUNTS_FROM_PADDING, FLAT, can_fuse
+from deployments.embedding.attention import (
+    CAUSAL,
+    COUNTS_FROM_PADDING,
+    FLAT,
+    can_fuse,
+    head_width,
+)
 from deployments.embedding.batch import TokenBatch, Vectors
 from deployments.embedding.cpu_encoder import pack_network
 from deployments.embedding.cpu_linear import (
@@ -36,7 +42,7 @@ from deployments.embedding.errors import ModelUnavailable, UnsupportedModel
 from deployments.embedding.layout import Layout, to_device
 from deployments.embedding.model import ModelSpec
 from deployments.embedding.packing import pack
-from deployments.embedding.pooling import POOLERS
+from deployments.embedding.pooling import FLAT_POOLERS, POOLERS
 from deployments.embedding.threads import Threads
 from deployments.embedding.warmup import sample
 
@@ -85,7 +91,7 @@ class TorchEngine:
         self.pads = spec.backbone not in COUNTS_FROM_PADDING
         model = _load(model_dir, self.dtype, self.device, None if self.pads else FLAT)
         _check(spec, model)
-        self._pool = POOLERS[spec.pooling]
+        self._pooling = spec.pooling
         self._pad_id = int(model.config.pad_token_id or 0)
         self._causal = spec.backbone in CAUSAL
         self._counts_from_padding = COUNTS_FROM_PADDING.get(spec.backbone, False)
@@ -104,7 +110,7 @@ class TorchEngine:
         self, spec: ModelSpec, model: PreTrainedModel
     ) -> Callable[[TokenBatch], Vectors]:
         network = _flat_network(model, self._packs)
-        if can_fuse(self.device, self.dtype):
+        if can_fuse(self.device, self.dtype, head_width(model.config)):
             network = graphed = GraphedNetwork(network, spec.max_tokens, self.device)
             self.rounded = graphed.rounded
         return partial(self._flat, network)
@@ -149,10 +155,10 @@ class TorchEngine:
         layout = Layout(lengths, self.device, self.dtype, self._causal)
         ids, positions = self._row(batch.ids), self._row(self._positions(batch))
         hidden = network(ids, positions, layout)
-        mask = to_device(np.arange(lengths[0]) < batch.lengths[:, None], self.device)
-        padded = hidden.new_zeros(*mask.shape, self.dimension)
-        padded[mask] = hidden[: batch.tokens]
-        return self._pooled(padded, mask)
+        counts = to_device(batch.lengths.astype(np.int64), self.device)
+        # not padded: one long text among hundreds would take more memory than the pass
+        pooled = FLAT_POOLERS[self._pooling](hidden[: batch.tokens], counts)
+        return cast(Vectors, pooled.cpu().numpy())
 
     def _row(self, numbers: npt.NDArray[np.integer[Any]]) -> Tensor:
         """Returns int64 ``(tokens,)``; where sizes are rounded, with zeros behind the last text."""
@@ -173,11 +179,8 @@ class TorchEngine:
         """One pass for a model whose attention we do not know."""
         ids, mask = (to_device(array, self.device) for array in batch.padded(self._pad_id))
         found = network(input_ids=ids, attention_mask=mask)
-        return self._pooled(found.last_hidden_state, mask)
-
-    def _pooled(self, hidden: Tensor, mask: Tensor) -> Vectors:
-        vectors: Vectors = self._pool(hidden, mask).cpu().numpy()
-        return vectors
+        pooled = POOLERS[self._pooling](found.last_hidden_state, mask)
+        return cast(Vectors, pooled.cpu().numpy())
 
 
 def encode_all(engine: Engine, batch: TokenBatch, token_budget: int, streams: int = 1) -> Vectors:

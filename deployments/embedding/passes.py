@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _PROBE_TOKENS = 8
+_NO_MEMORY = ("allocate memory", "out of memory", "ALLOC_FAILED")
 
 
 class EngineBroken(Exception):
@@ -41,7 +42,7 @@ def run_pass(engine: Engine, texts: Sequence[Ids]) -> list[Vectors | EmbedfleetE
         _check_engine(engine, error)
         if len(texts) == 1:
             return [_explained(error, len(texts[0]))]
-        log.warning("a pass of %d texts failed and is halved: %s", len(texts), _last_line(error))
+        log.warning("a pass of %d texts failed and is halved: %s", len(texts), _reason(error))
     middle = len(texts) // 2
     return run_pass(engine, texts[:middle]) + run_pass(engine, texts[middle:])
 
@@ -73,7 +74,7 @@ def _check_engine(engine: Engine, error: Exception) -> None:
     try:
         engine.forward(sample(engine, 1, _PROBE_TOKENS))
     except Exception as broken:
-        raise EngineBroken(f"{_last_line(error)}; then also {_last_line(broken)}") from error
+        raise EngineBroken(f"{_reason(error)}; then also {_reason(broken)}") from error
 
 
 def _checked(vectors: Vectors) -> list[Vectors | EmbedfleetError]:
@@ -92,7 +93,7 @@ def _not_finite() -> TextFailed:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the device, or the host, had no room for the pass."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
     )
 
 
@@ -106,10 +107,13 @@ def _explained(error: Exception, tokens: int) -> EmbedfleetError:
         return error
     if is_out_of_memory(error):
         return TextFailed(f"one text of {tokens} tokens does not fit the device's memory")
-    return TextFailed(f"the engine failed on a text of {tokens} tokens: {_last_line(error)}")
+    return TextFailed(f"the engine failed on a text of {tokens} tokens: {_reason(error)}")
 
 
-def _last_line(error: Exception) -> str:
-    """TorchScript's errors begin with pages of source."""
+def _reason(error: Exception) -> str:
+    """TorchScript's errors begin with pages of source, CUDA's end with advice."""
     lines = str(error).strip().splitlines()
-    return lines[-1].removeprefix("RuntimeError: ") if lines else repr(error)
+    if not lines:
+        return repr(error)
+    line = lines[0] if isinstance(error, torch.AcceleratorError) else lines[-1]
+    return line.removeprefix("RuntimeError: ")

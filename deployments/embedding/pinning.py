@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 _MIB = 2**20
+_CONTEXT = 512 * _MIB  # estimated, for cards from Ampere on
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,11 @@ def device_problem(num_gpus: float, assigned: tuple[str, ...], seen: Seen) -> st
 
 
 def share_of_device(num_gpus: float, total: int) -> int:
-    """Returns the bytes of a device of ``total`` bytes that a replica with ``num_gpus`` may take."""
-    return int(total * num_gpus) if 0 < num_gpus < 1 else total
+    """Returns the bytes of a device of ``total`` bytes that a replica with ``num_gpus`` may take.
+
+    Of a fraction, CUDA's own context is left out: torch does not count it.
+    """
+    return max(0, int(total * num_gpus) - _CONTEXT) if 0 < num_gpus < 1 else total
 
 
 def memory_problem(memory: Memory, token_budget: int) -> str | None:

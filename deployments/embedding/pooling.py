@@ -33,8 +33,34 @@ def cls(hidden: Tensor, mask: Tensor) -> Tensor:
     return hidden[torch.arange(len(first), device=mask.device), first].to(torch.float32)
 
 
+def flat_mean(hidden: Tensor, lengths: Tensor) -> Tensor:
+    """Averages each text of a pass without padding.
+
+    ``hidden`` is ``(tokens, dimension)``, ``lengths`` int64 ``(texts,)``; returns float32
+    ``(texts, dimension)``.
+    """
+    # unsafe: the lengths are ours, and to check them a GPU would have to be waited for
+    return torch.segment_reduce(hidden.to(torch.float32), "mean", lengths=lengths, unsafe=True)
+
+
+def flat_last_token(hidden: Tensor, lengths: Tensor) -> Tensor:
+    """Takes each text's last token; shapes as in `flat_mean`."""
+    return hidden[lengths.cumsum(0) - 1].to(torch.float32)
+
+
+def flat_cls(hidden: Tensor, lengths: Tensor) -> Tensor:
+    """Takes each text's first token; shapes as in `flat_mean`."""
+    return hidden[lengths.cumsum(0) - lengths].to(torch.float32)
+
+
 POOLERS: dict[Pooling, Callable[[Tensor, Tensor], Tensor]] = {
     Pooling.MEAN: mean,
     Pooling.LAST_TOKEN: last_token,
     Pooling.CLS: cls,
+}
+
+FLAT_POOLERS: dict[Pooling, Callable[[Tensor, Tensor], Tensor]] = {
+    Pooling.MEAN: flat_mean,
+    Pooling.LAST_TOKEN: flat_last_token,
+    Pooling.CLS: flat_cls,
 }

@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import BertConfig, MistralConfig
 
-from deployments.embedding.attention import Rule, attend_in_blocks, can_fuse
+from deployments.embedding import attention
+from deployments.embedding.attention import Rule, attend_in_blocks, can_fuse, head_width
 from deployments.embedding.layout import Layout
 
 CPU = torch.device("cpu")
@@ -100,13 +102,29 @@ def test_very_short_texts_share_blocks(lengths):
 
 
 @pytest.mark.parametrize(
-    ("device", "dtype", "can"),
+    ("device", "dtype", "width", "capability", "can"),
     [
-        ("cuda", torch.bfloat16, True),
-        ("cuda", torch.float16, True),
-        ("cuda", torch.float32, False),
-        ("cpu", torch.bfloat16, False),
+        ("cuda", torch.bfloat16, 64, (9, 0), True),
+        ("cuda", torch.float16, 256, (8, 0), True),
+        ("cuda", torch.float32, 64, (9, 0), False),
+        ("cuda", torch.bfloat16, 26, (9, 0), False),  # TinyBERT's
+        ("cuda", torch.bfloat16, 264, (9, 0), False),
+        ("cuda", torch.float16, 64, (7, 5), False),
+        ("cpu", torch.bfloat16, 64, (9, 0), False),
     ],
 )
-def test_where_attention_is_one_operator(device, dtype, can):
-    assert can_fuse(torch.device(device), dtype) is can
+def test_where_attention_is_one_operator(monkeypatch, device, dtype, width, capability, can):
+    monkeypatch.setattr(attention, "_capability", lambda _: capability)
+    assert can_fuse(torch.device(device), dtype, width) is can
+
+
+@pytest.mark.parametrize(
+    ("config", "width"),
+    [
+        (BertConfig(hidden_size=384, num_attention_heads=12), 32),
+        (MistralConfig(hidden_size=4096, num_attention_heads=32, head_dim=128), 128),
+        (MistralConfig(hidden_size=512, num_attention_heads=8, head_dim=32), 32),
+    ],
+)
+def test_the_width_of_a_head(config, width):
+    assert head_width(config) == width

@@ -138,6 +138,19 @@ def test_devices(device):
 
 
 @pytest.mark.parametrize(
+    ("device", "num_gpus", "used"),
+    [
+        ("auto", 0, "cpu"),
+        ("auto", 0.5, "auto"),
+        ("cuda:1", 0, "cuda:1"),
+        ("cpu", 1, "cpu"),
+    ],
+)
+def test_a_gpu_that_ray_has_not_assigned_is_not_taken(device, num_gpus, used):
+    assert model(device=device, num_gpus=num_gpus).device_to_use == used
+
+
+@pytest.mark.parametrize(
     ("field", "wrong"),
     [(field, 0) for field in Limits.model_fields] + [("cold_wait_s", 5.0), ("max_texts", -1)],
 )

@@ -23,7 +23,7 @@ def hardware(monkeypatch):
 
     def have(cuda=False, bf16=False, flags=()):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bf16)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
         monkeypatch.setattr(device, "_cpu_flags", lambda: set(flags))
 
     return have

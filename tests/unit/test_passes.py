@@ -37,6 +37,14 @@ def test_an_error_of_many_lines_is_told_by_its_last():
     assert str(found) == "the engine failed on a text of 1 tokens: too long"
 
 
+def test_a_cuda_error_is_told_by_its_first():
+    error = torch.AcceleratorError(
+        "CUDA error: device-side assert\nCompile with `TORCH_USE_CUDA_DSA`"
+    )
+    [found] = run_pass(FakeEngine(poison=POISON, error=lambda: error), arrays([[POISON]]))
+    assert str(found) == "the engine failed on a text of 1 tokens: CUDA error: device-side assert"
+
+
 def test_the_error_of_ours_is_kept():
     error = InvalidRequest("not in the vocabulary", "input")
     [found] = run_pass(FakeEngine(poison=POISON, error=lambda: error), arrays([[POISON]]))
@@ -84,6 +92,8 @@ def test_what_ends_the_process_is_not_caught(error):
         (MemoryError(), True),
         (torch.OutOfMemoryError("CUDA out of memory"), True),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
+        (torch.AcceleratorError("CUDA error: out of memory\nCompile with …"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling …"), True),
         (RuntimeError("shape mismatch"), False),
         (ValueError("can't allocate memory"), False),
     ],

@@ -47,9 +47,10 @@ def test_the_device_is_another_one(num_gpus, assigned, seen, why):
 
 
 @pytest.mark.parametrize(
-    ("num_gpus", "share"), [(0.25, 20 * GIB), (0.5, 40 * GIB), (1, 80 * GIB), (2, 80 * GIB)]
+    ("num_gpus", "share"),
+    [(0.25, 19.5 * GIB), (0.5, 39.5 * GIB), (0.001, 0), (1, 80 * GIB), (2, 80 * GIB)],
 )
-def test_a_fraction_of_a_gpu_is_that_fraction_of_its_memory(num_gpus, share):
+def test_a_fraction_of_a_gpu_is_that_fraction_of_its_memory_less_cudas_own(num_gpus, share):
     assert share_of_device(num_gpus, 80 * GIB) == share
 
 

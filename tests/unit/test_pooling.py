@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from deployments.embedding.model import Pooling
-from deployments.embedding.pooling import POOLERS
+from deployments.embedding.pooling import FLAT_POOLERS, POOLERS
 
 LENGTHS = (1, 5, 3, 7, 7)
 LONGEST, DIMENSION = 7, 6
@@ -45,6 +45,15 @@ def test_pooling_is_the_naive_loop(pooling, side, dtype):
     np.testing.assert_allclose(found, [naive(pooling, row) for row in rows], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("pooling", Pooling)
+def test_pooling_without_padding_is_the_naive_loop(pooling, dtype):
+    rows = texts(dtype)
+    found = FLAT_POOLERS[pooling](torch.cat(rows), torch.tensor(LENGTHS))
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found, [naive(pooling, row) for row in rows], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("pooling", Pooling)
 def test_left_and_right_padding_give_the_same(pooling):
     left, right = (POOLERS[pooling](*padded(texts(), side)) for side in ("left", "right"))
@@ -63,4 +72,6 @@ def test_one_text_alone_is_pooled_as_among_others(pooling):
 def test_long_means_do_not_lose_digits_in_half_precision():
     hidden = torch.full((1, 4096, 1), 0.1, dtype=torch.bfloat16)
     found = POOLERS[Pooling.MEAN](hidden, torch.ones(1, 4096, dtype=torch.bool))
-    assert found.item() == pytest.approx(hidden[0, 0, 0].item(), rel=1e-5)
+    flat = FLAT_POOLERS[Pooling.MEAN](hidden[0], torch.tensor([4096]))
+    for mean in (found, flat):
+        assert mean.item() == pytest.approx(hidden[0, 0, 0].item(), rel=1e-5)
