@@ -1,4 +1,4 @@
-"""The README's commands and code do what they say."""
+"""The commands and code of the README and its pages do what they say."""
 
 from __future__ import annotations
 
@@ -12,16 +12,13 @@ import pytest
 import yaml
 
 from deployments.config import AppArgs
-from deployments.embedding.catalog import CATALOG
+from tests.documents import DOCUMENTS
 from tests.encoding import command
 from tests.running import API_KEY, RunningService
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-
 
 def blocks(language: str) -> list[str]:
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", DOCUMENTS, re.DOTALL | re.MULTILINE)
     return [code for kind, code in found if kind == language]
 
 
@@ -70,23 +67,3 @@ def test_configs_are_accepted(code):
     (app,) = yaml.safe_load(code)["applications"]
     assert app["import_path"] == "deployments.app:build"
     assert AppArgs.model_validate(app["args"]).models
-
-
-def test_make_targets_exist():
-    makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"`?make (\w+)`?", README):
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
-
-
-def test_each_file_of_the_tree_exists():
-    tree = next(b for b in blocks("") if b.startswith("deployments/"))
-    folders = [ROOT / line.split("/")[0] for line in tree.splitlines() if re.match(r"\w+/", line)]
-    files = [*ROOT.iterdir(), *(path for folder in folders for path in folder.rglob("*.*"))]
-    for name in re.findall(r"[\w/]+\.(?:py|yaml|md)", tree):
-        found = any(path.as_posix().endswith(f"/{name}") for path in files)
-        assert found, f"{name} is in the README's tree but not in the project"
-
-
-def test_each_catalog_model_is_in_the_table():
-    for name in CATALOG:
-        assert f"`{name}`" in README

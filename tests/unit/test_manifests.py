@@ -13,6 +13,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from cluster.serving import path_environment, read_config
 from deployments.config import AppArgs, Autoscaling
+from tests.documents import DOCUMENTS
 
 from .manifests import FOLDER, GPU_CONFIG, ROOT, documents, find, pinned, pod_templates, rayservice
 
@@ -135,7 +136,7 @@ def test_no_manifest_holds_a_secret():
 
 
 def test_the_readme_makes_each_secret():
-    made = set(re.findall(r"secret generic (\S+) --from-literal=([\w-]+)=", readme()))
+    made = set(re.findall(r"secret generic (\S+) --from-literal=([\w-]+)=", DOCUMENTS))
     wanted = {
         (reference["name"], reference["key"])
         for name in EVERY_FILE
@@ -234,7 +235,3 @@ def test_the_jobs_command_is_one_of_ours():
     program, *arguments = job["spec"]["entrypoint"].split()
     found = _parser().parse_args(arguments)
     assert (program, found.model in {m.name for m in gpu_args().models}) == ("embedfleet", True)
-
-
-def readme() -> str:
-    return (ROOT / "README.md").read_text()

@@ -1,4 +1,4 @@
-"""The README's sizing table is what its formulas give, from the catalog's parameters."""
+"""The documented sizing table is what its formulas give, from the catalog's parameters."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import torch
 
 from deployments.embedding.catalog import CATALOG
 from deployments.embedding.device import token_budgets
+from tests.documents import PAGES, ROOT
 
-from .manifests import ROOT
-
-README = (ROOT / "README.md").read_text()
+SIZING = PAGES["configuration.md"]
 COMPUTED = re.findall(
     r"^\| (\S+) \| (\w+) \((\d+) GB\) \| ([\d,]+) \| ([\d.]+) GB \| ([\d.]+) GB \| ([\d,]+) \| computed",
-    README,
+    SIZING,
     re.MULTILINE,
 )
 # of each backbone: intermediate size, and rows of the token table (the models' config.json)
@@ -28,12 +27,12 @@ def number(text):
 
 
 def peak(card):
-    """The card's dense bfloat16 rate that the README names, in FLOP/s."""
-    return 1e12 * float(re.search(rf"{card} (\d+)[, ]", README.partition("peak dense")[2])[1])
+    """The card's dense bfloat16 rate that the page names, in FLOP/s."""
+    return 1e12 * float(re.search(rf"{card} (\d+)[, ]", SIZING.partition("peak dense")[2])[1])
 
 
 def test_every_row_is_seen():
-    rows = re.findall(r"\| computed \|$", README, re.MULTILINE)
+    rows = re.findall(r"\| computed \|$", SIZING, re.MULTILINE)
     assert len(COMPUTED) == len(rows) > 0
 
 
@@ -55,5 +54,5 @@ def test_a_row_is_what_the_formulas_give(row):
 def test_the_measured_row_is_in_the_log():
     log = (ROOT / "benchmarks" / "LOG.md").read_text()
     found = re.search(r"1 thread [\d,]+ \(short, random sizes\), ([\d,]+) \(passages\)", log)
-    (rate,) = re.findall(r"\| ([\d,]+) \| measured \|$", README, re.MULTILINE)
+    (rate,) = re.findall(r"\| ([\d,]+) \| measured \|$", SIZING, re.MULTILINE)
     assert rate == found[1]
