@@ -182,13 +182,16 @@ class Limits(_Config):
 
 
 class AppArgs(_Config):
-    """Everything under ``args`` in ``serve_config.yaml``."""
+    """Everything under ``args`` in ``serve_config.yaml``.
+
+    ``router_cpus`` is 0 by default: where the models take all cores, the service still has to answer.
+    """
 
     models: tuple[ModelConfig, ...] = Field(min_length=1)
     default_model: str | None = None
     truncate: bool = False
     routers: int = Field(1, ge=1)
-    router_cpus: float = Field(0.5, ge=0)
+    router_cpus: float = Field(0.0, ge=0)
     routing: Routing = Routing()
     limits: Limits = Limits()
 

@@ -53,6 +53,11 @@ def test_one_deployment_a_model_and_one_router():
     assert first.ray_actor_options["num_cpus"] == 0.5
 
 
+def test_the_router_starts_where_the_models_take_all_cores():
+    router, _ = deployments_of(build(AppArgs.model_validate({"models": [{"name": MINILM}]})))
+    assert router.ray_actor_options["num_cpus"] == 0
+
+
 def test_replicas_between_bounds():
     replicas = {"min_replicas": 0, "max_replicas": 4}
     args = AppArgs.model_validate({"models": [{"name": MINILM, "replicas": replicas}]})
