@@ -97,7 +97,7 @@ class _Corpus:
 
 
 def _read_corpus(settings: Settings) -> _Corpus:
-    filesystem, files = find_inputs(settings.input, settings.input_format)
+    filesystem, files = find_inputs(settings.input, settings.input_format, settings.output)
     telling = next((file for file in files if file.size), files[0])
     carried = _schema(filesystem, telling, settings)
     return _Corpus(filesystem, files, plan(filesystem, files, settings), carried)

@@ -166,6 +166,35 @@ def test_folders_globs_and_endings(tmp_path):
         planned(tmp_path / "absent")
 
 
+def names(location: Path, output: Path | None = None) -> list[str]:
+    _, files = find_inputs(str(location), output=str(output) if output else None)
+    return [file.name for file in files]
+
+
+@pytest.mark.parametrize("hidden", ["_rejects", ".cache", "deep/_rejects"])
+def test_nothing_within_a_hidden_folder_is_read(tmp_path, hidden):
+    base = tmp_path / "_corpus"  # the folder that was asked for may be called anything
+    (base / hidden).mkdir(parents=True)
+    write(base / "a.parquet", ["a"])
+    write(base / hidden / "b.parquet", ["b"])
+    assert names(base) == names(base / "**" / "*.parquet") == ["a.parquet"]
+    assert names(base / hidden) == names(base / hidden / "b.parquet") == ["b.parquet"]
+
+
+def test_the_jobs_own_output_is_not_read(tmp_path, monkeypatch):
+    (tmp_path / "vectors").mkdir()
+    write(tmp_path / "a.parquet", ["a"])
+    write(tmp_path / "vectors" / "part.parquet", ["b"])
+    write(tmp_path / "vectors2.parquet", ["c"])
+    others = ["a.parquet", "vectors2.parquet"]
+    assert names(tmp_path, tmp_path / "vectors") == others
+    assert names(tmp_path / "**" / "*.parquet", tmp_path / "vectors") == others
+    monkeypatch.chdir(tmp_path / "vectors")
+    assert names(Path(".."), Path()) == others
+    assert names(tmp_path / "vectors", tmp_path) == ["part.parquet"]
+    assert names(tmp_path / "vectors", tmp_path / "vectors") == ["part.parquet"]
+
+
 def test_matching_and_formats():
     assert matches("/a/*.csv", "/a/b.csv")
     assert not matches("/a/*.csv", "/a/b/c.csv")
