@@ -144,7 +144,7 @@ class Router:
     async def served(self, model: str) -> ServedModel | EmbedfleetError:
         """Returns what answers to this name, for corpus jobs; a refusal comes back as a value."""
         try:
-            _, decision = await self._chooser.choose(Facts(requested=model, lane=Lane.OFFLINE), ())
+            decision = await self._chooser.choose_one(model)
         except EmbedfleetError as error:
             return error
         config, status = self._models[decision.model], self._fleet.status(decision.model)

@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+from grpc.aio import AioRpcError
 from ray import serve
+from ray.exceptions import AuthenticationError, RayError, RayTaskError
+from ray.serve.exceptions import RayServeException
 
 from cluster.encoding.failures import JobError, WrongModel
 from cluster.encoding.target import connect, find_target
@@ -19,6 +22,9 @@ from deployments.status import ModelState
 
 _START_TIMEOUT_S = 900.0
 _STOP_TIMEOUT_S = 60.0
+# what a half-started service says; what its own code raises stays
+_NOT_THERE_YET = (JobError, RayError, RayServeException, AioRpcError, OSError)
+_WILL_NOT_PASS = (WrongModel, RayTaskError, AuthenticationError)
 
 
 @contextmanager
@@ -99,9 +105,9 @@ def _answers(model: str, address: str | None) -> bool:
     try:
         connect(address)
         state = find_target(model).model.status.state
-    except WrongModel:
+    except _WILL_NOT_PASS:
         raise
-    except Exception:  # whatever a half-started service says; the deadline ends it
+    except _NOT_THERE_YET:  # the deadline ends it
         ray.shutdown()
         return False
     return state in (ModelState.READY, ModelState.COLD)
