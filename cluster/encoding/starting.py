@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import ray
 from grpc.aio import AioRpcError
@@ -21,7 +21,8 @@ from cluster.encoding.target import connect, find_target
 from deployments.status import ModelState
 
 _START_TIMEOUT_S = 900.0
-_STOP_TIMEOUT_S = 60.0
+# for what is under way, then for the end without it, then for the one of a service that is killed
+_STOP_TIMEOUTS_S = (60.0, 10.0, 5.0)
 # what a half-started service says; what its own code raises stays
 _NOT_THERE_YET = (JobError, RayError, RayServeException, AioRpcError, OSError)
 _WILL_NOT_PASS = (WrongModel, RayTaskError, AuthenticationError)
@@ -47,11 +48,7 @@ def started_service(config: str, model: str, address: str | None) -> Iterator[No
         if joined:
             _clear(joined)
         ray.shutdown()
-        child.send_signal(signal.SIGTERM)
-        try:
-            child.wait(_STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
+        _stop(child)
 
 
 def _running_ray(address: str | None) -> str | None:
@@ -90,6 +87,19 @@ def _wait(child: subprocess.Popen[bytes], model: str, address: str | None) -> No
             return
         time.sleep(1.0)
     raise JobError(f"the service was not ready within {_START_TIMEOUT_S:.0f} s")
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    """Asks ever more firmly (see `serving._Stop`): killed alone, it would leave its own child behind.
+
+    Ctrl-C meanwhile is the next step.
+    """
+    for patience_s in _STOP_TIMEOUTS_S:
+        child.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+            child.wait(patience_s)
+            return
+    child.kill()
 
 
 def _clear(address: str) -> None:
