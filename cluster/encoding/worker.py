@@ -100,7 +100,7 @@ class PartEncoder:
             return done, self._digests(await asyncio.to_thread(work.output.ids, part.name))
         rows = await asyncio.to_thread(self._read, part)
         front = await self._client.ready_front(_FRONT_TIMEOUT_S)
-        documents = await asyncio.to_thread(prepare, front, rows, work.cut)
+        documents = await asyncio.to_thread(self._prepare, front, rows)
         vectors = await self._vectors(front, documents, part)
         counts, ids = await asyncio.to_thread(self._commit, part, rows, documents, vectors)
         self._tally += Tally(rejected=counts.rejected)
@@ -120,12 +120,15 @@ class PartEncoder:
                 "out the file"
             ) from error
 
-    async def _vectors(self, front: Front, documents: Documents, part: Part) -> Vectors:
-        spec, batch = front.spec, documents.batch
+    def _prepare(self, front: Front, rows: Rows) -> Documents:
         try:
             check_chunk(front, self._work.cut)
         except InvalidRequest as error:
             raise JobError(str(error)) from error
+        return prepare(front, rows, self._work.cut)
+
+    async def _vectors(self, front: Front, documents: Documents, part: Part) -> Vectors:
+        spec, batch = front.spec, documents.batch
         if batch is None:
             self._tally += Tally(weight=part.weight)
             return np.zeros((0, self._work.identity.dimensions), np.float32)
