@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import importlib
 import io
 import json
 from itertools import pairwise
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from pyarrow import fs as pafs
 from pyarrow import parquet as pq
 
+from cluster.encoding import records
 from cluster.encoding.failures import JobError
 from cluster.encoding.inputs import find_inputs, format_of, matches
 from cluster.encoding.parts import Part, plan
@@ -98,6 +100,14 @@ def test_a_record_at_the_end_without_a_newline(tmp_path):
 def test_byte_order_mark_and_carriage_returns(tmp_path):
     (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbftext,n\r\nhello,1\r\n")
     assert texts(tmp_path / "a.csv") == ["hello"]
+
+
+def test_long_csv_fields_change_nothing_for_who_only_imports(tmp_path):
+    (tmp_path / "a.csv").write_text("text\n" + "x" * 200_000 + "\n")
+    csv.field_size_limit(100_000)
+    importlib.reload(records)
+    assert csv.field_size_limit() == 100_000
+    assert texts(tmp_path / "a.csv") == ["x" * 200_000]
 
 
 def test_bad_records_of_line_formats(tmp_path):
