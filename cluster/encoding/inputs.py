@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -167,8 +166,3 @@ def _describe(info: Any, base: str, wanted: str | None) -> InputFile:
         format=wanted or found or "",
         compression=compression,
     )
-
-
-def total_bytes(files: Iterable[InputFile]) -> int:
-    """Returns the size of all files."""
-    return sum(file.size for file in files)
