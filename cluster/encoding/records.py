@@ -70,20 +70,6 @@ def _next_line(handle: Any, offset: int, size: int) -> int:
     return size
 
 
-def read_range(filesystem: Any, file: InputFile, start: int, stop: int) -> bytes:
-    """Returns the (decompressed) bytes from ``start`` to ``stop``."""
-    if not file.compression:
-        with filesystem.open_input_file(file.path) as handle:
-            handle.seek(start)
-            found: bytes = handle.read(stop - start)
-            return found
-    with filesystem.open_input_stream(file.path, compression=file.compression) as stream:
-        while start > 0 and (skipped := stream.read(min(_BLOCK, start))):
-            start -= len(skipped)
-            stop -= len(skipped)
-        return bytes(stream.read(stop))
-
-
 def lines(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
     """Yields each line that is not blank, with its offset in the file."""
     for line in io.BytesIO(data):  # bytes.splitlines would split at carriage returns too
