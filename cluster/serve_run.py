@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from contextlib import suppress
 from types import FrameType
 
 import ray
@@ -32,10 +31,12 @@ def _drain(number: int, frame: FrameType | None) -> None:
     del frame
     signal.signal(number, signal.SIG_IGN)
     if ray.is_initialized():
-        with suppress(Exception):  # whatever fails, it stops
+        try:
             apps = list(serve.status().applications)
             asyncio.run(_drain_routers(apps))
             _get_global_client().delete_apps(apps)  # answers leave while replicas stop in order
+        except Exception as error:  # whatever fails, it stops
+            print(f"embedfleet: stopping without order: {error!r}", file=sys.stderr)
     raise KeyboardInterrupt
 
 

@@ -187,8 +187,10 @@ def _refuse_taken_port(host: str, port: int) -> None:
 
 class _Stop:
     """Tells `serve_run` once to stop, by SIGINT; it then answers first what is under way. Asked again,
-    it ends at once.
+    it ends at once, and asked a third time it is killed.
     """
+
+    _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 
     def __init__(self) -> None:
         """Listens; before the child is made, since a background shell's children ignore SIGINT."""
@@ -209,7 +211,7 @@ class _Stop:
         del number, frame
         self.asked += 1
         if self._child is not None:
-            self._child.send_signal(signal.SIGINT if self.asked == 1 else signal.SIGTERM)
+            self._child.send_signal(self._SIGNALS[min(self.asked, len(self._SIGNALS)) - 1])
 
 
 def _announce(child: subprocess.Popen[bytes], url: str) -> None:

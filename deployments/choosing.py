@@ -11,6 +11,7 @@ from deployments.client import EncoderClient
 from deployments.config import AppArgs, ModelConfig, Routing
 from deployments.embedding.aims import latency_s
 from deployments.embedding.catalog import CATALOG
+from deployments.embedding.errors import InvalidRequest
 from deployments.embedding.facts import Candidate, Facts, Load, Policy, Shared
 from deployments.embedding.lanes import Lane
 from deployments.embedding.languages import languages_of
@@ -65,6 +66,19 @@ class Chooser:
         if is_default and decision.reason == "name":
             decision = replace(decision, reason="default")
         return asked, decision
+
+    async def choose_one(self, requested: str) -> Decision:
+        """Returns the model of a corpus job, before there are texts; errors as `routing.choose`.
+
+        Raises InvalidRequest for a name by which the texts of each request choose.
+        """
+        if is_left_open(requested, self.candidates()):
+            raise InvalidRequest(
+                f"a corpus job needs one model: name it, or a size; `{requested}` chooses per request",
+                "model",
+            )
+        _, decision = await self.choose(Facts(requested=requested, lane=Lane.OFFLINE), ())
+        return decision
 
     async def looked_at(
         self, facts: Facts, texts: Sequence[str] | TokenInput, candidates: Sequence[Candidate]

@@ -24,7 +24,6 @@ from deployments.cards import candidate_card, model_card, space_card
 from deployments.choosing import Chooser
 from deployments.client import EncoderClient
 from deployments.config import AppArgs, Routing, routing_of
-from deployments.embedding.catalog import CATALOG
 from deployments.embedding.errors import (
     EmbedfleetError,
     ModelUnavailable,
@@ -40,7 +39,7 @@ from deployments.embedding.request import Embeddings, EncodeRequest, TokenInput
 from deployments.embedding.routing import Decision
 from deployments.fleet import Fleet
 from deployments.metrics import DecisionMetrics, RequestMetrics, scrape_cluster
-from deployments.served import ServedModel
+from deployments.served import ServedModel, spec_of
 
 log = logging.getLogger("ray.serve")
 _MAY_FAIL_OVER = (ModelUnavailable, Overloaded)
@@ -144,11 +143,11 @@ class Router:
     async def served(self, model: str) -> ServedModel | EmbedfleetError:
         """Returns what answers to this name, for corpus jobs; a refusal comes back as a value."""
         try:
-            _, decision = await self._chooser.choose(Facts(requested=model, lane=Lane.OFFLINE), ())
+            decision = await self._chooser.choose_one(model)
         except EmbedfleetError as error:
             return error
         config, status = self._models[decision.model], self._fleet.status(decision.model)
-        spec = self._clients[decision.model].spec or CATALOG.get(decision.model)
+        spec = spec_of(config, self._clients[decision.model].spec)
         return ServedModel(config, spec, decision.role, status)
 
     async def metrics(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from deployments.config import ModelConfig
+from deployments.embedding.catalog import CATALOG
 from deployments.embedding.model import ModelSpec, Role
 from deployments.status import ModelStatus
 
@@ -20,3 +21,15 @@ class ServedModel:
     spec: ModelSpec | None
     role: Role | None
     status: ModelStatus
+
+    @property
+    def pinned(self) -> ModelConfig:
+        """The config with the revision that the service has read: who is told it hashes no weights."""
+        if self.spec is None:
+            return self.config
+        return self.config.model_copy(update={"revision": self.spec.revision})
+
+
+def spec_of(config: ModelConfig, read: ModelSpec | None) -> ModelSpec | None:
+    """Returns what was ``read`` of a model, or else the catalog's entry, where that alone decides."""
+    return read or (CATALOG.get(config.name) if config.path is None else None)

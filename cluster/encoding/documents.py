@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from cluster.encoding import vetting
 from cluster.encoding.chunking import pieces
@@ -46,9 +47,9 @@ class Documents:
     rejected: dict[int, str] = field(default_factory=dict)
     truncated: int = 0
 
-    @property
+    @cached_property
     def batch(self) -> TokenBatch | None:
-        """The token ids of all items; None when there are none."""
+        """The token ids of all items, as of the first look; None when there are none."""
         return TokenBatch.concatenate(self.batches) if self.batches else None
 
 

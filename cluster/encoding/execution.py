@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -18,11 +18,12 @@ from cluster.encoding.failures import JobError
 from cluster.encoding.manifest import Counts
 from cluster.encoding.parts import Part
 from cluster.encoding.progress import Snapshot
+from cluster.encoding.stretches import stretches
 from cluster.encoding.worker import PartEncoder, Work
 
 _WORKER_CPUS = 0.25
 # one part is encoded while the next is read and the last one written
-_PARTS_PER_WORKER = 2
+_STRETCHES_PER_WORKER = 2
 _MOST_BLOCKS = 2_000
 _LOOK_S = 0.5
 
@@ -41,7 +42,9 @@ class Execution:
     """The dataset at work in a thread, so that this one can watch."""
 
     def __init__(self, work: Work, parts: list[Part], run: Run, ledger: Ledger) -> None:
-        self._work = work
+        self._stretches = stretches(parts, work.workers * _STRETCHES_PER_WORKER)
+        # those that there are share all calls
+        self._work = replace(work, workers=min(work.workers, len(self._stretches)))
         self._ledger = ledger
         self._parts = parts
         self._run = run
@@ -80,13 +83,13 @@ class Execution:
 
     def _dataset(self) -> Any:
         rows = [
-            {"number": number, "part": json.dumps(part.as_row())}
-            for number, part in enumerate(self._parts)
+            {"stretch": json.dumps([(number, part.as_row()) for number, part in stretch])}
+            for stretch in self._stretches
         ]
         _quiet()
         pool = ray.data.ActorPoolStrategy(
-            size=min(self._work.workers, len(rows)),
-            max_concurrent_calls_per_actor=_PARTS_PER_WORKER,
+            size=self._work.workers,
+            max_concurrent_calls_per_actor=_STRETCHES_PER_WORKER,
         )
         dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS))
         return dataset.map_batches(

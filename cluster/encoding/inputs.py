@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -72,10 +71,13 @@ def _with_keys(filesystem: Any) -> Any:
     return made({**options, "access_key": key, "secret_key": secret, "session_token": token})
 
 
-def find_inputs(location: str, wanted: str | None = None) -> tuple[Any, list[InputFile]]:
+def find_inputs(
+    location: str, wanted: str | None = None, output: str | None = None
+) -> tuple[Any, list[InputFile]]:
     """Returns the file system and the files, by name. ``wanted`` overrides what endings say.
 
-    Raises JobError when there are none, or they are of several formats.
+    Nothing below ``output`` is taken where that folder lies within the corpus. Raises JobError when
+    there are no files, or they are of several formats.
     """
     filesystem, path = resolve(location)
     try:
@@ -83,7 +85,10 @@ def find_inputs(location: str, wanted: str | None = None) -> tuple[Any, list[Inp
     except OSError as error:
         raise JobError(f"{location} cannot be read: {error}") from error
     alone = len(found) == 1 and found[0].path == path
-    files = [_describe(info, base, wanted) for info in found if alone or _meant(info.path, wanted)]
+    own = _place_below(base, filesystem, output)
+    names = [_name(info.path, base) for info in found]
+    meant = [i for i, n in zip(found, names, strict=True) if alone or _meant(n, wanted, own)]
+    files = [_describe(info, base, wanted) for info in meant]
     if not files:
         raise JobError(
             f"{location} holds no file to encode; files end in {', '.join(FORMATS)}, or set "
@@ -125,9 +130,28 @@ def _listed(filesystem: Any, path: str) -> tuple[str, list[Any]]:
     return path, [i for i in infos if i.is_file]
 
 
-def _meant(path: str, wanted: str | None) -> bool:
-    hidden = PurePosixPath(path).name.startswith(("_", "."))
-    return not hidden and (wanted is not None or format_of(path)[0] is not None)
+def _name(path: str, base: str) -> str:
+    return path.removeprefix(base).lstrip("/")
+
+
+def _place_below(base: str, filesystem: Any, folder: str | None) -> str | None:
+    """Returns a folder's name below ``base``, with a slash behind it; None when it is not there."""
+    if folder is None:
+        return None
+    other, path = resolve(folder)
+    real = os.path.realpath if other.type_name == "local" else os.path.normpath
+    place = os.path.relpath(real(path), real(base or "/"))
+    if other.type_name != filesystem.type_name or place.split("/")[0] in (".", ".."):
+        return None
+    return f"{place}/"
+
+
+def _meant(name: str, wanted: str | None, own: str | None) -> bool:
+    """As Spark and pyarrow have it: nothing within a folder whose name starts so, either."""
+    hidden = any(part.startswith(("_", ".")) for part in PurePosixPath(name).parts)
+    if hidden or (own is not None and name.startswith(own)):
+        return False
+    return wanted is not None or format_of(name)[0] is not None
 
 
 def _describe(info: Any, base: str, wanted: str | None) -> InputFile:
@@ -136,14 +160,9 @@ def _describe(info: Any, base: str, wanted: str | None) -> InputFile:
         raise JobError(f"{info.path}: its ending tells no format; set --input-format")
     return InputFile(
         path=info.path,
-        name=info.path.removeprefix(base).lstrip("/"),
+        name=_name(info.path, base),
         size=info.size,
         modified=info.mtime_ns or 0,
         format=wanted or found or "",
         compression=compression,
     )
-
-
-def total_bytes(files: Iterable[InputFile]) -> int:
-    """Returns the size of all files."""
-    return sum(file.size for file in files)

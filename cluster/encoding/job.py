@@ -97,7 +97,7 @@ class _Corpus:
 
 
 def _read_corpus(settings: Settings) -> _Corpus:
-    filesystem, files = find_inputs(settings.input, settings.input_format)
+    filesystem, files = find_inputs(settings.input, settings.input_format, settings.output)
     telling = next((file for file in files if file.size), files[0])
     carried = _schema(filesystem, telling, settings)
     return _Corpus(filesystem, files, plan(filesystem, files, settings), carried)
@@ -155,7 +155,7 @@ def _work(  # noqa: PLR0913, PLR0917
         settings=settings,
         identity=manifest.identity,
         app=target.app,
-        config=target.model.config,
+        config=target.model.pinned,
         tokens_per_s=status.word.tokens_per_s,
         replicas=status.replicas,
         workers=run.workers or max(1, int(cpus // _CPUS_PER_WORKER)),

@@ -38,7 +38,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Counts:
-    """Rows read, written and rejected, tokens computed, seconds and cost of all runs together.
+    """What became of the rows, how many texts were cut, and their tokens; of a part or of all.
 
     With chunks, ``written`` counts chunks and ``documents`` the rows they come from.
     """

@@ -14,6 +14,7 @@ from cluster.encoding.manifest import Counts
 from cluster.encoding.output import ids_of, reject_table
 from cluster.encoding.parts import Part
 from cluster.encoding.reading import read_part
+from cluster.encoding.sources import Source, source_of
 from cluster.encoding.worker import Work
 
 
@@ -23,21 +24,24 @@ def drop_repeated(work: Work, parts: list[Part], ledger: Ledger) -> Counts:
     Done once all parts are there. A job that is killed here finds the rest on its next run. Raises
     JobError when the output cannot be written.
     """
-    change = Counts()
+    change, file, source = Counts(), None, None
     for number, repeated in ledger.repeated():
-        sources = {key: parts[first].file.name for key, first in repeated.items()}
-        change += _drop(work, parts[number], sources)
+        part = parts[number]
+        if file != part.file:
+            file, source = part.file, source_of(work.inputs, part.file)
+        names = {key: parts[first].file.name for key, first in repeated.items()}
+        change += _drop(work, part, names, source)
     return change
 
 
-def _drop(work: Work, part: Part, sources: Mapping[bytes, str]) -> Counts:
-    """``sources`` are the files that have these ids before, by digest."""
+def _drop(work: Work, part: Part, names: Mapping[bytes, str], source: Source | None) -> Counts:
+    """``names`` are those of the files that have these ids before, by digest."""
     output = work.output
     before = output.done(part.name)
     assert before is not None
     table, rejects = output.vectors(part.name), output.rejects(part.name)
-    kept = table.filter(pa.array([digest(name) not in sources for name in ids_of(table)]))
-    rejects = pa.concat_tables([rejects, _rejects(work, part, sources, rejects)])
+    kept = table.filter(pa.array([digest(name) not in names for name in ids_of(table)]))
+    rejects = pa.concat_tables([rejects, _rejects(work, part, names, rejects, source)])
     after = replace(
         before,
         documents=before.rows - rejects.num_rows,
@@ -52,17 +56,19 @@ def _drop(work: Work, part: Part, sources: Mapping[bytes, str]) -> Counts:
     )
 
 
-def _rejects(work: Work, part: Part, sources: Mapping[bytes, str], found: Any) -> Any:
+def _rejects(
+    work: Work, part: Part, names: Mapping[bytes, str], found: Any, source: Source | None
+) -> Any:
     """The rows with these ids that are not among the rejects yet."""
     settings = work.settings
     assert settings.id_column is not None
-    rows = read_part(work.inputs, part, settings.text_column, work.carried)
+    rows = read_part(work.inputs, part, settings.text_column, work.carried, source)
     there = set(found["position"].to_pylist())
-    names = rows.carried[settings.id_column].to_pylist()
+    ids = rows.carried[settings.id_column].to_pylist()
     new = []
-    for position, name, text in zip(rows.positions, names, rows.texts, strict=True):
-        source = sources.get(digest(name))
-        if source is not None and position not in there:
-            reason = vetting.repeated(source)
-            new.append((str(name), part.file.name, position, reason, vetting.shown(text)))
+    for position, own, text in zip(rows.positions, ids, rows.texts, strict=True):
+        earlier = names.get(digest(own))
+        if earlier is not None and position not in there:
+            reason = vetting.repeated(earlier)
+            new.append((str(own), part.file.name, position, reason, vetting.shown(text)))
     return reject_table(new)

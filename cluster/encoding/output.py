@@ -155,9 +155,9 @@ class Output:
             names = [i.base_name for i in self.fs.get_file_info(selector)]
         except OSError as error:
             raise JobError(f"{self.root} cannot be used as OUTPUT: {error}") from error
-        if any(not name.startswith((".", "_")) for name in names):
+        if foreign := [name for name in names if not name.startswith((".", "_"))]:
             raise JobError(
-                f"{self.root} holds other files ({names[0]}) and no {FILE}: choose an empty folder"
+                f"{self.root} holds other files ({foreign[0]}) and no {FILE}: choose an empty folder"
             )
 
 

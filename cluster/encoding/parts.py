@@ -6,10 +6,11 @@ finds on its next run what it has done.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -17,8 +18,9 @@ from pyarrow import parquet as pq
 
 from cluster.encoding.failures import JobError
 from cluster.encoding.inputs import InputFile
-from cluster.encoding.records import csv_header, csv_records, cut_file, lines, read_range
+from cluster.encoding.records import csv_header, csv_records, cut_file, lines
 from cluster.encoding.settings import Settings
+from cluster.encoding.sources import LineSource, group_starts
 
 _MOST_ROWS = 65_536
 _READERS = 16
@@ -29,7 +31,8 @@ class Part:
     """A run of records of one file: row numbers in Parquet, byte offsets in other formats.
 
     ``rows`` are the most that are taken (for ``--limit``), ``weight`` its share of the input in
-    bytes. A CSV part that starts at 0 starts with the header.
+    bytes. A CSV part that starts at 0 starts with the header. ``entry`` is where reading has to begin
+    to get to ``start``: at 0 of a compressed file, at the first row of a row group.
     """
 
     file: InputFile
@@ -37,6 +40,12 @@ class Part:
     stop: int
     weight: int
     rows: int | None = None
+    entry: int | None = None
+
+    @property
+    def read_from(self) -> int:
+        """``entry``, which is ``start`` where nothing else is said."""
+        return self.start if self.entry is None else self.entry
 
     @property
     def name(self) -> str:
@@ -90,8 +99,11 @@ def _parts_of(filesystem: Any, file: InputFile, settings: Settings) -> list[Part
         cuts = cut_file(filesystem, file, settings.part_bytes)
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise JobError(f"{file.path} cannot be read: {error}") from error
-    parts = [Part(file, a, b, b - a) for a, b in pairwise(cuts)]
-    if len(parts) == 1 and not _count(filesystem, parts[0]):  # a header alone, or blank lines
+    entry = 0 if file.compression else None
+    parts = [Part(file, a, b, b - a, entry=entry) for a, b in pairwise(cuts)]
+    if len(parts) == 1 and not _count(
+        LineSource(filesystem, file), parts[0]
+    ):  # a header alone, or blank lines
         return []
     return parts
 
@@ -105,7 +117,11 @@ def _parquet_parts(filesystem: Any, file: InputFile, settings: Settings) -> list
     step = max(1, min(_MOST_ROWS, int(settings.part_bytes / _bytes_per_row(meta, settings))))
     cuts = [*range(0, meta.num_rows, step), meta.num_rows]
     each = file.size / max(1, meta.num_rows)
-    return [Part(file, a, b, int((b - a) * each)) for a, b in pairwise(cuts)]
+    firsts = group_starts(meta)
+    return [
+        Part(file, a, b, int((b - a) * each), entry=firsts[bisect_right(firsts, a) - 1])
+        for a, b in pairwise(cuts)
+    ]
 
 
 def _bytes_per_row(meta: Any, settings: Settings) -> float:
@@ -128,21 +144,22 @@ def _check_text(kind: Any, column: str, where: str) -> None:
 
 def _limited(filesystem: Any, parts: Iterable[Part], limit: int) -> Iterator[Part]:
     left = limit
-    for part in parts:
-        if left <= 0:
-            return
-        rows = _count(filesystem, part)
-        if rows > left and part.file.format == "parquet":
-            yield replace(part, stop=part.start + left)
-        else:
-            yield part if rows <= left else replace(part, rows=left)
-        left -= rows
+    for file, of_file in groupby(parts, lambda part: part.file):
+        source = LineSource(filesystem, file)
+        for part in of_file:
+            if left <= 0:
+                return
+            if file.format == "parquet":
+                rows = part.stop - part.start
+                yield replace(part, stop=part.start + min(rows, left))
+            else:
+                rows = _count(source, part)
+                yield part if rows <= left else replace(part, rows=left)
+            left -= rows
 
 
-def _count(filesystem: Any, part: Part) -> int:
-    if part.file.format == "parquet":
-        return part.stop - part.start
-    data = read_range(filesystem, part.file, part.start, part.stop)
+def _count(source: LineSource, part: Part) -> int:
+    data = source.read(part.start, part.stop)
     if part.file.format == "csv":
         return sum(1 for _ in csv_records(data, part.start)) - (part.start == 0)
     return sum(1 for _ in lines(data, part.start))

@@ -12,9 +12,8 @@ from pyarrow import parquet as pq
 
 from cluster.encoding.inputs import InputFile
 from cluster.encoding.parts import Part
-from cluster.encoding.records import csv_header, csv_records, lines, read_range
-
-_BATCH = 4_096
+from cluster.encoding.records import csv_header, csv_records, lines
+from cluster.encoding.sources import LineSource, RowSource, Source, source_of
 
 
 @dataclass(frozen=True)
@@ -32,14 +31,24 @@ class Rows:
         return len(self.positions)
 
 
-def read_part(filesystem: Any, part: Part, text_column: str, carried: Any) -> Rows:
-    """Reads a part. ``carried`` is the Arrow schema of the columns to carry along.
+def read_part(
+    filesystem: Any, part: Part, text_column: str, carried: Any, source: Source | None = None
+) -> Rows:
+    """Reads a part. ``carried`` is the Arrow schema of the columns to carry along, ``source`` the
+    part's file where other parts of it are read as well.
 
     Raises OSError or pyarrow's errors when the file itself cannot be read.
     """
-    if part.file.format == "parquet":
-        return _read_parquet(filesystem, part, text_column, carried)
-    data = read_range(filesystem, part.file, part.start, part.stop)
+    source = source or source_of(filesystem, part.file)
+    if isinstance(source, RowSource):
+        return _read_parquet(source, part, text_column, carried)
+    return _read_lines(filesystem, source, part, text_column, carried)
+
+
+def _read_lines(
+    filesystem: Any, source: LineSource, part: Part, text_column: str, carried: Any
+) -> Rows:
+    data = source.read(part.start, part.stop)
     records = list(_records(filesystem, part, data))[: part.rows]
     positions = [position for position, _ in records]
     faults = {row: found for row, (_, found) in enumerate(records) if isinstance(found, str)}
@@ -145,35 +154,15 @@ def _fitting(values: list[Any]) -> Any:
     return pa.string() if pa.types.is_null(kind) else kind
 
 
-def _read_parquet(filesystem: Any, part: Part, text_column: str, carried: Any) -> Rows:
+def _read_parquet(source: RowSource, part: Part, text_column: str, carried: Any) -> Rows:
     columns = list(dict.fromkeys([text_column, *carried.names]))
-    with filesystem.open_input_file(part.file.path) as handle:
-        # a buffer, so that a row group is streamed and not held whole
-        source = pq.ParquetFile(handle, buffer_size=1 << 20, pre_buffer=False)
-        batches = list(_slices(source, part.start, part.stop, columns))
-    table = pa.Table.from_batches(batches)
+    table = pa.Table.from_batches(source.read(part.start, part.stop, columns))
     return Rows(
         range(part.start, part.stop),
         _texts(table[text_column]),
         table.select(carried.names).cast(carried),
         {},
     )
-
-
-def _slices(source: Any, start: int, stop: int, columns: list[str]) -> Iterator[Any]:
-    first = 0
-    for group in range(source.num_row_groups):
-        rows = source.metadata.row_group(group).num_rows
-        if first < stop and first + rows > start:
-            at = first
-            for batch in source.iter_batches(_BATCH, row_groups=[group], columns=columns):
-                if at >= stop:
-                    break
-                low, high = max(start - at, 0), min(stop - at, len(batch))
-                if low < high:
-                    yield batch.slice(low, high - low)
-                at += len(batch)
-        first += rows
 
 
 def _texts(column: Any) -> list[object]:

@@ -13,6 +13,7 @@ from cluster.encoding.inputs import InputFile
 
 _BLOCK = 1 << 20
 _BOM = b"\xef\xbb\xbf"
+_LONGEST_FIELD = 1 << 30  # a field may be as long as a part
 
 
 def starts(blocks: Iterable[bytes], target: int, quoted: bool) -> list[int]:
@@ -69,20 +70,6 @@ def _next_line(handle: Any, offset: int, size: int) -> int:
     return size
 
 
-def read_range(filesystem: Any, file: InputFile, start: int, stop: int) -> bytes:
-    """Returns the (decompressed) bytes from ``start`` to ``stop``."""
-    if not file.compression:
-        with filesystem.open_input_file(file.path) as handle:
-            handle.seek(start)
-            found: bytes = handle.read(stop - start)
-            return found
-    with filesystem.open_input_stream(file.path, compression=file.compression) as stream:
-        while start > 0 and (skipped := stream.read(min(_BLOCK, start))):
-            start -= len(skipped)
-            stop -= len(skipped)
-        return bytes(stream.read(stop))
-
-
 def lines(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
     """Yields each line that is not blank, with its offset in the file."""
     for line in io.BytesIO(data):  # bytes.splitlines would split at carriage returns too
@@ -106,6 +93,7 @@ def csv_records(data: bytes, offset: int) -> Iterator[tuple[int, list[str]]]:
             body = line.removeprefix(_BOM) if offset == 0 and consumed == len(line) else line
             yield body.decode("utf-8", "surrogateescape")
 
+    csv.field_size_limit(_LONGEST_FIELD)  # of the whole process; there is no other
     reader, start = csv.reader(counted()), 0
     for fields in reader:
         if fields:
@@ -118,7 +106,3 @@ def csv_header(filesystem: Any, file: InputFile) -> list[str]:
     with filesystem.open_input_stream(file.path, compression=file.compression) as stream:
         head = stream.read(_BLOCK)
     return next((fields for _, fields in csv_records(head, 0)), [])
-
-
-# fields may be as long as a part
-csv.field_size_limit(1 << 30)

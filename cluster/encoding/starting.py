@@ -8,17 +8,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import ray
+from grpc.aio import AioRpcError
 from ray import serve
+from ray.exceptions import AuthenticationError, RayError, RayTaskError
+from ray.serve.exceptions import RayServeException
 
 from cluster.encoding.failures import JobError, WrongModel
 from cluster.encoding.target import connect, find_target
 from deployments.status import ModelState
 
 _START_TIMEOUT_S = 900.0
-_STOP_TIMEOUT_S = 60.0
+# for what is under way, then for the end without it, then for the one of a service that is killed
+_STOP_TIMEOUTS_S = (60.0, 10.0, 5.0)
+# what a half-started service says; what its own code raises stays
+_NOT_THERE_YET = (JobError, RayError, RayServeException, AioRpcError, OSError)
+_WILL_NOT_PASS = (WrongModel, RayTaskError, AuthenticationError)
 
 
 @contextmanager
@@ -41,11 +48,7 @@ def started_service(config: str, model: str, address: str | None) -> Iterator[No
         if joined:
             _clear(joined)
         ray.shutdown()
-        child.send_signal(signal.SIGTERM)
-        try:
-            child.wait(_STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
+        _stop(child)
 
 
 def _running_ray(address: str | None) -> str | None:
@@ -86,6 +89,19 @@ def _wait(child: subprocess.Popen[bytes], model: str, address: str | None) -> No
     raise JobError(f"the service was not ready within {_START_TIMEOUT_S:.0f} s")
 
 
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    """Asks ever more firmly (see `serving._Stop`): killed alone, it would leave its own child behind.
+
+    Ctrl-C meanwhile is the next step.
+    """
+    for patience_s in _STOP_TIMEOUTS_S:
+        child.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+            child.wait(patience_s)
+            return
+    child.kill()
+
+
 def _clear(address: str) -> None:
     """The service's own end would leave it in a Ray that goes on."""
     try:
@@ -99,9 +115,9 @@ def _answers(model: str, address: str | None) -> bool:
     try:
         connect(address)
         state = find_target(model).model.status.state
-    except WrongModel:
+    except _WILL_NOT_PASS:
         raise
-    except Exception:  # whatever a half-started service says; the deadline ends it
+    except _NOT_THERE_YET:  # the deadline ends it
         ray.shutdown()
         return False
     return state in (ModelState.READY, ModelState.COLD)

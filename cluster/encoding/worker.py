@@ -20,6 +20,7 @@ from cluster.encoding.output import Output, ids_of
 from cluster.encoding.parts import Part
 from cluster.encoding.reading import Rows, read_part
 from cluster.encoding.settings import Settings
+from cluster.encoding.sources import Source, source_of
 from cluster.encoding.tables import assemble
 from cluster.encoding.target import running_replicas
 from deployments.client import EncoderClient
@@ -61,7 +62,7 @@ class Work:
 
 
 class PartEncoder:
-    """Encodes parts. Ray Data calls it with a few of them at a time, in one asyncio loop."""
+    """Encodes parts. Ray Data calls it with two stretches of them at a time, in one asyncio loop."""
 
     def __init__(self, work: Work) -> None:
         give_way()
@@ -72,17 +73,27 @@ class PartEncoder:
         self._watching: asyncio.Task[None] | None = None
 
     async def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Takes parts as JSON in column ``part``.
+        """Takes stretches as JSON in column ``stretch``: numbered parts of one file, in order.
 
-        Returns their counts as JSON in ``counts``, and in ``ids`` the digests of their rows' ids.
+        Returns of each part its ``number``, its counts as JSON in ``counts``, and in ``ids`` the
+        digests of its rows' ids.
         """
         if self._watching is None:
             self._watching = asyncio.get_running_loop().create_task(self._watch())
-        found = [await self._part(Part.from_row(json.loads(row))) for row in batch["part"]]
+        found = [part for row in batch["stretch"] for part in await self._stretch(json.loads(row))]
         self._report()
-        counts = np.array([json.dumps(asdict(of_part)) for of_part, _ in found])
-        ids = np.array([of_part for _, of_part in found], object)
-        return {"number": batch["number"], "counts": counts, "ids": ids}
+        return {
+            "number": np.array([number for number, _, _ in found]),
+            "counts": np.array([json.dumps(asdict(counts)) for _, counts, _ in found]),
+            "ids": np.array([ids for _, _, ids in found], object),
+        }
+
+    async def _stretch(
+        self, rows: list[tuple[int, dict[str, Any]]]
+    ) -> list[tuple[int, Counts, bytes]]:
+        parts = [(number, Part.from_row(row)) for number, row in rows]
+        source = source_of(self._work.inputs, parts[0][1].file)
+        return [(number, *await self._part(part, source)) for number, part in parts]
 
     @property
     def _client(self) -> EncoderClient:
@@ -93,14 +104,14 @@ class PartEncoder:
             self._own_client = EncoderClient(work.config, handle)
         return self._own_client
 
-    async def _part(self, part: Part) -> tuple[Counts, bytes]:
+    async def _part(self, part: Part, source: Source) -> tuple[Counts, bytes]:
         work = self._work
         if (done := await asyncio.to_thread(work.output.done, part.name)) is not None:
             self._tally += Tally(skipped=part.weight)
             return done, self._digests(await asyncio.to_thread(work.output.ids, part.name))
-        rows = await asyncio.to_thread(self._read, part)
+        rows = await asyncio.to_thread(self._read, part, source)
         front = await self._client.ready_front(_FRONT_TIMEOUT_S)
-        documents = await asyncio.to_thread(prepare, front, rows, work.cut)
+        documents = await asyncio.to_thread(self._prepare, front, rows)
         vectors = await self._vectors(front, documents, part)
         counts, ids = await asyncio.to_thread(self._commit, part, rows, documents, vectors)
         self._tally += Tally(rejected=counts.rejected)
@@ -110,22 +121,26 @@ class PartEncoder:
         """None of derived ids, which are distinct by themselves."""
         return digests(ids) if self._work.settings.id_column else b""
 
-    def _read(self, part: Part) -> Rows:
+    def _read(self, part: Part, source: Source) -> Rows:
         work = self._work
         try:
-            return read_part(work.inputs, part, work.settings.text_column, work.carried)
+            column = work.settings.text_column
+            return read_part(work.inputs, part, column, work.carried, source)
         except Exception as error:
             raise JobError(
                 f"{part.file.path} cannot be read from {part.start} on: {error}; mend or leave "
                 "out the file"
             ) from error
 
-    async def _vectors(self, front: Front, documents: Documents, part: Part) -> Vectors:
-        spec, batch = front.spec, documents.batch
+    def _prepare(self, front: Front, rows: Rows) -> Documents:
         try:
             check_chunk(front, self._work.cut)
         except InvalidRequest as error:
             raise JobError(str(error)) from error
+        return prepare(front, rows, self._work.cut)
+
+    async def _vectors(self, front: Front, documents: Documents, part: Part) -> Vectors:
+        spec, batch = front.spec, documents.batch
         if batch is None:
             self._tally += Tally(weight=part.weight)
             return np.zeros((0, self._work.identity.dimensions), np.float32)

@@ -10,7 +10,7 @@ from deployments.choosing import Chooser, candidate
 from deployments.config import AppArgs, ModelConfig, Routing
 from deployments.embedding.batch import TokenBatch
 from deployments.embedding.catalog import CATALOG
-from deployments.embedding.errors import NoModelFits
+from deployments.embedding.errors import InvalidRequest, NoModelFits
 from deployments.embedding.facts import Facts, Shared
 from deployments.embedding.lanes import Lane
 from deployments.embedding.lengths import about, upper_bound
@@ -135,6 +135,16 @@ async def test_a_batch_out_of_a_models_limit_is_known_by_a_few_texts(fleet, toke
     with pytest.raises(NoModelFits, match="the longest text has at least 600"):
         await chooser(fleet, tokenizer).choose(Facts("auto"), texts)
     assert tokenizer.shown <= 3 * 8
+
+
+async def test_a_corpus_job_has_one_model(fleet, tokenizer):
+    shared = {E5: Shared("mine", "0", frozenset(Role))}
+    ours = chooser(fleet, tokenizer, shared.get)
+    assert (await ours.choose_one("small")).model == MINILM
+    assert (await ours.choose_one(f"{E5}-query")).role is Role.QUERY
+    for name in ("auto", "auto-document", "mine"):
+        with pytest.raises(InvalidRequest, match=f"a corpus job needs one model.*`{name}`"):
+            await ours.choose_one(name)
 
 
 def test_loads_are_those_of_all_replicas(fleet, tokenizer):

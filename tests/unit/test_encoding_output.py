@@ -85,6 +85,16 @@ def test_a_read_only_disk_is_known_before_any_work(small_disk):
         Output(LOCAL, str(small_disk / "out")).prepare()
 
 
+def test_a_folder_of_others_is_refused_by_their_file(tmp_path):
+    for name in (".DS_Store", "_SUCCESS", "report.txt"):
+        (tmp_path / name).touch()
+    output = Output(LOCAL, str(tmp_path))
+    with pytest.raises(JobError, match=r"holds other files \(report.txt\)"):
+        output.manifest()
+    (tmp_path / "report.txt").unlink()
+    assert output.manifest() is None
+
+
 def test_keys_travel_with_the_file_system(monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import importlib
 import io
 import json
 from itertools import pairwise
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from pyarrow import fs as pafs
 from pyarrow import parquet as pq
 
+from cluster.encoding import records
 from cluster.encoding.failures import JobError
 from cluster.encoding.inputs import find_inputs, format_of, matches
 from cluster.encoding.parts import Part, plan
@@ -100,6 +102,14 @@ def test_byte_order_mark_and_carriage_returns(tmp_path):
     assert texts(tmp_path / "a.csv") == ["hello"]
 
 
+def test_long_csv_fields_change_nothing_for_who_only_imports(tmp_path):
+    (tmp_path / "a.csv").write_text("text\n" + "x" * 200_000 + "\n")
+    csv.field_size_limit(100_000)
+    importlib.reload(records)
+    assert csv.field_size_limit() == 100_000
+    assert texts(tmp_path / "a.csv") == ["x" * 200_000]
+
+
 def test_bad_records_of_line_formats(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(
@@ -164,6 +174,35 @@ def test_folders_globs_and_endings(tmp_path):
         planned(tmp_path)
     with pytest.raises(JobError, match="there is no"):
         planned(tmp_path / "absent")
+
+
+def names(location: Path, output: Path | None = None) -> list[str]:
+    _, files = find_inputs(str(location), output=str(output) if output else None)
+    return [file.name for file in files]
+
+
+@pytest.mark.parametrize("hidden", ["_rejects", ".cache", "deep/_rejects"])
+def test_nothing_within_a_hidden_folder_is_read(tmp_path, hidden):
+    base = tmp_path / "_corpus"  # the folder that was asked for may be called anything
+    (base / hidden).mkdir(parents=True)
+    write(base / "a.parquet", ["a"])
+    write(base / hidden / "b.parquet", ["b"])
+    assert names(base) == names(base / "**" / "*.parquet") == ["a.parquet"]
+    assert names(base / hidden) == names(base / hidden / "b.parquet") == ["b.parquet"]
+
+
+def test_the_jobs_own_output_is_not_read(tmp_path, monkeypatch):
+    (tmp_path / "vectors").mkdir()
+    write(tmp_path / "a.parquet", ["a"])
+    write(tmp_path / "vectors" / "part.parquet", ["b"])
+    write(tmp_path / "vectors2.parquet", ["c"])
+    others = ["a.parquet", "vectors2.parquet"]
+    assert names(tmp_path, tmp_path / "vectors") == others
+    assert names(tmp_path / "**" / "*.parquet", tmp_path / "vectors") == others
+    monkeypatch.chdir(tmp_path / "vectors")
+    assert names(Path(".."), Path()) == others
+    assert names(tmp_path / "vectors", tmp_path) == ["part.parquet"]
+    assert names(tmp_path / "vectors", tmp_path / "vectors") == ["part.parquet"]
 
 
 def test_matching_and_formats():

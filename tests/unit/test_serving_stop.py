@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from cluster import serve_run
 from cluster.serving import _Stop
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -31,13 +32,13 @@ def handlers(monkeypatch):
 
 
 @pytest.mark.parametrize("number", STOPS)
-def test_asked_once_it_drains_asked_again_it_ends(handlers, number):
+def test_asked_once_it_drains_asked_again_it_ends_and_then_it_is_killed(handlers, number):
     stop, child = _Stop(), Child()
     stop.passes_on_to(child)
     assert child.got == []
-    for _ in range(2):
+    for _ in range(4):
         handlers[number](number, None)
-    assert child.got == [signal.SIGINT, signal.SIGTERM]
+    assert child.got == [signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGKILL]
 
 
 def test_asked_before_there_is_a_child(handlers):
@@ -51,3 +52,15 @@ def test_nohup_stays_in_force(handlers, monkeypatch):
     monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_IGN)
     _Stop()
     assert set(handlers) == {signal.SIGINT, signal.SIGTERM}
+
+
+def test_what_keeps_it_from_stopping_in_order_is_said(handlers, monkeypatch, capsys):
+    def unreachable():
+        raise ConnectionError("no controller")
+
+    monkeypatch.setattr(serve_run.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(serve_run.serve, "status", unreachable)
+    with pytest.raises(KeyboardInterrupt):
+        serve_run._drain(signal.SIGINT, None)
+    assert handlers == {signal.SIGINT: signal.SIG_IGN}
+    assert "no controller" in capsys.readouterr().err
