@@ -15,10 +15,10 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
 from deployments.agreement import Agreement
-from deployments.api.app import Observed, create_app
+from deployments.api.app import PATHS, create_app
 from deployments.api.auth import ApiKeys
 from deployments.api.backend import CandidateCard, Explanation, ModelCard, SpaceCard, Texts
-from deployments.api.door import Door
+from deployments.api.middleware import AdmissionMiddleware, MetricsMiddleware
 from deployments.api.settings import Settings
 from deployments.cards import candidate_card, model_card, space_card
 from deployments.choosing import Chooser
@@ -97,12 +97,13 @@ class Router:
         settings = Settings(
             limits.max_body_bytes, limits.max_texts, self._args.truncate, limits.request_timeout_s
         )
-        self._door = Door(create_app(self, settings, keys), limits.max_requests)
-        return Observed(self._door, RequestMetrics().answered)
+        app = create_app(self, settings, keys)
+        self._admission = AdmissionMiddleware(app, limits.max_requests)
+        return MetricsMiddleware(self._admission, RequestMetrics().answered, PATHS)
 
     async def drain(self) -> None:
         """Lets no request in any more, and returns when those under way have their answers."""
-        left = await self._door.close(self._args.limits.request_timeout_s)
+        left = await self._admission.close(self._args.limits.request_timeout_s)
         log.info("the service is stopping, %d requests are left without an answer", left)
 
     async def choose(self, facts: Facts, texts: Texts) -> Decision:
