@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -40,11 +41,9 @@ class ApiKeyMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers 401, or hands over to the app."""
         if scope["type"] == "http" and self._keys:
-            request = Request(scope, receive)
-            # not request.url: that is made from the Host header and a query of any bytes
-            path = scope["path"].removeprefix(scope.get("root_path", ""))
+            given = Headers(scope=scope).get("authorization")
             try:
-                self._keys.check(path, request.headers.get("authorization"))
+                self._keys.check(path_of(scope), given)
             except Unauthorized as error:
                 await _refuse(error, scope, receive, send)
                 return
@@ -69,7 +68,7 @@ class AdmissionMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        path = path_of(scope)
         self._inside += 1
         try:
             if self._closed and path not in _STAYS_OPEN:
@@ -118,6 +117,7 @@ class MetricsMiddleware:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
+        path = path_of(scope)  # now: the app moves the prefix on where it mounts another
         status = _CLIENT_GONE
 
         async def watched(message: Message) -> None:
@@ -130,8 +130,15 @@ class MetricsMiddleware:
             await self._app(scope, receive, watched)
         finally:
             # a path that nobody routes must not become a label: anyone could make up a million
-            route = scope["path"] if scope["path"] in self._routes else "other"
+            route = path if path in self._routes else "other"
             self._observe(route, status, time.perf_counter() - started)
+
+
+def path_of(scope: Scope) -> str:
+    """Returns the path below the app's own prefix."""
+    # not the request's URL: that is made from the Host header and a query of any bytes
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 async def _refuse(error: EmbedfleetError, scope: Scope, receive: Receive, send: Send) -> None:

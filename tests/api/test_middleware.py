@@ -104,6 +104,7 @@ async def test_one_too_many_is_told_when_to_come_back(crowded):
         ("GET", EMBEDDINGS, None, (EMBEDDINGS, 405)),
         ("GET", "/made/up/9", None, ("other", 404)),
         ("GET", "/docs/assets/swagger-ui.css", None, ("other", 200)),
+        ("GET", "/docs/assets/health", None, ("other", 404)),
     ],
 )
 async def test_each_answer_is_observed(method, path, content, seen):
@@ -123,3 +124,16 @@ async def test_a_failure_is_observed_as_500():
     async with connect(app) as http:
         await send(http, EMBEDDINGS, {"input": "a"})
     assert answers[0][:2] == (EMBEDDINGS, 500)
+
+
+async def test_a_route_below_a_prefix_is_observed_as_itself():
+    answers = []
+    app = MetricsMiddleware(create_app(FakeBackend()), lambda *a: answers.append(a), PATHS)
+
+    async def answer(message):
+        pass
+
+    path, prefix = "/embed/v1/models", "/embed"
+    scope = {"type": "http", "method": "GET", "path": path, "root_path": prefix, "headers": []}
+    await app(scope, None, answer)
+    assert answers[0][:2] == ("/v1/models", 200)
