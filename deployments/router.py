@@ -18,8 +18,8 @@ from deployments.agreement import Agreement
 from deployments.api.app import PATHS, create_app
 from deployments.api.auth import ApiKeys
 from deployments.api.backend import CandidateCard, Explanation, ModelCard, SpaceCard, Texts
+from deployments.api.limits import ApiLimits
 from deployments.api.middleware import AdmissionMiddleware, MetricsMiddleware
-from deployments.api.settings import Settings
 from deployments.cards import candidate_card, model_card, space_card
 from deployments.choosing import Chooser
 from deployments.client import EncoderClient
@@ -94,10 +94,13 @@ class Router:
         keys = ApiKeys.from_environment()
         log.info("API keys are %s", "asked for" if keys else "off: anyone who reaches it may call")
         limits = self._args.limits
-        settings = Settings(
-            limits.max_body_bytes, limits.max_texts, self._args.truncate, limits.request_timeout_s
+        allowed = ApiLimits(
+            max_body_bytes=limits.max_body_bytes,
+            max_texts=limits.max_texts,
+            truncate=self._args.truncate,
+            body_timeout_s=limits.request_timeout_s,
         )
-        app = create_app(self, settings, keys)
+        app = create_app(self, allowed, keys)
         self._admission = AdmissionMiddleware(app, limits.max_requests)
         return MetricsMiddleware(self._admission, RequestMetrics().answered, PATHS)
 

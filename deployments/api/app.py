@@ -14,9 +14,9 @@ from deployments.api.auth import ApiKeys
 from deployments.api.backend import Backend
 from deployments.api.embeddings import create_embeddings, route
 from deployments.api.http import error_response
+from deployments.api.limits import ApiLimits
 from deployments.api.middleware import ApiKeyMiddleware
 from deployments.api.scoring import rerank, similarity
-from deployments.api.settings import Settings
 from deployments.embedding.errors import EmbedfleetError
 
 _ROUTES = (
@@ -34,11 +34,7 @@ _ROUTES = (
 PATHS = frozenset(route.path for route in _ROUTES)
 
 
-def create_app(
-    backend: Backend,
-    settings: Settings | None = None,
-    keys: ApiKeys | None = None,
-) -> ASGIApp:
+def create_app(backend: Backend, limits: ApiLimits, keys: ApiKeys) -> ASGIApp:
     """Returns the service's whole wire over ``backend``."""
     assets = Mount("/docs/assets", StaticFiles(directory=swagger_ui_path))
     app = Starlette(
@@ -50,5 +46,5 @@ def create_app(
         },
     )
     app.state.backend = backend
-    app.state.settings = settings or Settings()
-    return ApiKeyMiddleware(app, keys or ApiKeys())
+    app.state.limits = limits
+    return ApiKeyMiddleware(app, keys)

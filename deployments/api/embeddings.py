@@ -10,9 +10,9 @@ from starlette.responses import Response
 from deployments.api.backend import Backend
 from deployments.api.decisions import route_body
 from deployments.api.http import JSON, REQUIRE_SPACE, answer, read_body
+from deployments.api.limits import ApiLimits
 from deployments.api.requests import EmbeddingRequest, parse
 from deployments.api.responses import embeddings_body
-from deployments.api.settings import Settings
 from deployments.embedding.errors import InvalidRequest
 from deployments.embedding.facts import Facts
 from deployments.embedding.prompts import choose_role
@@ -47,11 +47,11 @@ async def route(request: Request) -> Response:
 async def _read(
     request: Request,
 ) -> tuple[EmbeddingRequest, Facts, tuple[str, ...] | TokenInput]:
-    settings: Settings = request.app.state.settings
-    body = parse(EmbeddingRequest, await read_body(request, settings))
-    settings.check_count(len(body.inputs), "input")
+    limits: ApiLimits = request.app.state.limits
+    body = parse(EmbeddingRequest, await read_body(request, limits))
+    limits.check_count(len(body.inputs), "input")
     facts = replace(
-        body.facts(request.headers.get(REQUIRE_SPACE), settings.truncate),
+        body.facts(request.headers.get(REQUIRE_SPACE), limits.truncate),
         roles=frozenset({body.input_type}) if body.input_type else None,
         dimensions=body.dimensions,
     )

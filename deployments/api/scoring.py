@@ -13,9 +13,9 @@ from starlette.responses import Response
 
 from deployments.api.backend import Backend
 from deployments.api.http import REQUIRE_SPACE, answer, read_body
+from deployments.api.limits import ApiLimits
 from deployments.api.requests import RerankRequest, SimilarityRequest, parse
 from deployments.api.responses import about, as_lists, dump, usage
-from deployments.api.settings import Settings
 from deployments.embedding.errors import InvalidRequest, ModelUnavailable
 from deployments.embedding.model import Role
 from deployments.embedding.refusals import refuse_replaced
@@ -68,7 +68,7 @@ async def rerank(request: Request) -> Response:
 
 
 async def _body(request: Request) -> bytes:
-    return await read_body(request, request.app.state.settings)
+    return await read_body(request, request.app.state.limits)
 
 
 async def _score(
@@ -78,11 +78,11 @@ async def _score(
     documents: Sequence[str],
 ) -> _Scored:
     backend: Backend = request.app.state.backend
-    settings: Settings = request.app.state.settings
-    settings.check_count(len(queries), "query")
-    settings.check_count(len(documents), "documents")
+    limits: ApiLimits = request.app.state.limits
+    limits.check_count(len(queries), "query")
+    limits.check_count(len(documents), "documents")
     facts = replace(
-        body.facts(request.headers.get(REQUIRE_SPACE), settings.truncate), roles=frozenset(Role)
+        body.facts(request.headers.get(REQUIRE_SPACE), limits.truncate), roles=frozenset(Role)
     )
     decision = await backend.choose(facts, [*queries, *documents])
     if decision.role is not None:

@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from deployments.api.app import PATHS, create_app
+from deployments.api.app import PATHS
 from deployments.api.middleware import AdmissionMiddleware, MetricsMiddleware
 
-from .calls import EMBEDDINGS, connect, send
+from .calls import EMBEDDINGS, app_of, connect, send
 from .fake_backend import FakeBackend
 
 SOON_S = 0.05
@@ -17,7 +17,7 @@ SOON_S = 0.05
 
 @pytest.fixture
 def admission() -> AdmissionMiddleware:
-    return AdmissionMiddleware(create_app(FakeBackend()), max_requests=10)
+    return AdmissionMiddleware(app_of(FakeBackend()), max_requests=10)
 
 
 async def test_closed_it_answers_with_when_to_come_back(admission):
@@ -69,7 +69,7 @@ async def test_a_request_that_fails_is_outside_again():
 def crowded():
     """One with its last place taken, and what lets those inside go."""
     go = asyncio.Event()
-    app = create_app(FakeBackend())
+    app = app_of(FakeBackend())
 
     async def slow(scope, receive, send):
         if scope["path"] == "/slow":
@@ -109,7 +109,7 @@ async def test_one_too_many_is_told_when_to_come_back(crowded):
 )
 async def test_each_answer_is_observed(method, path, content, seen):
     answers = []
-    app = MetricsMiddleware(create_app(FakeBackend()), lambda *a: answers.append(a), PATHS)
+    app = MetricsMiddleware(app_of(FakeBackend()), lambda *a: answers.append(a), PATHS)
     async with connect(app) as http:
         await http.request(method, path, content=content)
     [(route, status, seconds)] = answers
@@ -119,7 +119,7 @@ async def test_each_answer_is_observed(method, path, content, seen):
 
 async def test_a_failure_is_observed_as_500():
     answers = []
-    broken = create_app(FakeBackend(failing=KeyError("a")))
+    broken = app_of(FakeBackend(failing=KeyError("a")))
     app = MetricsMiddleware(broken, lambda *a: answers.append(a), PATHS)
     async with connect(app) as http:
         await send(http, EMBEDDINGS, {"input": "a"})
@@ -128,7 +128,7 @@ async def test_a_failure_is_observed_as_500():
 
 async def test_a_route_below_a_prefix_is_observed_as_itself():
     answers = []
-    app = MetricsMiddleware(create_app(FakeBackend()), lambda *a: answers.append(a), PATHS)
+    app = MetricsMiddleware(app_of(FakeBackend()), lambda *a: answers.append(a), PATHS)
 
     async def answer(message):
         pass

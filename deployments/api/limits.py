@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from deployments.embedding.errors import InvalidRequest
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class ApiLimits:
     """Limits of a request, and the answer to a text that is too long.
 
     ``body_timeout_s`` is how many seconds a request's body may take to arrive.
     """
 
-    max_body_bytes: int = 8_000_000
-    max_texts: int = 2_048
-    truncate: bool = False
-    body_timeout_s: float = 60.0
+    max_body_bytes: int
+    max_texts: int
+    truncate: bool
+    body_timeout_s: float
 
     def check_count(self, texts: int, field: str) -> None:
         """Raises InvalidRequest when a request holds too many texts."""
