@@ -67,7 +67,6 @@ class Router:
         self._chooser = Chooser(args, self._clients, self._fleet, self._agreement.shared)
         self._decisions = DecisionMetrics()
         self._refusals = {name: LastRefusal() for name in self._models}
-        self.truncate = args.truncate
         self._configure(args.routing)
 
     async def reconfigure(self, user_config: Any) -> None:

@@ -62,8 +62,6 @@ class Explanation:
 class Backend(Protocol):
     """The models behind the wire: the router in production, fixed vectors in the wire's own tests."""
 
-    truncate: bool
-
     async def choose(self, facts: Facts, texts: Texts) -> Decision:
         """Returns which model answers; errors as `routing.choose`."""
         ...

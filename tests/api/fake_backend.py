@@ -66,7 +66,6 @@ def expected(spec: ModelSpec, request: EncodeRequest) -> np.ndarray:
 class FakeBackend:
     """Answers like the router. ``failing`` is raised by each call that encodes."""
 
-    truncate: bool = False
     states: dict[str, str] = field(default_factory=lambda: dict.fromkeys(SPECS, "ready"))
     failing: Exception | None = None
     vectors: Callable[[ModelSpec, EncodeRequest], np.ndarray] = expected
