@@ -22,6 +22,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.coalescing import Call
 from deployments.config import ModelConfig
+from deployments.embedding.awaiting import gather_or_cancel
 from deployments.embedding.batch import Encoded, TokenBatch
 from deployments.embedding.errors import (
     DeadlineExceeded,
@@ -153,12 +154,7 @@ class EncoderClient:
             async with slots:
                 return await call(batch.slice(start, stop), lane, deadline)
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(part(*cut)) for cut in cuts]
-        except ExceptionGroup as failed:  # the first error; the group has cancelled the others
-            raise failed.exceptions[0] from None
-        return [task.result() for task in tasks]
+        return await gather_or_cancel(*(part(*cut) for cut in cuts))
 
     def _calls_to(self, front: Front, waits: bool = False) -> Call:
         """Returns what makes calls whose token ids are those of one version.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +15,7 @@ from deployments.api.http import REQUIRE_SPACE, answer, read_body
 from deployments.api.limits import ApiLimits
 from deployments.api.requests import RerankRequest, SimilarityRequest, parse
 from deployments.api.responses import about, as_lists, dump, usage
+from deployments.embedding.awaiting import gather_or_cancel
 from deployments.embedding.errors import InvalidRequest, ModelUnavailable
 from deployments.embedding.model import Role
 from deployments.embedding.refusals import refuse_replaced
@@ -97,7 +97,7 @@ async def _score(
         )
 
     for _ in range(_TRIES):
-        asked, told = await asyncio.gather(
+        asked, told = await gather_or_cancel(
             backend.encode(one, side(queries, Role.QUERY, body.instruction), body.priority),
             backend.encode(one, side(documents, Role.DOCUMENT, None), body.priority),
         )

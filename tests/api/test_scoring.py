@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import numpy as np
 import pytest
 
+from deployments.embedding.errors import Overloaded
 from deployments.embedding.lanes import Lane
 from deployments.embedding.model import Role
 from deployments.embedding.request import EncodeRequest
@@ -144,6 +147,25 @@ async def test_headers_are_those_of_an_embedding(client):
         assert headers["x-model"] == "nested"
         assert headers["x-embedding-space"] == space_id(NESTED)
         assert (headers["x-route-reason"], headers["x-queued-ms"]) == ("name", "1.5")
+
+
+async def test_what_is_refused_is_not_computed_on(client, backend):
+    ended = []
+    answer = backend.encode
+
+    async def encode(decision, request, *rest):
+        if request.role is Role.QUERY:
+            return await answer(decision, request, *rest)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(request.texts)
+
+    backend.encode = encode
+    backend.failing = Overloaded("full")
+    async with asyncio.timeout(10):
+        response = await send(client, RERANK, {"query": "a", "documents": ["b"]})
+    assert (response.status_code, ended) == (429, [("b",)])
 
 
 REFUSED = [
