@@ -79,7 +79,7 @@ class Versions:
     async def ready(self, timeout_s: float) -> Version:
         """Returns the latest, waiting while it is read. Raises ModelUnavailable with the reason."""
         if self.latest is None and self._own.failure is None:
-            await asyncio.to_thread(self._own.wait, timeout_s)
+            await self._own.settled(timeout_s)
         return self._latest or self._own.get()
 
     async def move(self, other: OtherVersion) -> Version:
