@@ -101,7 +101,7 @@ class EncoderClient:
             try:
                 return await self._encode(version, request, lane, deadline)
             except Moved as moved:
-                version = await self._versions.move(moved.version)
+                version = await self._versions.move(moved.version, deadline - time.monotonic())
 
     async def _encode(
         self, version: Version, request: EncodeRequest, lane: Lane, deadline: float

@@ -66,3 +66,42 @@ async def test_who_has_waited_long_enough_is_told_so(loader):
             await found.ready(0.01)
     loader.go.set()
     assert (await found.ready(PATIENCE_S)).space == OTHER.space
+
+
+async def test_a_new_version_is_read_once_for_all_calls(loader):
+    found = versions(loader)
+    await found.ready(PATIENCE_S)
+    moving = [asyncio.create_task(found.move(OTHER, PATIENCE_S)) for _ in range(64)]
+    await asyncio.sleep(0.05)
+    loader.go.set()
+    moved = await asyncio.gather(*moving)
+    assert loader.loaded == [OWN, NEW]
+    assert len({id(version.coalescer) for version in moved}) == 1
+    assert found.latest is await found.move(OTHER, PATIENCE_S) is moved[0]
+
+
+async def test_back_at_its_own_version_nothing_is_read(loader):
+    found = versions(loader)
+    own = await found.ready(PATIENCE_S)
+    loader.go.set()
+    await found.move(OTHER, PATIENCE_S)
+    assert await found.move(OtherVersion(OWN, own.space), PATIENCE_S) is own is found.latest
+    assert loader.loaded == [OWN, NEW]
+
+
+async def test_a_new_version_is_waited_for_until_the_deadline(loader):
+    found = versions(loader)
+    own = await found.ready(PATIENCE_S)
+    with pytest.raises(ModelUnavailable, match="is loading"):
+        await found.move(OTHER, 0.01)
+    assert found.latest is own
+
+
+async def test_files_that_are_not_what_the_replica_has_loaded(loader):
+    loader.go.set()
+    found = versions(loader)
+    await found.ready(PATIENCE_S)
+    with pytest.raises(ModelUnavailable, match="e5-small: its files have changed") as refused:
+        await found.move(OtherVersion(NEW, "another"), PATIENCE_S)
+    assert refused.value.retry_after_s == 5.0
+    found.close()
