@@ -22,7 +22,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.coalescing import Call
 from deployments.config import ModelConfig
-from deployments.embedding.awaiting import gather_or_cancel
+from deployments.embedding.awaiting import gather_or_cancel, in_time
 from deployments.embedding.batch import Encoded, TokenBatch
 from deployments.embedding.errors import (
     DeadlineExceeded,
@@ -107,7 +107,7 @@ class EncoderClient:
         self, version: Version, request: EncodeRequest, lane: Lane, deadline: float
     ) -> Embeddings:
         check_dimensions(version.front.spec, request.dimensions)
-        tokenized = await version.front.tokenized(request)
+        tokenized = await in_time(version.front.tokenized(request), deadline)
         replies = await self._calls(version, tokenized.batch, lane, deadline)
         return version.front.finished(request, tokenized, replies)
 

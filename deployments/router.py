@@ -97,7 +97,7 @@ class Router:
             max_body_bytes=limits.max_body_bytes,
             max_texts=limits.max_texts,
             truncate=self._args.truncate,
-            body_timeout_s=limits.request_timeout_s,
+            request_timeout_s=limits.request_timeout_s,
         )
         app = create_app(self, allowed, keys)
         self._admission = AdmissionMiddleware(app, limits.max_requests)
@@ -119,7 +119,9 @@ class Router:
         looked_at, decision = await self._chooser.choose(facts, texts)
         return Explanation(decision, looked_at, self._candidate_cards(looked_at, decision))
 
-    async def encode(self, decision: Decision, request: EncodeRequest, lane: Lane) -> Embeddings:
+    async def encode(
+        self, decision: Decision, request: EncodeRequest, lane: Lane, deadline: float
+    ) -> Embeddings:
         """Returns the vectors of a request, from the space that was decided on.
 
         Where that is shared, another member answers for one that cannot; errors as
@@ -128,10 +130,10 @@ class Router:
         *others, last = (decision.model, *decision.failover)
         for model in others:
             try:
-                return await self._encode(model, decision.space, request, lane)
+                return await self._encode(model, decision.space, request, lane, deadline)
             except _MAY_FAIL_OVER as error:
                 log.warning("%s cannot answer, another of its space will: %s", model, error)
-        return await self._encode(last, decision.space, request, lane)
+        return await self._encode(last, decision.space, request, lane, deadline)
 
     def models(self) -> list[ModelCard]:
         """Returns every configured model and its state."""
@@ -159,7 +161,12 @@ class Router:
         return await scrape_cluster()
 
     async def _encode(
-        self, model: str, space: str | None, request: EncodeRequest, lane: Lane
+        self,
+        model: str,
+        space: str | None,
+        request: EncodeRequest,
+        lane: Lane,
+        deadline: float,
     ) -> Embeddings:
         texts = request.texts
         tokens = sum(map(len, texts.rows)) if isinstance(texts, TokenInput) else about(texts)
@@ -167,8 +174,8 @@ class Router:
             self._refusals[model].repeat(tokens, time.monotonic())
         try:
             with self._chooser.under_way(model, lane, tokens):
-                timeout_s = self._args.limits.request_timeout_s
-                found = await self._clients[model].encode(request, lane, timeout_s)
+                left_s = deadline - time.monotonic()
+                found = await self._clients[model].encode(request, lane, left_s)
         except Overloaded as error:
             if lane is Lane.ONLINE:
                 self._refusals[model].note(tokens, error, time.monotonic())
@@ -182,7 +189,8 @@ class Router:
         return replace(found, space=space)
 
     async def _encode_sample(self, model: str, request: EncodeRequest) -> Embeddings:
-        return await self._encode(model, None, request, Lane.OFFLINE)
+        deadline = time.monotonic() + self._args.limits.request_timeout_s
+        return await self._encode(model, None, request, Lane.OFFLINE, deadline)
 
     def _configure(self, routing: Routing) -> None:
         self._agreement.configure(routing)

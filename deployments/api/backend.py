@@ -70,10 +70,13 @@ class Backend(Protocol):
         """Returns which model would answer and why, each model with its reason; runs nothing."""
         ...
 
-    async def encode(self, decision: Decision, request: EncodeRequest, lane: Lane) -> Embeddings:
+    async def encode(
+        self, decision: Decision, request: EncodeRequest, lane: Lane, deadline: float
+    ) -> Embeddings:
         """Returns the vectors of a request, from the space that was decided on.
 
-        Raises EmbedfleetError subclasses.
+        The ``deadline``, by `time.monotonic`, is the whole request's. Raises EmbedfleetError
+        subclasses.
         """
         ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -41,14 +42,14 @@ class MethodNotAllowed(InvalidRequest):
     code = "method_not_allowed"
 
 
-async def read_body(request: Request, limits: ApiLimits) -> bytes:
+async def read_body(request: Request, limits: ApiLimits, deadline: float) -> bytes:
     """Returns the body. Raises BodyTooLarge, and BodyTooSlow where it does not arrive in time."""
     try:
-        async with asyncio.timeout(limits.body_timeout_s):
+        async with asyncio.timeout(deadline - time.monotonic()):
             return await _read(request, limits.max_body_bytes)
     except TimeoutError:
         raise BodyTooSlow(
-            f"the body had not arrived after {limits.body_timeout_s:g} s; send fewer texts a "
+            f"the body had not arrived after {limits.request_timeout_s:g} s; send fewer texts a "
             "request, or raise `limits.request_timeout_s` in the config"
         ) from None
 

@@ -1,10 +1,13 @@
-"""Waiting for several things, or for one thing until its deadline."""
+"""Waiting for several calls, or for one until its deadline."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
+
+from deployments.embedding.errors import DeadlineExceeded
 
 T = TypeVar("T")
 
@@ -17,3 +20,14 @@ async def gather_or_cancel(*calls: Coroutine[Any, Any, T]) -> list[T]:
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None
     return [task.result() for task in tasks]
+
+
+async def in_time(call: Coroutine[Any, Any, T], deadline: float) -> T:
+    """Returns the result of a call; raises DeadlineExceeded at the deadline, by `time.monotonic`."""
+    try:
+        async with asyncio.timeout(deadline - time.monotonic()) as limit:
+            return await call
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise DeadlineExceeded("the request was not answered within its deadline") from None

@@ -26,7 +26,7 @@ def app_of(backend: Backend, keys: ApiKeys | None = None, **limits: Any) -> ASGI
         max_body_bytes=own.max_body_bytes,
         max_texts=own.max_texts,
         truncate=False,
-        body_timeout_s=own.request_timeout_s,
+        request_timeout_s=own.request_timeout_s,
     )
     return create_app(backend, replace(usual, **limits), keys or ApiKeys())
 

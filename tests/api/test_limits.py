@@ -34,12 +34,24 @@ async def test_a_body_that_does_not_arrive(path):
         yield b'{"input": "'
         await asyncio.Event().wait()
 
-    app = app_of(FakeBackend(), body_timeout_s=0.05)
+    app = app_of(FakeBackend(), request_timeout_s=0.05)
     async with asyncio.timeout(10), connect(app) as http:
         response = await http.post(path, content=trickle())
     advice = ("not arrived after 0.05 s", "limits.request_timeout_s")
     check_refusal(response, 408, None, "body_timeout", *advice)
     assert response.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("path", [EMBEDDINGS, SIMILARITY, RERANK, "/v1/route"])
+async def test_a_choice_that_takes_too_long(path):
+    class Slow(FakeBackend):
+        async def choose(self, facts, texts):
+            await asyncio.Event().wait()
+
+    async with asyncio.timeout(10), connect(app_of(Slow(), request_timeout_s=0.05)) as http:
+        body = {"input": "a"} if path in (EMBEDDINGS, "/v1/route") else {"query": "a"}
+        response = await send(http, path, {**body, "documents": ["b"]})
+    check_refusal(response, 504, None, "deadline_exceeded", "not answered within its deadline")
 
 
 @pytest.mark.parametrize(

@@ -27,11 +27,13 @@ class BusyBackend(FakeBackend):
     refusals = 0
     asked = 0
 
-    async def encode(self, model: str, request: EncodeRequest, lane: Lane) -> Embeddings:
+    async def encode(
+        self, model: str, request: EncodeRequest, lane: Lane, deadline: float
+    ) -> Embeddings:
         self.asked += 1
         if self.asked <= self.refusals:
             raise Overloaded("too much waits", retry_after_s=WAIT_S)
-        return await super().encode(model, request, lane)
+        return await super().encode(model, request, lane, deadline)
 
 
 @pytest.fixture

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from dataclasses import replace
+from itertools import count
 
 import numpy as np
 import pytest
@@ -166,6 +169,20 @@ async def test_what_is_refused_is_not_computed_on(client, backend):
     async with asyncio.timeout(10):
         response = await send(client, RERANK, {"query": "a", "documents": ["b"]})
     assert (response.status_code, ended) == (429, [("b",)])
+
+
+async def test_all_tries_share_one_deadline(client, backend):
+    answer, sides = backend.encode, count()
+
+    async def encode(*args):  # old and new replicas answer side by side
+        return replace(await answer(*args), space=f"version {next(sides)}")
+
+    backend.encode = encode
+    response = await send(client, RERANK, {"query": "a", "documents": ["b"]})
+    check_refusal(response, 503, "model", "model_unavailable", "is being replaced")
+    assert len(backend.calls) > 2
+    [deadline] = backend.deadlines
+    assert 50 < deadline - time.monotonic() <= 60
 
 
 REFUSED = [

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
-from deployments.embedding.awaiting import gather_or_cancel
+from deployments.embedding.awaiting import gather_or_cancel, in_time
+from deployments.embedding.errors import DeadlineExceeded
 
 
 async def value_of(number, turns=0):
@@ -34,3 +36,21 @@ async def test_the_first_error_is_raised_itself_and_ends_the_others():
     with pytest.raises(KeyError, match="first"):
         await gather_or_cancel(other(), fail())
     assert ended == ["other"]
+
+
+async def test_what_is_in_time_is_returned():
+    assert await in_time(value_of(1), time.monotonic() + 60) == 1
+
+
+@pytest.mark.parametrize("left_s", [0.01, -1.0])
+async def test_what_is_late_is_ended(left_s):
+    with pytest.raises(DeadlineExceeded, match="not answered within its deadline"):
+        await in_time(asyncio.sleep(60), time.monotonic() + left_s)
+
+
+async def test_a_calls_own_timeout_stays_its_own():
+    async def fail():
+        raise TimeoutError("a socket's")
+
+    with pytest.raises(TimeoutError, match="a socket's"):
+        await in_time(fail(), time.monotonic() + 60)
