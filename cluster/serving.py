@@ -6,27 +6,23 @@ The environment has to be set before Ray starts, so it cannot live in the app.
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import httpx
 import yaml
 from pydantic import ValidationError
 
-from cluster.tables import models_table
+from cluster.listening import announce, url_of, why_not
 from deployments.config import AppArgs, Limits, routing_of
 
-_READY_TIMEOUT_S = 600.0
 _ENVIRONMENT = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     # Ray runs its workers at niceness 15; beside anything else on the machine they would starve
@@ -90,7 +86,7 @@ def serve(config: str, path: str) -> int:
     )
     stop.passes_on_to(child)
     try:
-        _announce(child, f"http://{_reachable(ingress.host)}:{ingress.port}")
+        announce(child, url_of(ingress.host, ingress.port))
         status = child.wait()
     finally:
         child.terminate()
@@ -174,15 +170,17 @@ def _check(app: dict[str, Any]) -> AppArgs:
 
 
 def _refuse_taken_port(host: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ConfigError(
-                f"port {port} is taken ({error}); stop what listens there, or set "
-                "http_options.port in the config"
-            ) from error
+    if (error := why_not(host, port)) is None:
+        return
+    if error.errno == errno.EADDRINUSE:
+        raise ConfigError(
+            f"port {port} is taken ({error}); stop what listens there, or set "
+            "http_options.port in the config"
+        ) from error
+    raise ConfigError(
+        f"nothing can listen at {host}, port {port} ({error}); set http_options.host and "
+        "http_options.port in the config"
+    ) from error
 
 
 class _Stop:
@@ -212,38 +210,3 @@ class _Stop:
         self.asked += 1
         if self._child is not None:
             self._child.send_signal(self._SIGNALS[min(self.asked, len(self._SIGNALS)) - 1])
-
-
-def _announce(child: subprocess.Popen[bytes], url: str) -> None:
-    """Says once the service answers, or that it takes longer than it should."""
-    started = time.monotonic()
-    while child.poll() is None and time.monotonic() - started < _READY_TIMEOUT_S:
-        if _is_ready(url):
-            print(
-                f"embedfleet: ready after {time.monotonic() - started:.0f} s at {url}", flush=True
-            )
-            with suppress(httpx.HTTPError):  # told to stop in this moment
-                _print_models(url)
-            return
-        time.sleep(0.25)
-    if child.poll() is None:
-        print("embedfleet: no model is ready yet; `embedfleet models` says why", flush=True)
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/ready", timeout=2.0).status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
-def _print_models(url: str) -> None:
-    keys = os.environ.get("EMBEDFLEET_API_KEYS", "").split(",")
-    headers = {"authorization": f"Bearer {keys[0]}"} if keys[0] else {}
-    response = httpx.get(f"{url}/v1/models", headers=headers, timeout=10.0)
-    if response.is_success:
-        print(models_table(response.json()["data"]), flush=True)
-
-
-def _reachable(host: str) -> str:
-    return "127.0.0.1" if host in ("0.0.0.0", "::") else host

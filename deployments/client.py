@@ -22,6 +22,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.coalescing import Call
 from deployments.config import ModelConfig
+from deployments.embedding.awaiting import gather_or_cancel, in_time
 from deployments.embedding.batch import Encoded, TokenBatch
 from deployments.embedding.errors import (
     DeadlineExceeded,
@@ -100,13 +101,13 @@ class EncoderClient:
             try:
                 return await self._encode(version, request, lane, deadline)
             except Moved as moved:
-                version = await self._versions.move(moved.version)
+                version = await self._versions.move(moved.version, deadline - time.monotonic())
 
     async def _encode(
         self, version: Version, request: EncodeRequest, lane: Lane, deadline: float
     ) -> Embeddings:
         check_dimensions(version.front.spec, request.dimensions)
-        tokenized = await version.front.tokenized(request)
+        tokenized = await in_time(version.front.tokenized(request), deadline)
         replies = await self._calls(version, tokenized.batch, lane, deadline)
         return version.front.finished(request, tokenized, replies)
 
@@ -153,12 +154,7 @@ class EncoderClient:
             async with slots:
                 return await call(batch.slice(start, stop), lane, deadline)
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(part(*cut)) for cut in cuts]
-        except ExceptionGroup as failed:  # the first error; the group has cancelled the others
-            raise failed.exceptions[0] from None
-        return [task.result() for task in tasks]
+        return await gather_or_cancel(*(part(*cut) for cut in cuts))
 
     def _calls_to(self, front: Front, waits: bool = False) -> Call:
         """Returns what makes calls whose token ids are those of one version.

@@ -75,12 +75,9 @@ class Encoder:
             self._asked[Lane(lane)] += batch.tokens
             begin = partial(trials.begin, terms.trial) if terms.trial else None
             future = model.worker.submit(batch, Lane(lane), timeout_s, begin)
-            found = await asyncio.wrap_future(future)
+            return await asyncio.wrap_future(future)
         except EmbedfleetError as error:
             return error
-        if terms.trial:
-            await asyncio.to_thread(trials.forget, terms.trial)
-        return found
 
     async def status(self) -> ReplicaStatus:
         """Returns what this replica is, for `/v1/models`."""

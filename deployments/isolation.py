@@ -74,7 +74,7 @@ class Isolation:
 
         Errors of the whole call as ``send``, which raises ReplicaDied for a death.
         """
-        if not self._suspects:
+        if self._suspects.is_empty(time.monotonic()):
             try:
                 return await send(batch, lane, deadline, None)
             except ReplicaDied as death:

@@ -15,11 +15,11 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
 from deployments.agreement import Agreement
-from deployments.api.app import Observed, create_app
+from deployments.api.app import PATHS, create_app
 from deployments.api.auth import ApiKeys
 from deployments.api.backend import CandidateCard, Explanation, ModelCard, SpaceCard, Texts
-from deployments.api.door import Door
-from deployments.api.settings import Settings
+from deployments.api.limits import ApiLimits
+from deployments.api.middleware import AdmissionMiddleware, MetricsMiddleware
 from deployments.cards import candidate_card, model_card, space_card
 from deployments.choosing import Chooser
 from deployments.client import EncoderClient
@@ -66,7 +66,6 @@ class Router:
         self._chooser = Chooser(args, self._clients, self._fleet, self._agreement.shared)
         self._decisions = DecisionMetrics()
         self._refusals = {name: LastRefusal() for name in self._models}
-        self.truncate = args.truncate
         self._configure(args.routing)
 
     async def reconfigure(self, user_config: Any) -> None:
@@ -93,15 +92,19 @@ class Router:
         keys = ApiKeys.from_environment()
         log.info("API keys are %s", "asked for" if keys else "off: anyone who reaches it may call")
         limits = self._args.limits
-        settings = Settings(
-            limits.max_body_bytes, limits.max_texts, self._args.truncate, limits.request_timeout_s
+        allowed = ApiLimits(
+            max_body_bytes=limits.max_body_bytes,
+            max_texts=limits.max_texts,
+            truncate=self._args.truncate,
+            request_timeout_s=limits.request_timeout_s,
         )
-        self._door = Door(create_app(self, settings, keys), limits.max_requests)
-        return Observed(self._door, RequestMetrics().answered)
+        app = create_app(self, allowed, keys)
+        self._admission = AdmissionMiddleware(app, limits.max_requests)
+        return MetricsMiddleware(self._admission, RequestMetrics().answered, PATHS)
 
     async def drain(self) -> None:
         """Lets no request in any more, and returns when those under way have their answers."""
-        left = await self._door.close(self._args.limits.request_timeout_s)
+        left = await self._admission.close(self._args.limits.request_timeout_s)
         log.info("the service is stopping, %d requests are left without an answer", left)
 
     async def choose(self, facts: Facts, texts: Texts) -> Decision:
@@ -115,7 +118,9 @@ class Router:
         looked_at, decision = await self._chooser.choose(facts, texts)
         return Explanation(decision, looked_at, self._candidate_cards(looked_at, decision))
 
-    async def encode(self, decision: Decision, request: EncodeRequest, lane: Lane) -> Embeddings:
+    async def encode(
+        self, decision: Decision, request: EncodeRequest, lane: Lane, deadline: float
+    ) -> Embeddings:
         """Returns the vectors of a request, from the space that was decided on.
 
         Where that is shared, another member answers for one that cannot; errors as
@@ -124,10 +129,10 @@ class Router:
         *others, last = (decision.model, *decision.failover)
         for model in others:
             try:
-                return await self._encode(model, decision.space, request, lane)
+                return await self._encode(model, decision.space, request, lane, deadline)
             except _MAY_FAIL_OVER as error:
                 log.warning("%s cannot answer, another of its space will: %s", model, error)
-        return await self._encode(last, decision.space, request, lane)
+        return await self._encode(last, decision.space, request, lane, deadline)
 
     def models(self) -> list[ModelCard]:
         """Returns every configured model and its state."""
@@ -155,7 +160,12 @@ class Router:
         return await scrape_cluster()
 
     async def _encode(
-        self, model: str, space: str | None, request: EncodeRequest, lane: Lane
+        self,
+        model: str,
+        space: str | None,
+        request: EncodeRequest,
+        lane: Lane,
+        deadline: float,
     ) -> Embeddings:
         texts = request.texts
         tokens = sum(map(len, texts.rows)) if isinstance(texts, TokenInput) else about(texts)
@@ -163,8 +173,8 @@ class Router:
             self._refusals[model].repeat(tokens, time.monotonic())
         try:
             with self._chooser.under_way(model, lane, tokens):
-                timeout_s = self._args.limits.request_timeout_s
-                found = await self._clients[model].encode(request, lane, timeout_s)
+                left_s = deadline - time.monotonic()
+                found = await self._clients[model].encode(request, lane, left_s)
         except Overloaded as error:
             if lane is Lane.ONLINE:
                 self._refusals[model].note(tokens, error, time.monotonic())
@@ -178,7 +188,8 @@ class Router:
         return replace(found, space=space)
 
     async def _encode_sample(self, model: str, request: EncodeRequest) -> Embeddings:
-        return await self._encode(model, None, request, Lane.OFFLINE)
+        deadline = time.monotonic() + self._args.limits.request_timeout_s
+        return await self._encode(model, None, request, Lane.OFFLINE, deadline)
 
     def _configure(self, routing: Routing) -> None:
         self._agreement.configure(routing)

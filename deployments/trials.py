@@ -45,7 +45,7 @@ class ClusterRecord:
     async def convict(self, trial: str, text: str) -> None:
         """As `Record.convict`."""
         await asyncio.to_thread(_put, self._head + text, str(time.time()))
-        await asyncio.to_thread(forget, trial)
+        await asyncio.to_thread(_forget, trial)
 
     async def convicted(self, texts: Sequence[str]) -> list[str]:
         """As `Record.convicted`."""
@@ -55,11 +55,13 @@ class ClusterRecord:
 
 def begin(trial: str, row: int | None) -> None:
     """Notes, from a replica, that the next forward pass is this row's alone; None: it has ended."""
-    _put(_trial_key(trial), "" if row is None else str(row))
+    if row is None:  # nothing stays behind, whatever becomes of the call
+        _forget(trial)
+    else:
+        _put(_trial_key(trial), str(row))
 
 
-def forget(trial: str) -> None:
-    """The trial is over."""
+def _forget(trial: str) -> None:
     internal_kv._internal_kv_del(_trial_key(trial), namespace=_NAMESPACE)
 
 

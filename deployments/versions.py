@@ -7,7 +7,6 @@ So each answer comes from one version, and says which.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -69,7 +68,7 @@ class Versions:
         self._call = call
         self._own: Hosted[Version] = Hosted(lambda: self._made(load(config)), config.name)
         self._latest: Version | None = None
-        self._known: dict[str, Version] = {}
+        self._others: dict[str, Hosted[Version]] = {}
 
     @property
     def latest(self) -> Version | None:
@@ -79,29 +78,36 @@ class Versions:
     async def ready(self, timeout_s: float) -> Version:
         """Returns the latest, waiting while it is read. Raises ModelUnavailable with the reason."""
         if self.latest is None and self._own.failure is None:
-            await asyncio.to_thread(self._own.wait, timeout_s)
+            await self._own.settled(timeout_s)
         return self._latest or self._own.get()
 
-    async def move(self, other: OtherVersion) -> Version:
+    async def move(self, other: OtherVersion, timeout_s: float) -> Version:
         """Returns the version that a replica has, which is the latest from now on.
 
-        Raises ModelUnavailable when its files are not what the replica has loaded.
+        All calls wait for one reading of its files. Raises ModelUnavailable with the reason, such as
+        that they are not what the replica has loaded.
         """
-        if (own := self._own.value) is not None:
-            self._known[own.space] = own
-        if other.space not in self._known:
-            found = self._made(await asyncio.to_thread(self._load, other.config))
-            self._known[found.space] = found
-        if other.space not in self._known:
-            raise ModelUnavailable(
-                f"{self._name}: its files have changed since a replica loaded them", "model", 5.0
-            )
-        self._latest = self._known[other.space]
+        own = self._own.value
+        if own is not None and own.space == other.space:
+            self._latest = own
+            return own
+        if other.space not in self._others:
+            self._others[other.space] = Hosted(lambda: self._read(other), self._name)
+        hosted = self._others[other.space]
+        await hosted.settled(timeout_s)
+        self._latest = hosted.get()
         return self._latest
 
     def close(self) -> None:
         """Gives up loading, if that still goes on."""
-        self._own.stop()
+        for hosted in (self._own, *self._others.values()):
+            hosted.stop()
+
+    def _read(self, other: OtherVersion) -> Version:
+        found = self._made(self._load(other.config))
+        if found.space != other.space:
+            raise ModelUnavailable("its files have changed since a replica loaded them")
+        return found
 
     def _made(self, front: Front) -> Version:
         return Version(front, space_id(front.spec), Coalescer(self._call(front)))

@@ -33,6 +33,11 @@ class ApiKeys:
     def __bool__(self) -> bool:
         return bool(self._keys)
 
+    @property
+    def authorization(self) -> bytes | None:
+        """The header's value with which a caller is let in; None where all are."""
+        return b"Bearer " + self._keys[0] if self._keys else None
+
     def check(self, path: str, authorization: str | None) -> None:
         """Raises Unauthorized unless the header carries one of the keys, or the path is open."""
         if not self._keys or path in OPEN_PATHS:

@@ -62,8 +62,6 @@ class Explanation:
 class Backend(Protocol):
     """The models behind the wire: the router in production, fixed vectors in the wire's own tests."""
 
-    truncate: bool
-
     async def choose(self, facts: Facts, texts: Texts) -> Decision:
         """Returns which model answers; errors as `routing.choose`."""
         ...
@@ -72,10 +70,13 @@ class Backend(Protocol):
         """Returns which model would answer and why, each model with its reason; runs nothing."""
         ...
 
-    async def encode(self, decision: Decision, request: EncodeRequest, lane: Lane) -> Embeddings:
+    async def encode(
+        self, decision: Decision, request: EncodeRequest, lane: Lane, deadline: float
+    ) -> Embeddings:
         """Returns the vectors of a request, from the space that was decided on.
 
-        Raises EmbedfleetError subclasses.
+        The ``deadline``, by `time.monotonic`, is the whole request's. Raises EmbedfleetError
+        subclasses.
         """
         ...
 

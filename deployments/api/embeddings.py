@@ -10,9 +10,10 @@ from starlette.responses import Response
 from deployments.api.backend import Backend
 from deployments.api.decisions import route_body
 from deployments.api.http import JSON, REQUIRE_SPACE, answer, read_body
+from deployments.api.limits import ApiLimits
 from deployments.api.requests import EmbeddingRequest, parse
 from deployments.api.responses import embeddings_body
-from deployments.api.settings import Settings
+from deployments.embedding.awaiting import in_time
 from deployments.embedding.errors import InvalidRequest
 from deployments.embedding.facts import Facts
 from deployments.embedding.prompts import choose_role
@@ -24,13 +25,14 @@ from deployments.embedding.routing import agree
 async def create_embeddings(request: Request) -> Response:
     """Encodes the inputs with the model that the request asks for."""
     backend: Backend = request.app.state.backend
-    body, facts, texts = await _read(request)
-    decision = await backend.choose(facts, texts)
+    deadline = request.app.state.limits.deadline()
+    body, facts, texts = await _read(request, deadline)
+    decision = await in_time(backend.choose(facts, texts), deadline)
     role = choose_role(agree(decision.role, body.input_type), body.instruction)
     asked = EncodeRequest(
         texts, role, body.instruction, facts.truncate, body.dimensions, body.normalize
     )
-    found = await backend.encode(decision, asked, body.priority)
+    found = await backend.encode(decision, asked, body.priority, deadline)
     refuse_replaced(facts, decision.space, found.space)
     return answer(embeddings_body(found, body.encoding_format), found, decision)
 
@@ -38,20 +40,21 @@ async def create_embeddings(request: Request) -> Response:
 async def route(request: Request) -> Response:
     """Says which model would encode these inputs, and of each other model why it would not."""
     backend: Backend = request.app.state.backend
-    body, facts, texts = await _read(request)
-    found = await backend.explain(facts, texts)
+    deadline = request.app.state.limits.deadline()
+    body, facts, texts = await _read(request, deadline)
+    found = await in_time(backend.explain(facts, texts), deadline)
     role = choose_role(agree(found.decision.role, body.input_type), body.instruction)
     return Response(route_body(found, role), media_type=JSON)
 
 
 async def _read(
-    request: Request,
+    request: Request, deadline: float
 ) -> tuple[EmbeddingRequest, Facts, tuple[str, ...] | TokenInput]:
-    settings: Settings = request.app.state.settings
-    body = parse(EmbeddingRequest, await read_body(request, settings))
-    settings.check_count(len(body.inputs), "input")
+    limits: ApiLimits = request.app.state.limits
+    body = parse(EmbeddingRequest, await read_body(request, limits, deadline))
+    limits.check_count(len(body.inputs), "input")
     facts = replace(
-        body.facts(request.headers.get(REQUIRE_SPACE), settings.truncate),
+        body.facts(request.headers.get(REQUIRE_SPACE), limits.truncate),
         roles=frozenset({body.input_type}) if body.input_type else None,
         dimensions=body.dimensions,
     )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from deployments.api.limits import ApiLimits
 from deployments.api.responses import error_body
-from deployments.api.settings import Settings
 from deployments.embedding.errors import (
     BodyTooLarge,
     BodyTooSlow,
@@ -41,14 +42,14 @@ class MethodNotAllowed(InvalidRequest):
     code = "method_not_allowed"
 
 
-async def read_body(request: Request, settings: Settings) -> bytes:
+async def read_body(request: Request, limits: ApiLimits, deadline: float) -> bytes:
     """Returns the body. Raises BodyTooLarge, and BodyTooSlow where it does not arrive in time."""
     try:
-        async with asyncio.timeout(settings.body_timeout_s):
-            return await _read(request, settings.max_body_bytes)
+        async with asyncio.timeout(deadline - time.monotonic()):
+            return await _read(request, limits.max_body_bytes)
     except TimeoutError:
         raise BodyTooSlow(
-            f"the body had not arrived after {settings.body_timeout_s:g} s; send fewer texts a "
+            f"the body had not arrived after {limits.request_timeout_s:g} s; send fewer texts a "
             "request, or raise `limits.request_timeout_s` in the config"
         ) from None
 

@@ -30,7 +30,6 @@ _SHAPES = {
     "documents": "a list of texts",
 }
 _MOST_EXTRAS_LOOKED_AT = 100
-_OPENAI_FIELDS = {"user"}
 
 
 class _Body(BaseModel):

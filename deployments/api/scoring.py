@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,9 +12,10 @@ from starlette.responses import Response
 
 from deployments.api.backend import Backend
 from deployments.api.http import REQUIRE_SPACE, answer, read_body
+from deployments.api.limits import ApiLimits
 from deployments.api.requests import RerankRequest, SimilarityRequest, parse
 from deployments.api.responses import about, as_lists, dump, usage
-from deployments.api.settings import Settings
+from deployments.embedding.awaiting import gather_or_cancel, in_time
 from deployments.embedding.errors import InvalidRequest, ModelUnavailable
 from deployments.embedding.model import Role
 from deployments.embedding.refusals import refuse_replaced
@@ -38,8 +38,9 @@ class _Scored:
 
 async def similarity(request: Request) -> Response:
     """Returns the cosine of every query with every document, on request the vectors too."""
-    body = parse(SimilarityRequest, await _body(request))
-    scored = await _score(request, body, body.queries, body.texts)
+    deadline = request.app.state.limits.deadline()
+    body = parse(SimilarityRequest, await _body(request, deadline))
+    scored = await _score(request, body, body.queries, deadline)
     found: dict[str, Any] = {
         "object": "similarity",
         "scores": as_lists(scored.scores),
@@ -53,8 +54,9 @@ async def similarity(request: Request) -> Response:
 
 async def rerank(request: Request) -> Response:
     """Returns the documents by falling cosine with the query; ties keep the request's order."""
-    body = parse(RerankRequest, await _body(request))
-    scored = await _score(request, body, [body.query], body.texts)
+    deadline = request.app.state.limits.deadline()
+    body = parse(RerankRequest, await _body(request, deadline))
+    scored = await _score(request, body, [body.query], deadline)
     scores = scored.scores[0]
     best = np.argsort(-scores, kind="stable")[: body.top_n]
     results: list[dict[str, Any]] = [
@@ -67,39 +69,40 @@ async def rerank(request: Request) -> Response:
     return answer(dump(found), scored.queries, scored.decision)
 
 
-async def _body(request: Request) -> bytes:
-    return await read_body(request, request.app.state.settings)
+async def _body(request: Request, deadline: float) -> bytes:
+    return await read_body(request, request.app.state.limits, deadline)
 
 
 async def _score(
     request: Request,
     body: SimilarityRequest | RerankRequest,
     queries: Sequence[str],
-    documents: Sequence[str],
+    deadline: float,
 ) -> _Scored:
+    documents = body.texts
     backend: Backend = request.app.state.backend
-    settings: Settings = request.app.state.settings
-    settings.check_count(len(queries), "query")
-    settings.check_count(len(documents), "documents")
+    limits: ApiLimits = request.app.state.limits
+    limits.check_count(len(queries), "query")
+    limits.check_count(len(documents), "documents")
     facts = replace(
-        body.facts(request.headers.get(REQUIRE_SPACE), settings.truncate), roles=frozenset(Role)
+        body.facts(request.headers.get(REQUIRE_SPACE), limits.truncate), roles=frozenset(Role)
     )
-    decision = await backend.choose(facts, [*queries, *documents])
+    decision = await in_time(backend.choose(facts, [*queries, *documents]), deadline)
     if decision.role is not None:
         raise InvalidRequest(
             f'`model` must not end in "-{decision.role}" here: both roles are encoded', "model"
         )
     one = replace(decision, failover=())  # both sides are answered by the same model
 
-    def side(texts: Sequence[str], role: Role, instruction: str | None) -> EncodeRequest:
-        return EncodeRequest(
+    async def side(texts: Sequence[str], role: Role, instruction: str | None) -> Embeddings:
+        asked = EncodeRequest(
             tuple(texts), role, instruction, facts.truncate, normalize=body.normalize
         )
+        return await backend.encode(one, asked, body.priority, deadline)
 
     for _ in range(_TRIES):
-        asked, told = await asyncio.gather(
-            backend.encode(one, side(queries, Role.QUERY, body.instruction), body.priority),
-            backend.encode(one, side(documents, Role.DOCUMENT, None), body.priority),
+        asked, told = await gather_or_cancel(
+            side(queries, Role.QUERY, body.instruction), side(documents, Role.DOCUMENT, None)
         )
         if asked.space == told.space:
             break

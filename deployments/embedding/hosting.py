@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent import futures
+from concurrent.futures import Future
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from deployments.embedding.errors import EmbedfleetError, ModelUnavailable
@@ -27,7 +31,7 @@ class Hosted(Generic[T]):
         self._value: T | None = None
         self._failure: str | None = None
         self._started = time.monotonic()
-        self._settled = threading.Event()
+        self._settled: Future[None] = Future()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"load-{what}", daemon=True)
         self._thread.start()
@@ -53,7 +57,13 @@ class Hosted(Generic[T]):
 
     def wait(self, timeout_s: float) -> bool:
         """Waits for the first attempt to end; returns whether it did."""
-        return self._settled.wait(timeout_s)
+        return bool(futures.wait({self._settled}, timeout_s).done)
+
+    async def settled(self, timeout_s: float) -> None:
+        """Waits for the same in an event loop, without a thread for each that waits."""
+        with suppress(TimeoutError):
+            attempt = asyncio.wrap_future(self._settled)
+            await asyncio.wait_for(asyncio.shield(attempt), timeout_s)
 
     def stop(self) -> None:
         """Gives up further attempts."""
@@ -71,7 +81,8 @@ class Hosted(Generic[T]):
                 log.exception("loading %s failed", self._what)
                 self._failure = f"{type(error).__name__}: {error}"
             finally:
-                self._settled.set()
+                if not self._settled.done():
+                    self._settled.set_result(None)
             log.warning(
                 "%s cannot load, next try in %.0f s: %s", self._what, self._retry_s, self._failure
             )

@@ -15,6 +15,8 @@ from typing import Generic, Protocol, TypeVar
 
 from deployments.embedding.packing import around_oldest, first_fit
 
+_ONLINE_MEMORY_S = 1.0  # so long after an online text another is expected
+
 
 class Lane(StrEnum):
     """Who waits for whom inside a replica."""
@@ -90,7 +92,7 @@ class LaneLimits:
 
     ``token_budget`` is the most that a pass may cost, unless one text alone costs more: longest ×
     rows where the engine ``pads``, else the sum of its tokens. ``shared_budget`` is the most of a
-    pass that both lanes share, and of an offline pass within ``online_memory_s`` of an online text:
+    pass that both lanes share, and of an offline pass within a second of an online text:
     whoever comes next waits for that pass. ``offline_patience_s`` is how long offline texts let
     online ones go first. ``window`` is how many texts, oldest first, a pass is chosen from.
     ``streams`` is how many passes may run at once, ``worth_a_pass`` the tokens from which one more
@@ -104,7 +106,6 @@ class LaneLimits:
     offline_patience_s: float = 2.0
     window: int = 512
     pads: bool = True
-    online_memory_s: float = 1.0
     streams: int = 1
     worth_a_pass: int = 1
     preempt: bool = False
@@ -195,7 +196,7 @@ class Lanes(Generic[OwnerT]):
         return first_fit(texts[:1], texts[1:], budget, pads=False)
 
     def _offline_budget(self, now: float) -> int:
-        online_is_active = now - self._online_seen <= self.limits.online_memory_s
+        online_is_active = now - self._online_seen <= _ONLINE_MEMORY_S
         waits_for_it = online_is_active and not self.limits.preempt
         return self.limits.shared_budget if waits_for_it else self.limits.token_budget
 

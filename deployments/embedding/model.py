@@ -91,8 +91,6 @@ class ModelSpec:
     dtypes: tuple[str, ...] = ("float32", "bfloat16", "float16")
     truncatable_dimensions: tuple[int, ...] = ()
     licence: str = "unknown"
-    gated: bool = False
-    parameters: int | None = None
     weights_sha256: str | None = None
     package: str | None = None
     published_example: PublishedExample | None = None

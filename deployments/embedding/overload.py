@@ -36,7 +36,7 @@ class LastRefusal:
             raise Overloaded(self._error.message, self._error.param, left_s)
 
 
-class Crowd:
+class ConcurrencyLimiter:
     """How many requests are inside, and how fast they leave. Not thread-safe; the clock is passed in.
 
     The lanes do not see a storm of short requests: it is held up where requests are read.

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from deployments.embedding.lanes import Lane
 
+CONFIRM_S = 3.0  # of need, before more replicas are asked for
 _TOLERANCE = 0.1  # a need this close to what there is changes nothing
 _OFFLINE_BACKLOG_S = 0.1  # offline work of a replica that counts as never running out
 
@@ -23,7 +24,7 @@ class Goal:
     ``utilisation`` is the share of a replica's speed that online work may use; online tokens that
     wait no longer than ``target_wait_s`` are no reason for more. Offline work that has waited without
     a break for ``offline_after_s`` adds replicas up to ``offline_max_replicas`` in all. More
-    replicas are asked for after ``confirm_s`` of need, fewer after ``settle_s`` of less, none after
+    replicas are asked for after `CONFIRM_S` of need, fewer after ``settle_s`` of less, none after
     ``idle_s`` without work.
     """
 
@@ -33,7 +34,6 @@ class Goal:
     utilisation: float = 0.7
     offline_max_replicas: int | None = None
     offline_after_s: float = 10.0
-    confirm_s: float = 3.0
     settle_s: float = 60.0
     idle_s: float = 300.0
 
@@ -142,7 +142,7 @@ def _excess_s(goal: Goal, demand: Demand) -> float:
 
 
 def _horizon_s(goal: Goal, demand: Demand) -> float:
-    return goal.target_wait_s + 2 * (goal.confirm_s + demand.start_s)
+    return goal.target_wait_s + 2 * (CONFIRM_S + demand.start_s)
 
 
 def _is_saturated(demand: Demand) -> bool:
@@ -165,7 +165,7 @@ def _damped(
         eased=state.eased + needed if late else 0.0,
         looks=state.looks + 1 if late else 0,
     )
-    if _lasts(state.above_since, goal.confirm_s, now):
+    if _lasts(state.above_since, CONFIRM_S, now):
         return math.ceil(needed), state
     if _lasts(since, goal.settle_s, now):
         return _with_slack(state.eased / state.looks), state

@@ -36,8 +36,10 @@ class Suspects:
         self._most = most
         self._known: OrderedDict[str, tuple[Standing, float]] = OrderedDict()
 
-    def __bool__(self) -> bool:
-        return bool(self._known)
+    def is_empty(self, now: float) -> bool:
+        """Whether nothing is held against any text now."""
+        self._forget_old(now)
+        return not self._known
 
     def accuse(self, texts: Iterable[str], now: float) -> None:
         """These were with a replica that died."""
@@ -56,11 +58,16 @@ class Suspects:
 
     def standing(self, text: str, now: float) -> Standing:
         """Returns what is held against a text now."""
-        standing, since = self._known.get(text, (Standing.FREE, now))
-        if now - since <= self._keep_s:
-            return standing
-        del self._known[text]
-        return Standing.FREE
+        self._forget_old(now)
+        standing, _ = self._known.get(text, (Standing.FREE, now))
+        return standing
+
+    def _forget_old(self, now: float) -> None:
+        while self._known:  # the oldest stands first
+            text, (_, since) = next(iter(self._known.items()))
+            if now - since <= self._keep_s:
+                return
+            del self._known[text]
 
     def _note(self, text: str, standing: Standing, now: float) -> None:
         self._known[text] = (standing, now)

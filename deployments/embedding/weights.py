@@ -6,7 +6,6 @@ import hashlib
 import importlib.util
 import json
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 from deployments.embedding.errors import ModelUnavailable
@@ -18,13 +17,19 @@ _HUB_TIMEOUT_S = 4.0
 
 
 def find_files(
-    source: str, revision: str | None, package: str | None = None, *, weights: bool = True
+    source: str,
+    revision: str | None,
+    package: str | None = None,
+    *,
+    weights: bool = True,
+    described: bool = False,
 ) -> Path:
     """Returns the folder that holds a model's files.
 
     ``source`` is a local folder or a hub id; ``package`` an installed Python package that carries
-    the model. Without ``weights`` only the tokenizer and the descriptions are fetched. Blocks for
-    as long as a download takes. Raises ModelUnavailable with the reason and the remedy.
+    the model. Without ``weights`` only the tokenizer and the descriptions are fetched; a model that
+    is ``described`` needs no description in sentence-transformers format. Blocks for as long as a
+    download takes. Raises ModelUnavailable with the reason and the remedy.
     """
     if package is not None and (bundled := _in_package(package)) is not None:
         return bundled
@@ -32,7 +37,7 @@ def find_files(
         return Path(source)
     if not _HUB_ID.fullmatch(source):
         raise ModelUnavailable(f"{source} is neither a folder on this machine nor a hub id")
-    return _from_hub(source, revision, (*_DESCRIPTION, *(_WEIGHTS if weights else ())))
+    return _from_hub(source, revision, weights, described)
 
 
 def check_sha256(model_dir: Path, expected: str) -> None:
@@ -57,33 +62,38 @@ def _in_package(package: str) -> Path | None:
     return Path(spec.origin).parent / "model"
 
 
-def _from_hub(repo: str, revision: str | None, patterns: Iterable[str]) -> Path:
+def _from_hub(repo: str, revision: str | None, weights: bool, described: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    wanted = list(patterns)
+    wanted = [*_DESCRIPTION, *(_WEIGHTS if weights else ())]
     try:  # the cache first: no network where the files are at hand
         cached = snapshot_download(
             repo, revision=revision, allow_patterns=wanted, local_files_only=True
         )
-        if _is_whole(Path(cached), wanted):
+        if _is_whole(Path(cached), weights, described):
             return Path(cached)
     except LocalEntryNotFoundError:
         pass
     return _download(repo, revision, wanted)
 
 
-def _is_whole(folder: Path, patterns: list[str]) -> bool:
-    """Whether an interrupted download left nothing out."""
-    if not (folder / "config.json").is_file():
-        return False
-    if not set(_WEIGHTS) <= set(patterns):
-        return True
+def _is_whole(folder: Path, weights: bool, described: bool) -> bool:
+    """Whether an interrupted download left out nothing that is read."""
+    needed = {"config.json", "tokenizer.json"}
+    if not described:
+        needed.add("modules.json")
+    if weights:
+        needed |= _weights_of(folder)
+    has_pooling = described or any(folder.glob("*/config.json"))
+    return has_pooling and all((folder / name).is_file() for name in needed)
+
+
+def _weights_of(folder: Path) -> set[str]:
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
-        return any(folder.glob("*.safetensors"))
-    shards = set(json.loads(index.read_text())["weight_map"].values())
-    return all((folder / shard).is_file() for shard in shards)
+        return {"model.safetensors"}
+    return set(json.loads(index.read_text())["weight_map"].values())
 
 
 def _download(repo: str, revision: str | None, patterns: list[str]) -> Path:
@@ -113,7 +123,7 @@ def _download(repo: str, revision: str | None, patterns: list[str]) -> Path:
         ) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
         raise ModelUnavailable(
-            f"the weights of {repo} are not on this machine and the hub cannot be reached; "
+            f"the files of {repo} are not on this machine and the hub cannot be reached; "
             "put them in the model cache (HF_HOME), or set the model's `path` in the config"
         ) from error
     return Path(found)

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import httpx
 from starlette.types import ASGIApp
 
+from deployments.api.app import create_app
+from deployments.api.auth import ApiKeys
+from deployments.api.backend import Backend
+from deployments.api.limits import ApiLimits
+from deployments.config import Limits
+
 EMBEDDINGS, SIMILARITY, RERANK = "/v1/embeddings", "/v1/similarity", "/v1/rerank"
 JSON = {"content-type": "application/json"}
+
+
+def app_of(backend: Backend, keys: ApiKeys | None = None, **limits: Any) -> ASGIApp:
+    """Returns the app over ``backend``, with a config's own limits but for those given."""
+    own = Limits()
+    usual = ApiLimits(
+        max_body_bytes=own.max_body_bytes,
+        max_texts=own.max_texts,
+        truncate=False,
+        request_timeout_s=own.request_timeout_s,
+    )
+    return create_app(backend, replace(usual, **limits), keys or ApiKeys())
 
 
 def connect(app: ASGIApp) -> httpx.AsyncClient:

@@ -7,9 +7,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from deployments.api.app import create_app
-
-from .calls import connect
+from .calls import app_of, connect
 from .fake_backend import FakeBackend
 
 
@@ -22,12 +20,12 @@ def backend() -> FakeBackend:
 @pytest.fixture
 async def client(backend: FakeBackend) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the app over ``backend``."""
-    async with connect(create_app(backend)) as http:
+    async with connect(app_of(backend)) as http:
         yield http
 
 
 @pytest.fixture(scope="session")
 async def shared() -> AsyncIterator[httpx.AsyncClient]:
     """One client for many generated requests; nothing about its app may be changed."""
-    async with connect(create_app(FakeBackend())) as http:
+    async with connect(app_of(FakeBackend())) as http:
         yield http

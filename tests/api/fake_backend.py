@@ -66,11 +66,11 @@ def expected(spec: ModelSpec, request: EncodeRequest) -> np.ndarray:
 class FakeBackend:
     """Answers like the router. ``failing`` is raised by each call that encodes."""
 
-    truncate: bool = False
     states: dict[str, str] = field(default_factory=lambda: dict.fromkeys(SPECS, "ready"))
     failing: Exception | None = None
     vectors: Callable[[ModelSpec, EncodeRequest], np.ndarray] = expected
     calls: list[tuple[str, EncodeRequest, Lane]] = field(default_factory=list)
+    deadlines: set[float] = field(default_factory=set)
 
     async def choose(self, facts: Facts, texts: Texts) -> Decision:
         """Returns which model answers; `auto` does not look at the texts."""
@@ -93,10 +93,13 @@ class FakeBackend:
         """Returns every model as the choice sees it."""
         return [Candidate(s.name, s.repo, s.size, s, s.languages) for s in SPECS.values()]
 
-    async def encode(self, decision: Decision, request: EncodeRequest, lane: Lane) -> Embeddings:
+    async def encode(
+        self, decision: Decision, request: EncodeRequest, lane: Lane, deadline: float
+    ) -> Embeddings:
         """Returns the vectors of a request."""
         model = decision.model
         self.calls.append((model, request, lane))
+        self.deadlines.add(deadline)
         if self.failing is not None:
             raise self.failing
         spec = SPECS[model]

@@ -6,10 +6,9 @@ import hmac
 
 import pytest
 
-from deployments.api.app import create_app
 from deployments.api.auth import ApiKeys
 
-from .calls import EMBEDDINGS, JSON, check_refusal, connect
+from .calls import EMBEDDINGS, JSON, app_of, check_refusal, connect
 from .fake_backend import FakeBackend
 
 BODY = b'{"input": "a"}'
@@ -51,7 +50,7 @@ REFUSED = [
 @pytest.fixture
 async def closed():
     keys = ApiKeys(["secret", " two ", "schlüssel", ""])
-    async with connect(create_app(FakeBackend(), keys=keys)) as http:
+    async with connect(app_of(FakeBackend(), keys=keys)) as http:
         yield http
 
 
@@ -117,12 +116,12 @@ async def test_a_query_of_any_bytes_is_no_failure(key, status):
         "query_string": b"\xff\xfe",
         "headers": [(b"authorization", key)] if key else [],
     }
-    await create_app(FakeBackend(), keys=ApiKeys(["two"]))(scope, None, send)
+    await app_of(FakeBackend(), keys=ApiKeys(["two"]))(scope, None, send)
     assert answered[0] == status
 
 
 async def test_open_paths_are_told_below_a_prefix():
-    app = create_app(FakeBackend(), keys=ApiKeys(["secret"]))
+    app = app_of(FakeBackend(), keys=ApiKeys(["secret"]))
     found = {}
     for path in ("/embed/health", "/embed/v1/models"):
 

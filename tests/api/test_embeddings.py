@@ -7,14 +7,12 @@ import base64
 import numpy as np
 import pytest
 
-from deployments.api.app import create_app
 from deployments.api.responses import as_lists, dump, embeddings_body
-from deployments.api.settings import Settings
 from deployments.embedding.lanes import Lane
 from deployments.embedding.request import Embeddings, EncodeRequest, TokenInput
 from deployments.embedding.space import space_id
 
-from .calls import EMBEDDINGS, connect, embed, ok, send
+from .calls import EMBEDDINGS, app_of, connect, embed, ok, send
 from .fake_backend import INSTRUCT, NESTED, PLAIN, FakeBackend, expected, vector_of
 
 OPENAI_EXTRAS = {
@@ -175,8 +173,8 @@ async def test_the_reason_of_the_choice(client, model, reason):
 
 
 @pytest.mark.parametrize(("default", "asked", "used"), [(True, None, True), (True, False, False)])
-async def test_settings_decide_on_truncation_unless_asked(default, asked, used):
+async def test_the_config_decides_on_truncation_unless_asked(default, asked, used):
     backend = FakeBackend()
-    async with connect(create_app(backend, Settings(truncate=default))) as http:
+    async with connect(app_of(backend, truncate=default)) as http:
         await embed(http, truncate=asked)
     assert backend.calls[0][1].truncate is used

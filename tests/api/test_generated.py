@@ -6,11 +6,10 @@ import schemathesis
 from hypothesis import settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from deployments.api.app import create_app
-
+from .calls import app_of
 from .fake_backend import FakeBackend
 
-schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(FakeBackend()))
+schema = schemathesis.openapi.from_asgi("/openapi.json", app_of(FakeBackend()))
 # what one model takes, another refuses (dimensions, instruction): no schema can say that
 NOT_CHECKED = [positive_data_acceptance]
 

@@ -7,10 +7,8 @@ import asyncio
 import pytest
 
 from deployments.api import requests
-from deployments.api.app import create_app
-from deployments.api.settings import Settings
 
-from .calls import EMBEDDINGS, RERANK, SIMILARITY, check_refusal, connect, error_of, send
+from .calls import EMBEDDINGS, RERANK, SIMILARITY, app_of, check_refusal, connect, error_of, send
 from .fake_backend import FakeBackend
 
 INVALID = "invalid_value"
@@ -26,7 +24,7 @@ async def test_a_body_of_ten_megabytes(client, path):
 @pytest.mark.parametrize(("size", "status"), [(100, 200), (101, 413)])
 async def test_the_limit_of_a_body_is_exact(size, status):
     body = b'{"input": "a"}'.ljust(size)
-    async with connect(create_app(FakeBackend(), Settings(max_body_bytes=100))) as http:
+    async with connect(app_of(FakeBackend(), max_body_bytes=100)) as http:
         assert (await send(http, EMBEDDINGS, body)).status_code == status
 
 
@@ -36,12 +34,24 @@ async def test_a_body_that_does_not_arrive(path):
         yield b'{"input": "'
         await asyncio.Event().wait()
 
-    app = create_app(FakeBackend(), Settings(body_timeout_s=0.05))
+    app = app_of(FakeBackend(), request_timeout_s=0.05)
     async with asyncio.timeout(10), connect(app) as http:
         response = await http.post(path, content=trickle())
     advice = ("not arrived after 0.05 s", "limits.request_timeout_s")
     check_refusal(response, 408, None, "body_timeout", *advice)
     assert response.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("path", [EMBEDDINGS, SIMILARITY, RERANK, "/v1/route"])
+async def test_a_choice_that_takes_too_long(path):
+    class Slow(FakeBackend):
+        async def choose(self, facts, texts):
+            await asyncio.Event().wait()
+
+    async with asyncio.timeout(10), connect(app_of(Slow(), request_timeout_s=0.05)) as http:
+        body = {"input": "a"} if path in (EMBEDDINGS, "/v1/route") else {"query": "a"}
+        response = await send(http, path, {**body, "documents": ["b"]})
+    check_refusal(response, 504, None, "deadline_exceeded", "not answered within its deadline")
 
 
 @pytest.mark.parametrize(
@@ -56,7 +66,7 @@ async def test_a_body_that_does_not_arrive(path):
 )
 async def test_too_many_texts(path, field, body):
     backend = FakeBackend()
-    async with connect(create_app(backend, Settings(max_texts=2))) as http:
+    async with connect(app_of(backend, max_texts=2)) as http:
         response = await send(http, path, body)
     advice = (f"`{field}` holds 3 texts", "at most 2", "several requests")
     check_refusal(response, 400, field, INVALID, *advice)
@@ -72,7 +82,7 @@ async def test_too_many_texts(path, field, body):
     ],
 )
 async def test_just_as_many_texts_as_allowed(path, body):
-    async with connect(create_app(FakeBackend(), Settings(max_texts=2))) as http:
+    async with connect(app_of(FakeBackend(), max_texts=2)) as http:
         assert (await send(http, path, body)).status_code == 200
 
 

@@ -10,12 +10,12 @@ import openai
 import pytest
 import uvicorn
 
-from deployments.api.app import create_app
 from deployments.embedding.errors import Overloaded
 from deployments.embedding.lanes import Lane
 from deployments.embedding.request import Embeddings, EncodeRequest
 from tests.running import free_port
 
+from .calls import app_of
 from .fake_backend import FakeBackend
 
 WAIT_S = 0.3
@@ -27,11 +27,13 @@ class BusyBackend(FakeBackend):
     refusals = 0
     asked = 0
 
-    async def encode(self, model: str, request: EncodeRequest, lane: Lane) -> Embeddings:
+    async def encode(
+        self, model: str, request: EncodeRequest, lane: Lane, deadline: float
+    ) -> Embeddings:
         self.asked += 1
         if self.asked <= self.refusals:
             raise Overloaded("too much waits", retry_after_s=WAIT_S)
-        return await super().encode(model, request, lane)
+        return await super().encode(model, request, lane, deadline)
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def backend() -> BusyBackend:
 @pytest.fixture
 def url(backend: BusyBackend) -> Iterator[str]:
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(create_app(backend), port=port, log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(app_of(backend), port=port, log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:

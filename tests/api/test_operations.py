@@ -6,11 +6,10 @@ import re
 
 import pytest
 
-from deployments.api.app import Observed, create_app
 from deployments.embedding.space import space_id
 
-from .calls import EMBEDDINGS, connect, ok, send
-from .fake_backend import NESTED, PLAIN, SPECS, FakeBackend
+from .calls import ok
+from .fake_backend import NESTED, PLAIN, SPECS
 
 
 async def models(http):
@@ -96,32 +95,3 @@ async def test_the_docs_page_and_its_files_come_from_here(client):
         assert len(found.content) > 10_000
     assert 'url: "openapi.json"' in page.text
     assert "//" not in page.text.replace("</", "")  # nothing from another host
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "content", "seen"),
-    [
-        ("POST", EMBEDDINGS, b'{"input": "a"}', (EMBEDDINGS, 200)),
-        ("POST", EMBEDDINGS, b"", (EMBEDDINGS, 400)),
-        ("GET", "/v1/models", None, ("/v1/models", 200)),
-        ("GET", EMBEDDINGS, None, (EMBEDDINGS, 405)),
-        ("GET", "/made/up/9", None, ("other", 404)),
-        ("GET", "/docs/assets/swagger-ui.css", None, ("other", 200)),
-    ],
-)
-async def test_each_answer_is_observed(method, path, content, seen):
-    answers = []
-    app = Observed(create_app(FakeBackend()), lambda *answer: answers.append(answer))
-    async with connect(app) as http:
-        await http.request(method, path, content=content)
-    [(route, status, seconds)] = answers
-    assert (route, status) == seen
-    assert 0 <= seconds < 60
-
-
-async def test_a_failure_is_observed_as_500():
-    answers = []
-    app = Observed(create_app(FakeBackend(failing=KeyError("a"))), lambda *a: answers.append(a))
-    async with connect(app) as http:
-        await send(http, EMBEDDINGS, {"input": "a"})
-    assert answers[0][:2] == (EMBEDDINGS, 500)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from dataclasses import replace
+from itertools import count
+
 import numpy as np
 import pytest
 
+from deployments.embedding.errors import Overloaded
 from deployments.embedding.lanes import Lane
 from deployments.embedding.model import Role
 from deployments.embedding.request import EncodeRequest
@@ -144,6 +150,39 @@ async def test_headers_are_those_of_an_embedding(client):
         assert headers["x-model"] == "nested"
         assert headers["x-embedding-space"] == space_id(NESTED)
         assert (headers["x-route-reason"], headers["x-queued-ms"]) == ("name", "1.5")
+
+
+async def test_what_is_refused_is_not_computed_on(client, backend):
+    ended = []
+    answer = backend.encode
+
+    async def encode(decision, request, *rest):
+        if request.role is Role.QUERY:
+            return await answer(decision, request, *rest)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(request.texts)
+
+    backend.encode = encode
+    backend.failing = Overloaded("full")
+    async with asyncio.timeout(10):
+        response = await send(client, RERANK, {"query": "a", "documents": ["b"]})
+    assert (response.status_code, ended) == (429, [("b",)])
+
+
+async def test_all_tries_share_one_deadline(client, backend):
+    answer, sides = backend.encode, count()
+
+    async def encode(*args):  # old and new replicas answer side by side
+        return replace(await answer(*args), space=f"version {next(sides)}")
+
+    backend.encode = encode
+    response = await send(client, RERANK, {"query": "a", "documents": ["b"]})
+    check_refusal(response, 503, "model", "model_unavailable", "is being replaced")
+    assert len(backend.calls) > 2
+    [deadline] = backend.deadlines
+    assert 50 < deadline - time.monotonic() <= 60
 
 
 REFUSED = [

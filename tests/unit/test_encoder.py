@@ -48,11 +48,10 @@ async def test_a_trial_notes_each_text_for_the_time_of_its_own_pass(encoder, eng
     monkeypatch.setattr(
         encoder_module.trials, "begin", lambda *a: noted.append((*a, len(engine.passes)))
     )
-    monkeypatch.setattr(encoder_module.trials, "forget", noted.append)
     found = await encode(encoder, [1, 2], [3], trial="t")
     np.testing.assert_array_equal(found.vectors, [vector_of([1, 2]), vector_of([3])])
     assert engine.passes == [[1], [3]]
-    assert noted == [("t", 0, 0), ("t", None, 1), ("t", 1, 1), ("t", None, 2), "t"]
+    assert noted == [("t", 0, 0), ("t", None, 1), ("t", 1, 1), ("t", None, 2)]
 
 
 async def test_a_refusal_comes_back_as_a_value(encoder, worker, monkeypatch):

@@ -22,8 +22,8 @@ def asked(monkeypatch, tmp_path):
     """Every look-up of files, which finds the one folder there is."""
     calls = []
 
-    def find_files(source, revision, package=None, *, weights=True):
-        calls.append((source, revision, package, weights))
+    def find_files(source, revision, package=None, *, weights=True, described=False):
+        calls.append((source, revision, package, weights, described))
         return Path(source) if Path(source).is_dir() else tmp_path
 
     monkeypatch.setattr(loading, "find_files", find_files)
@@ -33,7 +33,7 @@ def asked(monkeypatch, tmp_path):
 def test_a_catalog_model_comes_from_its_pinned_revision(asked, tmp_path):
     found = find_model("e5-small")
     assert (found.spec, found.folder) == (KNOWN, tmp_path)
-    assert asked == [(KNOWN.repo, KNOWN.revision, None, True)]
+    assert asked == [(KNOWN.repo, KNOWN.revision, None, True, True)]
 
 
 def test_weights_in_a_place_of_the_users_own_are_a_space_of_their_own(asked, tmp_path):
@@ -52,7 +52,7 @@ def test_a_revision_that_is_known_is_believed(asked, tmp_path, folder, revision,
     own = tmp_path / folder
     own.mkdir()
     assert find_model("e5-small", str(own), revision).spec.revision == expected
-    assert asked == [(str(own), revision, None, True)]
+    assert asked == [(str(own), revision, None, True, True)]
 
 
 @pytest.mark.parametrize(("weights", "checked"), [(True, 1), (False, 0)])
@@ -61,7 +61,7 @@ def test_bundled_weights_are_checked_where_they_are_loaded(asked, monkeypatch, w
     monkeypatch.setattr(loading, "check_sha256", lambda folder, sha256: hashes.append(sha256))
     find_model(MINILM.name, weights=weights)
     assert hashes == [MINILM.weights_sha256] * checked
-    assert asked == [(MINILM.repo, MINILM.revision, MINILM.package, weights)]
+    assert asked == [(MINILM.repo, MINILM.revision, MINILM.package, weights, True)]
 
 
 @pytest.mark.parametrize(("path", "source"), [(None, "acme/tiny"), ("acme/other", "acme/other")])
@@ -70,4 +70,4 @@ def test_an_unknown_name_is_read_from_its_own_files(asked, monkeypatch, tmp_path
     monkeypatch.setattr(loading, "read_spec", lambda *args: read.append(args) or KNOWN)
     assert find_model("acme/tiny", path, "v1", weights=False).spec is KNOWN
     assert read == [("acme/tiny", tmp_path, "v1")]
-    assert asked == [(source, "v1", None, False)]
+    assert asked == [(source, "v1", None, False, False)]

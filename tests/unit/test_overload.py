@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.embedding.errors import Overloaded
-from deployments.embedding.overload import Crowd, LastRefusal
+from deployments.embedding.overload import ConcurrencyLimiter, LastRefusal
 
 FULL = Overloaded("900 tokens already wait", None, 10.0)
 
@@ -64,44 +64,44 @@ def test_repeating_does_not_prolong_it(requests):
             refusal.repeat(tokens, now)
 
 
-def crowd_of(count, most=10, now=0.0):
-    crowd = Crowd(most)
+def limiter_of(count, most=10, now=0.0):
+    limiter = ConcurrencyLimiter(most)
     for _ in range(count):
-        crowd.enter(now)
-    return crowd
+        limiter.enter(now)
+    return limiter
 
 
 def test_as_many_as_are_allowed_are_let_in():
-    crowd = crowd_of(10)
+    limiter = limiter_of(10)
     with pytest.raises(Overloaded, match="10 requests are under way in this router"):
-        crowd.enter(1.0)
-    crowd.leave(2.0)
-    crowd.enter(2.0)
+        limiter.enter(1.0)
+    limiter.leave(2.0)
+    limiter.enter(2.0)
 
 
 @pytest.mark.parametrize(("leave_every_s", "comes_back_s"), [(0.5, 5.0), (1.0, 10.0), (2.0, 20.0)])
 def test_the_time_to_come_back_is_what_those_inside_will_take(leave_every_s, comes_back_s):
-    crowd, now = crowd_of(10), 0.0
+    limiter, now = limiter_of(10), 0.0
     while now < 30.0:
         now += leave_every_s
-        crowd.leave(now)
-        crowd.enter(now)
+        limiter.leave(now)
+        limiter.enter(now)
     with pytest.raises(Overloaded) as refused:
-        crowd.enter(now)
+        limiter.enter(now)
     assert refused.value.retry_after_s == pytest.approx(comes_back_s, rel=0.3)
 
 
 def test_many_that_leave_within_a_moment_are_told_by_the_last_of_them():
-    crowd = crowd_of(100, most=100)
+    limiter = limiter_of(100, most=100)
     for number in range(1_000):
-        crowd.leave(number / 1_000)
-        crowd.enter(number / 1_000)
+        limiter.leave(number / 1_000)
+        limiter.enter(number / 1_000)
     with pytest.raises(Overloaded) as refused:
-        crowd.enter(1.0)
+        limiter.enter(1.0)
     assert refused.value.retry_after_s == pytest.approx(0.1, rel=0.05)
 
 
 def test_where_nothing_leaves_the_time_is_finite():
     with pytest.raises(Overloaded) as refused:
-        crowd_of(11)
+        limiter_of(11)
     assert refused.value.retry_after_s == 50.0

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.embedding.lanes import Lane
-from deployments.embedding.scaling import Demand, Goal, State, decide, need
+from deployments.embedding.scaling import CONFIRM_S, Demand, Goal, State, decide, need
 from tests.fluid import Fluid
 
 SPEED = 1_000.0
-GOAL = Goal(1, 8, confirm_s=3, settle_s=20, idle_s=40)
+GOAL = Goal(1, 8, settle_s=20, idle_s=40)
 TO_ZERO = Goal(0, 8, settle_s=20, idle_s=40)
 FEW = settings(max_examples=30)  # each example is minutes of a fleet's life
 
@@ -63,7 +63,7 @@ def test_steady_load_gets_what_the_utilisation_says():
 
 def test_load_is_answered_within_the_confirmation():
     asked = watch(GOAL, 20, steady(2_500))
-    assert next(i for i, n in enumerate(asked) if n > 1) <= GOAL.confirm_s + 1
+    assert next(i for i, n in enumerate(asked) if n > 1) <= CONFIRM_S + 1
 
 
 @FEW

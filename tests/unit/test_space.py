@@ -34,7 +34,7 @@ SAME = {
     "size": {"size": Size.SMALL},
     "max tokens": {"max_tokens": 512},
     "languages": {"languages": ("en", "de")},
-    "licence": {"licence": "mit", "gated": True},
+    "licence": {"licence": "mit"},
     "prefixes": {"truncatable_dimensions": (256, 512)},
     "where it is": {"package": "mine", "weights_sha256": "0" * 64},
 }

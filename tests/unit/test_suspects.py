@@ -27,8 +27,17 @@ def test_it_forgets_after_a_while_and_is_empty_then():
     suspects = Suspects(keep_s=10.0)
     suspects.bar("a", 0.0)
     assert suspects.standing("a", 10.0) is BARRED
+    assert not suspects.is_empty(10.0)
     assert suspects.standing("a", 10.1) is FREE
-    assert not suspects
+    assert suspects.is_empty(10.1)
+
+
+def test_it_is_empty_again_also_where_nobody_asks_about_the_text():
+    suspects = Suspects(keep_s=10.0)
+    suspects.accuse("ab", 0.0)
+    suspects.bar("a", 5.0)
+    assert not suspects.is_empty(10.1)
+    assert suspects.is_empty(15.1)
 
 
 def test_it_is_bounded_and_forgets_the_oldest_first():

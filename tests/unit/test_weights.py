@@ -15,6 +15,8 @@ from deployments.embedding.errors import ModelUnavailable
 from deployments.embedding.weights import check_sha256, find_files
 
 RESPONSE = httpx.Response(404, request=httpx.Request("GET", "https://hub.test"))
+TOKENIZER = ("config.json", "tokenizer.json")
+DESCRIPTION = ("modules.json", "1_Pooling/config.json")
 UNREACHABLE = "the hub cannot be reached; put them in the model cache"
 REASONS = [
     (hub.GatedRepoError("no", response=RESPONSE), "is gated: accept its licence", "HF_TOKEN"),
@@ -45,7 +47,7 @@ class Hub:
 
 
 def folder_with(path, *names):
-    path.mkdir()
+    (path / "1_Pooling").mkdir(parents=True)
     for name in names:
         (path / name).write_text("{}")
     return path
@@ -88,25 +90,36 @@ def test_without_weights_only_descriptions_are_fetched(tmp_path, monkeypatch, wa
 @pytest.mark.parametrize(
     ("files", "wanted", "whole"),
     [
-        (["config.json", "model.safetensors"], True, True),
-        (["config.json"], True, False),
+        ([*TOKENIZER, "model.safetensors"], True, True),
+        (TOKENIZER, True, False),
         (["model.safetensors"], True, False),
-        (["config.json"], False, True),
+        (["config.json", "model.safetensors"], True, False),
+        ([*TOKENIZER, "model-00001-of-00002.safetensors"], True, False),
+        (TOKENIZER, False, True),
+        (["config.json"], False, False),
         ([], False, False),
     ],
 )
 def test_the_cache_goes_first_when_it_is_whole(tmp_path, monkeypatch, files, wanted, whole):
     cached = folder_with(tmp_path / "cached", *files)
     hub_ = Hub(monkeypatch, cached, tmp_path / "downloaded")
-    found = find_files("acme/tiny", "abc", weights=wanted)
+    found = find_files("acme/tiny", "abc", weights=wanted, described=True)
     assert found.name == ("cached" if whole else "downloaded")
     assert [local for *_, local in hub_.calls] == ([True] if whole else [True, False])
+
+
+@pytest.mark.parametrize("missing", [None, *DESCRIPTION])
+def test_a_model_that_describes_itself_needs_its_description(tmp_path, monkeypatch, missing):
+    files = [name for name in (*TOKENIZER, *DESCRIPTION) if name != missing]
+    Hub(monkeypatch, folder_with(tmp_path / "cached", *files), tmp_path / "downloaded")
+    found = find_files("acme/tiny", "abc", weights=False)
+    assert found.name == ("cached" if missing is None else "downloaded")
 
 
 @pytest.mark.parametrize(("present", "whole"), [(["a", "b"], True), (["a"], False), ([], False)])
 def test_all_shards_of_an_interrupted_download_are_wanted(tmp_path, monkeypatch, present, whole):
     shards = [f"{name}.safetensors" for name in present]
-    cached = folder_with(tmp_path / "cached", "config.json", *shards)
+    cached = folder_with(tmp_path / "cached", *TOKENIZER, *DESCRIPTION, *shards)
     index = {"weight_map": {"x": "a.safetensors", "y": "b.safetensors", "z": "a.safetensors"}}
     (cached / "model.safetensors.index.json").write_text(json.dumps(index))
     Hub(monkeypatch, cached, tmp_path / "downloaded")

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from deployments.embedding.errors import InvalidRequest
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class ApiLimits:
     """Limits of a request, and the answer to a text that is too long.
 
-    ``body_timeout_s`` is how many seconds a request's body may take to arrive.
+    ``request_timeout_s`` is how many seconds a request may take, from its first byte to its answer.
     """
 
-    max_body_bytes: int = 8_000_000
-    max_texts: int = 2_048
-    truncate: bool = False
-    body_timeout_s: float = 60.0
+    max_body_bytes: int
+    max_texts: int
+    truncate: bool
+    request_timeout_s: float
+
+    def deadline(self) -> float:
+        """Returns when a request that comes in now has to be answered, by `time.monotonic`."""
+        return time.monotonic() + self.request_timeout_s
 
     def check_count(self, texts: int, field: str) -> None:
         """Raises InvalidRequest when a request holds too many texts."""

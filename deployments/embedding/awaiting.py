@@ -1,0 +1,33 @@
+"""Waiting for several calls, or for one until its deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from deployments.embedding.errors import DeadlineExceeded
+
+T = TypeVar("T")
+
+
+async def gather_or_cancel(*calls: Coroutine[Any, Any, T]) -> list[T]:
+    """Returns the results in order. The first error is raised itself, and cancels the other calls."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(call) for call in calls]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+async def in_time(call: Coroutine[Any, Any, T], deadline: float) -> T:
+    """Returns the result of a call; raises DeadlineExceeded at the deadline, by `time.monotonic`."""
+    try:
+        async with asyncio.timeout(deadline - time.monotonic()) as limit:
+            return await call
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise DeadlineExceeded("the request was not answered within its deadline") from None

@@ -1,0 +1,84 @@
+"""Where a service listens: whether it can, under which address, and what it shows of its models."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from cluster import listening
+from cluster.listening import models_of, url_of, why_not
+from cluster.serving import ConfigError, _refuse_taken_port
+
+
+@contextmanager
+def listener(host):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        taken = socket.create_server((host, 0), family=family)
+    except OSError as error:
+        pytest.skip(f"this machine has no {host}: {error}")
+    with taken:
+        yield taken.getsockname()[1]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost", "::1", "::"])
+def test_a_port_is_taken_while_somebody_listens(host):
+    with listener("127.0.0.1" if host == "localhost" else host) as port:
+        assert why_not(host, port).errno == errno.EADDRINUSE
+        with pytest.raises(ConfigError, match=f"port {port} is taken"):
+            _refuse_taken_port(host, port)
+    assert why_not(host, port) is None
+
+
+def test_a_host_that_is_not_here_is_told_from_a_port_that_is_taken():
+    with pytest.raises(ConfigError, match=r"nothing can listen at 192\.0\.2\.1, port 8000"):
+        _refuse_taken_port("192.0.2.1", 8000)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("0.0.0.0", "http://127.0.0.1:80"),
+        ("::", "http://[::1]:80"),
+        ("fd00::1", "http://[fd00::1]:80"),
+        ("node", "http://node:80"),
+    ],
+)
+def test_the_address_at_which_a_service_is_reached(host, url):
+    assert url_of(host, 80) == url
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The headers of each look at the models, which the key "schlüssel" opens."""
+    calls = []
+
+    def get(url, headers, timeout):
+        calls.append(dict(headers))
+        opens = dict(headers).get(b"authorization") == "Bearer schlüssel".encode()
+        return httpx.Response(200 if opens else 401, json={"data": []})
+
+    monkeypatch.setattr(listening.httpx, "get", get)
+    for name in ("EMBEDFLEET_API_KEYS", "EMBEDFLEET_API_KEYS_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    return calls
+
+
+def test_the_models_are_asked_for_with_a_key_of_the_variable(asked, monkeypatch):
+    monkeypatch.setenv("EMBEDFLEET_API_KEYS", " , schlüssel , other")
+    assert models_of("http://here").startswith("MODEL")
+
+
+def test_the_models_are_asked_for_with_a_key_of_the_file(asked, monkeypatch, tmp_path):
+    (tmp_path / "keys").write_text("schlüssel\n")
+    monkeypatch.setenv("EMBEDFLEET_API_KEYS_FILE", str(tmp_path / "keys"))
+    assert models_of("http://here").startswith("MODEL")
+
+
+def test_models_that_are_not_shown_are_not_passed_over_in_silence(asked):
+    assert "/v1/models answers 401" in models_of("http://here")
+    assert asked == [{}]
