@@ -234,7 +234,10 @@ class EncoderClient:
         if lane is Lane.ONLINE and status.state is not ModelState.READY:
             reason = status.reason or "no replica is ready"
             return ModelUnavailable(f"{self._name} is {status.state}: {reason}", "model", 5.0)
-        return DeadlineExceeded(f"{self._name} did not answer within the deadline")
+        return DeadlineExceeded(
+            f"{self._name} did not answer within the deadline; send fewer texts a request, or raise "
+            "`limits.request_timeout_s` in the config"
+        )
 
     def _refuse_if_unavailable(self) -> None:
         status = self._status()

@@ -25,6 +25,7 @@ _ROUTES = (
     Route("/v1/similarity", similarity, methods=["POST"]),
     Route("/v1/rerank", rerank, methods=["POST"]),
     Route("/v1/models", operations.list_models, methods=["GET"]),
+    Route("/v1/models/{name:path}", operations.show_model, methods=["GET"]),
     Route("/health", operations.health, methods=["GET"]),
     Route("/ready", operations.ready, methods=["GET"]),
     Route("/metrics", operations.metrics, methods=["GET"]),

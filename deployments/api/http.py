@@ -19,6 +19,7 @@ from deployments.embedding.errors import (
     EmbedfleetError,
     InvalidRequest,
     Unauthorized,
+    UnsupportedEncoding,
 )
 from deployments.embedding.request import Embeddings
 from deployments.embedding.routing import Decision
@@ -43,7 +44,11 @@ class MethodNotAllowed(InvalidRequest):
 
 
 async def read_body(request: Request, limits: ApiLimits, deadline: float) -> bytes:
-    """Returns the body. Raises BodyTooLarge, and BodyTooSlow where it does not arrive in time."""
+    """Returns the body. Raises UnsupportedEncoding, BodyTooLarge, and BodyTooSlow where it does not
+    arrive in time.
+    """
+    if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
+        raise UnsupportedEncoding(f"the body is compressed ({encoding}); send it as it is")
     try:
         async with asyncio.timeout(deadline - time.monotonic()):
             return await _read(request, limits.max_body_bytes)

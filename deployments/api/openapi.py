@@ -33,6 +33,7 @@ _POSTS: dict[str, tuple[type[BaseModel], type[BaseModel], str]] = {
 }
 _GETS: dict[str, tuple[type[BaseModel] | None, str]] = {
     "/v1/models": (responses.ModelList, "The configured models and their state"),
+    "/v1/models/{name}": (responses.ModelItem, "One of them"),
     "/health": (responses.Health, "200 while the process answers"),
     "/ready": (responses.Readiness, "200 once a model answers, 503 before"),
     "/metrics": (None, "Prometheus metrics of the whole service"),
@@ -44,6 +45,7 @@ _ERRORS = {
     "408": "The body had not arrived in time",
     "409": "Another embedding space",
     "413": "Body too large",
+    "415": "A compressed body",
     "429": "Overload; `Retry-After` says when to come back",
     "500": "A text without a vector, or an internal error, which the service's log has",
     "503": "The model cannot answer now; the message says why",
@@ -53,6 +55,13 @@ _REQUIRE_SPACE = {
     "name": REQUIRE_SPACE,
     "in": "header",
     "description": "As `space` in the body",
+    "schema": {"type": "string"},
+}
+_NAME = {
+    "name": "name",
+    "in": "path",
+    "required": True,
+    "description": "A model's name or Hugging Face id",
     "schema": {"type": "string"},
 }
 _TEMPLATE = "#/components/schemas/{model}"
@@ -93,6 +102,9 @@ def _get(path: str, response: type[BaseModel] | None, summary: str) -> dict[str,
     others = {} if path in OPEN_PATHS else _errors("401", "500")
     if path == "/ready":
         others = {"503": {**ok, "description": "No model answers yet"}}
+    if "{name}" in path:
+        found = {"200": ok, **_errors("401", "404", "500")}
+        return {"summary": summary, "parameters": [_NAME], "responses": found}
     return {"summary": summary, "responses": {"200": ok, **others}}
 
 

@@ -8,7 +8,8 @@ from starlette.responses import HTMLResponse, Response
 from deployments.api.backend import Backend
 from deployments.api.http import JSON
 from deployments.api.openapi import describe
-from deployments.api.responses import dump, models_body
+from deployments.api.responses import dump, model_item, models_body
+from deployments.embedding.errors import UnknownModel
 
 _DOCS = """<!doctype html>
 <title>embedfleet</title>
@@ -23,6 +24,16 @@ async def list_models(request: Request) -> Response:
     """Every configured model: what it is, and whether it answers."""
     backend: Backend = request.app.state.backend
     return Response(models_body(backend.models(), backend.spaces()), media_type=JSON)
+
+
+async def show_model(request: Request) -> Response:
+    """One configured model, by its name or Hugging Face id."""
+    backend: Backend = request.app.state.backend
+    name = request.path_params["name"]
+    for card in backend.models():
+        if name in (card.name, card.repo):
+            return Response(dump(model_item(card)), media_type=JSON)
+    raise UnknownModel(f"no model {name!r} here; GET /v1/models lists them", "model")
 
 
 async def health(request: Request) -> Response:

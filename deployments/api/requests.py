@@ -30,10 +30,25 @@ _SHAPES = {
     "documents": "a list of texts",
 }
 _MOST_EXTRAS_LOOKED_AT = 100
+# what other servers' clients send that would change vectors, and what says the same here
+_OF_OTHERS = {
+    "prompt": "`instruction`",
+    "prompt_name": "`input_type`",
+    "task": "`input_type` or `instruction`",
+    "task_type": "`input_type`",
+    "output_dimension": "`dimensions`",
+    "output_dimensionality": "`dimensions`",
+    "truncate_dim": "`dimensions`",
+    "truncate_prompt_tokens": "`truncate`",
+    "modality": "only text, without this field",
+    "late_chunking": "one text at a time, without this field",
+}
 
 
 class _Body(BaseModel):
-    """Unknown fields are accepted, as OpenAI's clients send them, unless they look like ours."""
+    """Unknown fields are accepted, as OpenAI's clients send them, unless they look like ours or
+    would change vectors elsewhere.
+    """
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
@@ -62,6 +77,11 @@ class _Common(_Body):
     )
     priority: Lane = Field(Lane.ONLINE, strict=False, description="Who waits for whom")
     user: str | None = Field(None, description="Accepted for OpenAI clients, not used")
+
+    @field_validator("priority", mode="before")
+    @classmethod
+    def _null_is_the_default(cls, value: Any) -> Any:
+        return Lane.ONLINE if value is None else value
 
     def facts(self, required_space: str | None, truncate: bool) -> Facts:
         """Returns what the choice of a model goes by; ``required_space`` is the header's.
@@ -95,6 +115,11 @@ class EmbeddingRequest(_Common):
     dimensions: int | None = Field(None, ge=1, description="Fewer only for Matryoshka models")
     input_type: Role | None = Field(None, description="Which prompt the texts get")
     tokenizer: str | None = Field(None, description="Whose token ids `input` holds")
+
+    @field_validator("encoding_format", mode="before")
+    @classmethod
+    def _null_is_float(cls, value: Any) -> Any:
+        return "float" if value is None else value
 
     @field_validator("input_type", mode="before")
     @classmethod
@@ -159,13 +184,15 @@ def parse(kind: type[BodyT], body: bytes) -> BodyT:
     except ValidationError as error:
         raise _explained(error) from None
     if request.model_extra:
-        _refuse_misspelt(request.model_extra, kind)
+        _refuse_misleading(request.model_extra, kind)
     return request
 
 
-def _refuse_misspelt(extra: dict[str, Any], kind: type[_Body]) -> None:
+def _refuse_misleading(extra: dict[str, Any], kind: type[_Body]) -> None:
     ours = list(kind.model_fields)
     for name in islice(extra, _MOST_EXTRAS_LOOKED_AT):
+        if name in _OF_OTHERS and extra[name] is not None:
+            raise InvalidRequest(f"unknown field `{name}`; send {_OF_OTHERS[name]} here", name)
         if close := get_close_matches(name.lower(), ours, n=1, cutoff=0.8):
             raise InvalidRequest(f"unknown field `{name}`; did you mean `{close[0]}`?", name)
 
@@ -197,10 +224,20 @@ def _explained(error: ValidationError) -> InvalidRequest:
 
 def _text_advice(field: str, errors: list[Any]) -> str:
     kinds = {e["type"] for e in errors}
+    item = next((i for e in errors if (i := _item_that_is_no_text(e)) is not None), None)
     if errors[0]["loc"] == (field,) and kinds == {"missing"}:
         return f"`{field}` is missing; send {_SHAPES[field]}"
     if "string_too_short" in kinds:
-        return f"`{field}` holds an empty string, which has no meaning to embed; leave it out"
+        place = field if item is None else f"{field}[{item}]"
+        return f"`{place}` is an empty string, which has no meaning to embed; leave it out"
     if "too_short" in kinds:
         return f"`{field}` is an empty list; send at least one text"
+    if item:  # those before it are texts
+        return f"`{field}[{item}]` is no text; `{field}` must be {_SHAPES[field]}"
     return f"`{field}` must be {_SHAPES[field]}"
+
+
+def _item_that_is_no_text(error: Any) -> int | None:
+    if error["type"] not in ("string_type", "string_too_short"):
+        return None
+    return next((part for part in error["loc"] if isinstance(part, int)), None)

@@ -98,7 +98,13 @@ async def _score(
         asked = EncodeRequest(
             tuple(texts), role, instruction, facts.truncate, normalize=body.normalize
         )
-        return await backend.encode(one, asked, body.priority, deadline)
+        try:
+            return await backend.encode(one, asked, body.priority, deadline)
+        except InvalidRequest as error:
+            if error.param != "input":
+                raise
+            field = "query" if role is Role.QUERY else "documents"
+            raise type(error)(f"`{field}`: {error.message}", field) from None
 
     for _ in range(_TRIES):
         asked, told = await gather_or_cancel(

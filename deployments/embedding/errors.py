@@ -12,6 +12,7 @@
     ├── BodyTooSlow            408  body_timeout
     ├── SpaceMismatch          409  embedding_space_mismatch
     ├── BodyTooLarge           413  body_too_large
+    ├── UnsupportedEncoding    415  unsupported_encoding
     ├── Overloaded             429  overloaded
     ├── ModelUnavailable       503  model_unavailable
     └── DeadlineExceeded       504  deadline_exceeded
@@ -123,6 +124,14 @@ class BodyTooLarge(EmbedfleetError):
     status = 413
     type = "invalid_request_error"
     code = "body_too_large"
+
+
+class UnsupportedEncoding(EmbedfleetError):
+    """The request body is compressed."""
+
+    status = 415
+    type = "invalid_request_error"
+    code = "unsupported_encoding"
 
 
 class Overloaded(EmbedfleetError):

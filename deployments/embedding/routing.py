@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 
 from deployments.embedding.aims import Option, options, pick
 from deployments.embedding.constraints import licence_problem, problems
@@ -61,7 +62,7 @@ def choose(
             return _by_policy(within, members, "space", role)
         if name == AUTO:
             return _by_policy(situation, candidates, AUTO, role)
-    raise UnknownModel(f"no model {facts.requested!r} here; known: {_known(candidates)}", "model")
+    raise UnknownModel(_unknown(str(facts.requested), candidates), "model")
 
 
 def is_left_open(requested: str | None, candidates: Sequence[Candidate]) -> bool:
@@ -148,6 +149,13 @@ def _readings(requested: str) -> list[tuple[str, Role | None]]:
         if requested.endswith(f"-{role}"):
             readings.append((requested.removesuffix(f"-{role}"), role))
     return readings
+
+
+def _unknown(requested: str, candidates: Sequence[Candidate]) -> str:
+    by_lower = {name.lower(): name for c in candidates for name in (c.name, c.repo)}
+    close = get_close_matches(requested.lower(), by_lower, n=1, cutoff=0.8)
+    hint = f", did you mean {by_lower[close[0]]!r}?" if close else ";"
+    return f"no model {requested!r} here{hint} known: {_known(candidates)}"
 
 
 def _known(candidates: Sequence[Candidate]) -> str:

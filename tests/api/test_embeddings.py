@@ -21,7 +21,6 @@ OPENAI_EXTRAS = {
     "timeout": 3,
     "extra_headers": None,
     "embedding_type": "float",
-    "truncate_prompt_tokens": 3,
 }
 
 

@@ -31,7 +31,7 @@ REFUSALS = [
     (SIMILARITY, {"query": "a"}, 400),
     (RERANK, {**TEXTS, "query": "a", "model": "none"}, 404),
 ]
-ROUTES = {route.path for route in _ROUTES} - {"/openapi.json", "/docs"}
+ROUTES = {route.path_format for route in _ROUTES} - {"/openapi.json", "/docs"}
 
 
 def check_against(schema: dict, body: object) -> None:

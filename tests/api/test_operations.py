@@ -8,7 +8,7 @@ import pytest
 
 from deployments.embedding.space import space_id
 
-from .calls import ok
+from .calls import check_refusal, ok
 from .fake_backend import NESTED, PLAIN, SPECS
 
 
@@ -44,6 +44,19 @@ async def test_models_are_listed_with_what_there_is_to_know(client):
     }
     assert found["nested"]["dimensions"] == list(NESTED.dimensions)
     assert found["instruct"]["default_instruction"] == "Find what answers"
+
+
+@pytest.mark.parametrize("by", ["id", "hugging_face_id"])
+async def test_one_model_by_its_name(client, by):
+    listed = ok(await client.get("/v1/models"))["data"]
+    for model in listed:
+        assert ok(await client.get(f"/v1/models/{model[by]}")) == model
+
+
+async def test_a_model_that_is_not_there(client):
+    check_refusal(
+        await client.get("/v1/models/nobody/none"), 404, "model", "model_not_found", "no model"
+    )
 
 
 async def test_models_say_why_they_do_not_answer(client, backend):

@@ -128,6 +128,45 @@ async def test_other_fields(client, field, found, advice):
     await refused(client, 400, field, INVALID, f"`{field}`", advice, **{field: found})
 
 
+@pytest.mark.parametrize(
+    ("found", "item"),
+    [(["a", ""], 1), (["", "a"], 0), (["a", "b", None], 2), (["a", 1], 1), (["a", {}], 1)],
+)
+async def test_the_item_that_is_wrong_is_named(client, found, item):
+    await refused(client, 400, "input", INVALID, f"`input[{item}]` is ", input=found)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "ours"),
+    [
+        (
+            "prompt_name",
+            "query",
+            "`input_type`",
+        ),  # text-embeddings-inference, sentence-transformers
+        ("truncate_prompt_tokens", 10, "`truncate`"),  # vLLM
+        ("task", "retrieval.query", "`input_type`"),  # Jina
+        ("modality", "image", "only text"),  # Infinity
+        ("output_dimension", 256, "`dimensions`"),  # Voyage
+    ],
+)
+async def test_fields_that_change_vectors_elsewhere_are_not_ignored(client, field, value, ours):
+    await refused(client, 400, field, INVALID, f"unknown field `{field}`", ours, **{field: value})
+    response = await send(client, EMBEDDINGS, {"input": "a", field: None, "foo": 1})
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize("field", ["encoding_format", "priority", "dimensions", "aim", "user"])
+async def test_null_is_as_good_as_nothing(client, field):
+    assert (await send(client, EMBEDDINGS, {"input": "a", field: None})).status_code == 200
+
+
+@pytest.mark.parametrize("path", [EMBEDDINGS, SIMILARITY, RERANK])
+async def test_a_compressed_body(client, path):
+    response = await client.post(path, content=b"\x1f\x8b", headers={"content-encoding": "gzip"})
+    check_refusal(response, 415, None, "unsupported_encoding", "compressed (gzip)")
+
+
 @pytest.mark.parametrize(("field", "meant"), MISSPELT)
 async def test_a_misspelt_field_is_pointed_out(client, field, meant):
     advice = f"unknown field `{field}`; did you mean `{meant}`?"

@@ -99,7 +99,8 @@ async def test_a_text_over_the_limit_on_either_side(client, path, side, long):
     text = long[0] if (path, side) == (RERANK, "query") else long
     body = {"query": "a", "documents": ["b"], side: text}
     response = await send(client, path, body)
-    check_refusal(response, 400, "input", "context_length_exceeded", "`truncate`: true")
+    advice = (f"`{side}`: ", "`truncate`: true")
+    check_refusal(response, 400, side, "context_length_exceeded", *advice)
 
 
 async def test_vectors_come_along_when_asked_for(client):

@@ -65,6 +65,11 @@ def test_what_is_unknown_lists_what_is_known(requested):
     assert refused.value.param == "model"
 
 
+def test_what_is_nearly_known_is_pointed_out():
+    with pytest.raises(UnknownModel, match="no model 'Tiny-V2' here, did you mean 'tiny-v2'"):
+        choose(Facts("Tiny-V2"), CANDIDATES)
+
+
 @pytest.mark.parametrize(
     ("from_name", "from_field", "agreed"),
     [
