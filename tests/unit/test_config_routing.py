@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from cluster.serving import ConfigError, Ingress, read_config
+from cluster.config_file import ConfigError, Ingress, read_config
 from deployments.config import AppArgs, Routing, routing_of
 from deployments.embedding.facts import Aim
 from deployments.embedding.model import Role, Size
@@ -83,7 +83,7 @@ def test_the_routers_user_config():
 @pytest.mark.parametrize(
     ("user_config", "words"),
     [
-        ("{aim: cheap}", "user_config.aim"),
+        ("{aim: cheap}", "user_config: aim"),
         ("{sizes: {e6: small}}", "user_config: routing.sizes.e6"),
     ],
 )
@@ -104,4 +104,4 @@ def test_how_many_requests_a_router_lets_in_is_read_before_the_start(tmp_path, l
         "http_options: {port: 9000}\napplications: [{import_path: 'deployments.app:build', "
         f"args: {{models: [{{name: e5-small}}]{limits}}}}}]"
     )
-    assert read_config(file) == Ingress("127.0.0.1", 9000, most)
+    assert read_config(file) == Ingress(None, 9000, most)

@@ -10,8 +10,9 @@ import httpx
 import pytest
 
 from cluster import listening
+from cluster.config_file import ConfigError
 from cluster.listening import models_of, url_of, why_not
-from cluster.serving import ConfigError, _refuse_taken_port
+from cluster.serving import _refuse_taken_port
 
 
 @contextmanager

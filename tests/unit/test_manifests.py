@@ -11,7 +11,8 @@ import yaml
 from kubernetes_validate import ValidationError
 from ray.serve.schema import ServeDeploySchema
 
-from cluster.serving import path_environment, read_config
+from cluster.config_file import read_config
+from cluster.serving import path_environment
 from deployments.config import AppArgs, Autoscaling
 from tests.documents import DOCUMENTS
 

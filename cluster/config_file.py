@@ -1,0 +1,132 @@
+"""A Serve config file as `embedfleet serve` reads it, before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from deployments.config import AppArgs, Limits, routing_of
+from deployments.config_errors import explain, unknown_key
+
+LOOPBACK = "127.0.0.1"
+DEFAULT_REQUESTS = Limits().max_requests
+_OURS = "deployments.app:build"
+# of Ray 2.60's schema, which ignores what it does not know
+_TOP = frozenset(
+    "proxy_location http_options grpc_options controller_options logging_config tracing_config "
+    "applications target_capacity".split()
+)
+_HTTP = frozenset(
+    "host port root_path request_timeout_s keep_alive_timeout_s ssl_keyfile ssl_certfile "
+    "ssl_keyfile_password ssl_ca_certs".split()
+)
+
+
+class ConfigError(Exception):
+    """The config file cannot be used; the message names the field."""
+
+
+@dataclass(frozen=True)
+class Ingress:
+    """Where the service of a config file listens; what a router lets in, the most of its apps.
+
+    ``host`` is None where the file does not say.
+    """
+
+    host: str | None
+    port: int
+    max_requests: int
+
+
+def read_config(file: Path) -> Ingress:
+    """Returns what a Serve config file says of the ingress, after a check of the app's own arguments.
+
+    Raises ConfigError that names the field.
+    """
+    content = load(file)
+    http = content.get("http_options") or {}
+    try:
+        _check_keys(content, http)
+        apps = [app for app in _applications(content) if app.get("import_path") == _OURS]
+        most = max((_check(app).limits.max_requests for app in apps), default=DEFAULT_REQUESTS)
+    except ValidationError as error:
+        where = "user_config" if error.title == "Routing" else "args"
+        raise ConfigError(f"{file}, {where}: {explain(error)}") from error
+    except ValueError as error:
+        raise ConfigError(f"{file}: {error}") from error
+    return Ingress(http.get("host"), http.get("port", 8000), most)
+
+
+@contextmanager
+def bound_to_host(file: Path, ingress: Ingress) -> Iterator[Path]:
+    """Yields a config that says where to listen: Serve's own default is every interface."""
+    if ingress.host is not None:
+        yield file
+        return
+    content = load(file)
+    http = {**(content.get("http_options") or {}), "host": LOOPBACK}
+    with NamedTemporaryFile("w", prefix="embedfleet-", suffix=".yaml") as copy:
+        yaml.safe_dump({**content, "http_options": http}, copy)
+        copy.flush()
+        yield Path(copy.name)
+
+
+def load(file: Path) -> dict[str, Any]:
+    """Returns the file's content. Raises ConfigError where it is no mapping."""
+    try:
+        content = yaml.safe_load(file.read_text())
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no {file}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: `applications` is missing; it is not a Ray Serve config")
+    return content
+
+
+def _check_keys(content: Mapping[str, Any], http: Any) -> None:
+    for name in content:
+        _require(name in _TOP, f"{name}: {unknown_key(str(name), _TOP)}")
+    _require(
+        isinstance(http, dict), "http_options: must be fields with values, such as `port: 8000`"
+    )
+    for name in http:
+        _require(name in _HTTP, f"http_options.{name}: {unknown_key(str(name), _HTTP)}")
+    port = http.get("port", 8000)
+    valid = isinstance(port, int) and 1 <= port <= 65_535
+    _require(valid, f"http_options.port: {port!r} is no port; it must be from 1 to 65535")
+
+
+def _applications(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found = content.get("applications")
+    _require(bool(found), "`applications` is missing; it is not a Ray Serve config")
+    are_fields = isinstance(found, list) and all(isinstance(app, dict) for app in found)
+    _require(are_fields, "applications: must be a list of fields with values")
+    return list(found or ())
+
+
+def _check(app: dict[str, Any]) -> AppArgs:
+    args = AppArgs.model_validate(app.get("args") or {})
+    for deployment in app.get("deployments") or ():
+        if deployment.get("name") == "router" and "user_config" in deployment:
+            try:
+                routing_of(deployment["user_config"], [model.name for model in args.models])
+            except ValidationError:
+                raise
+            except ValueError as error:
+                raise ValueError(f"user_config: {error}") from error
+    return args
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)

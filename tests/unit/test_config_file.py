@@ -1,0 +1,113 @@
+"""A wrong config file is refused before anything starts, with the field and the fix."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from ray.serve.schema import HTTPOptionsSchema, ServeDeploySchema
+
+from cluster.config_file import _HTTP, _TOP, ConfigError, Ingress, bound_to_host, read_config
+
+MINILM = {"name": "all-MiniLM-L6-v2"}
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Returns a config file of an app's arguments, or of a text."""
+
+    def write(args, **top):
+        file = tmp_path / "serve_config.yaml"
+        app = {"import_path": "deployments.app:build", "args": args}
+        text = args if isinstance(args, str) else yaml.safe_dump({"applications": [app], **top})
+        file.write_text(text)
+        return file
+
+    return write
+
+
+def why(file):
+    with pytest.raises(ConfigError) as refused:
+        read_config(file)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (
+            {"models": [{**MINILM, "treads": 2}]},
+            "models.0.treads: unknown key, did you mean `threads`?",
+        ),
+        ({"modells": [MINILM]}, "args: modells: unknown key, did you mean `models`?"),
+        ({"models": [MINILM], "limits": {"max_request": 5}}, "did you mean `max_requests`?"),
+        ({}, "args: models: Field required"),
+        ({"models": []}, "args: models: must not be empty"),
+        ({"models": MINILM}, "args: models: must be a list"),
+        ({"models": ["all-MiniLM-L6-v2"]}, "models.0: must be fields with values, such as `name: "),
+        ({"models": [MINILM, MINILM]}, "args: models named twice: all-MiniLM-L6-v2"),
+        (
+            {"models": [{**MINILM, "replicas": {"min_replicas": 3, "max_replicas": 1}}]},
+            "models.0.replicas: min_replicas is above max_replicas",
+        ),
+        (
+            {"models": [{**MINILM, "replicas": {"min_replicas": -1}}]},
+            "models.0.replicas.min_replicas: should be greater than or equal to 0",
+        ),
+        (
+            {"models": [{**MINILM, "threads": "many"}]},
+            "models.0.threads: must be a whole number, or should be 'auto'",
+        ),
+    ],
+)
+def test_what_is_wrong_with_the_arguments(written, args, words):
+    assert words in why(written(args))
+
+
+@pytest.mark.parametrize(
+    ("top", "words"),
+    [
+        ({"http_option": {}}, "http_option: unknown key, did you mean `http_options`?"),
+        ({"http_options": {"prt": 1}}, "http_options.prt: unknown key, did you mean `port`?"),
+        ({"http_options": {"port": -1}}, "http_options.port: -1 is no port"),
+        ({"http_options": {"port": "eight"}}, "http_options.port: 'eight' is no port"),
+        ({"http_options": 8000}, "http_options: must be fields with values"),
+        ({"applications": []}, "`applications` is missing"),
+        ({"applications": ["app"]}, "applications: must be a list of fields"),
+    ],
+)
+def test_what_is_wrong_with_the_rest(written, top, words):
+    assert words in why(written({"models": [MINILM]}, **top))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "`applications` is missing"),
+        ("- a", "`applications` is missing"),
+        ("applications: [", "is not YAML: "),
+        ("a: 1\nb: }", "line 2, column 4"),
+    ],
+)
+def test_what_is_no_config(written, text, words):
+    assert words in why(written(text))
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    assert why(tmp_path / "missing.yaml") == f"there is no {tmp_path}/missing.yaml"
+
+
+def test_the_keys_are_those_of_serve():
+    assert set(ServeDeploySchema.model_fields) == _TOP
+    assert set(HTTPOptionsSchema.model_fields) == _HTTP
+
+
+@pytest.mark.parametrize("host", [None, "0.0.0.0"])
+def test_without_a_host_nobody_else_reaches_it(written, host):
+    http = {"port": 9000, **({"host": host} if host else {})}
+    file = written({"models": [MINILM]}, http_options=http)
+    ingress = read_config(file)
+    assert ingress == Ingress(host, 9000, 256)
+    with bound_to_host(file, ingress) as bound:
+        content = yaml.safe_load(bound.read_text())
+    assert content["http_options"] == {"port": 9000, "host": host or "127.0.0.1"}
+    assert content["applications"] == yaml.safe_load(file.read_text())["applications"]
