@@ -50,20 +50,16 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _add_env(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from cluster.encoding.arguments import positive
+
     env = commands.add_parser("env", help='what to set where Ray starts: eval "$(embedfleet env)"')
     env.add_argument(
         "--max-requests",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="limits.max_requests of the config that will run there, if it sets one",
     )
     env.set_defaults(run=_env)
-
-
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
 
 
 def _add_encode(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -90,7 +86,11 @@ def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _add_connection(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--url", default=os.environ.get("EMBEDFLEET_URL", DEFAULT_URL))
+    parser.add_argument(
+        "--url",
+        default=os.environ.get("EMBEDFLEET_URL", DEFAULT_URL),
+        help=f"the service (default: EMBEDFLEET_URL, or {DEFAULT_URL})",
+    )
     parser.add_argument(
         "--api-key",
         default=os.environ.get("EMBEDFLEET_API_KEY"),

@@ -14,11 +14,13 @@ def add_arguments(encode: argparse.ArgumentParser) -> None:
     encode.add_argument("--model", required=True, help="a model's name, hub id or size")
     _add_columns(encode)
     _add_vectors(encode)
-    encode.add_argument("--format", choices=("parquet", "lance"), default="parquet")
+    encode.add_argument(
+        "--format", choices=("parquet", "lance"), default="parquet", help="default: parquet"
+    )
     encode.add_argument(
         "--part-mb", type=float, default=2.0, help="megabytes of text in one file (default: 2)"
     )
-    encode.add_argument("--workers", type=int, help="CPU actors (default: one for four CPUs)")
+    encode.add_argument("--workers", type=positive, help="CPU actors (default: one for four CPUs)")
     encode.add_argument(
         "--address", help="the Ray cluster (default: RAY_ADDRESS, or the local one)"
     )
@@ -29,22 +31,45 @@ def add_arguments(encode: argparse.ArgumentParser) -> None:
         metavar="CONFIG",
         help="run the service for this job's time if it does not run",
     )
-    encode.add_argument("--price-per-replica-hour", type=float, metavar="PRICE")
+    encode.add_argument(
+        "--price-per-replica-hour", type=float, metavar="PRICE", help="shows what the job costs"
+    )
 
 
 def _add_columns(encode: argparse.ArgumentParser) -> None:
-    encode.add_argument("--text-column", default="text", metavar="NAME")
+    encode.add_argument("--text-column", default="text", metavar="NAME", help="default: text")
     encode.add_argument("--id-column", metavar="NAME", help="default: from content and position")
-    encode.add_argument("--keep", action="append", default=[], metavar="COLUMNS", help="a,b,c")
+    encode.add_argument(
+        "--keep", action="append", default=[], metavar="COLUMNS", help="to carry along: a,b,c"
+    )
     encode.add_argument("--limit", type=int, metavar="ROWS", help="only the first so many rows")
-    encode.add_argument("--input-format", choices=("parquet", "json", "csv", "text"))
+    encode.add_argument(
+        "--input-format",
+        choices=("parquet", "json", "csv", "text"),
+        help="default: by the files' names",
+    )
 
 
 def _add_vectors(encode: argparse.ArgumentParser) -> None:
     encode.add_argument("--role", choices=[role.value for role in Role], help="default: document")
-    encode.add_argument("--instruction", metavar="TEXT")
-    encode.add_argument("--dimensions", type=int)
-    encode.add_argument("--dtype", choices=("float32", "float16"), default="float32")
+    encode.add_argument(
+        "--instruction", metavar="TEXT", help="the task, for queries of instruct models"
+    )
+    encode.add_argument(
+        "--dimensions", type=positive, help="fewer than the model's, for Matryoshka models"
+    )
+    encode.add_argument(
+        "--dtype", choices=("float32", "float16"), default="float32", help="default: float32"
+    )
     encode.add_argument("--truncate", action="store_true", help="cut long texts, not reject them")
     encode.add_argument("--chunk", type=int, metavar="TOKENS", help="divide texts")
-    encode.add_argument("--overlap", type=int, default=0, metavar="TOKENS")
+    encode.add_argument(
+        "--overlap", type=int, default=0, metavar="TOKENS", help="of a chunk with the next"
+    )
+
+
+def positive(text: str) -> int:
+    """Returns the number. Raises ArgumentTypeError, which argparse prints, below 1."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 on")
+    return int(text)

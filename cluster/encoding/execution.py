@@ -20,6 +20,7 @@ from cluster.encoding.parts import Part
 from cluster.encoding.progress import Snapshot
 from cluster.encoding.stretches import stretches
 from cluster.encoding.worker import PartEncoder, Work
+from deployments.embedding.errors import EmbedfleetError
 
 _WORKER_CPUS = 0.25
 # one part is encoded while the next is read and the last one written
@@ -113,7 +114,7 @@ def _quiet() -> None:
 
     ray.data.DataContext.get_current().enable_progress_bars = False
     for name in ("ray.data", "ray.data.dataset"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails, we say
 
 
 def _explained(error: BaseException) -> JobError:
@@ -122,5 +123,7 @@ def _explained(error: BaseException) -> JobError:
     while cause is not None:
         if isinstance(cause, JobError):
             return cause
+        if isinstance(cause, EmbedfleetError):
+            return JobError(str(cause.args[0]))
         cause = getattr(cause, "cause", None) or cause.__cause__
     return JobError(f"the job failed: {error}; what is committed stays, run it again to go on")

@@ -132,6 +132,10 @@ def _begin(output: Output, settings: Settings, target: Target, files: Any) -> Ma
         identity = identify(spec, settings, target.model.role)
     except InvalidRequest as error:
         raise JobError(str(error)) from error
+    if settings.chunk and settings.chunk > spec.max_tokens:
+        raise JobError(
+            f"--chunk {settings.chunk}: {spec.name} takes {spec.max_tokens} tokens at most"
+        )
     manifest = describe(identity, settings, files)
     if (found := output.manifest()) is not None:
         check_same(found, manifest, settings.output, output.begun())

@@ -123,7 +123,7 @@ def check_same(found: Manifest, wanted: Manifest, output: str, begun: Collection
             "they do not compare with these: choose another OUTPUT"
         )
     other = [n for n in _CUT if found.settings.get(n) != wanted.settings.get(n)]
-    if other:
+    if other and begun:
         both = ", ".join(
             f"{n} {found.settings.get(n)!r}, now {wanted.settings.get(n)!r}" for n in other
         )

@@ -44,10 +44,6 @@ class Settings:
         """Raises JobError for values that contradict each other."""
         if self.chunk is not None and self.truncate:
             raise JobError("--chunk and --truncate exclude each other: drop one")
-        if self.chunk is not None and not 0 <= self.overlap < self.chunk:
-            raise JobError(f"--overlap {self.overlap} must be less than --chunk {self.chunk}")
-        if self.overlap and self.chunk is None:
-            raise JobError("--overlap needs --chunk")
         for name, value in (
             ("limit", self.limit),
             ("chunk", self.chunk),
@@ -55,6 +51,10 @@ class Settings:
         ):
             if value is not None and value <= 0:
                 raise JobError(f"--{name} must be above 0, not {value}")
+        if self.chunk is not None and not 0 <= self.overlap < self.chunk:
+            raise JobError(f"--overlap {self.overlap} must be less than --chunk {self.chunk}")
+        if self.overlap and self.chunk is None:
+            raise JobError("--overlap needs --chunk")
         if taken := _RESERVED & {*self.keep}:
             raise JobError(
                 f"--keep {', '.join(sorted(taken))}: the output has a column of that name already; "
