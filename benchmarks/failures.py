@@ -26,6 +26,7 @@ from benchmarks.load import Load, Loaded, Outcome, start
 from tests.nodes import cluster_of, placed
 from tests.processes import descendants
 from tests.running import RunningService, running_service
+from tests.waiting import until
 
 VICTIMS = {
     "encoder": f":encoder-{MODEL}",
@@ -106,13 +107,9 @@ def remove_node(cluster: Cluster) -> None:
 
 def wait_until_whole(cluster: Cluster, running: RunningService) -> None:
     """Returns once two encoder replicas run and answer again."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        time.sleep(1.0)
-        if len(placed(cluster)) == 2 and running.states().get(MODEL) == "ready":
-            time.sleep(5.0)
-            return
-    raise RuntimeError("the service has not recovered")
+    time.sleep(1.0)
+    until(lambda: len(placed(cluster)) == 2 and running.states().get(MODEL) == "ready", 120)
+    time.sleep(5.0)
 
 
 def judged(loaded: Loaded, began: float) -> Round:

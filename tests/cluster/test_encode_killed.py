@@ -22,6 +22,7 @@ from tests.docstrings import all_docstrings
 from tests.encoding import check_exactly_once, command, encode, rejects_of
 from tests.processes import descendants
 from tests.running import RunningService, running_service
+from tests.waiting import until
 
 MODEL = "all-MiniLM-L6-v2"
 ROUNDS = int(os.environ.get("EMBEDFLEET_KILL_ROUNDS", "4"))
@@ -101,10 +102,13 @@ def test_exactly_once_whatever_is_killed(fleet, corpus, tmp_path, number):
 
 def wait_for_a_moment(out: Path, chance: random.Random, job: subprocess.Popen[str]) -> int:
     """Waits until a random number of parts is there, and a little more; returns that number."""
-    parts, deadline = chance.randrange(0, 12), time.monotonic() + 120
-    while len(list(out.glob("*.parquet"))) < parts and time.monotonic() < deadline:
+    parts = chance.randrange(0, 12)
+
+    def there() -> bool:
         assert job.poll() is None, job.communicate()
-        time.sleep(0.02)
+        return len(list(out.glob("*.parquet"))) >= parts
+
+    until(there, 120, f"{parts} parts")
     time.sleep(chance.random() * (0.5 if parts else 6.0))
     return parts
 
@@ -113,10 +117,7 @@ def strike(fleet: Fleet, victim: str, job: subprocess.Popen[str]) -> None:
     if victim == "driver":
         job.kill()
     elif victim == "data worker":
-        deadline = time.monotonic() + 60
-        while not fleet.kill("MapWorker"):  # at the very start there is none yet
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        until(lambda: fleet.kill("MapWorker"), 60)  # at the very start there is none yet
     elif victim == "encoder replica":
         assert fleet.kill(f":encoder-{MODEL}")
     else:

@@ -7,7 +7,8 @@ import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.ray.test_unavailable import answers_within
+from tests.ray.test_unavailable import answers
+from tests.waiting import until
 
 MODEL = "minilm-float32"
 
@@ -20,7 +21,7 @@ def replica_pids(model: str) -> list[int]:
 
 
 def test_sigkill_of_the_only_replica_loses_no_request(service):
-    assert answers_within(service, MODEL, 30.0)
+    until(lambda: answers(service, MODEL), 30)
     (victim,) = replica_pids(MODEL)
 
     def ask(number: int) -> int:

@@ -20,6 +20,7 @@ from tests.docstrings import all_docstrings
 from tests.encoding import command
 from tests.processes import descendants
 from tests.running import RunningService, running_service
+from tests.waiting import until
 
 MODEL = "all-MiniLM-L6-v2"
 WITHIN_S = 10.0
@@ -66,13 +67,6 @@ def scale(service: RunningService, count: int, environment: dict[str, str]) -> N
     config["applications"][0]["deployments"] = [{"name": f"encoder-{MODEL}", "num_replicas": count}]
     file.write_text(yaml.safe_dump(config))
     subprocess.run([sys.executable, "-c", DEPLOY, str(file)], env=environment, check=True)
-
-
-def until(what, seconds):
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.2)
 
 
 def test_a_new_replica_is_used_within_seconds(service, tmp_path):
