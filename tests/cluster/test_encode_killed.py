@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,7 +19,7 @@ from pyarrow import parquet as pq
 
 from tests.docstrings import all_docstrings
 from tests.encoding import check_exactly_once, command, encode, rejects_of
-from tests.processes import descendants
+from tests.processes import descendants, kill, marked, replicas
 from tests.running import RunningService, running_service
 from tests.waiting import until
 
@@ -44,15 +43,6 @@ class Fleet:
     def start(self) -> None:
         models = [{"name": MODEL, "dtype": "bfloat16"}]
         self.service: RunningService = self._stack.enter_context(running_service(models, [MODEL]))
-
-    def kill(self, marker: str) -> int:
-        """SIGKILL to every process below the service whose command line holds ``marker``."""
-        below = descendants(self.service.process.pid)
-        found = [pid for pid, line in below.items() if marker in line]
-        for pid in found:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        return len(found)
 
     def stop(self) -> None:
         self._stack.close()
@@ -114,14 +104,15 @@ def wait_for_a_moment(out: Path, chance: random.Random, job: subprocess.Popen[st
 
 
 def strike(fleet: Fleet, victim: str, job: subprocess.Popen[str]) -> None:
+    root = fleet.service.process.pid
     if victim == "driver":
         job.kill()
     elif victim == "data worker":
-        until(lambda: fleet.kill("MapWorker"), 60)  # at the very start there is none yet
+        kill(until(lambda: marked(root, "MapWorker"), 60))  # at the very start there is none yet
     elif victim == "encoder replica":
-        assert fleet.kill(f":encoder-{MODEL}")
+        kill(until(lambda: replicas(fleet.service, "encoder-"), 60))
     else:
-        assert fleet.kill("")
+        kill(descendants(root))
 
 
 def outcome(job: subprocess.Popen[str]) -> str:

@@ -18,7 +18,7 @@ from pyarrow import parquet as pq
 
 from tests.docstrings import all_docstrings
 from tests.encoding import command
-from tests.processes import descendants
+from tests.processes import replicas
 from tests.running import RunningService, running_service
 from tests.waiting import until
 
@@ -43,11 +43,6 @@ def service():
         [{"name": MODEL, "dtype": "bfloat16"}], [MODEL], limits={"online_max_wait_s": 60}
     ) as running:
         yield running
-
-
-def replicas(service: RunningService) -> set[int]:
-    below = descendants(service.process.pid)
-    return {pid for pid, line in below.items() if f":encoder-{MODEL}" in line}
 
 
 def processor_s(pid: int) -> float:
@@ -77,10 +72,10 @@ def test_a_new_replica_is_used_within_seconds(service, tmp_path):
     job = subprocess.Popen(line, env=environment, stderr=subprocess.DEVNULL)
     try:
         until(lambda: list(out.glob("*.parquet")), 120)
-        before = replicas(service)
+        before = replicas(service, "encoder-")
         scale(service, 2, environment)
         until(lambda: running(service) == 2, 120)
-        (new,) = replicas(service) - before
+        (new,) = set(replicas(service, "encoder-")) - set(before)
         idle = processor_s(new)
         until(lambda: processor_s(new) > idle + WORK_S, WITHIN_S)
         assert job.poll() is None

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.ray.disturbing import RAY_TOKEN, deploy, flood, kill_replica, pids
+from tests.processes import kill, replicas
+from tests.ray.disturbing import RAY_TOKEN, deploy, flood
 from tests.running import running_service
 from tests.tiny_models import Recipe, Shape, save_bert, save_mistral, save_xlm_roberta
 from tests.waiting import until
@@ -178,11 +179,12 @@ def test_members_of_a_space_share_a_flood_and_nothing_else_does(fleet):
 
 def test_a_killed_replica_is_answered_for_from_its_space_or_not_at_all(fleet):
     space = spaces(fleet)["pair"]["id"]
+    (victim,) = replicas(fleet, "encoder-pair-bfloat16")
     with ThreadPoolExecutor(8) as pool:
         body = {"model": "pair", "input": ["protein"] * 16}
         pending = [pool.submit(embed, fleet, **body) for _ in range(100)]
         time.sleep(0.2)
-        kill_replica(fleet, "encoder-pair-bfloat16")
+        kill([victim])
         answers = [future.result() for future in pending]
     good = [a.json()["space"] for a in answers if a.status_code == 200]
     assert set(good) == {space}
@@ -191,11 +193,11 @@ def test_a_killed_replica_is_answered_for_from_its_space_or_not_at_all(fleet):
 
 
 def test_user_config_changes_the_choice_without_a_restart(fleet):
-    before = pids(fleet)
+    before = replicas(fleet, "encoder-")
     assert model_of(embed(fleet, model="auto")) == "small"
     # `long` becomes the small one: what was `routing` is replaced as a whole
     sizes = {"long": "small", "small": "large", "pair-bfloat16": "large"}
     deploy(fleet, {"name": "router", "user_config": {"sizes": sizes}})
     until(lambda: model_of(embed(fleet, model="auto")) == "long", 60)
     assert spaces(fleet) == {}
-    assert pids(fleet) == before
+    assert replicas(fleet, "encoder-") == before
