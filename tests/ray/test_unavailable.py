@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from tests.conftest import damage, mend
 from tests.processes import replicas
+from tests.ray.conftest import damage, mend
 from tests.waiting import until
 
 REASONS = {
@@ -46,7 +46,7 @@ def test_no_crash_loop(service):
     with service.client() as http:
         for _ in range(20):
             http.post("/v1/embeddings", json={"model": "broken", "input": "x"})
-    time.sleep(5)  # it tries to load every few seconds
+    time.sleep(6)  # it tries to load every five seconds
     assert len(before) == 1
     assert replicas(service, "encoder-broken") == before
 
