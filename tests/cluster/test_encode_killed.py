@@ -1,4 +1,4 @@
-"""Killed at random moments, run again: every id exactly once, and no file torn.
+"""Killed at random moments, run again: every id exactly once, no file torn, and none written twice.
 
 EMBEDFLEET_KILL_ROUNDS=20 EMBEDFLEET_KILL_SEED=7 pytest tests/cluster/test_encode_killed.py -s
 """
@@ -84,8 +84,10 @@ def test_exactly_once_whatever_is_killed(fleet, corpus, tmp_path, number):
         assert job.returncode == 0, (SEED, number, victim, words)
     if victim == "cluster":
         fleet.start()
+    done = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("*.parquet")}
     again = encode(fleet.service, *args)
     assert again.returncode == 0, (SEED, number, victim, again.stderr)
+    assert all(file.stat().st_mtime_ns == stamp for file, stamp in done.items())
     check_exactly_once(tmp_path / "out", ids)
     assert list(rejects_of(tmp_path / "out").values()).count("null") == TEXTS // 100
 
