@@ -17,7 +17,7 @@ from pyarrow import parquet as pq
 from benchmarks.harness import MODEL
 from tests.docstrings import docstrings_below
 from tests.encoding import command
-from tests.processes import descendants, memory_mib
+from tests.processes import marked, memory_mib
 from tests.running import RunningService
 
 
@@ -97,4 +97,4 @@ def _watch(job: Job, process: subprocess.Popen[str], running: RunningService) ->
 
 def _below(root: int, marker: str) -> float:
     """The memory of the processes below one whose command line holds ``marker``."""
-    return sum(memory_mib(pid) for pid, line in descendants(root).items() if marker in line)
+    return sum(memory_mib(pid) for pid in marked(root, marker))

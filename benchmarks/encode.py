@@ -37,13 +37,7 @@ TOKEN_BUDGET = 1_024
 def busy_seconds(running: RunningService) -> float:
     """Returns the seconds that forward passes have taken so far, after the metrics' delay."""
     time.sleep(12)
-    with running.client() as http:
-        page = http.get("/metrics").text
-    return sum(
-        float(line.rsplit(" ", 1)[1])
-        for line in page.splitlines()
-        if line.startswith("embedfleet_busy_seconds_total")
-    )
+    return sum(running.metric("embedfleet_busy_seconds_total"))
 
 
 def bare_engine(texts: list[str], threads: int) -> tuple[float, np.ndarray]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -24,8 +23,9 @@ from benchmarks.closed import wrk
 from benchmarks.harness import MODEL, QUERY, percentile, report
 from benchmarks.load import Load, Loaded, Outcome, start
 from tests.nodes import cluster_of, placed
-from tests.processes import descendants
+from tests.processes import kill, marked
 from tests.running import RunningService, running_service
+from tests.waiting import until
 
 VICTIMS = {
     "encoder": f":encoder-{MODEL}",
@@ -83,18 +83,15 @@ def one(cluster: Cluster, running: RunningService, victim: str, rate: float) -> 
     load = start(Load(f"{running.url}/v1/embeddings", [BODY], rate, SECONDS, retries=1))
     time.sleep(KILL_AT_S)
     began = time.time()
-    remove_node(cluster) if victim == "node" else kill(VICTIMS[victim])
+    if victim == "node":
+        remove_node(cluster)
+    else:  # below this process, as the nodes are
+        kill([marked(os.getpid(), VICTIMS[victim])[0]])
     loaded = load.result()
     if victim == "node":
         cluster.add_node(num_cpus=2, num_gpus=1)
     wait_until_whole(cluster, running)
     return judged(loaded, began)
-
-
-def kill(marker: str) -> None:
-    """SIGKILL to one process below this one whose command line holds ``marker``."""
-    found = [pid for pid, line in descendants(os.getpid()).items() if marker in line]
-    os.kill(found[0], signal.SIGKILL)
 
 
 def remove_node(cluster: Cluster) -> None:
@@ -106,13 +103,9 @@ def remove_node(cluster: Cluster) -> None:
 
 def wait_until_whole(cluster: Cluster, running: RunningService) -> None:
     """Returns once two encoder replicas run and answer again."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        time.sleep(1.0)
-        if len(placed(cluster)) == 2 and running.states().get(MODEL) == "ready":
-            time.sleep(5.0)
-            return
-    raise RuntimeError("the service has not recovered")
+    time.sleep(1.0)
+    until(lambda: len(placed(cluster)) == 2 and running.states().get(MODEL) == "ready", 120)
+    time.sleep(5.0)
 
 
 def judged(loaded: Loaded, began: float) -> Round:

@@ -18,6 +18,7 @@ from benchmarks.closed import wrk
 from benchmarks.harness import MODEL, QUERY, percentile, report, service
 from benchmarks.load import Load, Loaded, run
 from benchmarks.mixed import passages
+from tests.processes import replicas
 from tests.running import RunningService
 
 SECONDS = 25.0
@@ -43,11 +44,11 @@ def bodies() -> list[dict[str, object]]:
     ]
 
 
-def memory_mib() -> float:
-    """Returns the resident memory of all Serve replicas."""
-    listing = subprocess.run(["ps", "-eo", "rss,args"], capture_output=True, text=True, check=True)
-    rows = [line.split(None, 1) for line in listing.stdout.splitlines() if "ServeReplica" in line]
-    return sum(int(rss) for rss, _ in rows) / 1024
+def memory_mib(running: RunningService) -> float:
+    """Returns the resident memory of the service's replicas."""
+    pids = ",".join(map(str, replicas(running)))
+    line = ["ps", "-o", "rss=", "-p", pids]
+    return sum(map(int, subprocess.check_output(line, text=True).split())) / 1024
 
 
 def main() -> None:
@@ -65,7 +66,7 @@ def main() -> None:
         for factor in factors:
             loaded = run(Load(url, requests, factor * capacity, SECONDS))
             goodputs.append(_goodput(loaded))
-            rows.append(_row(factor, loaded))
+            rows.append((*_row(factor, loaded), f"{memory_mib(running):.0f}"))
             if factor == factors[-1]:
                 back = recovery_s(running, idle)
                 told, actual = last_refusal(loaded)
@@ -109,7 +110,6 @@ def _row(factor: float, loaded: Loaded) -> tuple[object, ...]:
         f"{_goodput(loaded):.1f}",
         f"{percentile(loaded.latencies(), 99):.1f}",
         f"{statistics.median(waits):.1f}" if waits else "-",
-        f"{memory_mib():.0f}",
     )
 
 

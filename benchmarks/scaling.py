@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from tests.encoding import command
 from tests.ray.disturbing import RAY_TOKEN
 from tests.running import RunningService, running_service
 from tests.sleeping import TOKENS_PER_S
+from tests.waiting import until
 
 DEPLOYMENT = f"encoder-{MODEL}"
 TEXTS, WORDS = 2, 198  # and two special tokens a text
@@ -41,6 +42,7 @@ SCALING = {
     "idle_s": 15,
 }
 BODY = {"model": MODEL, "input": [" ".join(["word"] * WORDS)] * TEXTS, "encoding_format": "base64"}
+PATIENCE_S = 180.0
 AFTER_S = 25.0  # of watching once the load has ended
 
 
@@ -73,23 +75,14 @@ SCENARIOS = (
 )
 
 
-def wait_for(holds: Callable[[], bool], timeout_s: float = 180.0) -> None:
-    """Returns once ``holds``."""
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        if time.monotonic() > deadline:
-            raise TimeoutError("the replicas did not come or go")
-        time.sleep(0.25)
-
-
 def prepare(running: RunningService, cold: bool) -> None:
     """Brings the model to no replica, or to one that is ready."""
-    wait_for(lambda: count(DEPLOYMENT) == (0, 0))
+    until(lambda: count(DEPLOYMENT) == (0, 0), PATIENCE_S)
     if cold:
         return
     with running.client() as http:
-        wait_for(lambda: http.post("/v1/embeddings", json=BODY).is_success)
-    wait_for(lambda: count(DEPLOYMENT) == (1, 1))
+        until(lambda: http.post("/v1/embeddings", json=BODY).is_success, PATIENCE_S)
+    until(lambda: count(DEPLOYMENT) == (1, 1), PATIENCE_S)
 
 
 class Job:

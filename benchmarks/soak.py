@@ -12,9 +12,7 @@ minute 5.
 from __future__ import annotations
 
 import argparse
-import os
 import random
-import signal
 import time
 from collections import defaultdict
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from benchmarks.closed import wrk
 from benchmarks.harness import MODEL, QUERY, percentile, report
 from benchmarks.load import Load, Loaded, start
-from tests.processes import descendants, memory_mib
+from tests.processes import descendants, kill, memory_mib, replicas
 from tests.running import RunningService, running_service
 
 BODY = {"model": MODEL, "input": QUERY, "encoding_format": "base64"}
@@ -98,11 +96,10 @@ def disturb(
 
 def kill_one(running: RunningService, dice: random.Random) -> int:
     """SIGKILL to one of two encoder replicas; none while only one is there."""
-    below = descendants(running.process.pid)
-    found = sorted(pid for pid, line in below.items() if f":encoder-{MODEL}" in line)
+    found = replicas(running, f"encoder-{MODEL}")
     if len(found) < 2:
         return 0
-    os.kill(dice.choice(found), signal.SIGKILL)
+    kill([dice.choice(found)])
     return 1
 
 

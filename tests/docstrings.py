@@ -37,6 +37,13 @@ def docstrings(count: int, longest_words: int = 2_000) -> list[str]:
     return [by_length[round(i * step)] for i in range(count)]
 
 
+def one_to_2000_words(count: int) -> list[str]:
+    """Returns ``count`` texts of 1 to 2,000 words; the longest run on through several docstrings."""
+    words = "\n".join(all_docstrings()[:1_000]).split()
+    long = [" ".join(words[-most:]) for most in (1_000, 1_500, 2_000)]
+    return [*docstrings(count - len(long)), *long]
+
+
 def _docstrings_of(path: Path) -> list[str]:
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -1,9 +1,15 @@
-"""The processes below one of ours, from ``ps`` and ``/proc``."""
+"""The processes below one of ours, from ``ps`` and ``/proc``; which are a service's replicas."""
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+
+from tests.running import RunningService
 
 
 def descendants(root: int) -> dict[int, str]:
@@ -21,6 +27,23 @@ def descendants(root: int) -> dict[int, str]:
         return pid == root
 
     return {pid: line for pid, line in lines.items() if below(pid)}
+
+
+def marked(root: int, mark: str) -> list[int]:
+    """Returns the processes below ``root`` whose command lines hold ``mark``."""
+    return sorted(pid for pid, line in descendants(root).items() if mark in line)
+
+
+def replicas(service: RunningService, deployment: str = "") -> list[int]:
+    """Returns the processes of a service's replicas; of deployments whose names begin like this."""
+    return marked(service.process.pid, f"ServeReplica:embedfleet:{deployment}")
+
+
+def kill(pids: Iterable[int]) -> None:
+    """SIGKILL to each that is still there."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def memory_mib(pid: int) -> float:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
 import pytest
 
 from tests.running import RunningService, running_service
+from tests.waiting import until
 
 MODEL = "all-MiniLM-L6-v2"
 # one request is 0.4 s of a replica's work
@@ -36,15 +37,6 @@ def look(service: RunningService) -> tuple[str, int]:
     with service.client() as http:
         model = http.get("/v1/models").json()["data"][0]
     return model["state"], model["replicas"]
-
-
-def wait_for(holds: Callable[[], bool], timeout_s: float) -> float:
-    """Returns the seconds until ``holds``."""
-    started = time.monotonic()
-    while not holds():
-        assert time.monotonic() - started < timeout_s
-        time.sleep(0.25)
-    return time.monotonic() - started
 
 
 @contextmanager
@@ -73,25 +65,25 @@ def callers(service: RunningService, count: int, lane: str) -> Iterator[list[htt
 
 
 def test_from_zero_to_what_is_needed_and_back(service):
-    wait_for(lambda: look(service) == ("cold", 0), 20)
+    until(lambda: look(service) == ("cold", 0), 20)
     with callers(service, 12, "online") as answers:
-        wait_for(lambda: any(a.status_code == 200 for a in answers), 40)
-        wait_for(lambda: look(service)[1] == 3, 60)  # more than offline work may have
+        until(lambda: any(a.status_code == 200 for a in answers), 40)
+        until(lambda: look(service)[1] == 3, 60)  # more than offline work may have
     assert {a.status_code for a in answers} <= {200, 503}
     assert all(float(a.headers["retry-after"]) > 0 for a in answers if a.status_code == 503)
-    wait_for(lambda: look(service) == ("cold", 0), 40)
+    until(lambda: look(service) == ("cold", 0), 40)
     for _ in range(20):  # looking at a cold model does not wake it
         assert look(service) == ("cold", 0)
         time.sleep(0.25)
 
 
 def test_offline_work_wakes_it_and_has_its_own_cap(service):
-    wait_for(lambda: look(service) == ("cold", 0), 20)
+    until(lambda: look(service) == ("cold", 0), 20)
     most = 0
     with callers(service, 6, "offline") as offline:
-        wait_for(lambda: look(service)[1] == 2, 60)
-        until = time.monotonic() + 8
-        while time.monotonic() < until:
+        until(lambda: look(service)[1] == 2, 60)
+        deadline = time.monotonic() + 8
+        while time.monotonic() < deadline:
             most = max(most, look(service)[1])
             time.sleep(0.5)
         with service.client() as http:

@@ -13,6 +13,7 @@ from tests.breakable import BREAK, POISON, SLEEP
 from tests.encoding import check_exactly_once, encode, rejects_of
 from tests.running import running_service
 from tests.tiny_models import save_bert
+from tests.waiting import until
 
 MODEL = "tiny"
 GOOD = 1_000
@@ -99,8 +100,7 @@ def test_an_engine_that_fails_for_good_is_replaced_and_no_row_is_lost(breakable,
 def test_an_engine_that_hangs_is_replaced(breakable, deaths):
     with ThreadPoolExecutor(5) as pool:
         hanging = pool.submit(ask, breakable, SLEEP)
-        while not deaths():
-            time.sleep(0.05)
+        until(deaths, 60, "the pass hangs")
         others = [pool.submit(ask, breakable, f"another {number}") for number in range(4)]
         assert {other.result().status_code for other in others} == {200}
         check_refused(hanging.result())

@@ -1,4 +1,4 @@
-"""Killed at random moments, run again: every id exactly once, and no file torn.
+"""Killed at random moments, run again: every id exactly once, no file torn, and none written twice.
 
 EMBEDFLEET_KILL_ROUNDS=20 EMBEDFLEET_KILL_SEED=7 pytest tests/cluster/test_encode_killed.py -s
 """
@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,8 +19,9 @@ from pyarrow import parquet as pq
 
 from tests.docstrings import all_docstrings
 from tests.encoding import check_exactly_once, command, encode, rejects_of
-from tests.processes import descendants
+from tests.processes import descendants, kill, marked, replicas
 from tests.running import RunningService, running_service
+from tests.waiting import until
 
 MODEL = "all-MiniLM-L6-v2"
 ROUNDS = int(os.environ.get("EMBEDFLEET_KILL_ROUNDS", "4"))
@@ -43,15 +43,6 @@ class Fleet:
     def start(self) -> None:
         models = [{"name": MODEL, "dtype": "bfloat16"}]
         self.service: RunningService = self._stack.enter_context(running_service(models, [MODEL]))
-
-    def kill(self, marker: str) -> int:
-        """SIGKILL to every process below the service whose command line holds ``marker``."""
-        below = descendants(self.service.process.pid)
-        found = [pid for pid, line in below.items() if marker in line]
-        for pid in found:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        return len(found)
 
     def stop(self) -> None:
         self._stack.close()
@@ -93,34 +84,37 @@ def test_exactly_once_whatever_is_killed(fleet, corpus, tmp_path, number):
         assert job.returncode == 0, (SEED, number, victim, words)
     if victim == "cluster":
         fleet.start()
+    done = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("*.parquet")}
     again = encode(fleet.service, *args)
     assert again.returncode == 0, (SEED, number, victim, again.stderr)
+    assert all(file.stat().st_mtime_ns == stamp for file, stamp in done.items())
     check_exactly_once(tmp_path / "out", ids)
     assert list(rejects_of(tmp_path / "out").values()).count("null") == TEXTS // 100
 
 
 def wait_for_a_moment(out: Path, chance: random.Random, job: subprocess.Popen[str]) -> int:
     """Waits until a random number of parts is there, and a little more; returns that number."""
-    parts, deadline = chance.randrange(0, 12), time.monotonic() + 120
-    while len(list(out.glob("*.parquet"))) < parts and time.monotonic() < deadline:
+    parts = chance.randrange(0, 12)
+
+    def there() -> bool:
         assert job.poll() is None, job.communicate()
-        time.sleep(0.02)
+        return len(list(out.glob("*.parquet"))) >= parts
+
+    until(there, 120, f"{parts} parts")
     time.sleep(chance.random() * (0.5 if parts else 6.0))
     return parts
 
 
 def strike(fleet: Fleet, victim: str, job: subprocess.Popen[str]) -> None:
+    root = fleet.service.process.pid
     if victim == "driver":
         job.kill()
     elif victim == "data worker":
-        deadline = time.monotonic() + 60
-        while not fleet.kill("MapWorker"):  # at the very start there is none yet
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        kill(until(lambda: marked(root, "MapWorker"), 60))  # at the very start there is none yet
     elif victim == "encoder replica":
-        assert fleet.kill(f":encoder-{MODEL}")
+        kill(until(lambda: replicas(fleet.service, "encoder-"), 60))
     else:
-        assert fleet.kill("")
+        kill(descendants(root))
 
 
 def outcome(job: subprocess.Popen[str]) -> str:

@@ -15,6 +15,7 @@ import pytest
 from tests.ray.disturbing import RAY_TOKEN, redeploy
 from tests.running import running_service
 from tests.tiny_models import Shape, save_bert
+from tests.waiting import until
 
 MODEL = "tiny"
 TEXT = "the same text again and again"
@@ -75,13 +76,6 @@ def outcome(response):
     return 200, found["space"], np.array(found["data"][0]["embedding"])
 
 
-def wait_until(holds):
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.2)
-
-
 def replica_of(running):
     with running.client() as http:
         return http.get("/v1/models").json()["data"][0]
@@ -96,12 +90,15 @@ def test_config_and_weights_are_replaced_under_load(service, folders):
         _, old, vector = outcome(http.post("/v1/embeddings", json={"model": MODEL, "input": TEXT}))
     with Load(service) as free, Load(service, {"space": old}) as pinned:
         update(service, token_budget=512, dtype="bfloat16")
-        wait_until(lambda: replica_of(service)["dtype"] == "bfloat16")
+        until(lambda: replica_of(service)["dtype"] == "bfloat16", PATIENCE_S)
         assert [answer for answer in (*free.answers, *pinned.answers) if answer[0] != 200] == []
         assert {space for _, space, _ in free.answers} == {old}
         update(service, path=str(folders[1]), dtype="float32")
-        wait_until(lambda: {s for _, s, _ in free.answers[-50:]} == {free.answers[-1][1]} != {old})
-        wait_until(lambda: {status for status, *_ in pinned.answers[-50:]} == {409})
+        until(
+            lambda: {s for _, s, _ in free.answers[-50:]} == {free.answers[-1][1]} != {old},
+            PATIENCE_S,
+        )
+        until(lambda: {status for status, *_ in pinned.answers[-50:]} == {409}, PATIENCE_S)
     new = free.answers[-1][1]
     assert [answer for answer in free.answers if answer[0] != 200] == []
     assert {space for _, space, _ in free.answers} == {old, new}
@@ -115,6 +112,6 @@ def test_config_and_weights_are_replaced_under_load(service, folders):
 def test_an_update_without_room_for_it_says_so_and_the_old_replica_serves(service):
     update(service, num_cpus=os.cpu_count() - 0.1)  # the machine has them, but not beside the rest
     with Load(service) as load:
-        wait_until(lambda: "to be scheduled" in (replica_of(service)["reason"] or ""))
+        until(lambda: "to be scheduled" in (replica_of(service)["reason"] or ""), PATIENCE_S)
         assert replica_of(service)["state"] == "ready"
     assert load.statuses == {200}

@@ -18,8 +18,9 @@ from pyarrow import parquet as pq
 
 from tests.docstrings import all_docstrings
 from tests.encoding import command
-from tests.processes import descendants
+from tests.processes import replicas
 from tests.running import RunningService, running_service
+from tests.waiting import until
 
 MODEL = "all-MiniLM-L6-v2"
 WITHIN_S = 10.0
@@ -44,11 +45,6 @@ def service():
         yield running
 
 
-def replicas(service: RunningService) -> set[int]:
-    below = descendants(service.process.pid)
-    return {pid for pid, line in below.items() if f":encoder-{MODEL}" in line}
-
-
 def processor_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
@@ -68,13 +64,6 @@ def scale(service: RunningService, count: int, environment: dict[str, str]) -> N
     subprocess.run([sys.executable, "-c", DEPLOY, str(file)], env=environment, check=True)
 
 
-def until(what, seconds):
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.2)
-
-
 def test_a_new_replica_is_used_within_seconds(service, tmp_path):
     texts, out = all_docstrings() * 3, tmp_path / "out"
     pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
@@ -83,10 +72,10 @@ def test_a_new_replica_is_used_within_seconds(service, tmp_path):
     job = subprocess.Popen(line, env=environment, stderr=subprocess.DEVNULL)
     try:
         until(lambda: list(out.glob("*.parquet")), 120)
-        before = replicas(service)
+        before = replicas(service, "encoder-")
         scale(service, 2, environment)
         until(lambda: running(service) == 2, 120)
-        (new,) = replicas(service) - before
+        (new,) = set(replicas(service, "encoder-")) - set(before)
         idle = processor_s(new)
         until(lambda: processor_s(new) > idle + WORK_S, WITHIN_S)
         assert job.poll() is None

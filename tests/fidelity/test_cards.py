@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,11 +13,13 @@ from deployments.embedding.catalog import CATALOG
 from deployments.embedding.loading import find_model
 from deployments.embedding.model import Role
 from deployments.embedding.tokenizer import FastTokenizer
-from tests.fidelity.cards import CARDS, get_detailed_instruct
+from tests.fidelity.cards import CARDS, Card, get_detailed_instruct
 from tests.fidelity.conftest import MAX_TOKENS
 from tests.fidelity.pipeline import encode
 from tests.tiny_models import LAST_TOKEN, Recipe, Shape, save_bert, save_mistral, save_xlm_roberta
 from tests.tolerance import FLOAT32, WORST, worst_cosine
+
+Save = Callable[..., Path]
 
 TASKS = {
     "multilingual-e5-large-instruct": (
@@ -45,15 +51,34 @@ def as_on_the_card(name: str, role: Role, text: str) -> str:
     return f"query: {text}" if role is Role.QUERY else f"passage: {text}"
 
 
+@pytest.fixture(scope="module")
+def card(tiny, texts):
+    """The card's vectors, computed once for both precisions."""
+
+    @cache
+    def of(name: str, side: str, role: Role) -> np.ndarray:
+        written = [as_on_the_card(name, role, text) for text in texts]
+        return CARDS[name](tiny[name].folder, written, MAX_TOKENS, side)
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def ours(tiny, texts):
+    """Our vectors, computed once for both sides."""
+    return cache(
+        lambda name, role, dtype: encode(
+            tiny[name].spec, tiny[name].folder, texts, role, dtype=dtype
+        )
+    )
+
+
 @pytest.mark.parametrize("dtype", WORST)
 @pytest.mark.parametrize("role", Role)
 @pytest.mark.parametrize(("name", "side"), SIDES)
-def test_the_vectors_are_the_cards(tiny, texts, name, side, role, dtype):
-    spec, folder = tiny[name].spec, tiny[name].folder
-    written = [as_on_the_card(name, role, text) for text in texts]
-    card = CARDS[name](folder, written, MAX_TOKENS, side)
-    found = encode(spec, folder, texts, role, dtype=dtype)
-    assert worst_cosine(found, card) >= WORST[dtype]
+def test_the_vectors_are_the_cards(card, ours, name, side, role, dtype):
+    found = ours(name, role, dtype)
+    assert worst_cosine(found, card(name, side, role)) >= WORST[dtype]
     assert np.linalg.norm(found, axis=1) == pytest.approx(1.0, abs=1e-5)
 
 
@@ -79,23 +104,36 @@ def test_dimension_and_limit_are_the_cards(name):
     assert (CATALOG[name].dimension, CATALOG[name].max_tokens) == STATED[name]
 
 
+@pytest.fixture(scope="module")
+def of_full_width(tmp_path_factory):
+    """A folder of one wide layer and its card's vectors, made once for entries that have both alike."""
+
+    @cache
+    def of(save: Save, card: Card, dimension: int, limit: int, texts: tuple[str, ...]):
+        folder = tmp_path_factory.mktemp("wide")
+        recipe = LAST_TOKEN if save is save_mistral else Recipe(max_seq_length=limit)
+        save(folder, recipe, Shape(hidden=dimension, layers=1))
+        return folder, card(folder, texts, limit, "right")
+
+    return of
+
+
 @pytest.mark.parametrize(
-    ("name", "save", "recipe"),
+    ("name", "save"),
     [
-        ("e5-small", save_bert, Recipe(max_seq_length=512)),
-        ("e5-small-v2", save_bert, Recipe(max_seq_length=512)),
-        ("multilingual-e5-large-instruct", save_xlm_roberta, Recipe(max_seq_length=512)),
-        ("e5-mistral-7b-instruct", save_mistral, LAST_TOKEN),
-        ("linq-embed-mistral", save_mistral, LAST_TOKEN),
+        ("e5-small", save_bert),
+        ("e5-small-v2", save_bert),
+        ("multilingual-e5-large-instruct", save_xlm_roberta),
+        ("e5-mistral-7b-instruct", save_mistral),
+        ("linq-embed-mistral", save_mistral),
     ],
 )
-def test_the_entry_as_it_stands_with_its_own_dimension_and_limit(tmp_path, name, save, recipe):
-    limit, dimension = CATALOG[name].max_tokens, CATALOG[name].dimension
-    save(tmp_path, recipe, Shape(hidden=dimension, layers=1))
-    files = find_model(name, str(tmp_path))
+def test_the_entry_as_it_stands_with_its_own_dimension_and_limit(of_full_width, name, save):
+    dimension, limit = STATED[name]
     texts = ["a", "x y " * (limit // 8), "x y " * limit]
-    written = [as_on_the_card(name, Role.DOCUMENT, text) for text in texts]
-    card = CARDS[name](tmp_path, written, limit, "right")
+    written = tuple(as_on_the_card(name, Role.DOCUMENT, text) for text in texts)
+    folder, card = of_full_width(save, CARDS[name], dimension, limit, written)
+    files = find_model(name, str(folder))
     found = encode(files.spec, files.folder, texts)
     assert FastTokenizer(files.spec, files.folder).encode(texts, truncate=True).truncated == (2,)
     assert found.shape == (3, dimension)

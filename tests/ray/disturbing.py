@@ -1,16 +1,14 @@
-"""What is done to a running service beside calling it: deploying, killing, flooding."""
+"""What is done to a running service beside calling it: deploying, flooding."""
 
 from __future__ import annotations
 
 import os
 import re
 import secrets
-import signal
 import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import yaml
 
@@ -32,30 +30,6 @@ def redeploy(running, edit) -> None:
     dashboard = re.search(r"dashboard at \S*?(http://[\d.:]+)", running.log.read_text())[1]
     command = [sys.executable, "-m", "ray.serve.scripts", "deploy", str(file), "-a", dashboard]
     subprocess.run(command, check=True, timeout=120, env={**os.environ, **RAY_TOKEN})
-
-
-def pids(running) -> set[int]:
-    """Returns the processes of this service's encoder replicas."""
-    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True)
-    marked = [line.split()[0] for line in listed.stdout.splitlines() if ":encoder-" in line]
-    return {int(pid) for pid in marked if belongs(int(pid), running)}
-
-
-def kill_replica(running, deployment: str) -> None:
-    """Kills the process of a deployment's replica, of this service only."""
-    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True)
-    marks = [line for line in listed.stdout.splitlines() if f":{deployment}" in line]
-    ours = [int(line.split()[0]) for line in marks if belongs(int(line.split()[0]), running)]
-    assert ours, f"no replica of {deployment}"
-    os.kill(ours[0], signal.SIGKILL)
-
-
-def belongs(pid: int, running) -> bool:
-    try:
-        environment = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
-    except OSError:  # it has gone
-        return False
-    return f"RAY_TMPDIR={running.log.parent}" in environment
 
 
 class flood:

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.ray.disturbing import RAY_TOKEN, deploy, flood, kill_replica, pids
+from tests.processes import kill, replicas
+from tests.ray.disturbing import RAY_TOKEN, deploy, flood
 from tests.running import running_service
 from tests.tiny_models import Recipe, Shape, save_bert, save_mistral, save_xlm_roberta
+from tests.waiting import until
 
 INSTRUCT = {"query": "Instruct: Find what answers\nQuery: "}
 XLM_R = ["ar", "de", "en", "es", "fr", "ja", "ko", "ru", "zh"]
@@ -55,7 +57,7 @@ def fleet(tmp_path_factory):
 
     routing = {"spaces": spaces, "busy_s": 0.3}
     with running_service(models, READY, environment=RAY_TOKEN, routing=routing) as running:
-        settle(running)
+        until(lambda: have_verdicts(running), 60, "a verdict on each space")
         yield running
 
 
@@ -70,19 +72,13 @@ def pair(dtype: str, path: Path, size: str) -> dict:
     }
 
 
-def settle(running, seconds: float = 60.0) -> None:
-    """Waits until each space has its verdict."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if all(space["id"] for space in spaces(running).values()):
-            return
-        time.sleep(0.5)
-    raise AssertionError(f"no verdict: {spaces(running)}")
-
-
 def spaces(running) -> dict[str, dict]:
     with running.client() as http:
         return {space["name"]: space for space in http.get("/v1/models").json()["spaces"]}
+
+
+def have_verdicts(running) -> bool:
+    return all(space["id"] for space in spaces(running).values())
 
 
 def embed(running, headers=None, **body):
@@ -183,11 +179,12 @@ def test_members_of_a_space_share_a_flood_and_nothing_else_does(fleet):
 
 def test_a_killed_replica_is_answered_for_from_its_space_or_not_at_all(fleet):
     space = spaces(fleet)["pair"]["id"]
+    (victim,) = replicas(fleet, "encoder-pair-bfloat16")
     with ThreadPoolExecutor(8) as pool:
         body = {"model": "pair", "input": ["protein"] * 16}
         pending = [pool.submit(embed, fleet, **body) for _ in range(100)]
         time.sleep(0.2)
-        kill_replica(fleet, "encoder-pair-bfloat16")
+        kill([victim])
         answers = [future.result() for future in pending]
     good = [a.json()["space"] for a in answers if a.status_code == 200]
     assert set(good) == {space}
@@ -196,14 +193,11 @@ def test_a_killed_replica_is_answered_for_from_its_space_or_not_at_all(fleet):
 
 
 def test_user_config_changes_the_choice_without_a_restart(fleet):
-    before = pids(fleet)
+    before = replicas(fleet, "encoder-")
     assert model_of(embed(fleet, model="auto")) == "small"
     # `long` becomes the small one: what was `routing` is replaced as a whole
     sizes = {"long": "small", "small": "large", "pair-bfloat16": "large"}
     deploy(fleet, {"name": "router", "user_config": {"sizes": sizes}})
-    deadline = time.monotonic() + 60
-    while model_of(embed(fleet, model="auto")) != "long" and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert model_of(embed(fleet, model="auto")) == "long"
+    until(lambda: model_of(embed(fleet, model="auto")) == "long", 60)
     assert spaces(fleet) == {}
-    assert pids(fleet) == before
+    assert replicas(fleet, "encoder-") == before

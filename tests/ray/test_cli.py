@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.running import API_KEY, config, free_port
+from tests.waiting import until
 
 
 def embedfleet(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -25,8 +26,11 @@ def connection(service) -> dict[str, str]:
 
 
 def test_serve_says_which_path_is_on_and_what_it_serves(service):
+    until(lambda: "embedfleet: ready after" in service.log.read_text(), 10)
     log = service.log.read_text()
     assert "embedfleet: thin path: HAProxy" in log or "embedfleet: Serve's Python proxy" in log
+    table = log.split("embedfleet: ready after")[1].splitlines()
+    assert set(service.states()) <= {line.split()[0] for line in table if line}
 
 
 def test_models_shows_the_fleet(service):

@@ -1,13 +1,11 @@
-"""A corpus through the real service: the same vectors as online, bad rows, resume, refusals."""
+"""A corpus through the real service: the same vectors as online, bad rows, refusals."""
 
 from __future__ import annotations
 
 import base64
 import json
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +14,7 @@ from pyarrow import parquet as pq
 
 from cluster.encoding.manifest import Manifest
 from tests.docstrings import all_docstrings, docstrings
-from tests.encoding import check_exactly_once, command, encode, rejects_of, vectors_of
+from tests.encoding import encode, rejects_of, vectors_of
 
 MODEL = "all-MiniLM-L6-v2"
 
@@ -154,28 +152,6 @@ def test_derived_ids_and_half_precision(service, tmp_path):
     assert one["id"].to_pylist() == other["id"].to_pylist()
     assert len(set(one["id"].to_pylist())) == 3
     assert one.schema.field("embedding").type == pa.list_(pa.float16(), 384)
-
-
-def test_killed_and_run_again(service, tmp_path):
-    texts = all_docstrings()[:2_500]
-    path, out = tmp_path / "a.parquet", tmp_path / "out"
-    pq.write_table(pa.table({"id": [f"d{i}" for i in range(len(texts))], "text": texts}), path)
-    args = (path, out, "--model", MODEL, "--id-column", "id", "--part-mb", 0.03)
-    line, environment = command(service, *args)
-    first = subprocess.Popen(line, env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while len(list(out.glob("*.parquet"))) < 3 and time.monotonic() < deadline:
-        time.sleep(0.1)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
-    done = {file: file.stat().st_mtime_ns for file in out.glob("*.parquet")}
-    assert done
-    run = encode(service, *args)
-    assert run.returncode == 0, run.stderr
-    assert all(file.stat().st_mtime_ns == stamp for file, stamp in done.items())
-    check_exactly_once(out, {f"d{i}" for i in range(len(texts))})
-    again = encode(service, *args)
-    assert "nothing was left to do" in again.stdout
 
 
 def test_another_space_is_refused(service, tmp_path):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import httpx
 import pyarrow as pa
@@ -17,6 +16,7 @@ from tests.docstrings import all_docstrings
 from tests.encoding import check_exactly_once, command, encode
 from tests.running import free_port
 from tests.small_disk import remount
+from tests.waiting import until
 
 MODEL = "all-MiniLM-L6-v2"
 BY_ID = ("--model", MODEL, "--id-column", "id")
@@ -109,20 +109,20 @@ def gcs():
 def store_server(module, *options):
     """Runs a server, its port the last option; yields its address once it answers."""
     port = free_port()
-    line = [sys.executable, "-m", module, *options, str(port)]
+    address, line = f"127.0.0.1:{port}", [sys.executable, "-m", module, *options, str(port)]
     with ExitStack() as stack:
         server = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         stack.callback(server.wait)
         stack.callback(server.terminate)
-        address, deadline = f"127.0.0.1:{port}", time.monotonic() + 60
-        while True:
-            try:
-                httpx.get(f"http://{address}/")
-                break
-            except httpx.TransportError:
-                assert time.monotonic() < deadline, f"{module} does not answer"
-                time.sleep(0.2)
+        until(lambda: answers(f"http://{address}/"), 60, f"{module} answers")
         yield address
+
+
+def answers(url) -> bool:
+    with suppress(httpx.TransportError):
+        httpx.get(url)
+        return True
+    return False
 
 
 def encode_on_s3(service, *args, **environment):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import time
 
 import httpx
 
 from tests.processes import descendants
+from tests.waiting import until
 
 
 def test_health_and_ready_need_no_key(service):
@@ -39,22 +39,12 @@ def test_headers_say_who_answered_and_why(service):
 def test_metrics_reach_prometheus(service):
     with service.client() as http:
         http.post("/v1/embeddings", json={"model": "all-MiniLM-L6-v2", "input": "counted"})
-        text = eventually(lambda: _with_tokens(http.get("/metrics").text), seconds=45)
+        # Ray gathers metrics every ten seconds or so
+        until(lambda: service.metric("embedfleet_tokens_total"), 45)
+        text = http.get("/metrics").text
     assert 'model="all-MiniLM-L6-v2"' in text
     assert "# TYPE embedfleet_forward_seconds histogram" in text
     assert "embedfleet_requests_total{" in text
-
-
-def _with_tokens(text: str) -> str:
-    return text if "embedfleet_tokens_total{" in text else ""
-
-
-def eventually(attempt, seconds: float) -> str:
-    """Ray gathers metrics every ten seconds or so."""
-    deadline = time.monotonic() + seconds
-    while not (found := attempt()) and time.monotonic() < deadline:
-        time.sleep(1)
-    return found
 
 
 def test_a_large_body_is_refused_in_one_piece(service):

@@ -34,7 +34,7 @@ async def storm(url: str) -> list[tuple[int, str | None]]:
         return await asyncio.gather(*(ask() for _ in range(AT_ONCE)))
 
 
-def test_in_a_storm_nobody_is_left_without_an_answer(service):
+def test_500_at_once_are_all_answered_or_told_to_wait(service):
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     answers = asyncio.run(storm(service.url))

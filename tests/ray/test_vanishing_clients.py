@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 import json
-import re
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
-from tests.ray.test_operations import eventually
 from tests.running import API_KEY, RunningService
+from tests.waiting import until
 
 MODEL = "minilm-float32"
 VANISHING = 250  # fewer than a router lets in at once
 
 
-def counted(service: RunningService, name: str) -> float:
-    """Returns the sum of a counter of this model."""
-    with service.client() as http:
-        lines = http.get("/metrics").text.splitlines()
-    ours = [line for line in lines if line.startswith(name + "{") and f'"{MODEL}"' in line]
-    return sum(float(line.rsplit(" ", 1)[1]) for line in ours)
+def counted(service: RunningService) -> tuple[float, float]:
+    """Returns how many texts of this model were computed, and how many dropped."""
+    names = ("embedfleet_texts_total", "embedfleet_dropped_texts_total")
+    computed, dropped = (sum(service.metric(name, MODEL)) for name in names)
+    return computed, dropped
 
 
-def settled(service: RunningService, name: str) -> float:
-    """Returns a counter once Ray has exported all of it."""
-    before, after = -1.0, counted(service, name)
-    while before != after:
+def settled(service: RunningService) -> tuple[float, float]:
+    """Returns these counters once Ray has exported all of them."""
+    seen = [counted(service)]
+
+    def stays() -> bool:
         time.sleep(4)
-        before, after = after, counted(service, name)
-    return after
+        seen.append(counted(service))
+        return seen[-1] == seen[-2]
+
+    until(stays, 60, "counters that stay")
+    return seen[-1]
 
 
 def request_bytes(number: int) -> bytes:
@@ -64,7 +66,7 @@ def seconds_of_work(service: RunningService, seconds: float) -> list[str]:
 
 def test_texts_of_vanished_clients_are_not_computed(service):
     texts = seconds_of_work(service, 5)
-    before = settled(service, "embedfleet_texts_total")
+    computed, dropped = settled(service)
     with ThreadPoolExecutor(1) as pool, service.client(timeout_s=120) as http:
         # keeps the replica busy, so that whoever comes next has to wait
         body = {"model": MODEL, "input": texts, "truncate": True}
@@ -75,17 +77,17 @@ def test_texts_of_vanished_clients_are_not_computed(service):
         started = time.monotonic()
         assert http.post("/v1/embeddings", json={**body, "input": "x"}).status_code == 200
         assert time.monotonic() - started < 5
-    computed = settled(service, "embedfleet_texts_total") - before - len(texts) - 1
-    dropped = settled(service, "embedfleet_dropped_texts_total")
-    assert dropped > 0, "none had reached the replica"
-    assert 0 <= computed <= VANISHING * 0.1, f"{computed} of {VANISHING} were computed all the same"
+    answered = computed + len(texts) + 1
+    until(lambda: counted(service)[0] >= answered, 45, "all that was answered is counted")
+    computed_after, dropped_after = settled(service)
+    assert dropped_after > dropped, "none had reached the replica"
+    all_the_same = computed_after - answered
+    assert all_the_same <= VANISHING * 0.1, f"of {VANISHING} so many were computed"
 
 
 def test_nothing_waits_afterwards(service):
-    def empty() -> str:
-        with service.client() as http:
-            lines = http.get("/metrics").text.splitlines()
-        waits = [line for line in lines if re.match(r"embedfleet_queue_(texts|tokens)\{", line)]
-        return "empty" if waits and all(float(w.rsplit(" ", 1)[1]) == 0 for w in waits) else ""
+    def empty() -> bool:
+        texts, tokens = (service.metric(f"embedfleet_queue_{what}") for what in ("texts", "tokens"))
+        return bool(texts and tokens) and not any(texts + tokens)
 
-    assert eventually(empty, seconds=45)
+    until(empty, 45, "empty queues")

@@ -1,0 +1,28 @@
+"""Short passes as a GPU records and replays them: the vectors are those of plain passes on the CPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from deployments.embedding.engine import TorchEngine
+from deployments.embedding.local_format import read_spec
+from tests.fidelity.test_fixed_passes import BATCHES, WINDOW, batch_of
+from tests.tiny_models import edit_json, save_bert, save_mistral, save_xlm_roberta
+from tests.tolerance import BFLOAT16, worst_cosine
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("save", [save_bert, save_xlm_roberta, save_mistral])
+def test_the_vectors_are_the_same(tmp_path, save, dtype):
+    spec = read_spec("own", save(tmp_path))
+    if save is save_mistral:
+        edit_json(tmp_path / "config.json", sliding_window=WINDOW)
+    plain = TorchEngine(spec, tmp_path, "cpu", "float32")
+    fixed = TorchEngine(spec, tmp_path, "cuda", dtype)
+    assert [fixed.rounded(tokens) for tokens in (5, 61, 600)] == [16, 64, 600]
+    for lengths in BATCHES:
+        batch = batch_of(lengths, plain.vocabulary)
+        assert worst_cosine(fixed.forward(batch), plain.forward(batch)) >= BFLOAT16
