@@ -17,11 +17,11 @@ from typing import Any
 from cluster.tables import table
 from deployments.choosing import Chooser
 from deployments.config import AppArgs
-from deployments.embedding.catalog import CATALOG
-from deployments.embedding.facts import Facts, ModelState
-from deployments.embedding.languages import languages_of, preload
-from deployments.embedding.loading import find_model
-from deployments.embedding.tokenizer import FastTokenizer
+from deployments.embedding.models.catalog import CATALOG
+from deployments.embedding.models.loading import find_model
+from deployments.embedding.routing.facts import Facts, ModelState
+from deployments.embedding.text.languages import languages_of, preload
+from deployments.embedding.text.tokenizer import FastTokenizer
 from deployments.front import Front
 from deployments.status import ModelStatus
 

@@ -25,7 +25,7 @@ from benchmarks.corpus_job import Job, corpus, encode
 from benchmarks.encode_live import Live, live
 from benchmarks.harness import MODEL, report, service
 from deployments.config import ModelConfig
-from deployments.cores import split_threads
+from deployments.cores import plan_threads
 from deployments.embedding.batch import TokenBatch
 from tests.encoding import vectors_of
 from tests.running import RunningService
@@ -42,9 +42,9 @@ def busy_seconds(running: RunningService) -> float:
 
 def bare_engine(texts: list[str], threads: int) -> tuple[float, np.ndarray]:
     """Returns seconds and vectors of the engine alone, tokenizing included, after a warm-up."""
-    from deployments.embedding.engine import TorchEngine, encode_all
-    from deployments.embedding.loading import find_model
-    from deployments.embedding.tokenizer import FastTokenizer
+    from deployments.embedding.engine.engine import TorchEngine, encode_all
+    from deployments.embedding.models.loading import find_model
+    from deployments.embedding.text.tokenizer import FastTokenizer
     from deployments.embedding.vectors import normalized
 
     files = find_model(MODEL, None, None)
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of replica and engine; default: the app's")
     args = parser.parse_args()
     asked = args.threads or "auto"
-    threads = split_threads(ModelConfig(name=MODEL, device="cpu", threads=asked)).streams
+    threads = plan_threads(ModelConfig(name=MODEL, device="cpu", threads=asked)).streams
     rows, texts = args.rows, corpus(args.rows)
     with tempfile.TemporaryDirectory() as name, service(threads=asked) as running:
         folder = Path(name)

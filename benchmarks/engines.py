@@ -18,11 +18,11 @@ from torch import Tensor
 
 from benchmarks.texts import Case
 from deployments.embedding.batch import TokenBatch, Vectors
-from deployments.embedding.engine import TorchEngine, encode_all
-from deployments.embedding.loading import ModelFiles
-from deployments.embedding.packing import pack
-from deployments.embedding.pooling import mean
-from deployments.embedding.tokenizer import FastTokenizer
+from deployments.embedding.batching.packing import pack
+from deployments.embedding.engine.engine import TorchEngine, encode_all
+from deployments.embedding.engine.pooling import mean
+from deployments.embedding.models.loading import ModelFiles
+from deployments.embedding.text.tokenizer import FastTokenizer
 from deployments.embedding.vectors import normalized
 
 Encode = Callable[[Case], Vectors]

@@ -26,8 +26,8 @@ from benchmarks.peers import Server, elsewhere, embedfleet, infinity, plain_app
 from benchmarks.reporting import machine, report, spread
 from benchmarks.texts import chosen
 from benchmarks.usage import Usage
-from deployments.embedding.loading import find_model
-from deployments.embedding.tokenizer import FastTokenizer
+from deployments.embedding.models.loading import find_model
+from deployments.embedding.text.tokenizer import FastTokenizer
 
 OURS = ("embedfleet", "embedfleet, 2 threads")
 REPOSITORY = Path(__file__).parents[1]

@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from deployments.embedding.errors import ModelUnavailable
-from deployments.embedding.loading import ModelFiles, find_model
+from deployments.embedding.models.loading import ModelFiles, find_model
 from tests.docstrings import all_docstrings
 
 BUNDLED = "all-MiniLM-L6-v2"

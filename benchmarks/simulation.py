@@ -27,7 +27,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingContext
 from benchmarks import drawing
 from benchmarks.harness import report
 from benchmarks.traffic import DAY_S, Curve, Traffic, a_day
-from deployments.embedding.lanes import Lane
+from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.scaling import Goal, State, decide
 from tests.fluid import Fluid
 

@@ -10,7 +10,7 @@ from itertools import cycle, pairwise
 import numpy as np
 
 from deployments.embedding.batch import TokenBatch
-from deployments.embedding.tokenizer import FastTokenizer
+from deployments.embedding.text.tokenizer import FastTokenizer
 from tests.docstrings import all_docstrings
 
 KINDS = ("short queries", "passages", "mixed long")

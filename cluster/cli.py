@@ -115,7 +115,7 @@ def _env(args: argparse.Namespace) -> int:
 def _encode(args: argparse.Namespace) -> int:
     # what Ray's core writes to the terminal is for its operators; it has to be set before the import
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    from deployments.embedding.scheduling import give_way
+    from deployments.embedding.engine.thread_priority import give_way
 
     if not args.start:  # else once the service runs, which would come last, too
         give_way()

@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 
 from deployments.embedding.batch import Vectors
-from deployments.embedding.model import Role
+from deployments.embedding.models.model import Role
 
 _TIMEOUT_S = 300.0
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from cluster.service import Service, ServiceError
 from cluster.tables import table
-from deployments.embedding.catalog import by_name_or_repo
-from deployments.embedding.model import PublishedExample, Role
+from deployments.embedding.models.catalog import by_name_or_repo
+from deployments.embedding.models.model import PublishedExample, Role
 from deployments.embedding.vectors import normalized
 
 # of a cosine; cards print float32 scores, half precision moves them in the third decimal

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 
 from deployments.config import Routing, Space
 from deployments.embedding.errors import EmbedfleetError
-from deployments.embedding.facts import ModelState, Shared
-from deployments.embedding.model import Role
+from deployments.embedding.models.model import Role
 from deployments.embedding.request import Embeddings, EncodeRequest
-from deployments.embedding.samples import SAMPLES
-from deployments.embedding.spaces import agreement, shared_id
+from deployments.embedding.routing.facts import ModelState, Shared
+from deployments.embedding.routing.samples import SAMPLES
+from deployments.embedding.routing.spaces import agreement, shared_id
 from deployments.status import ModelStatus
 
 log = logging.getLogger("ray.serve")

@@ -14,7 +14,7 @@ from deployments.router import Router
 
 # lanes bound what waits, in tokens; this only keeps Serve's own default of 5 out of the way
 _CALLS_AT_A_REPLICA = 1_000
-# a router's door counts them; what Serve held back in a queue of its own, it would not see
+# a router counts them; what Serve held back in a queue of its own, it would not see
 _REQUESTS_AT_A_ROUTER = 100_000
 
 

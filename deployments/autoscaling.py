@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from ray.serve.config import AutoscalingContext
 
-from deployments.embedding.lanes import Lane
+from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.scaling import Demand, Goal, State, decide
 
 log = logging.getLogger("ray.serve")

@@ -7,9 +7,9 @@ from typing import Any
 from deployments.agreement import Verdict
 from deployments.api.backend import CandidateCard, ModelCard, SpaceCard
 from deployments.config import Space
-from deployments.embedding.facts import Candidate, Facts
-from deployments.embedding.routing import Decision
-from deployments.embedding.spaces import space_to_tell
+from deployments.embedding.routing.facts import Candidate, Facts
+from deployments.embedding.routing.policy import Decision
+from deployments.embedding.routing.spaces import space_to_tell
 from deployments.status import ModelStatus
 
 

@@ -9,16 +9,16 @@ from dataclasses import replace
 
 from deployments.client import EncoderClient
 from deployments.config import AppArgs, ModelConfig, Routing
-from deployments.embedding.aims import latency_s
-from deployments.embedding.catalog import CATALOG
+from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.errors import InvalidRequest
-from deployments.embedding.facts import Candidate, Facts, Load, Policy, Shared
-from deployments.embedding.lanes import Lane
-from deployments.embedding.languages import languages_of
-from deployments.embedding.lengths import about
-from deployments.embedding.model import ModelSpec
+from deployments.embedding.models.catalog import CATALOG
+from deployments.embedding.models.model import ModelSpec
 from deployments.embedding.request import TokenInput
-from deployments.embedding.routing import Decision, choose, is_left_open, roles_of
+from deployments.embedding.routing.aims import latency_s
+from deployments.embedding.routing.facts import Candidate, Facts, Load, Policy, Shared
+from deployments.embedding.routing.policy import Decision, choose, is_left_open, roles_of
+from deployments.embedding.text.languages import languages_of
+from deployments.embedding.text.lengths import about
 from deployments.fleet import Fleet
 
 _LANES = tuple(Lane)

@@ -24,6 +24,8 @@ from deployments.coalescing import Call
 from deployments.config import ModelConfig
 from deployments.embedding.awaiting import gather_or_cancel, in_time
 from deployments.embedding.batch import Encoded, TokenBatch
+from deployments.embedding.batching.lanes import Lane
+from deployments.embedding.batching.packing import split_in_order
 from deployments.embedding.errors import (
     DeadlineExceeded,
     EmbedfleetError,
@@ -31,12 +33,10 @@ from deployments.embedding.errors import (
     Overloaded,
     SpaceMismatch,
 )
-from deployments.embedding.lanes import Lane
-from deployments.embedding.model import ModelSpec
-from deployments.embedding.packing import split_in_order
+from deployments.embedding.models.model import ModelSpec
+from deployments.embedding.models.space import space_id
 from deployments.embedding.request import Embeddings, EncodeRequest, check_dimensions
-from deployments.embedding.space import space_id
-from deployments.embedding.suspects import Suspects
+from deployments.embedding.resilience.suspects import Suspects
 from deployments.front import Front, load_front
 from deployments.isolation import Isolation, ReplicaDied
 from deployments.status import ModelState, ModelStatus

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from deployments.embedding.batch import Encoded, TokenBatch
-from deployments.embedding.lanes import Lane
+from deployments.embedding.batching.lanes import Lane
 
 Call = Callable[[TokenBatch, Lane, float], Awaitable[Encoded]]
 

@@ -8,10 +8,10 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from deployments.embedding.catalog import CATALOG
-from deployments.embedding.facts import Aim
-from deployments.embedding.model import Role, Size
-from deployments.embedding.routing import AUTO
+from deployments.embedding.models.catalog import CATALOG
+from deployments.embedding.models.model import Role, Size
+from deployments.embedding.routing.facts import Aim
+from deployments.embedding.routing.policy import AUTO
 
 
 class _Config(BaseModel):

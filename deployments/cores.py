@@ -9,14 +9,14 @@ import ray
 import torch
 
 from deployments.config import ModelConfig
-from deployments.embedding.device import choose_device
-from deployments.embedding.scheduling import can_give_way
+from deployments.embedding.engine.device import choose_device
+from deployments.embedding.engine.thread_priority import can_give_way
 
 _THREADS = torch.get_num_threads()  # as Ray has set it; an engine changes it
 
 
 @dataclass(frozen=True)
-class Split:
+class ThreadPlan:
     """How a replica's ``threads`` are split: ``streams`` passes at once, ``each`` with so many.
 
     With ``preempt`` offline texts have as many more, which get what online texts leave of the cores.
@@ -32,7 +32,7 @@ class Split:
         return max(1, self.threads // self.streams)
 
 
-def split_threads(config: ModelConfig) -> Split:
+def plan_threads(config: ModelConfig) -> ThreadPlan:
     """Returns the threads that the config asks for on this machine.
 
     With ``auto`` one core is left to what serves requests, where offline passes do not leave it.
@@ -41,12 +41,12 @@ def split_threads(config: ModelConfig) -> Split:
     on_cpu = choose_device(config.device_to_use).type == "cpu"
     # a pass of several threads needs all of them at once
     if on_cpu and config.streams is None and _may_preempt(threads):
-        return Split(threads, threads, preempt=True)
+        return ThreadPlan(threads, threads, preempt=True)
     if config.threads == "auto":
         threads = max(1, threads - 1)
     if not on_cpu:
-        return Split(threads, config.streams or 1)
-    return Split(threads, min(threads, config.streams or threads))
+        return ThreadPlan(threads, config.streams or 1)
+    return ThreadPlan(threads, min(threads, config.streams or threads))
 
 
 def _may_preempt(threads: int) -> bool:

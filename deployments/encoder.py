@@ -16,17 +16,17 @@ from deployments import trials
 from deployments.autoscaling import report
 from deployments.config import Limits, ModelConfig
 from deployments.embedding.batch import Encoded, Ids, TokenBatch
+from deployments.embedding.batching.lanes import Lane
+from deployments.embedding.engine.warmup import sample
 from deployments.embedding.errors import EmbedfleetError
-from deployments.embedding.hosting import Hosted
-from deployments.embedding.lanes import Lane
-from deployments.embedding.space import space_id
-from deployments.embedding.tokenizer import check_ids
-from deployments.embedding.warmup import sample
+from deployments.embedding.models.space import space_id
+from deployments.embedding.resilience.retrying_loader import RetryingLoader
+from deployments.embedding.text.tokenizer import check_ids
 from deployments.status import ReplicaState, ReplicaStatus
 from deployments.versions import OtherVersion, Terms
 
 if TYPE_CHECKING:
-    from deployments.embedding.worker import Worker
+    from deployments.embedding.batching.worker import Worker
     from deployments.replica import LoadedModel
 
 log = logging.getLogger("ray.serve")
@@ -46,7 +46,7 @@ class Encoder:
         self._config = config
         self._name = config.name
         self._asked = dict.fromkeys(Lane, 0)
-        self._model = Hosted(lambda: self.load(config, limits), config.name)
+        self._model = RetryingLoader(lambda: self.load(config, limits), config.name)
         while not self._model.wait(timeout_s=30.0):
             log.info("%s is still loading", config.name)
         self._start_s = time.monotonic() - started  # with what the process had to import

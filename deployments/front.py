@@ -10,18 +10,18 @@ import numpy as np
 
 from deployments.config import ModelConfig
 from deployments.embedding.batch import Encoded
-from deployments.embedding.lengths import lower_bound, upper_bound
-from deployments.embedding.loading import find_model
-from deployments.embedding.model import ModelSpec, Role
-from deployments.embedding.prompts import effective_instruction, prefix, render
+from deployments.embedding.models.loading import find_model
+from deployments.embedding.models.model import ModelSpec, Role
+from deployments.embedding.models.prompts import effective_instruction, prefix, render
+from deployments.embedding.models.space import space_id
 from deployments.embedding.request import (
     Embeddings,
     EncodeRequest,
     TokenInput,
     check_dimensions,
 )
-from deployments.embedding.space import space_id
-from deployments.embedding.tokenizer import FastTokenizer, Tokenized
+from deployments.embedding.text.lengths import lower_bound, upper_bound
+from deployments.embedding.text.tokenizer import FastTokenizer, Tokenized
 from deployments.embedding.vectors import finished
 
 # below this, a hop to another thread costs more than the tokenizing

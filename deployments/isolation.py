@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from deployments.embedding.batch import Encoded, TokenBatch, Vectors
+from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.errors import EmbedfleetError, KillsReplicas
-from deployments.embedding.lanes import Lane
-from deployments.embedding.suspects import Standing, Suspects, fingerprint
+from deployments.embedding.resilience.suspects import Standing, Suspects, fingerprint
 from deployments.trials import Record
 
 log = logging.getLogger("ray.serve")

@@ -17,8 +17,8 @@ import httpx
 import ray
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from deployments.embedding.lanes import Drop, Lane
-from deployments.embedding.observing import Pass
+from deployments.embedding.batching.lanes import Drop, Lane
+from deployments.embedding.batching.observing import Pass
 
 log = logging.getLogger("ray.serve")
 PREFIX = "embedfleet_"

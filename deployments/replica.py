@@ -14,25 +14,25 @@ import ray
 import torch
 
 from deployments.config import Limits, ModelConfig
-from deployments.cores import Split, split_threads
+from deployments.cores import ThreadPlan, plan_threads
 from deployments.embedding.batch import TokenBatch
-from deployments.embedding.device import short_pass_s, token_budgets
-from deployments.embedding.engine import TorchEngine
-from deployments.embedding.errors import ModelUnavailable
-from deployments.embedding.lanes import Lane, LaneLimits
-from deployments.embedding.loading import ModelFiles, find_model
-from deployments.embedding.model import ModelSpec
-from deployments.embedding.pace import Pace, find_pace
-from deployments.embedding.pinning import (
+from deployments.embedding.batching.lanes import Lane, LaneLimits
+from deployments.embedding.batching.worker import Worker
+from deployments.embedding.engine.calibration import Calibration, calibrate
+from deployments.embedding.engine.device import short_pass_s, token_budgets
+from deployments.embedding.engine.engine import TorchEngine
+from deployments.embedding.engine.pinning import (
     Memory,
     Seen,
     device_problem,
     memory_problem,
     share_of_device,
 )
-from deployments.embedding.scheduling import engine_goes_first, thread_ids
-from deployments.embedding.warmup import passages, run_at_once, warm_up, warm_up_alone
-from deployments.embedding.worker import Worker
+from deployments.embedding.engine.thread_priority import engine_goes_first, thread_ids
+from deployments.embedding.engine.warmup import passages, run_at_once, warm_up, warm_up_alone
+from deployments.embedding.errors import ModelUnavailable
+from deployments.embedding.models.loading import ModelFiles, find_model
+from deployments.embedding.models.model import ModelSpec
 from deployments.metrics import WorkerMetrics
 
 log = logging.getLogger("ray.serve")
@@ -88,11 +88,11 @@ def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
     assigned = assigned_gpus()
     _refuse_other_device(config, assigned)
     files = find_model(config.name, config.path, config.revision)
-    split = split_threads(config)
+    split = plan_threads(config)
     engine = _engine(config, files, split)
     max_tokens, streams = files.spec.max_tokens, split.streams
     budgets = (config.token_budget,) if config.token_budget else token_budgets(engine.device)
-    pace = find_pace(engine, budgets, max_tokens, streams, short_pass_s(engine.device))
+    pace = calibrate(engine, budgets, max_tokens, streams, short_pass_s(engine.device))
     memory = _memory(engine, config, [passages(engine, pace.token_budget, max_tokens)] * streams)
     if memory is not None and (problem := memory_problem(memory, pace.token_budget)):
         raise ModelUnavailable(problem)
@@ -112,7 +112,7 @@ def _forget_failed_load() -> None:
     torch.cuda.empty_cache()
 
 
-def _engine(config: ModelConfig, files: ModelFiles, split: Split) -> TorchEngine:
+def _engine(config: ModelConfig, files: ModelFiles, split: ThreadPlan) -> TorchEngine:
     # whichever threads OpenMP makes for loading end with the thread that loads: see `Threads.lend`
     with ThreadPoolExecutor(1) as loader:
         return loader.submit(
@@ -120,7 +120,7 @@ def _engine(config: ModelConfig, files: ModelFiles, split: Split) -> TorchEngine
         ).result()
 
 
-def lend_threads(engine: TorchEngine, split: Split, max_tokens: int) -> set[int]:
+def lend_threads(engine: TorchEngine, split: ThreadPlan, max_tokens: int) -> set[int]:
     """Lets one text alone have the idle streams' threads; returns the ids of those made for it."""
     # passes with several threads of their own have a team each, and a further one would let them sleep
     if split.streams == 1 or split.each > 1:
@@ -132,7 +132,7 @@ def lend_threads(engine: TorchEngine, split: Split, max_tokens: int) -> set[int]
 
 
 def _worker(
-    engine: TorchEngine, config: ModelConfig, limits: Limits, pace: Pace, split: Split
+    engine: TorchEngine, config: ModelConfig, limits: Limits, pace: Calibration, split: ThreadPlan
 ) -> Worker:
     worker = Worker(
         engine,
@@ -154,7 +154,9 @@ def _end_process() -> None:
     os._exit(1)
 
 
-def lane_limits(engine: TorchEngine, limits: Limits, pace: Pace, split: Split) -> LaneLimits:
+def lane_limits(
+    engine: TorchEngine, limits: Limits, pace: Calibration, split: ThreadPlan
+) -> LaneLimits:
     """Returns how this replica forms its micro-batches."""
     return LaneLimits(
         token_budget=pace.token_budget,
@@ -219,7 +221,7 @@ def _told(model: LoadedModel) -> str:
     return f"{model.device}, GPU {', '.join(model.gpu_ids) or 'none'} assigned{share}"
 
 
-def _report(config: ModelConfig, model: LoadedModel, split: Split) -> None:
+def _report(config: ModelConfig, model: LoadedModel, split: ThreadPlan) -> None:
     log.info(
         "%s is ready after %.1f s: %s on %s, %d × %d threads, %.0f tokens/s, token budget %d, pid %d",
         config.name,

@@ -24,19 +24,19 @@ from deployments.cards import candidate_card, model_card, space_card
 from deployments.choosing import Chooser
 from deployments.client import EncoderClient
 from deployments.config import AppArgs, Routing, routing_of
+from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.errors import (
     EmbedfleetError,
     ModelUnavailable,
     Overloaded,
     SpaceMismatch,
 )
-from deployments.embedding.facts import Facts
-from deployments.embedding.lanes import Lane
-from deployments.embedding.languages import preload
-from deployments.embedding.lengths import about
-from deployments.embedding.overload import LastRefusal
 from deployments.embedding.request import Embeddings, EncodeRequest, TokenInput
-from deployments.embedding.routing import Decision
+from deployments.embedding.resilience.overload import LastRefusal
+from deployments.embedding.routing.facts import Facts
+from deployments.embedding.routing.policy import Decision
+from deployments.embedding.text.languages import preload
+from deployments.embedding.text.lengths import about
 from deployments.fleet import Fleet
 from deployments.metrics import DecisionMetrics, RequestMetrics, scrape_cluster
 from deployments.served import ServedModel, spec_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from deployments.config import ModelConfig
-from deployments.embedding.catalog import CATALOG
-from deployments.embedding.model import ModelSpec, Role
+from deployments.embedding.models.catalog import CATALOG
+from deployments.embedding.models.model import ModelSpec, Role
 from deployments.status import ModelStatus
 
 

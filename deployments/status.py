@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from deployments.embedding import facts
-from deployments.embedding.lanes import Lane
+from deployments.embedding.batching.lanes import Lane
+from deployments.embedding.routing import facts
 
 ModelState = facts.ModelState
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from deployments.coalescing import Call, Coalescer
 from deployments.config import ModelConfig
 from deployments.embedding.errors import ModelUnavailable
-from deployments.embedding.hosting import Hosted
-from deployments.embedding.space import space_id
+from deployments.embedding.models.space import space_id
+from deployments.embedding.resilience.retrying_loader import RetryingLoader
 from deployments.front import Front
 
 
@@ -66,9 +66,11 @@ class Versions:
         self._name = config.name
         self._load = load
         self._call = call
-        self._own: Hosted[Version] = Hosted(lambda: self._made(load(config)), config.name)
+        self._own: RetryingLoader[Version] = RetryingLoader(
+            lambda: self._made(load(config)), config.name
+        )
         self._latest: Version | None = None
-        self._others: dict[str, Hosted[Version]] = {}
+        self._others: dict[str, RetryingLoader[Version]] = {}
 
     @property
     def latest(self) -> Version | None:
@@ -92,7 +94,7 @@ class Versions:
             self._latest = own
             return own
         if other.space not in self._others:
-            self._others[other.space] = Hosted(lambda: self._read(other), self._name)
+            self._others[other.space] = RetryingLoader(lambda: self._read(other), self._name)
         hosted = self._others[other.space]
         await hosted.settled(timeout_s)
         self._latest = hosted.get()

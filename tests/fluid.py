@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from deployments.embedding.lanes import Lane
+from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.scaling import Demand
 
 

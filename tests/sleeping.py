@@ -17,7 +17,7 @@ from ray.serve import Application
 from deployments.app import graph
 from deployments.config import AppArgs, Limits, ModelConfig
 from deployments.embedding.batch import TokenBatch, Vectors
-from deployments.embedding.model import ModelSpec
+from deployments.embedding.models.model import ModelSpec
 from deployments.encoder import Encoder
 from deployments.replica import LoadedModel
 

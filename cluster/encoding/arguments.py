@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from deployments.embedding.model import Role
+from deployments.embedding.models.model import Role
 
 
 def add_arguments(encode: argparse.ArgumentParser) -> None:

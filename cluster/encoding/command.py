@@ -15,8 +15,8 @@ from cluster.encoding.lance import check_lance
 from cluster.encoding.progress import Printer, clock, short
 from cluster.encoding.settings import Settings
 from cluster.encoding.starting import started_service
-from deployments.embedding.model import Role
-from deployments.embedding.scheduling import give_way
+from deployments.embedding.engine.thread_priority import give_way
+from deployments.embedding.models.model import Role
 
 
 def run(args: argparse.Namespace) -> int:

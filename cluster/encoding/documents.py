@@ -11,8 +11,8 @@ from cluster.encoding.chunking import pieces
 from cluster.encoding.reading import Rows
 from deployments.embedding.batch import TokenBatch
 from deployments.embedding.errors import InvalidRequest
-from deployments.embedding.model import Role
-from deployments.embedding.prompts import prefix, render
+from deployments.embedding.models.model import Role
+from deployments.embedding.models.prompts import prefix, render
 from deployments.front import Front
 
 _AT_ONCE = 1_024

@@ -14,14 +14,14 @@ import numpy.typing as npt
 from cluster.encoding.failures import JobError
 from deployments.client import EncoderClient
 from deployments.embedding.batch import Encoded, TokenBatch, Vectors
+from deployments.embedding.batching.lanes import Lane
+from deployments.embedding.batching.packing import split_in_order
 from deployments.embedding.errors import (
     EmbedfleetError,
     InvalidRequest,
     SpaceMismatch,
     TextFailed,
 )
-from deployments.embedding.lanes import Lane
-from deployments.embedding.packing import split_in_order
 
 log = logging.getLogger(__name__)
 

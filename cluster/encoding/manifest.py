@@ -10,10 +10,10 @@ from typing import Any
 from cluster.encoding.failures import JobError
 from cluster.encoding.inputs import InputFile, file_digest
 from cluster.encoding.settings import Settings
-from deployments.embedding.model import ModelSpec, Role
-from deployments.embedding.prompts import effective_instruction
+from deployments.embedding.models.model import ModelSpec, Role
+from deployments.embedding.models.prompts import effective_instruction
+from deployments.embedding.models.space import space_id
 from deployments.embedding.request import check_dimensions
-from deployments.embedding.space import space_id
 
 FILE = "_manifest.json"
 _SPACE = ("model", "repo", "revision", "space_id", "role", "instruction", "dimensions")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cluster.encoding.failures import JobError
-from deployments.embedding.model import Role
+from deployments.embedding.models.model import Role
 
 Dtype = Literal["float32", "float16"]
 Sink = Literal["parquet", "lance"]

@@ -26,9 +26,9 @@ from cluster.encoding.target import running_replicas
 from deployments.client import EncoderClient
 from deployments.config import ModelConfig
 from deployments.embedding.batch import Vectors
+from deployments.embedding.engine.thread_priority import give_way
 from deployments.embedding.errors import InvalidRequest
-from deployments.embedding.model import Role
-from deployments.embedding.scheduling import give_way
+from deployments.embedding.models.model import Role
 from deployments.embedding.vectors import finished
 from deployments.front import Front
 

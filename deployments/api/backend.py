@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from deployments.embedding.facts import Facts
-from deployments.embedding.lanes import Lane
+from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.request import Embeddings, EncodeRequest, TokenInput
-from deployments.embedding.routing import Decision
+from deployments.embedding.routing.facts import Facts
+from deployments.embedding.routing.policy import Decision
 
 Texts = Sequence[str] | TokenInput
 

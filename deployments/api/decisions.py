@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from deployments.api.backend import Explanation
 from deployments.api.responses import dump
-from deployments.embedding.model import Role
+from deployments.embedding.models.model import Role
 
 
 class RouteCandidate(BaseModel):

@@ -15,11 +15,11 @@ from deployments.api.requests import EmbeddingRequest, parse
 from deployments.api.responses import embeddings_body
 from deployments.embedding.awaiting import in_time
 from deployments.embedding.errors import InvalidRequest
-from deployments.embedding.facts import Facts
-from deployments.embedding.prompts import choose_role
-from deployments.embedding.refusals import refuse_replaced
+from deployments.embedding.models.prompts import choose_role
 from deployments.embedding.request import EncodeRequest, TokenInput
-from deployments.embedding.routing import agree
+from deployments.embedding.routing.facts import Facts
+from deployments.embedding.routing.policy import agree
+from deployments.embedding.routing.refusals import refuse_replaced
 
 
 async def create_embeddings(request: Request) -> Response:

@@ -22,7 +22,7 @@ from deployments.embedding.errors import (
     UnsupportedEncoding,
 )
 from deployments.embedding.request import Embeddings
-from deployments.embedding.routing import Decision
+from deployments.embedding.routing.policy import Decision
 
 JSON = "application/json"
 REQUIRE_SPACE = "x-require-space"

@@ -22,7 +22,7 @@ from deployments.embedding.errors import (
     Overloaded,
     Unauthorized,
 )
-from deployments.embedding.overload import ConcurrencyLimiter
+from deployments.embedding.resilience.overload import ConcurrencyLimiter
 
 Observe = Callable[[str, int, float], None]
 _CLIENT_GONE = 499  # nginx's name for a client that left before its answer

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.errors import InvalidRequest
-from deployments.embedding.facts import Aim, Facts
-from deployments.embedding.lanes import Lane
-from deployments.embedding.model import Role
+from deployments.embedding.models.model import Role
+from deployments.embedding.routing.facts import Aim, Facts
 
 Text = Annotated[str, Field(min_length=1)]
 # one error is answered: collecting one for each of a million wrong items would take a minute

@@ -17,10 +17,10 @@ from deployments.api.requests import RerankRequest, SimilarityRequest, parse
 from deployments.api.responses import about, as_lists, dump, usage
 from deployments.embedding.awaiting import gather_or_cancel, in_time
 from deployments.embedding.errors import InvalidRequest, ModelUnavailable
-from deployments.embedding.model import Role
-from deployments.embedding.refusals import refuse_replaced
+from deployments.embedding.models.model import Role
 from deployments.embedding.request import Embeddings, EncodeRequest
-from deployments.embedding.routing import Decision
+from deployments.embedding.routing.policy import Decision
+from deployments.embedding.routing.refusals import refuse_replaced
 from deployments.embedding.vectors import normalized
 
 _TRIES = 10

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from deployments.embedding.batch import Vectors
 from deployments.embedding.errors import InvalidRequest
-from deployments.embedding.model import ModelSpec, Role
+from deployments.embedding.models.model import ModelSpec, Role
 
 
 @dataclass(frozen=True)

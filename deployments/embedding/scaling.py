@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from deployments.embedding.lanes import Lane
+from deployments.embedding.batching.lanes import Lane
 
 CONFIRM_S = 3.0  # of need, before more replicas are asked for
 _TOLERANCE = 0.1  # a need this close to what there is changes nothing

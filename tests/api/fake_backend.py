@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from deployments.api.backend import CandidateCard, Explanation, ModelCard, SpaceCard, Texts
+from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.errors import ContextLengthExceeded, InvalidRequest
-from deployments.embedding.facts import Candidate, Facts
-from deployments.embedding.lanes import Lane
-from deployments.embedding.model import ModelSpec, Pooling, Prompts, Size
-from deployments.embedding.prompts import effective_instruction, render
+from deployments.embedding.models.model import ModelSpec, Pooling, Prompts, Size
+from deployments.embedding.models.prompts import effective_instruction, render
+from deployments.embedding.models.space import space_id
 from deployments.embedding.request import Embeddings, EncodeRequest, TokenInput, check_dimensions
-from deployments.embedding.routing import Decision, choose
-from deployments.embedding.space import space_id
+from deployments.embedding.routing.facts import Candidate, Facts
+from deployments.embedding.routing.policy import Decision, choose
 from deployments.embedding.vectors import finished
 
 DIMENSION = 8

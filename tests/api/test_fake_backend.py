@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deployments.api.backend import Backend
-from deployments.embedding.model import Role
+from deployments.embedding.models.model import Role
 from deployments.embedding.request import EncodeRequest
 
 from .fake_backend import INSTRUCT, PLAIN, SPECS, FakeBackend, expected

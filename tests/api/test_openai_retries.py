@@ -10,8 +10,8 @@ import openai
 import pytest
 import uvicorn
 
+from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.errors import Overloaded
-from deployments.embedding.lanes import Lane
 from deployments.embedding.request import Embeddings, EncodeRequest
 from tests.running import free_port
 

@@ -10,11 +10,11 @@ from itertools import count
 import numpy as np
 import pytest
 
+from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.errors import Overloaded
-from deployments.embedding.lanes import Lane
-from deployments.embedding.model import Role
+from deployments.embedding.models.model import Role
+from deployments.embedding.models.space import space_id
 from deployments.embedding.request import EncodeRequest
-from deployments.embedding.space import space_id
 
 from .calls import RERANK, SIMILARITY, check_refusal, ok, send
 from .fake_backend import INSTRUCT, NESTED, PLAIN, SPECS, expected, vector_of

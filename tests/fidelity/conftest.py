@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from deployments.embedding.catalog import CATALOG
-from deployments.embedding.model import ModelSpec
+from deployments.embedding.models.catalog import CATALOG
+from deployments.embedding.models.model import ModelSpec
 from tests.docstrings import docstrings
 from tests.tiny_models import LAST_TOKEN, Recipe, Shape, save_bert, save_mistral, save_xlm_roberta
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deployments.embedding.batch import Vectors
-from deployments.embedding.engine import TorchEngine, encode_all
-from deployments.embedding.model import ModelSpec, Role
-from deployments.embedding.prompts import render
-from deployments.embedding.tokenizer import FastTokenizer
+from deployments.embedding.engine.engine import TorchEngine, encode_all
+from deployments.embedding.models.model import ModelSpec, Role
+from deployments.embedding.models.prompts import render
+from deployments.embedding.text.tokenizer import FastTokenizer
 from deployments.embedding.vectors import finished
 
 

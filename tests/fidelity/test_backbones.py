@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from deployments.embedding.engine import TorchEngine
-from deployments.embedding.local_format import read_spec
+from deployments.embedding.engine.engine import TorchEngine
+from deployments.embedding.models.local_format import read_spec
 from tests.fidelity.pipeline import encode
 from tests.tiny_models import edit_json, save_encoder, save_mistral
 from tests.tolerance import FLOAT32, WORST, WRONG, worst_cosine

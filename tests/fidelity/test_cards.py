@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deployments.embedding.catalog import CATALOG
-from deployments.embedding.loading import find_model
-from deployments.embedding.model import Role
-from deployments.embedding.tokenizer import FastTokenizer
+from deployments.embedding.models.catalog import CATALOG
+from deployments.embedding.models.loading import find_model
+from deployments.embedding.models.model import Role
+from deployments.embedding.text.tokenizer import FastTokenizer
 from tests.fidelity.cards import CARDS, Card, get_detailed_instruct
 from tests.fidelity.conftest import MAX_TOKENS
 from tests.fidelity.pipeline import encode

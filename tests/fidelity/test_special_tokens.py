@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from deployments.embedding.errors import ContextLengthExceeded, InvalidRequest
-from deployments.embedding.model import Role
-from deployments.embedding.prompts import render
+from deployments.embedding.models.model import Role
+from deployments.embedding.models.prompts import render
 from deployments.embedding.request import TokenInput
-from deployments.embedding.tokenizer import FastTokenizer
+from deployments.embedding.text.tokenizer import FastTokenizer
 from tests.fidelity.cards import CARDS
 from tests.fidelity.conftest import MAX_TOKENS
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deployments.embedding.model import Pooling, Prompts, Role, SpecialTokens
-from deployments.embedding.prompts import render
+from deployments.embedding.models.model import Pooling, Prompts, Role, SpecialTokens
+from deployments.embedding.models.prompts import render
 from tests.fidelity.cards import CARDS
 from tests.fidelity.conftest import MAX_TOKENS
 from tests.fidelity.pipeline import encode

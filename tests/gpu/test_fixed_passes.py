@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from deployments.embedding.engine import TorchEngine
-from deployments.embedding.local_format import read_spec
+from deployments.embedding.engine.engine import TorchEngine
+from deployments.embedding.models.local_format import read_spec
 from tests.fidelity.test_fixed_passes import BATCHES, WINDOW, batch_of
 from tests.tiny_models import edit_json, save_bert, save_mistral, save_xlm_roberta
 from tests.tolerance import BFLOAT16, worst_cosine

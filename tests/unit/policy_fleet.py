@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from deployments.embedding.facts import Candidate, Load, ModelState, Shared
-from deployments.embedding.lanes import Lane
-from deployments.embedding.model import ModelSpec, Pooling, Prompts, Role, Size
+from deployments.embedding.batching.lanes import Lane
+from deployments.embedding.models.model import ModelSpec, Pooling, Prompts, Role, Size
+from deployments.embedding.routing.facts import Candidate, Load, ModelState, Shared
 
 QUERY, DOCUMENT = frozenset({Role.QUERY}), frozenset({Role.DOCUMENT})
 INSTRUCT = Prompts(query_instruction="Instruct: {instruction}\nQuery: ")

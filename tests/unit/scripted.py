@@ -9,9 +9,9 @@ import numpy as np
 from ray.exceptions import RayActorError
 
 from deployments.embedding.batch import Encoded, TokenBatch
-from deployments.embedding.catalog import CATALOG
 from deployments.embedding.errors import EmbedfleetError
-from deployments.embedding.tokenizer import Tokenized
+from deployments.embedding.models.catalog import CATALOG
+from deployments.embedding.text.tokenizer import Tokenized
 
 SPEC = CATALOG["e5-small"]
 LOST = RayActorError()

@@ -8,9 +8,9 @@ import pytest
 from deployments.agreement import Agreement
 from deployments.config import Routing
 from deployments.embedding.errors import ModelUnavailable
-from deployments.embedding.model import Role
+from deployments.embedding.models.model import Role
 from deployments.embedding.request import Embeddings
-from deployments.embedding.samples import SAMPLES
+from deployments.embedding.routing.samples import SAMPLES
 from deployments.status import ModelState, ModelStatus
 
 RANDOM = np.random.default_rng(0).standard_normal((len(SAMPLES), 64)).astype(np.float32)

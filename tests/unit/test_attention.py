@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertConfig, MistralConfig
 
-from deployments.embedding import attention
-from deployments.embedding.attention import Rule, attend_in_blocks, can_fuse, head_width
-from deployments.embedding.layout import Layout
+from deployments.embedding.engine import attention
+from deployments.embedding.engine.attention import Rule, attend_in_blocks, can_fuse, head_width
+from deployments.embedding.engine.layout import Layout
 
 CPU = torch.device("cpu")
 WIDTH = 8

@@ -10,7 +10,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingContext
 from deployments.app import _scale
 from deployments.autoscaling import TokenPolicy, demand_of, report
 from deployments.config import Autoscaling, ModelConfig
-from deployments.embedding.lanes import Lane
+from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.scaling import Demand
 
 NOW = 1_000.0

@@ -12,8 +12,8 @@ from benchmarks.bound import Work
 from benchmarks.reporting import paired, spread
 from benchmarks.shapes import BUNDLED, SHAPES
 from benchmarks.texts import KINDS, case
-from deployments.embedding.loading import find_model
-from deployments.embedding.tokenizer import FastTokenizer
+from deployments.embedding.models.loading import find_model
+from deployments.embedding.text.tokenizer import FastTokenizer
 
 from .importing import importing, loaded
 

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from deployments.embedding.catalog import CATALOG, by_name_or_repo
-from deployments.embedding.model import Pooling, Size
+from deployments.embedding.models.catalog import CATALOG, by_name_or_repo
+from deployments.embedding.models.model import Pooling, Size
 
 SPECS = list(CATALOG.values())
 INSTRUCT = {"multilingual-e5-large-instruct", "e5-mistral-7b-instruct", "linq-embed-mistral"}

@@ -9,14 +9,14 @@ import pytest
 from deployments.choosing import Chooser, candidate
 from deployments.config import AppArgs, ModelConfig, Routing
 from deployments.embedding.batch import TokenBatch
-from deployments.embedding.catalog import CATALOG
+from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.errors import InvalidRequest, NoModelFits
-from deployments.embedding.facts import Facts, Shared
-from deployments.embedding.lanes import Lane
-from deployments.embedding.lengths import about, upper_bound
-from deployments.embedding.model import Role, Size
+from deployments.embedding.models.catalog import CATALOG
+from deployments.embedding.models.model import Role, Size
 from deployments.embedding.request import TokenInput
-from deployments.embedding.tokenizer import Tokenized
+from deployments.embedding.routing.facts import Facts, Shared
+from deployments.embedding.text.lengths import about, upper_bound
+from deployments.embedding.text.tokenizer import Tokenized
 from deployments.front import Front
 from deployments.status import ModelState, ModelStatus, ReplicaState, ReplicaStatus
 

@@ -9,7 +9,7 @@ import pytest
 from cluster import cli
 from cluster.encoding import command
 from cluster.encoding.failures import JobError
-from deployments.embedding import scheduling
+from deployments.embedding.engine import thread_priority as scheduling
 
 WORDS = ["encode", "in.txt", "out", "--model", "small"]
 

@@ -13,6 +13,7 @@ from deployments import client as client_module
 from deployments.client import EncoderClient
 from deployments.config import ModelConfig
 from deployments.embedding.batch import Encoded, TokenBatch
+from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.errors import (
     DeadlineExceeded,
     EmbedfleetError,
@@ -21,10 +22,9 @@ from deployments.embedding.errors import (
     Overloaded,
     SpaceMismatch,
 )
-from deployments.embedding.lanes import Lane
-from deployments.embedding.model import Role
+from deployments.embedding.models.model import Role
+from deployments.embedding.models.space import space_id
 from deployments.embedding.request import EncodeRequest
-from deployments.embedding.space import space_id
 from deployments.front import Front
 from deployments.status import ModelState, ModelStatus
 from deployments.versions import OtherVersion

@@ -9,8 +9,8 @@ import pytest
 
 from deployments.coalescing import Coalescer
 from deployments.embedding.batch import Encoded, TokenBatch
+from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.errors import EmbedfleetError, Overloaded
-from deployments.embedding.lanes import Lane
 
 FAR = 1e9
 BAD = 1_313

@@ -10,8 +10,8 @@ from deployments import client as client_module
 from deployments.client import EncoderClient
 from deployments.config import ModelConfig
 from deployments.embedding.batch import TokenBatch
+from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.errors import ModelUnavailable
-from deployments.embedding.lanes import Lane
 from deployments.front import Front
 from deployments.status import ModelState, ModelStatus
 

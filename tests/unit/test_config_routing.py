@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from cluster.config_file import ConfigError, Ingress, read_config
 from deployments.config import AppArgs, Routing, routing_of
-from deployments.embedding.facts import Aim
-from deployments.embedding.model import Role, Size
+from deployments.embedding.models.model import Role, Size
+from deployments.embedding.routing.facts import Aim
 
 MODELS = [{"name": "all-MiniLM-L6-v2"}, {"name": "e5-small"}, {"name": "e5-small-v2"}]
 NAMES = [model["name"] for model in MODELS]

@@ -9,7 +9,7 @@ import torch
 
 from deployments import cores
 from deployments.config import ModelConfig
-from deployments.cores import Split, split_threads
+from deployments.cores import ThreadPlan, plan_threads
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_threads_of_a_pass_and_passes_at_once(monkeypatch, fields, each, streams
     monkeypatch.setattr(cores, "can_give_way", lambda: True)
     monkeypatch.setattr(cores, "_THREADS", 3)
     config = ModelConfig(name="all-MiniLM-L6-v2", device="cpu", **fields)
-    split = split_threads(config)
+    split = plan_threads(config)
     assert (split.each, split.streams, split.preempt) == (each, streams, preempt)
 
 
@@ -51,7 +51,7 @@ def test_where_no_thread_can_be_preempted_one_core_is_left(
     monkeypatch.setattr(cores, "_usable", lambda: usable)
     monkeypatch.setattr(cores, "can_give_way", lambda: gives_way)
     config = ModelConfig(name="all-MiniLM-L6-v2", device="cpu", threads="auto")
-    assert split_threads(config) == Split(threads, threads)
+    assert plan_threads(config) == ThreadPlan(threads, threads)
 
 
 def test_on_a_gpu_offline_texts_share_its_passes(monkeypatch):
@@ -59,7 +59,7 @@ def test_on_a_gpu_offline_texts_share_its_passes(monkeypatch):
     monkeypatch.setattr(cores, "_usable", lambda: 1)
     monkeypatch.setattr(cores, "can_give_way", lambda: True)
     config = ModelConfig(name="all-MiniLM-L6-v2", num_gpus=1)
-    assert (split_threads(config).streams, split_threads(config).preempt) == (1, False)
+    assert (plan_threads(config).streams, plan_threads(config).preempt) == (1, False)
 
 
 def test_without_ray_all_cores_that_this_process_may_use():

@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import AutoModel, BertConfig, RobertaConfig, XLMRobertaConfig
 
-from deployments.embedding.cpu_encoder import pack_network
-from deployments.embedding.cpu_linear import can_pack
-from deployments.embedding.layout import Layout
+from deployments.embedding.engine.cpu_encoder import pack_network
+from deployments.embedding.engine.cpu_linear import can_pack
+from deployments.embedding.engine.layout import Layout
 
 CPU = torch.device("cpu")
 SIZES = {

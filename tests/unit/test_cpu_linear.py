@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from deployments.embedding.cpu_linear import (
+from deployments.embedding.engine.cpu_linear import (
     PackedLinear,
     all_rounded_rows,
     can_pack,

@@ -17,13 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AttentionInterface, AutoModel, BertConfig, MistralConfig
 
-from deployments.embedding.cuda_graphs import (
+from deployments.embedding.engine.cuda_graphs import (
     MOST_TEXTS,
     SIZES,
     GraphedNetwork,
     Recorder,
 )
-from deployments.embedding.layout import Layout
+from deployments.embedding.engine.layout import Layout
 
 CPU = torch.device("cpu")
 MAX_TOKENS = 300

@@ -11,10 +11,10 @@ import pytest
 from deployments import client as client_module
 from deployments.client import EncoderClient
 from deployments.config import ModelConfig
+from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.errors import DeadlineExceeded, ModelUnavailable
-from deployments.embedding.lanes import Lane
 from deployments.embedding.request import EncodeRequest
-from deployments.embedding.routing import Decision
+from deployments.embedding.routing.policy import Decision
 from deployments.front import Front
 from deployments.router import Router
 

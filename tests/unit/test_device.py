@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from deployments.embedding import device
-from deployments.embedding.catalog import CATALOG
-from deployments.embedding.device import choose_device, choose_dtype, token_budgets
+from deployments.embedding.engine import device
+from deployments.embedding.engine.device import choose_device, choose_dtype, token_budgets
 from deployments.embedding.errors import UnsupportedModel
+from deployments.embedding.models.catalog import CATALOG
 
 SPEC = CATALOG["e5-small"]
 FLOAT32_ONLY = replace(SPEC, dtypes=("float32",))

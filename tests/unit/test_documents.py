@@ -8,7 +8,7 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from deployments.config import AppArgs, Autoscaling, Limits, ModelConfig, Routing
-from deployments.embedding.catalog import CATALOG
+from deployments.embedding.models.catalog import CATALOG
 from tests.documents import DOCUMENTS, PAGES, README, ROOT
 
 # told in words
@@ -62,6 +62,13 @@ def test_each_file_of_the_tree_exists(page):
     assert names
     for name in names:
         assert any(path.as_posix().endswith(f"/{name}") for path in files), name
+
+
+@pytest.mark.parametrize("folder", ["deployments", "cluster"])
+def test_each_file_stands_in_the_architecture(folder):
+    told = set(re.findall(r"[\w]+\.py", tree_of(PAGES["architecture.md"])))
+    files = {path.name for path in (ROOT / folder).rglob("*.py")} - {"__init__.py"}
+    assert files <= told
 
 
 def test_each_catalog_model_is_in_the_table():

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from deployments import encoder as encoder_module
+from deployments.embedding.batching.lanes import Lane
+from deployments.embedding.engine.pinning import Memory
 from deployments.embedding.errors import (
     InvalidRequest,
     ModelUnavailable,
     Overloaded,
 )
-from deployments.embedding.lanes import Lane
-from deployments.embedding.pinning import Memory
-from deployments.embedding.space import space_id
+from deployments.embedding.models.space import space_id
 from deployments.status import ReplicaState, ReplicaStatus
 from deployments.versions import OtherVersion
 
@@ -79,7 +79,7 @@ async def test_a_model_that_cannot_load_answers_with_the_reason(made):
 async def test_while_it_loads_it_says_so(made):
     loaded = threading.Event()
     encoder = made(lambda: None)
-    encoder._model = encoder_module.Hosted(lambda: loaded.wait(PATIENCE_S) and None, "tiny")
+    encoder._model = encoder_module.RetryingLoader(lambda: loaded.wait(PATIENCE_S) and None, "tiny")
     assert await encoder.status() == ReplicaStatus(ReplicaState.LOADING, "loading")
     await encoder.check_health()
     loaded.set()

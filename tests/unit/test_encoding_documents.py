@@ -11,8 +11,8 @@ from cluster.encoding.documents import Cut, Documents
 from cluster.encoding.failures import JobError
 from cluster.encoding.worker import PartEncoder
 from deployments.embedding.batch import TokenBatch
-from deployments.embedding.catalog import CATALOG
-from deployments.embedding.model import Role
+from deployments.embedding.models.catalog import CATALOG
+from deployments.embedding.models.model import Role
 from deployments.front import Front
 
 

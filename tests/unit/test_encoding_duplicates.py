@@ -27,7 +27,7 @@ from cluster.encoding.settings import Settings
 from cluster.encoding.tables import assemble
 from cluster.encoding.worker import Work
 from deployments.config import ModelConfig
-from deployments.embedding.catalog import CATALOG
+from deployments.embedding.models.catalog import CATALOG
 
 MODEL = "all-MiniLM-L6-v2"
 LOCAL = pafs.LocalFileSystem()

@@ -19,8 +19,8 @@ from cluster.encoding.manifest import Counts, Manifest, check_same, describe, id
 from cluster.encoding.progress import Printer, Snapshot, clock, line, short
 from cluster.encoding.settings import Settings
 from cluster.encoding.vetting import derived_id, fault, shown
-from deployments.embedding.catalog import CATALOG
 from deployments.embedding.errors import InvalidRequest
+from deployments.embedding.models.catalog import CATALOG
 
 FILE = InputFile("/c/a.csv", "a.csv", 10, 1, "csv")
 
@@ -104,7 +104,7 @@ def test_a_manifest_survives_its_file():
     ],
 )
 def test_another_job_is_refused(change, message):
-    from deployments.embedding.model import Role
+    from deployments.embedding.models.model import Role
 
     if "role" in change:
         change = {"role": Role(change["role"])}

@@ -85,7 +85,7 @@ def test_a_floor_imports_nothing_of_others_that_it_must_not(floor):
 @pytest.mark.parametrize(
     ("module", "floor"),
     [
-        ("deployments.embedding.lanes.Lane", "embedding"),
+        ("deployments.embedding.batching.lanes.Lane", "embedding"),
         ("deployments.api", "api"),
         ("deployments.client.EncoderClient", ""),
         ("deployments", ""),

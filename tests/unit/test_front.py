@@ -7,11 +7,11 @@ import threading
 import pytest
 
 from deployments.embedding.batch import TokenBatch
-from deployments.embedding.catalog import CATALOG
 from deployments.embedding.errors import InvalidRequest
-from deployments.embedding.model import Role
+from deployments.embedding.models.catalog import CATALOG
+from deployments.embedding.models.model import Role
 from deployments.embedding.request import EncodeRequest, TokenInput
-from deployments.embedding.tokenizer import Tokenized
+from deployments.embedding.text.tokenizer import Tokenized
 from deployments.front import Front
 
 SPEC = CATALOG["e5-small"]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from deployments.embedding.batch import Encoded, TokenBatch
+from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.errors import KillsReplicas, Overloaded
-from deployments.embedding.lanes import Lane
-from deployments.embedding.suspects import Suspects
+from deployments.embedding.resilience.suspects import Suspects
 from deployments.isolation import Isolation, ReplicaDied
 
 

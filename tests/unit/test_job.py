@@ -3,9 +3,9 @@
 import numpy as np
 
 from deployments.embedding.batch import TokenBatch
+from deployments.embedding.batching.job import Job
+from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.errors import EmbedfleetError
-from deployments.embedding.job import Job
-from deployments.embedding.lanes import Lane
 
 
 def job_of(texts: int) -> Job:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from deployments.embedding.lanes import Drop, Lane, LaneLimits, Lanes
+from deployments.embedding.batching.lanes import Drop, Lane, LaneLimits, Lanes
 
 ONLINE, OFFLINE = Lane.ONLINE, Lane.OFFLINE
 NEVER = float("inf")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.embedding.lanes import Drop, Lane, LaneLimits, Lanes, MicroBatch, Waiting
+from deployments.embedding.batching.lanes import Drop, Lane, LaneLimits, Lanes, MicroBatch, Waiting
 
 ONLINE, OFFLINE = Lane.ONLINE, Lane.OFFLINE
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=8)

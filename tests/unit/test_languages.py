@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.embedding.languages import languages_of, normalized
+from deployments.embedding.text.languages import languages_of, normalized
 
 SURE = {
     "how much protein should a female eat": "en",

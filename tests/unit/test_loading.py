@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from deployments.embedding import loading
-from deployments.embedding.catalog import CATALOG
-from deployments.embedding.loading import find_model
-from deployments.embedding.local_format import content_hash
-from deployments.embedding.space import space_id
+from deployments.embedding.models import loading
+from deployments.embedding.models.catalog import CATALOG
+from deployments.embedding.models.loading import find_model
+from deployments.embedding.models.local_format import content_hash
+from deployments.embedding.models.space import space_id
 
 KNOWN = CATALOG["e5-small"]
 MINILM = CATALOG["all-MiniLM-L6-v2"]

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from deployments.embedding import observing
-from deployments.embedding.lanes import Drop, Lane, MicroBatch, Waiting
-from deployments.embedding.observing import Nobody, Notes, Pass
+from deployments.embedding.batching import observing
+from deployments.embedding.batching.lanes import Drop, Lane, MicroBatch, Waiting
+from deployments.embedding.batching.observing import DeferredObserver, NullObserver, Pass
 
 from .working import PATIENCE_S, Watcher, until
 
@@ -25,7 +25,7 @@ def watcher():
 
 @pytest.fixture
 def notes(watcher):
-    notes = Notes(watcher, lambda: LEFT)
+    notes = DeferredObserver(watcher, lambda: LEFT)
     yield notes
     notes.close(PATIENCE_S)
 
@@ -36,7 +36,7 @@ def raise_key_error(*_):
 
 def test_a_pass_is_told_when_the_next_begins(watcher, monkeypatch):
     monkeypatch.setattr(observing, "_IDLE_S", 1e3)
-    notes = Notes(watcher, lambda: LEFT)
+    notes = DeferredObserver(watcher, lambda: LEFT)
     notes.ran(NOTHING, 0.0, 1.0)
     time.sleep(0.05)
     assert watcher.passes == []
@@ -61,7 +61,7 @@ def test_the_backlog_is_told_though_nothing_happens(watcher, notes):
 
 def test_closing_tells_the_rest_in_order(watcher, monkeypatch):
     monkeypatch.setattr(observing, "_IDLE_S", 1e3)
-    notes = Notes(watcher, lambda: LEFT)
+    notes = DeferredObserver(watcher, lambda: LEFT)
     for texts in range(50):
         notes.refused(Lane.ONLINE, texts)
     notes.close(PATIENCE_S)
@@ -71,7 +71,7 @@ def test_closing_tells_the_rest_in_order(watcher, monkeypatch):
 def test_what_raises_costs_only_itself(watcher, monkeypatch, caplog):
     monkeypatch.setattr(observing, "_IDLE_S", 1e3)
     watcher.dropped = raise_key_error
-    notes = Notes(watcher, lambda: LEFT)
+    notes = DeferredObserver(watcher, lambda: LEFT)
     for texts in range(20):
         notes.dropped(Lane.ONLINE, Drop.GONE)
         notes.refused(Lane.ONLINE, texts)
@@ -84,7 +84,7 @@ def test_what_raises_costs_only_itself(watcher, monkeypatch, caplog):
 def test_an_observer_that_hangs_costs_no_memory(watcher, monkeypatch):
     monkeypatch.setattr(observing, "_MOST_NOTES", 5)
     monkeypatch.setattr(observing, "_IDLE_S", 1e3)
-    notes = Notes(watcher, lambda: LEFT)
+    notes = DeferredObserver(watcher, lambda: LEFT)
     for texts in range(20):
         notes.refused(Lane.ONLINE, texts)
     notes.close(PATIENCE_S)
@@ -100,7 +100,7 @@ def test_a_pass_is_what_there_is_to_record():
 def test_an_observer_that_hangs_is_not_waited_for(watcher):
     release = threading.Event()
     watcher.waiting = lambda left: release.wait(PATIENCE_S)
-    notes = Notes(watcher, lambda: LEFT)
+    notes = DeferredObserver(watcher, lambda: LEFT)
     notes.pass_begins()
     started = time.monotonic()
     notes.close(0.05)
@@ -109,7 +109,7 @@ def test_an_observer_that_hangs_is_not_waited_for(watcher):
 
 
 def test_nobody_takes_all_of_it():
-    notes = Notes(Nobody(), lambda: LEFT)
+    notes = DeferredObserver(NullObserver(), lambda: LEFT)
     notes.ran(NOTHING, 0.0, 1.0)
     notes.dropped(Lane.ONLINE, Drop.GONE)
     notes.refused(Lane.ONLINE, 1)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.embedding.errors import Overloaded
-from deployments.embedding.overload import ConcurrencyLimiter, LastRefusal
+from deployments.embedding.resilience.overload import ConcurrencyLimiter, LastRefusal
 
 FULL = Overloaded("900 tokens already wait", None, 10.0)
 

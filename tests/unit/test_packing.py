@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.embedding.packing import around_oldest, first_fit, pack, split_in_order
+from deployments.embedding.batching.packing import around_oldest, first_fit, pack, split_in_order
 
 LENGTHS = st.lists(st.integers(1, 600), max_size=60)
 

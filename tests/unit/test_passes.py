@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.embedding.batching.passes import EngineBroken, is_out_of_memory, run_pass
 from deployments.embedding.errors import EmbedfleetError, InvalidRequest
-from deployments.embedding.passes import EngineBroken, is_out_of_memory, run_pass
 
 from .fake_engine import FakeEngine, vector_of
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.embedding.pinning import (
+from deployments.embedding.engine.pinning import (
     Memory,
     Seen,
     device_problem,

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from deployments.embedding.facts import Aim, Facts
-from deployments.embedding.lanes import Lane
-from deployments.embedding.routing import choose
+from deployments.embedding.batching.lanes import Lane
+from deployments.embedding.routing.facts import Aim, Facts
+from deployments.embedding.routing.policy import choose
 
 from .policy_fleet import (
     ALL,

@@ -7,12 +7,20 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.errors import EmbedfleetError
-from deployments.embedding.facts import Aim, Candidate, Facts, Load, ModelState, Policy, Shared
-from deployments.embedding.lanes import Lane
-from deployments.embedding.model import ModelSpec, Pooling, Prompts, Role, Size
-from deployments.embedding.routing import choose, roles_of
-from deployments.embedding.spaces import spaces_of
+from deployments.embedding.models.model import ModelSpec, Pooling, Prompts, Role, Size
+from deployments.embedding.routing.facts import (
+    Aim,
+    Candidate,
+    Facts,
+    Load,
+    ModelState,
+    Policy,
+    Shared,
+)
+from deployments.embedding.routing.policy import choose, roles_of
+from deployments.embedding.routing.spaces import spaces_of
 
 INSTRUCT = Prompts(query_instruction="Instruct: {instruction}\nQuery: ")
 LANGUAGES = ("en", "de", "ko")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from deployments.embedding.errors import ModelUnavailable, NoModelFits, SpaceMismatch, UnknownModel
-from deployments.embedding.facts import Aim, Facts, Policy
-from deployments.embedding.routing import choose, is_left_open, roles_of
+from deployments.embedding.routing.facts import Aim, Facts, Policy
+from deployments.embedding.routing.policy import choose, is_left_open, roles_of
 
 from .policy_fleet import (
     ALL,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from deployments.embedding.model import Pooling
-from deployments.embedding.pooling import FLAT_POOLERS, POOLERS
+from deployments.embedding.engine.pooling import FLAT_POOLERS, POOLERS
+from deployments.embedding.models.model import Pooling
 
 LENGTHS = (1, 5, 3, 7, 7)
 LONGEST, DIMENSION = 7, 6

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from deployments.embedding.catalog import CATALOG
 from deployments.embedding.errors import InvalidRequest
-from deployments.embedding.model import Prompts, Role
-from deployments.embedding.prompts import choose_role, effective_instruction, prefix, render
-from deployments.embedding.published import WEB_SEARCH, WIKIPEDIA
+from deployments.embedding.models.catalog import CATALOG
+from deployments.embedding.models.model import Prompts, Role
+from deployments.embedding.models.prompts import choose_role, effective_instruction, prefix, render
+from deployments.embedding.models.published import WEB_SEARCH, WIKIPEDIA
 
 PLAIN, E5 = CATALOG["all-MiniLM-L6-v2"], CATALOG["e5-small-v2"]
 INSTRUCT = CATALOG["multilingual-e5-large-instruct"]

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 
 from deployments.config import Limits
-from deployments.cores import Split
-from deployments.embedding.cpu_linear import rounded_rows
-from deployments.embedding.lanes import LaneLimits
-from deployments.embedding.pace import Pace
+from deployments.cores import ThreadPlan
+from deployments.embedding.batching.lanes import LaneLimits
+from deployments.embedding.engine.calibration import Calibration
+from deployments.embedding.engine.cpu_linear import rounded_rows
 from deployments.replica import lane_limits, lend_threads, shared_budget, worth_a_pass
 
 
@@ -58,13 +58,13 @@ class Lender:
 @pytest.mark.parametrize(
     ("split", "lends", "calls"),
     [
-        (Split(4, 4), True, [("lend", 4, 256), ("warm up", 256)]),
-        (Split(7, 4), True, [("lend", 7, 256), ("warm up", 256)]),
-        (Split(4, 4, preempt=True), True, [("lend", 4, 256), ("warm up", 256)]),
-        (Split(4, 4), False, [("lend", 4, 256)]),
-        (Split(4, 1), True, []),
-        (Split(4, 2), True, []),
-        (Split(1, 1), True, []),
+        (ThreadPlan(4, 4), True, [("lend", 4, 256), ("warm up", 256)]),
+        (ThreadPlan(7, 4), True, [("lend", 7, 256), ("warm up", 256)]),
+        (ThreadPlan(4, 4, preempt=True), True, [("lend", 4, 256), ("warm up", 256)]),
+        (ThreadPlan(4, 4), False, [("lend", 4, 256)]),
+        (ThreadPlan(4, 1), True, []),
+        (ThreadPlan(4, 2), True, []),
+        (ThreadPlan(1, 1), True, []),
     ],
 )
 def test_idle_streams_lend_their_threads_to_one_text(split, lends, calls):
@@ -78,7 +78,7 @@ def test_idle_streams_lend_their_threads_to_one_text(split, lends, calls):
 @pytest.mark.parametrize("preempt", [False, True])
 def test_the_split_of_the_threads_decides_what_runs_at_once(preempt):
     engine = SimpleNamespace(pads=False, rounded=int)
-    found = lane_limits(engine, Limits(), Pace(256, 8_000.0), Split(4, 4, preempt))
+    found = lane_limits(engine, Limits(), Calibration(256, 8_000.0), ThreadPlan(4, 4, preempt))
     assert found == LaneLimits(
         256, 102, pads=False, streams=4, worth_a_pass=30, preempt=preempt, offline_patience_s=2.0
     )

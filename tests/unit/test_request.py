@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from deployments.embedding.catalog import CATALOG
 from deployments.embedding.errors import InvalidRequest
+from deployments.embedding.models.catalog import CATALOG
 from deployments.embedding.request import check_dimensions
 
 WHOLE = CATALOG["e5-small"]

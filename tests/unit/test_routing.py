@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from deployments.embedding.errors import InvalidRequest, UnknownModel
-from deployments.embedding.facts import Candidate, Facts
-from deployments.embedding.model import Role, Size
-from deployments.embedding.routing import Decision, agree, choose
+from deployments.embedding.models.model import Role, Size
+from deployments.embedding.routing.facts import Candidate, Facts
+from deployments.embedding.routing.policy import Decision, agree, choose
 
 QUERY, DOCUMENT = Role.QUERY, Role.DOCUMENT
 CANDIDATES = (

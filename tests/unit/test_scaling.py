@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.embedding.lanes import Lane
+from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.scaling import CONFIRM_S, Demand, Goal, State, decide, need
 from tests.fluid import Fluid
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from deployments.config import ModelConfig
-from deployments.embedding import loading
-from deployments.embedding.catalog import CATALOG
-from deployments.embedding.loading import find_model
+from deployments.embedding.models import loading
+from deployments.embedding.models.catalog import CATALOG
+from deployments.embedding.models.loading import find_model
 from deployments.served import ServedModel, spec_of
 from deployments.status import ModelState, ModelStatus
 

@@ -7,8 +7,8 @@ import re
 import pytest
 import torch
 
-from deployments.embedding.catalog import CATALOG
-from deployments.embedding.device import token_budgets
+from deployments.embedding.engine.device import token_budgets
+from deployments.embedding.models.catalog import CATALOG
 from tests.documents import PAGES, ROOT
 
 SIZING = PAGES["configuration.md"]

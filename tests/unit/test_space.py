@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from deployments.embedding.catalog import CATALOG
-from deployments.embedding.model import Pooling, Prompts, Size, SpecialTokens
-from deployments.embedding.space import space_id
+from deployments.embedding.models.catalog import CATALOG
+from deployments.embedding.models.model import Pooling, Prompts, Size, SpecialTokens
+from deployments.embedding.models.space import space_id
 
 SPEC = CATALOG["e5-mistral-7b-instruct"]
 PROMPTS = SPEC.prompts

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from deployments.embedding.batch import TokenBatch
+from deployments.embedding.batching.lanes import Lane
+from deployments.embedding.engine.thread_priority import can_give_way
 from deployments.embedding.errors import EmbedfleetError
-from deployments.embedding.lanes import Lane
-from deployments.embedding.scheduling import can_give_way
 
 from .fake_engine import FakeEngine
 from .working import PATIENCE_S, check_answer, hold, submit, until, working

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deployments.embedding.batch import TokenBatch
-from deployments.embedding.suspects import Standing, Suspects, fingerprint
+from deployments.embedding.resilience.suspects import Standing, Suspects, fingerprint
 
 FREE, ACCUSED, BARRED = Standing
 

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from deployments.embedding.scheduling import can_give_way, give_way
-from deployments.embedding.threads import Threads
+from deployments.embedding.engine.thread_priority import can_give_way, give_way
+from deployments.embedding.engine.threads import Threads
 
 
 class Machine:

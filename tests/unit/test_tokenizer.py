@@ -10,11 +10,11 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from deployments.embedding.batch import TokenBatch
-from deployments.embedding.catalog import CATALOG
 from deployments.embedding.errors import ContextLengthExceeded, InvalidRequest, UnsupportedModel
-from deployments.embedding.model import SpecialTokens
+from deployments.embedding.models.catalog import CATALOG
+from deployments.embedding.models.model import SpecialTokens
 from deployments.embedding.request import TokenInput
-from deployments.embedding.tokenizer import FastTokenizer, check_ids, template_of
+from deployments.embedding.text.tokenizer import FastTokenizer, check_ids, template_of
 
 FIRST, LAST, UNKNOWN = 0, 1, 2
 WORDS = {"<s>": FIRST, "</s>": LAST, "?": UNKNOWN, "a": 3, "B": 4, "b": 5}

@@ -10,7 +10,7 @@ import pytest
 
 from deployments.config import ModelConfig
 from deployments.embedding.errors import ModelUnavailable
-from deployments.embedding.space import space_id
+from deployments.embedding.models.space import space_id
 from deployments.front import Front
 from deployments.versions import OtherVersion, Versions
 

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from deployments.embedding.warmup import sample, warm_up, warm_up_alone
+from deployments.embedding.engine.warmup import sample, warm_up, warm_up_alone
 
 from .fake_engine import FakeEngine
 

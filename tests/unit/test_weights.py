@@ -10,9 +10,9 @@ import huggingface_hub
 import pytest
 from huggingface_hub import errors as hub
 
-from deployments.embedding import weights
 from deployments.embedding.errors import ModelUnavailable
-from deployments.embedding.weights import check_sha256, find_files
+from deployments.embedding.models import weights
+from deployments.embedding.models.weights import check_sha256, find_files
 
 RESPONSE = httpx.Response(404, request=httpx.Request("GET", "https://hub.test"))
 TOKENIZER = ("config.json", "tokenizer.json")

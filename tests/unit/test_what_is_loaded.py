@@ -19,9 +19,18 @@ def test_the_engine_loads_neither_ray_nor_a_server(engine_import):
 @pytest.mark.parametrize(
     ("modules", "absent"),
     [
-        ("deployments.embedding.tokenizer, deployments.embedding.routing", {"ray", *HEAVY, *HTTP}),
-        ("deployments.embedding.catalog, deployments.embedding.space", {"ray", *HEAVY, *HTTP}),
-        ("deployments.embedding.lanes, deployments.embedding.warmup", {"ray", *HEAVY, *HTTP}),
+        (
+            "deployments.embedding.text.tokenizer, deployments.embedding.routing.policy",
+            {"ray", *HEAVY, *HTTP},
+        ),
+        (
+            "deployments.embedding.models.catalog, deployments.embedding.models.space",
+            {"ray", *HEAVY, *HTTP},
+        ),
+        (
+            "deployments.embedding.batching.lanes, deployments.embedding.engine.warmup",
+            {"ray", *HEAVY, *HTTP},
+        ),
         ("deployments.api.app", {"ray", *HEAVY}),
     ],
 )

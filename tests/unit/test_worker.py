@@ -7,8 +7,8 @@ import threading
 import pytest
 import torch
 
+from deployments.embedding.batching.lanes import Drop, Lane
 from deployments.embedding.errors import DeadlineExceeded, Overloaded
-from deployments.embedding.lanes import Drop, Lane
 
 from .fake_engine import FakeEngine, vector_of
 from .working import PATIENCE_S, Watcher, check_answer, error_of, hold, submit, working

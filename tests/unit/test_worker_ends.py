@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
+from deployments.embedding.batching.job import Job
+from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.errors import EmbedfleetError, ModelUnavailable
-from deployments.embedding.job import Job
-from deployments.embedding.lanes import Lane
 
 from .fake_engine import FakeEngine
 from .working import PATIENCE_S, Watcher, check_answer, hold, submit, until, working

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from deployments.embedding import worker as worker_module
-from deployments.embedding.lanes import Lane
+from deployments.embedding.batching import worker as worker_module
+from deployments.embedding.batching.lanes import Lane
 
 from .fake_engine import FakeEngine
 from .working import PATIENCE_S, Watcher, check_answer, error_of, hold, submit, until, working

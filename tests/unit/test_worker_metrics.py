@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 
 from deployments import metrics
-from deployments.embedding.lanes import Lane
-from deployments.embedding.observing import Pass
+from deployments.embedding.batching.lanes import Lane
+from deployments.embedding.batching.observing import Pass
 from deployments.metrics import WorkerMetrics
 
 NOTHING = dict.fromkeys(Lane, (0, 0))

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from deployments.embedding.batch import Encoded, TokenBatch
+from deployments.embedding.batching.lanes import Drop, Lane, LaneLimits
+from deployments.embedding.batching.observing import Pass
+from deployments.embedding.batching.worker import Worker
 from deployments.embedding.errors import EmbedfleetError
-from deployments.embedding.lanes import Drop, Lane, LaneLimits
-from deployments.embedding.observing import Pass
-from deployments.embedding.worker import Worker
 
 from .fake_engine import FakeEngine, vector_of
 

@@ -1,0 +1,53 @@
+"""From a model's name in the config to its description, its files and a running engine."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from deployments.embedding.models.catalog import CATALOG
+from deployments.embedding.models.local_format import content_hash, read_spec
+from deployments.embedding.models.model import ModelSpec
+from deployments.embedding.models.weights import check_sha256, find_files
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model's description and the folder that holds its files."""
+
+    spec: ModelSpec
+    folder: Path
+
+
+def find_model(
+    name: str, path: str | None = None, revision: str | None = None, *, weights: bool = True
+) -> ModelFiles:
+    """Returns what a configured model is and where its files are; blocks while they are fetched.
+
+    ``path`` is a folder or hub id where ``name`` is not the catalog's, or where the catalog's model
+    lies in a place of the user's own. Without ``weights``, tokenizer and descriptions are enough.
+    Raises ModelUnavailable or UnsupportedModel, with the reason and the remedy.
+    """
+    known = CATALOG.get(name)
+    if known is None:
+        folder = find_files(path or name, revision, weights=weights)
+        return ModelFiles(read_spec(name, folder, revision or _commit_of(folder)), folder)
+    if path is None:
+        folder = find_files(
+            known.repo, known.revision, known.package, weights=weights, described=True
+        )
+        if weights and known.weights_sha256:
+            check_sha256(folder, known.weights_sha256)
+        return ModelFiles(known, folder)
+    folder = find_files(path, revision, weights=weights, described=True)
+    # weights from elsewhere are a space of their own, unless the user says which revision they are
+    own = replace(known, revision=revision or _commit_of(folder) or content_hash(folder))
+    return ModelFiles(own, folder)
+
+
+def _commit_of(folder: Path) -> str | None:
+    """A hub snapshot's folder is named by its commit."""
+    return folder.name if _COMMIT.fullmatch(folder.name) else None
