@@ -22,7 +22,7 @@ from deployments.embedding.models.loading import find_model
 from deployments.embedding.routing.facts import Facts, ModelState
 from deployments.embedding.text.languages import languages_of, preload
 from deployments.embedding.text.tokenizer import FastTokenizer
-from deployments.front import Front
+from deployments.preprocessing import Preprocessor
 from deployments.status import ModelStatus
 
 SENTENCE = "How much protein should a woman of forty eat in a day? "
@@ -41,7 +41,7 @@ def chooser() -> Chooser:
     tokenizer = FastTokenizer(files.spec, files.folder)
     args = AppArgs.model_validate({"models": [{"name": name} for name in CATALOG]})
     clients: Any = {
-        name: SimpleNamespace(front=Front(spec, tokenizer), spec=spec)
+        name: SimpleNamespace(preprocessor=Preprocessor(spec, tokenizer), spec=spec)
         for name, spec in CATALOG.items()
     }
     ready = ModelStatus(ModelState.READY, 1)

@@ -57,7 +57,7 @@ def candidate_card(
 
 
 def _facts(candidate: Candidate, status: ModelStatus) -> dict[str, Any]:
-    spec, shared, word = candidate.spec, candidate.shared, status.word
+    spec, shared, replica = candidate.spec, candidate.shared, status.replica
     return {
         "size": candidate.size.value if candidate.size else None,
         "dimension": spec.dimension if spec else None,
@@ -67,15 +67,15 @@ def _facts(candidate: Candidate, status: ModelStatus) -> dict[str, Any]:
         "space_id": candidate.own_space(),
         "licence": spec.licence if spec else None,
         "default_instruction": spec.prompts.default_instruction if spec else None,
-        "device": word.device,
-        "gpu_ids": list(word.gpu_ids),
-        "token_budget": word.token_budget,
-        "streams": word.streams,
-        "memory_mib": dict(zip(("used", "limit"), word.memory_mib, strict=True))
-        if word.memory_mib
+        "device": replica.device,
+        "gpu_ids": list(replica.gpu_ids),
+        "token_budget": replica.token_budget,
+        "streams": replica.streams,
+        "memory_mib": dict(zip(("used", "limit"), replica.memory_mib, strict=True))
+        if replica.memory_mib
         else None,
-        "dtype": word.dtype,
-        "tokens_per_s": word.tokens_per_s,
-        "waiting_tokens": sum(word.waiting.values()) if status.replicas else None,
+        "dtype": replica.dtype,
+        "tokens_per_s": replica.tokens_per_s,
+        "waiting_tokens": sum(replica.waiting.values()) if status.replicas else None,
         "shared_space": shared.name if shared else None,
     }

@@ -128,10 +128,12 @@ class Chooser:
         """A model whose tokenizer is not at hand has no count: it can hardly answer either."""
         found: dict[str, int] = {}
         for candidate in candidates:
-            front = self._clients[candidate.name].front
-            if front is None:
+            preprocessor = self._clients[candidate.name].preprocessor
+            if preprocessor is None:
                 continue
-            counts = [await front.longest(texts, r, facts.instruction) for r in roles_of(facts)]
+            counts = [
+                await preprocessor.longest(texts, r, facts.instruction) for r in roles_of(facts)
+            ]
             found[candidate.name] = max(counts)
         return found
 
@@ -147,7 +149,7 @@ class Chooser:
         measured = self._fleet.measured(name)
         replicas = max(1, status.replicas)
         waiting = {
-            lane: max(status.word.waiting.get(lane, 0) * replicas, self._under_way[lane][name])
+            lane: max(status.replica.waiting.get(lane, 0) * replicas, self._under_way[lane][name])
             for lane in _LANES
         }
         speed = measured.tokens_per_s * replicas if measured and measured.tokens_per_s else None

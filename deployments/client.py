@@ -37,8 +37,8 @@ from deployments.embedding.models.model import ModelSpec
 from deployments.embedding.models.space import space_id
 from deployments.embedding.request import Embeddings, EncodeRequest, check_dimensions
 from deployments.embedding.resilience.suspects import Suspects
-from deployments.front import Front, load_front
 from deployments.isolation import Isolation, ReplicaDied
+from deployments.preprocessing import Preprocessor, load_preprocessor
 from deployments.status import ModelState, ModelStatus
 from deployments.trials import ClusterRecord
 from deployments.versions import Moved, OtherVersion, Terms, Version, Versions
@@ -74,18 +74,18 @@ class EncoderClient:
         self._status = status
         self._cold_wait_s = cold_wait_s
         self._isolation = Isolation(Suspects(), ClusterRecord(config.name))
-        self._versions = Versions(config, load_front, self._calls_to)
+        self._versions = Versions(config, load_preprocessor, self._calls_to)
 
     @property
-    def front(self) -> Front | None:
+    def preprocessor(self) -> Preprocessor | None:
         """The model's tokenizer and description; None while they have not been read."""
         latest = self._versions.latest
-        return latest.front if latest else None
+        return latest.preprocessor if latest else None
 
     @property
     def spec(self) -> ModelSpec | None:
         """The model's description; None while its files have not been read."""
-        return self.front.spec if self.front else None
+        return self.preprocessor.spec if self.preprocessor else None
 
     async def encode(self, request: EncodeRequest, lane: Lane, timeout_s: float) -> Embeddings:
         """Returns the vectors of a request's texts, in order.
@@ -106,10 +106,10 @@ class EncoderClient:
     async def _encode(
         self, version: Version, request: EncodeRequest, lane: Lane, deadline: float
     ) -> Embeddings:
-        check_dimensions(version.front.spec, request.dimensions)
-        tokenized = await in_time(version.front.tokenized(request), deadline)
+        check_dimensions(version.preprocessor.spec, request.dimensions)
+        tokenized = await in_time(version.preprocessor.tokenized(request), deadline)
         replies = await self._calls(version, tokenized.batch, lane, deadline)
-        return version.front.finished(request, tokenized, replies)
+        return version.preprocessor.finished(request, tokenized, replies)
 
     async def encode_tokens(self, batch: TokenBatch, lane: Lane, timeout_s: float) -> Encoded:
         """Returns the answer to one call of this size, with each failed row's own error in it.
@@ -119,7 +119,9 @@ class EncoderClient:
         """
         version = await self._versions.ready(timeout_s)
         try:
-            return await self._calls_to(version.front)(batch, lane, time.monotonic() + timeout_s)
+            return await self._calls_to(version.preprocessor)(
+                batch, lane, time.monotonic() + timeout_s
+            )
         except Moved as moved:
             raise SpaceMismatch(
                 f"{self._name} answers in space {moved.version.space} now, no longer in "
@@ -131,22 +133,23 @@ class EncoderClient:
         """Gives up loading the tokenizer, if that still goes on."""
         self._versions.close()
 
-    async def ready_front(self, timeout_s: float) -> Front:
+    async def ready_preprocessor(self, timeout_s: float) -> Preprocessor:
         """Returns the model's description and tokenizer, waiting for them if they are being read.
 
         Raises ModelUnavailable with the reason.
         """
-        return (await self._versions.ready(timeout_s)).front
+        return (await self._versions.ready(timeout_s)).preprocessor
 
     async def _calls(
         self, version: Version, batch: TokenBatch, lane: Lane, deadline: float
     ) -> Sequence[Encoded]:
-        most_texts = max(1, _MAX_REPLY_BYTES // (4 * version.front.spec.dimension))
+        most_texts = max(1, _MAX_REPLY_BYTES // (4 * version.preprocessor.spec.dimension))
         cuts = split_in_order(batch.lengths.tolist(), _MAX_CALL_TOKENS, most_texts)
         if len(cuts) == 1:
             return [await version.coalescer.encode(batch, lane, deadline)]
         # the lane may refuse a request, but not half of it: what is full then may be its own work
-        first, later = self._calls_to(version.front), self._calls_to(version.front, waits=True)
+        first = self._calls_to(version.preprocessor)
+        later = self._calls_to(version.preprocessor, waits=True)
         slots = asyncio.Semaphore(_CALLS_AT_ONCE)
 
         async def part(start: int, stop: int) -> Encoded:
@@ -156,12 +159,12 @@ class EncoderClient:
 
         return await gather_or_cancel(*(part(*cut) for cut in cuts))
 
-    def _calls_to(self, front: Front, waits: bool = False) -> Call:
+    def _calls_to(self, preprocessor: Preprocessor, waits: bool = False) -> Call:
         """Returns what makes calls whose token ids are those of one version.
 
         Online calls that are refused for overload are made again where the caller ``waits``.
         """
-        space, dimension = space_id(front.spec), front.spec.dimension
+        space, dimension = space_id(preprocessor.spec), preprocessor.spec.dimension
 
         async def send(
             batch: TokenBatch, lane: Lane, deadline: float, trial: str | None

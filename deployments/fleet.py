@@ -67,10 +67,10 @@ class Fleet:
     ) -> None:
         config, handle = self._models[name]
         running, message = replicas.get(config.deployment_name, (0, "not deployed"))
-        word = await self._word_of_replica(handle) if running else None
-        if word is not None and word.state is ReplicaState.READY:
-            self._measured[name] = word
-        self._statuses[name] = judge(config, running, message, word, nodes)
+        replica = await self._ask_replica(handle) if running else None
+        if replica is not None and replica.state is ReplicaState.READY:
+            self._measured[name] = replica
+        self._statuses[name] = judge(config, running, message, replica, nodes)
 
     def _running_replicas(self) -> dict[str, tuple[int, str]]:
         app = serve.status().applications.get(self._app_name)
@@ -79,17 +79,17 @@ class Fleet:
             name: (d.replica_states.get("RUNNING", 0), d.message) for name, d in deployments.items()
         }
 
-    async def _word_of_replica(self, handle: DeploymentHandle) -> ReplicaStatus | None:
+    async def _ask_replica(self, handle: DeploymentHandle) -> ReplicaStatus | None:
         ask = handle.status
         if not _knows_a_replica(ask):
             return None
         response = ask.remote()
         try:
             async with asyncio.timeout(_STATUS_TIMEOUT_S):
-                word: ReplicaStatus = await response
-                return word
+                replica: ReplicaStatus = await response
+                return replica
         except Exception as error:  # a dying or very busy replica: the next look will tell
-            log.debug("no word from a replica: %s", error)
+            log.debug("a replica does not answer: %s", error)
             response.cancel()
             return None
 
@@ -104,20 +104,20 @@ def judge(
     config: ModelConfig,
     running: int,
     message: str,
-    word: ReplicaStatus | None,
+    replica: ReplicaStatus | None,
     nodes: list[dict[str, object]],
 ) -> ModelStatus:
     """Returns a model's state from what Serve, one of its replicas and the cluster say."""
     if running:
-        if word is None:
+        if replica is None:
             return ModelStatus(ModelState.READY, running)
         state = {
             ReplicaState.READY: ModelState.READY,
             ReplicaState.LOADING: ModelState.STARTING,
             ReplicaState.UNAVAILABLE: ModelState.UNAVAILABLE,
-        }[word.state]
-        reason = word.reason or message or None  # such as an update that waits for a spare GPU
-        return ModelStatus(state, running, reason, word)
+        }[replica.state]
+        reason = replica.reason or message or None  # such as an update that waits for a spare GPU
+        return ModelStatus(state, running, reason, replica)
     if missing := missing_resources(config, nodes):
         return ModelStatus(ModelState.UNAVAILABLE, reason=missing)
     if config.can_be_cold:

@@ -22,7 +22,7 @@ class ReplicaState(StrEnum):
 
 @dataclass(frozen=True)
 class ReplicaStatus:
-    """One replica's own word; ``reason`` says why it is not ready.
+    """What one replica says of itself; ``reason`` says why it is not ready.
 
     ``waiting`` are the tokens in its lanes, ``start_s`` is how long it took to load. ``gpu_ids`` are
     the GPUs that Ray has assigned to it, and ``memory_mib`` what it takes of one and may take.
@@ -47,10 +47,10 @@ class ReplicaStatus:
 class ModelStatus:
     """A model as the whole service sees it.
 
-    ``word`` is that of the replica that was asked last; where none has answered it tells nothing.
+    ``replica`` is that of the replica that was asked last; where none has answered it tells nothing.
     """
 
     state: ModelState
     replicas: int = 0
     reason: str | None = None
-    word: ReplicaStatus = ReplicaStatus(ReplicaState.LOADING)
+    replica: ReplicaStatus = ReplicaStatus(ReplicaState.LOADING)

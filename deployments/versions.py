@@ -15,7 +15,7 @@ from deployments.config import ModelConfig
 from deployments.embedding.errors import ModelUnavailable
 from deployments.embedding.models.space import space_id
 from deployments.embedding.resilience.retrying_loader import RetryingLoader
-from deployments.front import Front
+from deployments.preprocessing import Preprocessor
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Moved(Exception):
 class Version:
     """What prepares texts for one version, and merges calls to it."""
 
-    front: Front
+    preprocessor: Preprocessor
     space: str
     coalescer: Coalescer
 
@@ -59,8 +59,8 @@ class Versions:
     def __init__(
         self,
         config: ModelConfig,
-        load: Callable[[ModelConfig], Front],
-        call: Callable[[Front], Call],
+        load: Callable[[ModelConfig], Preprocessor],
+        call: Callable[[Preprocessor], Call],
     ) -> None:
         """Begins to load the config's own; ``call`` makes the calls to a version."""
         self._name = config.name
@@ -111,5 +111,7 @@ class Versions:
             raise ModelUnavailable("its files have changed since a replica loaded them")
         return found
 
-    def _made(self, front: Front) -> Version:
-        return Version(front, space_id(front.spec), Coalescer(self._call(front)))
+    def _made(self, preprocessor: Preprocessor) -> Version:
+        return Version(
+            preprocessor, space_id(preprocessor.spec), Coalescer(self._call(preprocessor))
+        )

@@ -17,7 +17,7 @@ from deployments.app import graph
 from deployments.config import AppArgs, Limits, ModelConfig
 from deployments.embedding.batch import TokenBatch, Vectors
 from deployments.encoder import Encoder
-from deployments.front import load_front
+from deployments.preprocessing import load_preprocessor
 from deployments.replica import LoadedModel
 
 # what such a text ends with
@@ -34,7 +34,7 @@ class Breakable(Encoder):
     def load(self, config: ModelConfig, limits: Limits) -> LoadedModel:
         """Returns the model with its forward pass in our hands."""
         model = super().load(config, limits)
-        tokenizer = load_front(config).tokenizer
+        tokenizer = load_preprocessor(config).tokenizer
         ends = [tokenizer.encode((t,)).batch.ids.tolist()[1:] for t in (POISON, SLEEP, BREAK)]
         forward, deaths = model.engine.forward, Path(config.path) / "deaths.txt"
         broken = threading.Event()

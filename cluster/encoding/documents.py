@@ -13,7 +13,7 @@ from deployments.embedding.batch import TokenBatch
 from deployments.embedding.errors import InvalidRequest
 from deployments.embedding.models.model import Role
 from deployments.embedding.models.prompts import prefix, render
-from deployments.front import Front
+from deployments.preprocessing import Preprocessor
 
 _AT_ONCE = 1_024
 
@@ -53,19 +53,20 @@ class Documents:
         return TokenBatch.concatenate(self.batches) if self.batches else None
 
 
-def check_chunk(front: Front, cut: Cut) -> None:
+def check_chunk(preprocessor: Preprocessor, cut: Cut) -> None:
     """Raises InvalidRequest when chunks of this size and the prompt exceed the model's limit."""
     if cut.chunk is None:
         return
-    head = prefix(front.spec, cut.role, cut.instruction)
-    room = front.tokenizer.room - (len(front.tokenizer.spans([head])[0].offsets) if head else 0)
+    tokenizer, head = preprocessor.tokenizer, prefix(preprocessor.spec, cut.role, cut.instruction)
+    room = tokenizer.room - (len(tokenizer.spans([head])[0].offsets) if head else 0)
     if cut.chunk > room:
         raise InvalidRequest(
-            f"chunks of {cut.chunk} tokens do not fit {front.spec.name}: at most {room}", "chunk"
+            f"chunks of {cut.chunk} tokens do not fit {preprocessor.spec.name}: at most {room}",
+            "chunk",
         )
 
 
-def prepare(front: Front, rows: Rows, cut: Cut) -> Documents:
+def prepare(preprocessor: Preprocessor, rows: Rows, cut: Cut) -> Documents:
     """Returns what is encoded of a part's rows. A row is rejected as a whole or not at all."""
     found = Documents(rejected=dict(rows.faults))
     for row, value in enumerate(rows.texts):
@@ -73,22 +74,28 @@ def prepare(front: Front, rows: Rows, cut: Cut) -> Documents:
             found.rejected[row] = reason
     good = [row for row in range(len(rows)) if row not in found.rejected]
     for start in range(0, len(good), _AT_ONCE):
-        _add(front, rows.texts, good[start : start + _AT_ONCE], cut, found)
+        _add(preprocessor, rows.texts, good[start : start + _AT_ONCE], cut, found)
     return found
 
 
 def _add(
-    front: Front, values: Sequence[object], rows: Sequence[int], cut: Cut, found: Documents
+    preprocessor: Preprocessor,
+    values: Sequence[object],
+    rows: Sequence[int],
+    cut: Cut,
+    found: Documents,
 ) -> None:
     texts = {row: str(values[row]) for row in rows}
-    items = list(_items(front, texts, cut))
-    batch, over, bad = _tokenized(front, [texts[i.row][i.start : i.stop] for i in items], cut)
+    items = list(_items(preprocessor, texts, cut))
+    batch, over, bad = _tokenized(
+        preprocessor, [texts[i.row][i.start : i.stop] for i in items], cut
+    )
     for item in bad:
         found.rejected[items[item].row] = "nothing in it that the model reads"
     if cut.truncate:
         found.truncated += len(over)
     else:
-        reason = vetting.too_long(front.spec.max_tokens)
+        reason = vetting.too_long(preprocessor.spec.max_tokens)
         found.rejected.update(dict.fromkeys((items[item].row for item in over), reason))
     kept = [n for n, item in enumerate(items) if item.row not in found.rejected]
     if kept and batch is not None:
@@ -96,11 +103,11 @@ def _add(
         found.batches.append(batch if len(kept) == len(items) else batch.select(kept))
 
 
-def _items(front: Front, texts: dict[int, str], cut: Cut) -> Iterator[Item]:
+def _items(preprocessor: Preprocessor, texts: dict[int, str], cut: Cut) -> Iterator[Item]:
     if cut.chunk is None:
         yield from (Item(row, 0, len(text)) for row, text in texts.items())
         return
-    spans = front.tokenizer.spans(list(texts.values()))
+    spans = preprocessor.tokenizer.spans(list(texts.values()))
     for (row, text), span in zip(texts.items(), spans, strict=True):
         found = pieces(span.offsets, span.words, cut.chunk, cut.overlap)
         for start, stop in found or [(0, len(text))]:
@@ -108,23 +115,23 @@ def _items(front: Front, texts: dict[int, str], cut: Cut) -> Iterator[Item]:
 
 
 def _tokenized(
-    front: Front, texts: Sequence[str], cut: Cut
+    preprocessor: Preprocessor, texts: Sequence[str], cut: Cut
 ) -> tuple[TokenBatch | None, Sequence[int], Sequence[int]]:
     """Returns ids, the texts that were cut, and those that hold nothing (their ids are a stand-in)."""
-    rendered = render(front.spec, texts, cut.role, cut.instruction)
+    rendered = render(preprocessor.spec, texts, cut.role, cut.instruction)
     try:
-        found = front.tokenizer.encode(rendered, truncate=True)
+        found = preprocessor.tokenizer.encode(rendered, truncate=True)
     except InvalidRequest:
-        bad = [n for n, text in enumerate(rendered) if not _readable(front, text)]
+        bad = [n for n, text in enumerate(rendered) if not _readable(preprocessor, text)]
         stand_in = [text if n not in bad else "a" for n, text in enumerate(rendered)]
-        found = front.tokenizer.encode(stand_in, truncate=True)
+        found = preprocessor.tokenizer.encode(stand_in, truncate=True)
         return found.batch, found.truncated, bad
     return found.batch, found.truncated, ()
 
 
-def _readable(front: Front, text: str) -> bool:
+def _readable(preprocessor: Preprocessor, text: str) -> bool:
     try:
-        front.tokenizer.encode([text], truncate=True)
+        preprocessor.tokenizer.encode([text], truncate=True)
     except InvalidRequest:
         return False
     return True

@@ -160,7 +160,7 @@ def _work(  # noqa: PLR0913, PLR0917
         identity=manifest.identity,
         app=target.app,
         config=target.model.pinned,
-        tokens_per_s=status.word.tokens_per_s,
+        tokens_per_s=status.replica.tokens_per_s,
         replicas=status.replicas,
         workers=run.workers or max(1, int(cpus // _CPUS_PER_WORKER)),
         inputs=corpus.filesystem,

@@ -30,9 +30,9 @@ from deployments.embedding.engine.thread_priority import give_way
 from deployments.embedding.errors import InvalidRequest
 from deployments.embedding.models.model import Role
 from deployments.embedding.vectors import finished
-from deployments.front import Front
+from deployments.preprocessing import Preprocessor
 
-_FRONT_TIMEOUT_S = 300.0
+_TOKENIZER_TIMEOUT_S = 300.0
 _REPORT_S = 0.5
 _LOOK_S = 2.0
 
@@ -110,9 +110,9 @@ class PartEncoder:
             self._tally += Tally(skipped=part.weight)
             return done, self._digests(await asyncio.to_thread(work.output.ids, part.name))
         rows = await asyncio.to_thread(self._read, part, source)
-        front = await self._client.ready_front(_FRONT_TIMEOUT_S)
-        documents = await asyncio.to_thread(self._prepare, front, rows)
-        vectors = await self._vectors(front, documents, part)
+        preprocessor = await self._client.ready_preprocessor(_TOKENIZER_TIMEOUT_S)
+        documents = await asyncio.to_thread(self._prepare, preprocessor, rows)
+        vectors = await self._vectors(preprocessor, documents, part)
         counts, ids = await asyncio.to_thread(self._commit, part, rows, documents, vectors)
         self._tally += Tally(rejected=counts.rejected)
         return counts, self._digests(ids)
@@ -132,15 +132,17 @@ class PartEncoder:
                 "out the file"
             ) from error
 
-    def _prepare(self, front: Front, rows: Rows) -> Documents:
+    def _prepare(self, preprocessor: Preprocessor, rows: Rows) -> Documents:
         try:
-            check_chunk(front, self._work.cut)
+            check_chunk(preprocessor, self._work.cut)
         except InvalidRequest as error:
             raise JobError(str(error)) from error
-        return prepare(front, rows, self._work.cut)
+        return prepare(preprocessor, rows, self._work.cut)
 
-    async def _vectors(self, front: Front, documents: Documents, part: Part) -> Vectors:
-        spec, batch = front.spec, documents.batch
+    async def _vectors(
+        self, preprocessor: Preprocessor, documents: Documents, part: Part
+    ) -> Vectors:
+        spec, batch = preprocessor.spec, documents.batch
         if batch is None:
             self._tally += Tally(weight=part.weight)
             return np.zeros((0, self._work.identity.dimensions), np.float32)

@@ -17,7 +17,7 @@ from deployments.embedding.request import TokenInput
 from deployments.embedding.routing.facts import Facts, Shared
 from deployments.embedding.text.lengths import about, upper_bound
 from deployments.embedding.text.tokenizer import Tokenized
-from deployments.front import Front
+from deployments.preprocessing import Preprocessor
 from deployments.status import ModelState, ModelStatus, ReplicaState, ReplicaStatus
 
 MINILM, E5, MANY = "all-MiniLM-L6-v2", "e5-small", "multilingual-e5-large-instruct"
@@ -64,8 +64,10 @@ def tokenizer():
 def chooser(fleet, tokenizer, shared=lambda name: None, **fields):
     models = [{"name": name} for name in (MINILM, E5, MANY)]
     args = AppArgs.model_validate({"models": models, **fields})
-    fronts = {name: Front(CATALOG[name], tokenizer) for name in (MINILM, E5, MANY)}
-    clients = {name: SimpleNamespace(front=f, spec=f.spec) for name, f in fronts.items()}
+    preprocessors = {name: Preprocessor(CATALOG[name], tokenizer) for name in (MINILM, E5, MANY)}
+    clients = {
+        name: SimpleNamespace(preprocessor=f, spec=f.spec) for name, f in preprocessors.items()
+    }
     made = Chooser(args, clients, fleet, shared)
     made.configure(args.routing)
     return made
@@ -130,7 +132,7 @@ async def test_a_long_text_is_counted_behind_its_prompt(fleet, tokenizer):
 
 
 async def test_a_batch_out_of_a_models_limit_is_known_by_a_few_texts(fleet, tokenizer, monkeypatch):
-    monkeypatch.setattr("deployments.front.lower_bound", lambda text: 1)
+    monkeypatch.setattr("deployments.preprocessing.lower_bound", lambda text: 1)
     texts = ["word " * 600, *["word " * 590] * 500]
     with pytest.raises(NoModelFits, match="the longest text has at least 600"):
         await chooser(fleet, tokenizer).choose(Facts("auto"), texts)
@@ -149,11 +151,11 @@ async def test_a_corpus_job_has_one_model(fleet, tokenizer):
 
 def test_loads_are_those_of_all_replicas(fleet, tokenizer):
     waiting = {Lane.ONLINE: 100, Lane.OFFLINE: 7}
-    word = ReplicaStatus(
+    replica = ReplicaStatus(
         ReplicaState.READY, tokens_per_s=50, start_s=9.0, waiting=waiting, streams=4
     )
-    fleet.statuses[E5] = ModelStatus(ModelState.READY, 3, word=word)
-    fleet.words[E5] = word
+    fleet.statuses[E5] = ModelStatus(ModelState.READY, 3, replica=replica)
+    fleet.words[E5] = replica
     load = chooser(fleet, tokenizer).loads()[E5]
     assert (load.waiting[Lane.ONLINE], load.waiting[Lane.OFFLINE]) == (300, 21)
     assert (load.tokens_per_s, load.replicas, load.start_s) == (150, 3, 9.0)

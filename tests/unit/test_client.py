@@ -25,7 +25,7 @@ from deployments.embedding.errors import (
 from deployments.embedding.models.model import Role
 from deployments.embedding.models.space import space_id
 from deployments.embedding.request import EncodeRequest
-from deployments.front import Front
+from deployments.preprocessing import Preprocessor
 from deployments.status import ModelState, ModelStatus
 from deployments.versions import OtherVersion
 
@@ -40,7 +40,7 @@ def connect(monkeypatch):
     monkeypatch.setattr(client_module, "_PAUSE_AFTER_DEATH_S", 0.0)
     monkeypatch.setattr(client_module, "ClusterRecord", NothingBegun)
     monkeypatch.setattr(
-        client_module, "load_front", lambda config: Front(spec_of(config), Numbers())
+        client_module, "load_preprocessor", lambda config: Preprocessor(spec_of(config), Numbers())
     )
 
     def make(replica, state=ModelState.READY, cold_wait_s=4.0):
@@ -220,7 +220,7 @@ async def test_a_tokenizer_that_cannot_load_says_why(connect, monkeypatch):
     def fail(_):
         raise ModelUnavailable("the hub cannot be reached")
 
-    monkeypatch.setattr(client_module, "load_front", fail)
+    monkeypatch.setattr(client_module, "load_preprocessor", fail)
     client = connect(Replica())
     with pytest.raises(ModelUnavailable, match="e5-small: the hub cannot be reached"):
         await client.encode(texts(5), ONLINE, 60)

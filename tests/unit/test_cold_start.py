@@ -12,7 +12,7 @@ from deployments.config import ModelConfig
 from deployments.embedding.batch import TokenBatch
 from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.errors import ModelUnavailable
-from deployments.front import Front
+from deployments.preprocessing import Preprocessor
 from deployments.status import ModelState, ModelStatus
 
 from .scripted import SPEC, Numbers
@@ -33,7 +33,7 @@ class Never:
 
 
 async def test_a_model_that_has_just_started_is_worth_another_call(monkeypatch):
-    monkeypatch.setattr(client_module, "load_front", lambda _: Front(SPEC, Numbers()))
+    monkeypatch.setattr(client_module, "load_preprocessor", lambda _: Preprocessor(SPEC, Numbers()))
     states = iter([ModelState.COLD, ModelState.READY])
     handle = SimpleNamespace(encode=SimpleNamespace(remote=Never))
     client = EncoderClient(

@@ -15,7 +15,7 @@ from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.errors import DeadlineExceeded, ModelUnavailable
 from deployments.embedding.request import EncodeRequest
 from deployments.embedding.routing.policy import Decision
-from deployments.front import Front
+from deployments.preprocessing import Preprocessor
 from deployments.router import Router
 
 from .scripted import SPEC, Numbers, Replica
@@ -27,8 +27,8 @@ async def test_tokenizing_ends_at_the_deadline(monkeypatch):
     async def never(*_):
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(Front, "tokenized", never)
-    monkeypatch.setattr(client_module, "load_front", lambda _: Front(SPEC, Numbers()))
+    monkeypatch.setattr(Preprocessor, "tokenized", never)
+    monkeypatch.setattr(client_module, "load_preprocessor", lambda _: Preprocessor(SPEC, Numbers()))
     replica = Replica()
     client = EncoderClient(ModelConfig(name=SPEC.name), replica)
     with pytest.raises(DeadlineExceeded, match="within its deadline"):

@@ -13,7 +13,7 @@ from cluster.encoding.worker import PartEncoder
 from deployments.embedding.batch import TokenBatch
 from deployments.embedding.models.catalog import CATALOG
 from deployments.embedding.models.model import Role
-from deployments.front import Front
+from deployments.preprocessing import Preprocessor
 
 
 def test_token_ids_are_put_together_once():
@@ -28,6 +28,6 @@ def test_chunks_that_cannot_fit_are_refused_before_any_tokenizing(monkeypatch):
     monkeypatch.setattr(worker, "give_way", lambda: None)
     monkeypatch.setattr(worker, "prepare", lambda *_: pytest.fail("tokenized"))
     work = SimpleNamespace(cut=Cut(Role.DOCUMENT, chunk=500), replicas=1, workers=1)
-    front = Front(CATALOG["all-MiniLM-L6-v2"], SimpleNamespace(room=254))
+    preprocessor = Preprocessor(CATALOG["all-MiniLM-L6-v2"], SimpleNamespace(room=254))
     with pytest.raises(JobError, match="chunks of 500 tokens do not fit"):
-        PartEncoder(work)._prepare(front, None)
+        PartEncoder(work)._prepare(preprocessor, None)

@@ -18,7 +18,7 @@ DAMAGED = ReplicaStatus(ReplicaState.UNAVAILABLE, "the file is damaged")
 
 
 @pytest.mark.parametrize(
-    ("word", "status"),
+    ("replica", "status"),
     [
         (None, ModelStatus(ModelState.READY, 2)),  # too busy to say: it runs, so calls go there
         (WORD, ModelStatus(ModelState.READY, 2, SERVES, WORD)),
@@ -28,8 +28,8 @@ DAMAGED = ReplicaStatus(ReplicaState.UNAVAILABLE, "the file is damaged")
 )
 @pytest.mark.parametrize("config", [FIXED, ELASTIC])
 @pytest.mark.parametrize("nodes", [ROOM, NO_ROOM])
-def test_a_running_replica_speaks_for_its_model(config, nodes, word, status):
-    assert judge(config, 2, SERVES, word, nodes) == status
+def test_a_running_replica_speaks_for_its_model(config, nodes, replica, status):
+    assert judge(config, 2, SERVES, replica, nodes) == status
 
 
 @pytest.mark.parametrize(

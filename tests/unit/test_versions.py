@@ -11,7 +11,7 @@ import pytest
 from deployments.config import ModelConfig
 from deployments.embedding.errors import ModelUnavailable
 from deployments.embedding.models.space import space_id
-from deployments.front import Front
+from deployments.preprocessing import Preprocessor
 from deployments.versions import OtherVersion, Versions
 
 from .scripted import SPEC, Numbers, spec_of
@@ -32,7 +32,7 @@ class Loader:
         self.loaded.append(config)
         if config is not OWN:
             assert self.go.wait(PATIENCE_S)
-        return Front(spec_of(config), Numbers())
+        return Preprocessor(spec_of(config), Numbers())
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def loader():
 
 
 def versions(loader, config=OWN):
-    return Versions(config, loader, lambda front: None)
+    return Versions(config, loader, lambda preprocessor: None)
 
 
 def test_who_waits_for_a_model_takes_no_thread(loader):

@@ -12,7 +12,7 @@ from deployments.embedding.models.catalog import CATALOG
 from deployments.embedding.models.model import Role
 from deployments.embedding.request import EncodeRequest, TokenInput
 from deployments.embedding.text.tokenizer import Tokenized
-from deployments.front import Front
+from deployments.preprocessing import Preprocessor
 
 SPEC = CATALOG["e5-small"]
 
@@ -45,13 +45,15 @@ def tokenizer():
 )
 @pytest.mark.parametrize("truncate", [True, False])
 async def test_texts_are_read_behind_their_prompt(tokenizer, role, prompt, truncate):
-    await Front(SPEC, tokenizer).tokenized(EncodeRequest(("a", "b"), role, truncate=truncate))
+    await Preprocessor(SPEC, tokenizer).tokenized(
+        EncodeRequest(("a", "b"), role, truncate=truncate)
+    )
     assert tokenizer.given == [((f"{prompt}a", f"{prompt}b"), truncate)]
 
 
 async def test_token_ids_are_taken_as_they_are(tokenizer):
     tokens = TokenInput("e5-small", ((1, 2),))
-    await Front(SPEC, tokenizer).tokenized(EncodeRequest(tokens, Role.QUERY, truncate=True))
+    await Preprocessor(SPEC, tokenizer).tokenized(EncodeRequest(tokens, Role.QUERY, truncate=True))
     assert tokenizer.given == [(tokens, True)]
 
 
@@ -60,11 +62,13 @@ async def test_token_ids_are_taken_as_they_are(tokenizer):
     [(("a",), True), (("a" * 4_000,), True), (("a" * 4_001,), False), (("a" * 9,) * 999, False)],
 )
 async def test_long_texts_do_not_hold_the_event_loop(tokenizer, texts, inline):
-    await Front(SPEC, tokenizer).tokenized(EncodeRequest(texts))
+    await Preprocessor(SPEC, tokenizer).tokenized(EncodeRequest(texts))
     assert (tokenizer.threads[0] is threading.current_thread()) == inline
 
 
 async def test_an_instruction_without_a_place_is_refused(tokenizer):
     with pytest.raises(InvalidRequest, match="takes no instruction"):
-        await Front(SPEC, tokenizer).tokenized(EncodeRequest(("a",), Role.QUERY, "Find a duck"))
+        await Preprocessor(SPEC, tokenizer).tokenized(
+            EncodeRequest(("a",), Role.QUERY, "Find a duck")
+        )
     assert tokenizer.given == []

@@ -30,7 +30,7 @@ _FIRST_LOOK = 8
 
 
 @dataclass(frozen=True)
-class Front:
+class Preprocessor:
     """A model's description and tokenizer."""
 
     spec: ModelSpec
@@ -103,7 +103,7 @@ class Front:
         return self.tokenizer.encode(texts, request.truncate)
 
 
-def load_front(config: ModelConfig) -> Front:
+def load_preprocessor(config: ModelConfig) -> Preprocessor:
     """Reads, or fetches, a model's description and tokenizer. Raises as `find_model` does."""
     files = find_model(config.name, config.path, config.revision, weights=False)
-    return Front(files.spec, FastTokenizer(files.spec, files.folder))
+    return Preprocessor(files.spec, FastTokenizer(files.spec, files.folder))
