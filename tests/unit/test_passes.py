@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.embedding.batching.passes import EngineBroken, is_out_of_memory, run_pass
-from deployments.embedding.errors import EmbedfleetError, InvalidRequest
+from deployments.embedding.errors import EmbedfleetError, InvalidRequest, TextFailed
 
 from .fake_engine import FakeEngine, vector_of
 
@@ -67,6 +67,13 @@ def test_an_engine_that_fails_on_anything_blames_no_text():
     with pytest.raises(EngineBroken, match=r"illegal memory access .* then also .* illegal"):
         run_pass(engine, arrays([[1], [POISON], [3], [4]]))
     assert len(engine.passes) == 2
+
+
+def test_an_engine_that_has_no_room_just_now_is_not_broken():
+    engine = FakeEngine(poison=POISON, room=4)  # less than the probe takes
+    first, wrong = run_pass(engine, arrays([[1], [POISON]]))
+    assert first.tolist() == vector_of([1])
+    assert isinstance(wrong, TextFailed)
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(1, 30))

