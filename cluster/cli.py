@@ -113,8 +113,10 @@ def _env(args: argparse.Namespace) -> int:
 
 
 def _encode(args: argparse.Namespace) -> int:
-    # what Ray's core writes to the terminal is for its operators; it has to be set before the import
+    # both have to be set before Ray is imported: what its core writes to the terminal is for its
+    # operators, and a thread of Ray Data that outlives our connection would start a cluster
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     from deployments.embedding.engine.thread_priority import give_way
 
     if not args.start:  # else once the service runs, which would come last, too

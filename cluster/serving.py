@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -39,6 +40,7 @@ _HAPROXY = {
     # a router that stops waits for proxies to notice; HAProxy beside it does within a second
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
 }
+_STOPPING = b"embedfleet: stopping, what is under way is answered first; again ends it at once\n"
 _MOST_CLIENTS = 16_384
 _STATISTICS = {"RAY_SERVE_HAPROXY_METRICS_PORT": "9101", "RAY_SERVE_HAPROXY_STATS_PORT": "8404"}
 # Ray writes it, as it is, into the line for HAProxy's servers, and has no setting for their connections.
@@ -184,5 +186,8 @@ class _Stop:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         self.asked += 1
+        if self.asked == 1:
+            with suppress(OSError):  # the terminal may be what has gone
+                os.write(1, _STOPPING)  # print() may be what was interrupted
         if self._child is not None:
             self._child.send_signal(self._SIGNALS[min(self.asked, len(self._SIGNALS)) - 1])

@@ -51,10 +51,17 @@ class Execution:
         self._run = run
         self._counts = Counts()
         self._error: BaseException | None = None
+        self._abandoned = False
         self._thread = threading.Thread(target=self._consume, daemon=True)
 
     def result(self) -> tuple[Counts, Tally, float]:
         """Runs to the end: counts of all parts, what this run did, and its replica-hours."""
+        try:
+            return self._watched()
+        finally:  # after an interrupt, a notebook's kernel lives on
+            self._abandoned = True
+
+    def _watched(self) -> tuple[Counts, Tally, float]:
         total = float(sum(part.weight for part in self._parts))
         started = last = time.monotonic()
         hours, tally = 0.0, Tally(replicas=self._work.replicas)
@@ -79,6 +86,8 @@ class Execution:
             for row in self._dataset().iter_rows():
                 self._counts += Counts(**json.loads(row["counts"]))
                 self._ledger.add(row["number"], row["ids"])
+                if self._abandoned:
+                    return
         except BaseException as error:
             self._error = error
 

@@ -25,6 +25,8 @@ _START_TIMEOUT_S = 900.0
 _STOP_TIMEOUTS_S = (60.0, 10.0, 5.0)
 # what a half-started service says; what its own code raises stays
 _NOT_THERE_YET = (JobError, RayError, RayServeException, AioRpcError, OSError)
+# what cli.py sets for itself alone
+_FOR_THE_JOB = ("RAY_BACKEND_LOG_LEVEL", "RAY_ENABLE_AUTO_CONNECT")
 _WILL_NOT_PASS = (WrongModel, RayTaskError, AuthenticationError)
 
 
@@ -72,7 +74,7 @@ def _running_ray(address: str | None) -> str | None:
 
 def _serve(config: str, address: str | None) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "cluster.cli", "serve", config]
-    loud = {k: v for k, v in os.environ.items() if k != "RAY_BACKEND_LOG_LEVEL"}  # as cli.py set it
+    loud = {name: value for name, value in os.environ.items() if name not in _FOR_THE_JOB}
     where = {"RAY_ADDRESS": address} if address else {}
     # in a group of its own: the terminal's Ctrl-C would be a first stop, and ours the second
     return subprocess.Popen(command, stdout=sys.stderr, env={**loud, **where}, process_group=0)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import socket
+import threading
 from dataclasses import dataclass
 
 import ray
@@ -41,6 +43,9 @@ def connect(address: str | None) -> None:
         ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise JobError(f"no Ray cluster answers ({error}); {_START}{_hint(address)}") from error
+    if threading.current_thread() is threading.main_thread():
+        # as Ctrl-C: Ray's own handler prints its stack
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _knock(address: str) -> None:

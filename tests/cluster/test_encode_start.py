@@ -91,6 +91,6 @@ def test_a_service_that_cannot_start(folder):
     line = shlex.join([sys.executable, "-m", "cluster.cli", *map(str, words)])
     run = alone(f"{line} --start {folder}/absent.yaml", folder)
     assert run.returncode == 1
-    assert "absent.yaml is not a Ray Serve config file" in run.stderr
+    assert f"there is no {folder}/absent.yaml" in run.stderr
     assert "the service did not start; its own words are above" in run.stderr
     assert "Traceback" not in run.stderr

@@ -64,8 +64,8 @@ def test_without_a_service_the_error_says_what_starts_one():
     ("models", "message"),
     [
         ([{"name": "e5-smal"}], "not in the catalog"),
-        ([{"name": "e5-small", "dtyp": "float32"}], "args.models.0.dtyp"),
-        ([], "args.models"),
+        ([{"name": "e5-small", "dtyp": "float32"}], "args: models.0.dtyp: unknown key, did you"),
+        ([], "args: models: must not be empty"),
         ([{"name": "e5-small"}, {"name": "e5-small"}], "named twice"),
     ],
 )
