@@ -6,6 +6,7 @@ Ray's own shutdown ends the proxies first, and with them every open connection.
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import sys
 from types import FrameType
@@ -34,6 +35,8 @@ def _drain(number: int, frame: FrameType | None) -> None:
         try:
             apps = list(serve.status().applications)
             asyncio.run(_drain_routers(apps))
+            # the loop that has just ended is an error to Serve's clients in this process
+            logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
             _get_global_client().delete_apps(apps)  # answers leave while replicas stop in order
         except Exception as error:  # whatever fails, it stops
             print(f"embedfleet: stopping without order: {error!r}", file=sys.stderr)

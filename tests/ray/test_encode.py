@@ -173,7 +173,10 @@ def test_another_space_is_refused(service, tmp_path):
         (("--model", MODEL, "--instruction", "Find"), "takes no instruction"),
         (("--model", MODEL, "--dimensions", "7"), "384 dimensions"),
         (("--model", MODEL, "--text-column", "body"), "has no column 'body'"),
-        (("--model", MODEL, "--chunk", "300"), "--chunk 300: all-MiniLM-L6-v2 takes 256 tokens at most"),
+        (
+            ("--model", MODEL, "--chunk", "300"),
+            "--chunk 300: all-MiniLM-L6-v2 takes 256 tokens at most",
+        ),
     ],
 )
 def test_refusals_name_what_is_wrong(service, tmp_path, args, message):
