@@ -20,6 +20,8 @@ BENCHMARKS: dict[str, list[str]] = {
     "thin_path": [],
     "mixed": [],
     "overload": [],
+    "failures": ["--rounds", "1"],
+    "soak": ["--minutes", "3"],
     "encode": ["--rows", "2000"],
     "choosing": [],
     "languages": [],

@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.closed import wrk
+from benchmarks.closed_loop import wrk
 from benchmarks.corpus_job import Job, encode
 from benchmarks.harness import MODEL, QUERY, micro_batch_s, percentile
-from benchmarks.load import Load, Outcome, run
+from benchmarks.open_loop import Load, Outcome, run
 from tests.running import RunningService
 
 SHARE = 0.2

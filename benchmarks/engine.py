@@ -24,8 +24,8 @@ import torch
 from transformers import AutoConfig
 
 from benchmarks import engines
+from benchmarks.bar_charts import Panel, draw
 from benchmarks.bound import Bound
-from benchmarks.charts import Panel, draw
 from benchmarks.engines import Encode, Missing, Setting
 from benchmarks.reporting import cores, machine, paired, report, spread
 from benchmarks.shapes import BUNDLED, SHAPES, find

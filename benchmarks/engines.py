@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from benchmarks.onnx_export import TokenVectors, export
 from benchmarks.texts import Case
 from deployments.embedding.batch import TokenBatch, Vectors
 from deployments.embedding.batching.packing import pack
@@ -108,7 +108,9 @@ def openvino(setting: Setting) -> Encode:
     _check_plain(setting)
     example = torch.ones(2, 8, dtype=torch.long)
     with torch.inference_mode():
-        model = ov.convert_model(_Hidden(setting.files.folder), example_input=(example, example))
+        model = ov.convert_model(
+            TokenVectors(setting.files.folder), example_input=(example, example)
+        )
     hints = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": setting.threads}
     compiled = ov.Core().compile_model(model, "CPU", hints)
     return partial(_padded, setting, lambda inputs: compiled(list(inputs.values()))[0])
@@ -124,7 +126,7 @@ def onnx_runtime(setting: Setting) -> Encode:
     options = ort.SessionOptions()
     options.intra_op_num_threads = setting.threads
     with TemporaryDirectory() as folder:
-        file = _export(setting.files.folder, Path(folder) / "model.onnx")
+        file = export(setting.files.folder, Path(folder) / "model.onnx")
         session = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     return partial(_padded, setting, lambda inputs: session.run(None, inputs)[0])
 
@@ -134,43 +136,6 @@ def _check_plain(setting: Setting) -> None:
         raise Missing("compared on CPU only")
     if setting.files.spec.pooling != "mean":
         raise Missing(f"no {setting.files.spec.pooling} pooling beside it here")
-
-
-class _Hidden(torch.nn.Module):
-    """Token vectors from ids and mask, in float32."""
-
-    def __init__(self, folder: Path) -> None:
-        from transformers import AutoModel
-
-        super().__init__()
-        # plain attention: both converters make more of it than of PyTorch's fused one
-        self._model = AutoModel.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation="eager"
-        ).eval()
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        found: Tensor = self._model(
-            input_ids=input_ids, attention_mask=attention_mask
-        ).last_hidden_state
-        return found
-
-
-@torch.inference_mode()
-def _export(folder: Path, file: Path) -> Path:
-    example = torch.ones(2, 8, dtype=torch.long)
-    axes = {0: "texts", 1: "tokens"}
-    names = ["input_ids", "attention_mask"]
-    torch.onnx.export(
-        _Hidden(folder),
-        (example, example),
-        str(file),
-        dynamo=False,
-        opset_version=17,
-        input_names=names,
-        output_names=["hidden"],
-        dynamic_axes=dict.fromkeys((*names, "hidden"), axes),
-    )
-    return file
 
 
 def _padded(setting: Setting, run: Pass, case: Case) -> Vectors:

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 from ray.cluster_utils import Cluster
 
-from benchmarks.closed import wrk
+from benchmarks.closed_loop import wrk
 from benchmarks.harness import MODEL, QUERY, percentile, report
-from benchmarks.load import Load, Loaded, Outcome, start
+from benchmarks.open_loop import Load, Loaded, Outcome, start
 from tests.nodes import cluster_of, placed
 from tests.processes import kill, marked
 from tests.running import RunningService, running_service

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from benchmarks.closed import wrk
+from benchmarks.closed_loop import wrk
 from benchmarks.harness import MODEL, QUERY, micro_batch_s, percentile, report, service
-from benchmarks.load import Load, Loaded, run
+from benchmarks.open_loop import Load, Loaded, run
 from benchmarks.pauses import told, watched
 from benchmarks.reporting import spread
 from tests.docstrings import all_docstrings

@@ -1,11 +1,12 @@
 """The running service beside Infinity and a plain FastAPI app, over HTTP, on this machine's CPU.
 
     python -m benchmarks.online [--rounds N] [--seconds N] [--quick]
-        [--peers NAME …] [--infinity SCRIPT] [--infinity-folder DIR] [--infinity-url URL]
+        [--peers NAME …] [--infinity-folder DIR] [--infinity-url URL]
 
 All serve all-MiniLM-L6-v2 to the same requests, of texts that change, from ``wrk``. The servers run
 one after another, round after round, each warmed up; what is shown is the median, the least and the
-most. Infinity is set up by SCRIPT in DIR; where one runs already, say where: --infinity-url.
+most. Infinity is set up in DIR once (`benchmarks/infinity.sh`); where one with all-MiniLM-L6-v2 runs
+already, as the model "m", say where: --infinity-url.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
 
-from benchmarks.charts import Panel, draw
-from benchmarks.closed import wrk
+from benchmarks.bar_charts import Panel, draw
+from benchmarks.closed_loop import wrk
 from benchmarks.engines import Missing
 from benchmarks.harness import MODEL
 from benchmarks.peers import Server, elsewhere, embedfleet, infinity, plain_app
@@ -31,7 +32,6 @@ from deployments.embedding.text.tokenizer import FastTokenizer
 
 OURS = ("embedfleet", "embedfleet, 2 threads")
 REPOSITORY = Path(__file__).parents[1]
-SCRIPT = REPOSITORY.parent / "shared" / "peers" / "infinity.sh"
 BODIES = 100
 HEADER = (
     "REQUESTS",
@@ -167,7 +167,7 @@ def servers(args: argparse.Namespace) -> dict[str, Start]:
     if args.infinity_url:
         peers: dict[str, Start] = {"Infinity": partial(elsewhere, args.infinity_url)}
     else:
-        start = partial(infinity, args.infinity, args.infinity_folder)
+        start = partial(infinity, args.infinity_folder)
         peers = {
             "Infinity, ONNX Runtime": partial(start, "optimum", "float32"),
             "Infinity, torch bf16": partial(start, "torch", "bfloat16"),
@@ -213,7 +213,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
     parser.add_argument("--quick", action="store_true", help="one round of 3 seconds each")
-    parser.add_argument("--infinity", type=Path, default=SCRIPT, help="sets Infinity up, starts it")
     folder = REPOSITORY / "build" / "infinity"
     parser.add_argument("--infinity-folder", type=Path, default=folder)
     parser.add_argument("--infinity-url", help="an Infinity that runs, its model named m")

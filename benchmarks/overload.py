@@ -14,10 +14,10 @@ import statistics
 import subprocess
 import time
 
-from benchmarks.closed import wrk
+from benchmarks.closed_loop import wrk
 from benchmarks.harness import MODEL, QUERY, percentile, report, service
-from benchmarks.load import Load, Loaded, run
 from benchmarks.mixed import passages
+from benchmarks.open_loop import Load, Loaded, run
 from tests.processes import replicas
 from tests.running import RunningService
 

@@ -20,6 +20,7 @@ from benchmarks.harness import MODEL, QUERY, service
 from tests.running import API_KEY, free_port
 
 DIMENSION = 384
+_INFINITY = Path(__file__).with_name("infinity.sh")
 _START_S, _SET_UP_S = 180.0, 1_800.0
 
 
@@ -72,18 +73,13 @@ def plain_app() -> Iterator[Server]:
 
 
 @contextmanager
-def infinity(script: Path, folder: Path, engine: str, dtype: str) -> Iterator[Server]:
-    """Infinity, which the script sets up in ``folder`` once. Raises Missing where it cannot."""
-    if not script.is_file():
-        raise Missing(
-            f"no {script}: start Infinity yourself, with all-MiniLM-L6-v2 under the name m, and "
-            "give its address: --infinity-url http://127.0.0.1:7997"
-        )
+def infinity(folder: Path, engine: str, dtype: str) -> Iterator[Server]:
+    """Infinity, which is set up in ``folder`` once. Raises Missing where it cannot be."""
     ready = (folder / ".ready").exists()
     if not ready:
         print(f"Infinity is set up in {folder}: this takes minutes", flush=True)
     port = free_port()
-    command = ["bash", str(script), str(folder), str(port), engine, dtype]
+    command = ["bash", str(_INFINITY), str(folder), str(port), engine, dtype]
     host = {"INFINITY_HOST": "127.0.0.1"}
     with _started(command, host, _START_S if ready else _SET_UP_S, port, "m") as server:
         yield server

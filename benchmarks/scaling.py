@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import drawing
+from benchmarks import line_plots
 from benchmarks.harness import MODEL, percentile, report
-from benchmarks.load import Load, Loaded, run
+from benchmarks.open_loop import Load, Loaded, run
 from benchmarks.replicas import Watch, connect, count
 from tests.encoding import command
 from tests.ray.disturbing import RAY_TOKEN
@@ -145,7 +145,7 @@ def row(seen: Seen) -> tuple[object, ...]:
 
 def draw(all_seen: Sequence[Seen]) -> None:
     """Draws the replicas of every scenario over time."""
-    figure, axes = drawing.panels(2, 2, height=6.0)
+    figure, axes = line_plots.panels(2, 2, height=6.0)
     for axis, seen in zip(axes.flat, all_seen, strict=True):
         times = [sample.at for sample in seen.watch.samples]
         course = [*seen.scenario.course, 0.0]
@@ -156,10 +156,10 @@ def draw(all_seen: Sequence[Seen]) -> None:
             color="#dadce0",
             label="online work, in replicas",
         )
-        drawing.steps(
+        line_plots.steps(
             axis, times, [s.all for s in seen.watch.samples], "replicas asked for", colour="other"
         )
-        drawing.steps(
+        line_plots.steps(
             axis, times, [s.running for s in seen.watch.samples], "replicas that run", colour="ours"
         )
         axis.set_title(seen.scenario.name, fontsize=9, loc="left")
@@ -167,7 +167,7 @@ def draw(all_seen: Sequence[Seen]) -> None:
     axes[0, 0].legend(fontsize=8, frameon=False, loc="upper left")
     for axis in axes[-1]:
         axis.set_xlabel("seconds", fontsize=8)
-    drawing.save(figure, "scaling")
+    line_plots.save(figure, "scaling")
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from ray.serve.autoscaling_policy import (
 )
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
-from benchmarks import drawing
+from benchmarks import line_plots
 from benchmarks.harness import report
 from benchmarks.traffic import DAY_S, Curve, Traffic, a_day
 from deployments.embedding.batching.lanes import Lane
@@ -194,12 +194,12 @@ def _row(name: str, day: Day, oracle: Curve) -> tuple[str, ...]:
 
 
 def _draw(oracle: Curve, days: dict[str, Day]) -> None:
-    figure, axes = drawing.panels(len(days), 1, height=6.4)
+    figure, axes = line_plots.panels(len(days), 1, height=6.4)
     hours = np.arange(DAY_S)[::60] / 3_600
     needed = oracle.reshape(-1, 60).max(axis=1)
     for axis, (name, day) in zip(axes[:, 0], days.items(), strict=True):
         axis.fill_between(hours, needed, step="post", color="#dadce0", label="needed (oracle)")
-        drawing.steps(axis, hours, day.replicas[::60], "replicas", colour="ours")
+        line_plots.steps(axis, hours, day.replicas[::60], "replicas", colour="ours")
         late = day.waits.reshape(-1, 60).max(axis=1) > 1
         axis.plot(
             hours[late], np.full(late.sum(), 1_060), "|", color="#d93025", label="waits over 1 s"
@@ -210,7 +210,7 @@ def _draw(oracle: Curve, days: dict[str, Day]) -> None:
     axes[0, 0].legend(fontsize=8, frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
     axes[-1, 0].set_xlabel("hour of a synthetic day (simulated)", fontsize=8)
     axes[-1, 0].set_xlim(0, 24)
-    drawing.save(figure, "simulation")
+    line_plots.save(figure, "simulation")
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ import time
 from collections import defaultdict
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from benchmarks.closed import wrk
+from benchmarks.closed_loop import wrk
 from benchmarks.harness import MODEL, QUERY, percentile, report
-from benchmarks.load import Load, Loaded, start
+from benchmarks.open_loop import Load, Loaded, start
 from tests.processes import descendants, kill, memory_mib, replicas
 from tests.running import RunningService, running_service
 

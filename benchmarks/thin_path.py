@@ -5,7 +5,7 @@ python -m benchmarks.thin_path
 
 from __future__ import annotations
 
-from benchmarks.closed import wrk
+from benchmarks.closed_loop import wrk
 from benchmarks.harness import MODEL, QUERY, report, service
 
 PATHS = {
