@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from deployments.embedding.batch import TokenBatch
-from deployments.embedding.engine import attention, cuda_graphs, engine
+from deployments.embedding.engine import attention, cuda_graphs, engine, networks
 from deployments.embedding.engine.cuda_graphs import Recorder
 from deployments.embedding.models.local_format import read_spec
 from tests.tiny_models import edit_json, save_bert, save_mistral, save_xlm_roberta
@@ -44,7 +44,7 @@ def varlen_attn(query, key, value, ends, _, longest, __, scale, window_size, ena
 def gpu_like(monkeypatch):
     """Engines that are made from now on take the way of a GPU."""
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
-    for module in (attention, engine):
+    for module in (attention, networks):
         monkeypatch.setattr(module, "can_fuse", lambda *_: True)
     recorder = Recorder(lambda run: run, lambda run: 1.0)
     monkeypatch.setattr(cuda_graphs, "_cuda", lambda device: recorder)
