@@ -17,10 +17,11 @@ from starlette.types import ASGIApp
 from deployments.agreement import Agreement
 from deployments.api.app import PATHS, create_app
 from deployments.api.auth import ApiKeys
-from deployments.api.backend import CandidateCard, Explanation, ModelCard, SpaceCard, Texts
+from deployments.api.backend import Texts
+from deployments.api.decisions import Explanation, RouteCandidate
 from deployments.api.limits import ApiLimits
+from deployments.api.listings import ModelItem, SpaceItem
 from deployments.api.middleware import AdmissionMiddleware, MetricsMiddleware
-from deployments.cards import candidate_card, model_card, space_card
 from deployments.choosing import Chooser
 from deployments.client import EncoderClient
 from deployments.config import AppArgs, Routing, routing_of
@@ -39,6 +40,7 @@ from deployments.embedding.text.languages import preload
 from deployments.embedding.text.lengths import about
 from deployments.fleet import Fleet
 from deployments.metrics import DecisionMetrics, RequestMetrics, scrape_cluster
+from deployments.model_items import model_item, route_candidate, space_item
 from deployments.served import ServedModel, spec_of
 
 log = logging.getLogger("ray.serve")
@@ -116,7 +118,7 @@ class Router:
     async def explain(self, facts: Facts, texts: Texts) -> Explanation:
         """Returns which model would answer and why, each model with its reason; runs nothing."""
         looked_at, decision = await self._chooser.choose(facts, texts)
-        return Explanation(decision, looked_at, self._candidate_cards(looked_at, decision))
+        return Explanation(decision, looked_at, self._candidates(looked_at, decision))
 
     async def encode(
         self, decision: Decision, request: EncodeRequest, lane: Lane, deadline: float
@@ -134,16 +136,16 @@ class Router:
                 log.warning("%s cannot answer, another of its space will: %s", model, error)
         return await self._encode(last, decision.space, request, lane, deadline)
 
-    def models(self) -> list[ModelCard]:
+    def models(self) -> list[ModelItem]:
         """Returns every configured model and its state."""
         return [
-            model_card(candidate, self._fleet.status(candidate.name))
+            model_item(candidate, self._fleet.status(candidate.name))
             for candidate in self._chooser.candidates()
         ]
 
-    def spaces(self) -> list[SpaceCard]:
+    def spaces(self) -> list[SpaceItem]:
         """Returns every configured space and whether it holds."""
-        return [space_card(space, v) for space, v in self._agreement.verdicts().items()]
+        return [space_item(space, v) for space, v in self._agreement.verdicts().items()]
 
     async def served(self, model: str) -> ServedModel | EmbedfleetError:
         """Returns what answers to this name, for corpus jobs; a refusal comes back as a value."""
@@ -195,10 +197,10 @@ class Router:
         self._agreement.configure(routing)
         self._chooser.configure(routing)
 
-    def _candidate_cards(self, facts: Facts, decision: Decision) -> list[CandidateCard]:
+    def _candidates(self, facts: Facts, decision: Decision) -> list[RouteCandidate]:
         expected = self._chooser.expected_ms(facts)
         return [
-            candidate_card(c, self._fleet.status(c.name), facts, decision, expected[c.name])
+            route_candidate(c, self._fleet.status(c.name), facts, decision, expected[c.name])
             for c in self._chooser.candidates()
         ]
 

@@ -3,60 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
+from deployments.api.decisions import Explanation
+from deployments.api.listings import ModelItem, SpaceItem
 from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.request import Embeddings, EncodeRequest, TokenInput
 from deployments.embedding.routing.facts import Facts
 from deployments.embedding.routing.policy import Decision
 
 Texts = Sequence[str] | TokenInput
-
-
-@dataclass(frozen=True)
-class ModelCard:
-    """One line of ``GET /v1/models``."""
-
-    name: str
-    repo: str
-    state: str
-    reason: str | None
-    replicas: int
-    facts: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class SpaceCard:
-    """A configured space; ``worst_cosine`` is between its members, ``reason`` why it is refused."""
-
-    name: str
-    id: str | None
-    state: str
-    reason: str | None
-    worst_cosine: float | None
-    members: dict[str, list[str]]
-
-
-@dataclass(frozen=True)
-class CandidateCard:
-    """A model as `/v1/route` shows it; ``passed_over`` is None for the one that would answer."""
-
-    model: str
-    size: str | None
-    state: str
-    space: str | None
-    expected_ms: float
-    passed_over: str | None
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """A decision that was not carried out; ``facts`` are what the texts told."""
-
-    decision: Decision
-    facts: Facts
-    candidates: list[CandidateCard]
 
 
 class Backend(Protocol):
@@ -80,11 +36,11 @@ class Backend(Protocol):
         """
         ...
 
-    def models(self) -> list[ModelCard]:
+    def models(self) -> list[ModelItem]:
         """Returns every configured model and its state."""
         ...
 
-    def spaces(self) -> list[SpaceCard]:
+    def spaces(self) -> list[SpaceItem]:
         """Returns every configured space and whether it holds."""
         ...
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel
 
-from deployments.api.backend import Explanation
 from deployments.api.responses import dump
 from deployments.embedding.models.model import Role
+from deployments.embedding.routing.facts import Facts
+from deployments.embedding.routing.policy import Decision
 
 
 class RouteCandidate(BaseModel):
@@ -26,7 +27,7 @@ class RouteCandidate(BaseModel):
 class RouteResponse(BaseModel):
     """The model that would answer, why, and every model with its reason."""
 
-    object: Literal["route"]
+    object: Literal["route"] = "route"
     model: str
     space: str | None
     reason: str
@@ -36,19 +37,26 @@ class RouteResponse(BaseModel):
     candidates: list[RouteCandidate]
 
 
+@dataclass(frozen=True)
+class Explanation:
+    """A decision that was not carried out; ``facts`` are what the texts told."""
+
+    decision: Decision
+    facts: Facts
+    candidates: list[RouteCandidate]
+
+
 def route_body(found: Explanation, role: Role) -> bytes:
     """Returns the answer of `/v1/route`."""
     decision = found.decision
     own = {card.model: card.space for card in found.candidates}
-    return dump(
-        {
-            "object": "route",
-            "model": decision.model,
-            "space": decision.space or own[decision.model],
-            "reason": decision.reason,
-            "role": role.value,
-            "failover": list(decision.failover),
-            "languages": sorted(found.facts.languages),
-            "candidates": [asdict(card) for card in found.candidates],
-        }
+    response = RouteResponse(
+        model=decision.model,
+        space=decision.space or own[decision.model],
+        reason=decision.reason,
+        role=role.value,
+        failover=list(decision.failover),
+        languages=sorted(found.facts.languages),
+        candidates=found.candidates,
     )
+    return dump(response.model_dump())

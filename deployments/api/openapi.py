@@ -7,9 +7,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from deployments.api import decisions, requests, responses
+from deployments.api import decisions, listings, requests, responses
 from deployments.api.auth import OPEN_PATHS
 from deployments.api.http import REQUIRE_SPACE
 
@@ -32,8 +32,8 @@ _POSTS: dict[str, tuple[type[BaseModel], type[BaseModel], str]] = {
     "/v1/rerank": (requests.RerankRequest, responses.RerankResponse, "Documents by their cosine"),
 }
 _GETS: dict[str, tuple[type[BaseModel] | None, str]] = {
-    "/v1/models": (responses.ModelList, "The configured models and their state"),
-    "/v1/models/{name}": (responses.ModelItem, "One of them"),
+    "/v1/models": (listings.ModelList, "The configured models and their state"),
+    "/v1/models/{name}": (listings.ModelItem, "One of them"),
     "/health": (responses.Health, "200 while the process answers"),
     "/ready": (responses.Readiness, "200 once a model answers, 503 before"),
     "/metrics": (None, "Prometheus metrics of the whole service"),
@@ -70,10 +70,13 @@ _TEMPLATE = "#/components/schemas/{model}"
 @cache
 def describe() -> dict[str, Any]:
     """Returns the description as a JSON-ready dictionary."""
-    bodies: list[type[BaseModel]] = [responses.ErrorBody]
-    bodies += [model for model, _ in _GETS.values() if model is not None]
-    bodies += [model for request, response, _ in _POSTS.values() for model in (request, response)]
-    _, schemas = models_json_schema([(b, "validation") for b in bodies], ref_template=_TEMPLATE)
+    answers: list[type[BaseModel]] = [responses.ErrorBody]
+    answers += [model for model, _ in _GETS.values() if model is not None]
+    answers += [response for _, response, _ in _POSTS.values()]
+    asked = [request for request, _, _ in _POSTS.values()]
+    bodies: list[tuple[type[BaseModel], JsonSchemaMode]] = [(b, "validation") for b in asked]
+    bodies += [(b, "serialization") for b in answers]  # what is always there is required
+    _, schemas = models_json_schema(bodies, ref_template=_TEMPLATE)
     return {
         "openapi": "3.1.0",
         "info": {"title": "embedfleet", "version": _version()},

@@ -7,8 +7,9 @@ from starlette.responses import HTMLResponse, Response
 
 from deployments.api.backend import Backend
 from deployments.api.http import JSON
+from deployments.api.listings import ModelList
 from deployments.api.openapi import describe
-from deployments.api.responses import dump, model_item, models_body
+from deployments.api.responses import dump
 from deployments.embedding.errors import UnknownModel
 
 _DOCS = """<!doctype html>
@@ -23,16 +24,17 @@ _DOCS = """<!doctype html>
 async def list_models(request: Request) -> Response:
     """Every configured model: what it is, and whether it answers."""
     backend: Backend = request.app.state.backend
-    return Response(models_body(backend.models(), backend.spaces()), media_type=JSON)
+    listed = ModelList(data=backend.models(), spaces=backend.spaces())
+    return Response(dump(listed.model_dump()), media_type=JSON)
 
 
 async def show_model(request: Request) -> Response:
     """One configured model, by its name or Hugging Face id."""
     backend: Backend = request.app.state.backend
     name = request.path_params["name"]
-    for card in backend.models():
-        if name in (card.name, card.repo):
-            return Response(dump(model_item(card)), media_type=JSON)
+    for item in backend.models():
+        if name in (item.id, item.hugging_face_id):
+            return Response(dump(item.model_dump()), media_type=JSON)
     raise UnknownModel(f"no model {name!r} here; GET /v1/models lists them", "model")
 
 
@@ -45,7 +47,7 @@ async def health(request: Request) -> Response:
 async def ready(request: Request) -> Response:
     """200 once a model answers, 503 before; a cold model counts, since a request starts it."""
     backend: Backend = request.app.state.backend
-    states = {card.name: card.state for card in backend.models()}
+    states = {item.id: item.state for item in backend.models()}
     is_ready = any(state in ("ready", "cold") for state in states.values())
     body = {"status": "ready" if is_ready else "not ready", "models": states}
     return Response(dump(body), 200 if is_ready else 503, media_type=JSON)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import asdict
 from typing import Any, Literal
 
 import numpy as np
 import orjson
 from pydantic import BaseModel
 
-from deployments.api.backend import ModelCard, SpaceCard
 from deployments.embedding.errors import EmbedfleetError
 from deployments.embedding.request import Embeddings
 
@@ -91,55 +89,6 @@ class RerankResponse(BaseModel):
     truncated: dict[str, list[int]]
 
 
-class ModelItem(BaseModel):
-    """One model: OpenAI's fields, and what there is to know about it."""
-
-    id: str
-    object: Literal["model"]
-    created: int
-    owned_by: str
-    hugging_face_id: str
-    state: str
-    reason: str | None
-    replicas: int
-    size: str | None
-    dimension: int | None
-    dimensions: list[int] | None
-    max_tokens: int | None
-    languages: list[str] | None
-    space_id: str | None
-    licence: str | None
-    default_instruction: str | None
-    device: str | None
-    dtype: str | None
-    tokens_per_s: int | None
-    waiting_tokens: int | None = None
-    token_budget: int | None = None
-    streams: int | None = None
-    gpu_ids: list[str] | None = None
-    memory_mib: dict[str, int] | None = None
-    shared_space: str | None = None
-
-
-class SpaceItem(BaseModel):
-    """Models whose vectors compare; ``members`` gives the roles that each of them answers."""
-
-    name: str
-    id: str | None
-    state: Literal["ready", "unavailable"]
-    reason: str | None
-    worst_cosine: float | None
-    members: dict[str, list[str]]
-
-
-class ModelList(BaseModel):
-    """Every configured model, and the spaces that some of them share."""
-
-    object: Literal["list"]
-    data: list[ModelItem]
-    spaces: list[SpaceItem]
-
-
 class Health(BaseModel):
     """The process answers."""
 
@@ -192,27 +141,6 @@ def about(found: Embeddings) -> dict[str, Any]:
         "space": found.space,
         "instruction": found.instruction,
         "truncated": list(found.truncated),
-    }
-
-
-def models_body(cards: list[ModelCard], spaces: list[SpaceCard]) -> bytes:
-    """Returns the answer of `/v1/models`."""
-    data = [model_item(card) for card in cards]
-    return dump({"object": "list", "data": data, "spaces": [asdict(space) for space in spaces]})
-
-
-def model_item(card: ModelCard) -> dict[str, Any]:
-    """Returns one model as `/v1/models` shows it."""
-    return {
-        "id": card.name,
-        "object": "model",
-        "created": 0,
-        "owned_by": card.repo.split("/")[0] if "/" in card.repo else "local",
-        "hugging_face_id": card.repo,
-        "state": card.state,
-        "reason": card.reason,
-        "replicas": card.replicas,
-        **card.facts,
     }
 
 

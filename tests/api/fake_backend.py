@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from deployments.api.backend import CandidateCard, Explanation, ModelCard, SpaceCard, Texts
+from deployments.api.backend import Texts
+from deployments.api.decisions import Explanation, RouteCandidate
+from deployments.api.listings import ModelItem, SpaceItem
 from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.errors import ContextLengthExceeded, InvalidRequest
 from deployments.embedding.models.model import ModelSpec, Pooling, Prompts, Size
@@ -82,8 +84,13 @@ class FakeBackend:
         """Returns which model would answer."""
         decision = await self.choose(facts, texts)
         cards = [
-            CandidateCard(
-                c.name, c.size, "ready", c.own_space(), 1.5, decision.passed_over.get(c.name)
+            RouteCandidate(
+                model=c.name,
+                size=c.size,
+                state="ready",
+                space=c.own_space(),
+                expected_ms=1.5,
+                passed_over=decision.passed_over.get(c.name),
             )
             for c in self.candidates()
         ]
@@ -123,16 +130,30 @@ class FakeBackend:
             computed_s=0.25,
         )
 
-    def models(self) -> list[ModelCard]:
+    def models(self) -> list[ModelItem]:
         """Returns every model and its state."""
-        return [_card(spec, self.states[spec.name]) for spec in SPECS.values()]
+        return [_item(spec, self.states[spec.name]) for spec in SPECS.values()]
 
-    def spaces(self) -> list[SpaceCard]:
+    def spaces(self) -> list[SpaceItem]:
         """Returns a space that holds, and one that does not."""
         members = {"plain": ["query"], "instruct": ["query", "document"]}
         return [
-            SpaceCard("pair", "0123456789ab", "ready", None, 0.97, members),
-            SpaceCard("wrong", None, "unavailable", "its members disagree", None, members),
+            SpaceItem(
+                name="pair",
+                id="0123456789ab",
+                state="ready",
+                reason=None,
+                worst_cosine=0.97,
+                members=members,
+            ),
+            SpaceItem(
+                name="wrong",
+                id=None,
+                state="unavailable",
+                reason="its members disagree",
+                worst_cosine=None,
+                members=members,
+            ),
         ]
 
     async def metrics(self) -> str:
@@ -159,19 +180,29 @@ def _cut(spec: ModelSpec, text: str) -> str:
     return " ".join(text.split()[: spec.max_tokens - _SPECIAL_TOKENS])
 
 
-def _card(spec: ModelSpec, state: str) -> ModelCard:
-    reason = None if state == "ready" else f"it is {state}"
-    facts = {
-        "size": spec.size.value if spec.size else None,
-        "dimension": spec.dimension,
-        "dimensions": list(spec.dimensions),
-        "max_tokens": spec.max_tokens,
-        "languages": list(spec.languages),
-        "space_id": space_id(spec),
-        "licence": spec.licence,
-        "default_instruction": spec.prompts.default_instruction,
-        "device": "cpu",
-        "dtype": "float32",
-        "tokens_per_s": 1_000,
-    }
-    return ModelCard(spec.name, spec.repo, state, reason, int(state == "ready"), facts)
+def _item(spec: ModelSpec, state: str) -> ModelItem:
+    return ModelItem(
+        id=spec.name,
+        owned_by=spec.repo.split("/")[0],
+        hugging_face_id=spec.repo,
+        state=state,
+        reason=None if state == "ready" else f"it is {state}",
+        replicas=int(state == "ready"),
+        size=spec.size.value if spec.size else None,
+        dimension=spec.dimension,
+        dimensions=list(spec.dimensions),
+        max_tokens=spec.max_tokens,
+        languages=list(spec.languages),
+        space_id=space_id(spec),
+        licence=spec.licence,
+        default_instruction=spec.prompts.default_instruction,
+        device="cpu",
+        dtype="float32",
+        tokens_per_s=1_000,
+        waiting_tokens=0,
+        token_budget=8_192,
+        streams=1,
+        gpu_ids=[],
+        memory_mib=None,
+        shared_space=None,
+    )

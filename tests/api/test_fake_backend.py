@@ -34,4 +34,4 @@ def test_its_vectors_tell_roles_apart(spec):
 
 
 def test_its_models_are_of_different_spaces():
-    assert len({card.facts["space_id"] for card in FakeBackend().models()}) == len(SPECS)
+    assert len({item.space_id for item in FakeBackend().models()}) == len(SPECS)

@@ -56,7 +56,7 @@ def url(backend: BusyBackend) -> Iterator[str]:
 
 def embed(url: str, backend: BusyBackend, max_retries: int) -> list[float]:
     client = openai.OpenAI(base_url=url, api_key="none", max_retries=max_retries)
-    model = backend.models()[0].name
+    model = backend.models()[0].id
     return client.embeddings.create(model=model, input="hello").data[0].embedding
 
 

@@ -41,6 +41,12 @@ async def test_models_are_listed_with_what_there_is_to_know(client):
         "device": "cpu",
         "dtype": "float32",
         "tokens_per_s": 1_000,
+        "waiting_tokens": 0,
+        "token_budget": 8_192,
+        "streams": 1,
+        "gpu_ids": [],
+        "memory_mib": None,
+        "shared_space": None,
     }
     assert found["nested"]["dimensions"] == list(NESTED.dimensions)
     assert found["instruct"]["default_instruction"] == "Find what answers"
