@@ -38,8 +38,8 @@ SCALING = {
     "max_replicas": 5,
     "offline_max_replicas": 2,
     "offline_after_s": 4,
-    "settle_s": 12,
-    "idle_s": 15,
+    "downscale_delay_s": 12,
+    "downscale_to_zero_delay_s": 15,
 }
 BODY = {"model": MODEL, "input": [" ".join(["word"] * WORDS)] * TEXTS, "encoding_format": "base64"}
 PATIENCE_S = 180.0

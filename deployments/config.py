@@ -30,8 +30,8 @@ class Autoscaling(_Config):
     utilisation: float = Field(0.7, gt=0, le=1)
     offline_max_replicas: int | None = Field(None, ge=0)
     offline_after_s: float = Field(10.0, ge=0)
-    settle_s: float = Field(60.0, ge=5)
-    idle_s: float = Field(300.0, ge=10)
+    downscale_delay_s: float = Field(60.0, ge=5)
+    downscale_to_zero_delay_s: float = Field(300.0, ge=10)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -24,8 +24,8 @@ class Goal:
     ``utilisation`` is the share of a replica's speed that online work may use; online tokens that
     wait no longer than ``target_wait_s`` are no reason for more. Offline work that has waited without
     a break for ``offline_after_s`` adds replicas up to ``offline_max_replicas`` in all. More
-    replicas are asked for after `CONFIRM_S` of need, fewer after ``settle_s`` of less, none after
-    ``idle_s`` without work.
+    replicas are asked for after `CONFIRM_S` of need, fewer after ``downscale_delay_s`` of less,
+    none after ``downscale_to_zero_delay_s`` without work: the last two as Ray Serve calls them.
     """
 
     min_replicas: int
@@ -34,8 +34,8 @@ class Goal:
     utilisation: float = 0.7
     offline_max_replicas: int | None = None
     offline_after_s: float = 10.0
-    settle_s: float = 60.0
-    idle_s: float = 300.0
+    downscale_delay_s: float = 60.0
+    downscale_to_zero_delay_s: float = 300.0
 
 
 def _nothing() -> Mapping[Lane, float]:
@@ -157,7 +157,7 @@ def _damped(
     above = needed > replicas * (1 + _TOLERANCE)
     below = _with_slack(needed) < replicas
     since = _since(below, state.below_since, now)
-    late = _lasts(since, goal.settle_s / 2, now)
+    late = _lasts(since, goal.downscale_delay_s / 2, now)
     state = replace(
         state,
         above_since=_since(above, state.above_since, now),
@@ -167,7 +167,7 @@ def _damped(
     )
     if _lasts(state.above_since, CONFIRM_S, now):
         return math.ceil(needed), state
-    if _lasts(since, goal.settle_s, now):
+    if _lasts(since, goal.downscale_delay_s, now):
         return _with_slack(state.eased / state.looks), state
     return replicas, state
 
@@ -187,7 +187,7 @@ def _lasts(since: float | None, seconds: float, now: float) -> bool:
 
 
 def _idle(goal: Goal, state: State, now: float) -> bool:
-    return goal.min_replicas == 0 and _lasts(state.worked, goal.idle_s, now)
+    return goal.min_replicas == 0 and _lasts(state.worked, goal.downscale_to_zero_delay_s, now)
 
 
 def _bounded(goal: Goal, replicas: int) -> int:

@@ -21,8 +21,8 @@ REPLICAS = {
     "max_replicas": 3,
     "offline_max_replicas": 2,
     "offline_after_s": 2,
-    "settle_s": 5,
-    "idle_s": 10,
+    "downscale_delay_s": 5,
+    "downscale_to_zero_delay_s": 10,
 }
 
 

@@ -66,7 +66,7 @@ def test_replicas_between_bounds():
     assert (scaling.min_replicas, scaling.max_replicas) == (0, 4)
     assert scaling.policy.get_policy() is not None
     assert scaling.policy.policy_function == POLICY
-    assert scaling.policy.policy_kwargs["settle_s"] == 60
+    assert scaling.policy.policy_kwargs["downscale_delay_s"] == 60
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from deployments.embedding.scaling import Demand
 NOW = 1_000.0
 ID = DeploymentID("encoder-a", "embedfleet")
 REPLICAS = [ReplicaID(name, ID) for name in "ab"]
-SCALING = Autoscaling(min_replicas=0, max_replicas=4, idle_s=10)
+SCALING = Autoscaling(min_replicas=0, max_replicas=4, downscale_to_zero_delay_s=10)
 
 
 def lanes(online: float, offline: float = 0) -> dict[Lane, float]:

@@ -16,8 +16,8 @@ from deployments.embedding.scaling import CONFIRM_S, Demand, Goal, State, decide
 from tests.fluid import Fluid
 
 SPEED = 1_000.0
-GOAL = Goal(1, 8, settle_s=20, idle_s=40)
-TO_ZERO = Goal(0, 8, settle_s=20, idle_s=40)
+GOAL = Goal(1, 8, downscale_delay_s=20, downscale_to_zero_delay_s=40)
+TO_ZERO = Goal(0, 8, downscale_delay_s=20, downscale_to_zero_delay_s=40)
 FEW = settings(max_examples=30)  # each example is minutes of a fleet's life
 
 Offer = Callable[[float, Fluid], tuple[float, float]]
@@ -144,7 +144,7 @@ def test_work_that_trickles_keeps_the_last_replica():
 
 
 def test_offline_work_grows_to_its_cap_and_leaves_when_it_ends():
-    goal = Goal(1, 8, offline_max_replicas=4, settle_s=20)
+    goal = Goal(1, 8, offline_max_replicas=4, downscale_delay_s=20)
     asked = watch(goal, 300, lambda now, fleet: job(now, fleet) if now < 150 else (0, 0))
     assert sorted(set(asked[:150])) == [1, 2, 4]
     assert asked[149:151] == [4, 4]
@@ -163,7 +163,7 @@ def test_short_offline_work_starts_no_replica():
 @given(st.floats(0, 5_000))
 def test_offline_work_gives_way(online):
     """What both lanes get is never more than online alone needs or offline may have."""
-    goal = Goal(1, 8, offline_max_replicas=3, settle_s=20)
+    goal = Goal(1, 8, offline_max_replicas=3, downscale_delay_s=20)
     both = watch(goal, 200, lambda now, fleet: (online, job(now, fleet)[1]))
     assert both[-1] == max(3, watch(goal, 200, steady(online))[-1])
 
