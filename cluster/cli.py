@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from cluster.argument_types import port, positive
+
 DEFAULT_CONFIG = "serve_config.yaml"
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -46,12 +48,12 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default="auto",
         help="the way into the service: HAProxy where it is to be had, or Serve's own proxy",
     )
+    serve.add_argument("--host", help="where to listen; default: the config's, else 127.0.0.1")
+    serve.add_argument("--port", type=port, metavar="N", help="default: the config's, else 8000")
     serve.set_defaults(run=_serve)
 
 
 def _add_env(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from cluster.encoding.arguments import positive
-
     env = commands.add_parser("env", help='what to set where Ray starts: eval "$(embedfleet env)"')
     env.add_argument(
         "--max-requests",
@@ -101,7 +103,7 @@ def _add_connection(parser: argparse.ArgumentParser) -> None:
 def _serve(args: argparse.Namespace) -> int:
     from cluster.serving import serve
 
-    return serve(args.config, args.path)
+    return serve(args.config, args.path, args.host, args.port)
 
 
 def _env(args: argparse.Namespace) -> int:

@@ -65,13 +65,14 @@ def read_config(file: Path) -> Ingress:
 
 
 @contextmanager
-def bound_to_host(file: Path, ingress: Ingress) -> Iterator[Path]:
+def listening_at(file: Path, host: str, port: int) -> Iterator[Path]:
     """Yields a config that says where to listen: Serve's own default is every interface."""
-    if ingress.host is not None:
+    content = load(file)
+    said = content.get("http_options") or {}
+    http = {**said, "host": host, "port": port}
+    if http == said:
         yield file
         return
-    content = load(file)
-    http = {**(content.get("http_options") or {}), "host": LOOPBACK}
     with NamedTemporaryFile("w", prefix="embedfleet-", suffix=".yaml") as copy:
         yaml.safe_dump({**content, "http_options": http}, copy)
         copy.flush()

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from cluster.config_file import DEFAULT_REQUESTS, LOOPBACK, ConfigError, bound_to_host, read_config
+from cluster.config_file import DEFAULT_REQUESTS, LOOPBACK, ConfigError, listening_at, read_config
 from cluster.listening import announce, url_of, why_not
 from deployments.api.auth import ApiKeys
 
@@ -51,24 +51,24 @@ _STATISTICS = {"RAY_SERVE_HAPROXY_METRICS_PORT": "9101", "RAY_SERVE_HAPROXY_STAT
 _SERVER_LINE = "RAY_SERVE_HAPROXY_HEALTH_CHECK_FASTINTER"
 
 
-def serve(config: str, path: str) -> int:
-    """Runs the service until it is told to stop; returns the exit status."""
+def serve(config: str, path: str, host: str | None = None, port: int | None = None) -> int:
+    """Runs the service until it is told to stop; returns the exit status.
+
+    ``host`` and ``port``, where given, win over the config's.
+    """
     try:
         ingress = read_config(Path(config))
-        host = ingress.host or LOOPBACK
+        host, port = host or ingress.host or LOOPBACK, port or ingress.port
         environment, line = path_environment(path, ingress.max_requests)
-        _refuse_taken_ports(host, ingress.port, environment)
+        _refuse_taken_ports(host, port, environment)
     except ConfigError as error:
         print(f"embedfleet: {error}", file=sys.stderr)
         return 2
     for said in (line, *differences(environment), *_exposure(host)):
         print(f"embedfleet: {said}", flush=True)
-    with bound_to_host(Path(config), ingress) as file:
-        return _run(
-            [sys.executable, "-m", "cluster.serve_run", str(file)],
-            environment,
-            url_of(host, ingress.port),
-        )
+    with listening_at(Path(config), host, port) as file:
+        command = [sys.executable, "-m", "cluster.serve_run", str(file)]
+        return _run(command, environment, url_of(host, port))
 
 
 def _run(command: list[str], environment: Mapping[str, str], url: str) -> int:
@@ -142,7 +142,7 @@ def _refuse_taken_ports(host: str, port: int, environment: Mapping[str, str]) ->
             _refuse_taken_port("0.0.0.0", int(os.environ.get(name, default)), f"{name} to another")
 
 
-def _refuse_taken_port(host: str, port: int, what: str = "http_options.port in the config") -> None:
+def _refuse_taken_port(host: str, port: int, what: str = "another --port") -> None:
     if (error := why_not(host, port)) is None:
         return
     if error.errno == errno.EADDRINUSE:
@@ -150,8 +150,8 @@ def _refuse_taken_port(host: str, port: int, what: str = "http_options.port in t
             f"port {port} is taken ({error}); stop what listens there, or set {what}"
         ) from error
     raise ConfigError(
-        f"nothing can listen at {host}, port {port} ({error}); set http_options.host and "
-        "http_options.port in the config"
+        f"nothing can listen at {host}, port {port} ({error}); set other ones "
+        "by --host and --port, or in http_options of the config"
     ) from error
 
 

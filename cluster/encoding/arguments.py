@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from cluster.argument_types import positive
 from deployments.embedding.models.model import Role
 
 
@@ -66,10 +67,3 @@ def _add_vectors(encode: argparse.ArgumentParser) -> None:
     encode.add_argument(
         "--overlap", type=int, default=0, metavar="TOKENS", help="of a chunk with the next"
     )
-
-
-def positive(text: str) -> int:
-    """Returns the number. Raises ArgumentTypeError, which argparse prints, below 1."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 on")
-    return int(text)

@@ -6,7 +6,15 @@ import pytest
 import yaml
 from ray.serve.schema import HTTPOptionsSchema, ServeDeploySchema
 
-from cluster.config_file import _HTTP, _TOP, ConfigError, Ingress, bound_to_host, read_config
+from cluster.config_file import (
+    _HTTP,
+    _TOP,
+    LOOPBACK,
+    ConfigError,
+    Ingress,
+    listening_at,
+    read_config,
+)
 
 MINILM = {"name": "all-MiniLM-L6-v2"}
 
@@ -107,7 +115,15 @@ def test_without_a_host_nobody_else_reaches_it(written, host):
     file = written({"models": [MINILM]}, http_options=http)
     ingress = read_config(file)
     assert ingress == Ingress(host, 9000, 256)
-    with bound_to_host(file, ingress) as bound:
+    with listening_at(file, ingress.host or LOOPBACK, ingress.port) as bound:
         content = yaml.safe_load(bound.read_text())
+    assert (bound == file) == (host is not None)
     assert content["http_options"] == {"port": 9000, "host": host or "127.0.0.1"}
     assert content["applications"] == yaml.safe_load(file.read_text())["applications"]
+
+
+def test_what_the_command_says_wins(written):
+    file = written({"models": [MINILM]}, http_options={"port": 9000, "keep_alive_timeout_s": 5})
+    with listening_at(file, "::1", 9001) as bound:
+        http = yaml.safe_load(bound.read_text())["http_options"]
+    assert http == {"host": "::1", "port": 9001, "keep_alive_timeout_s": 5}
