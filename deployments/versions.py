@@ -95,15 +95,21 @@ class Versions:
             return own
         if other.space not in self._others:
             self._others[other.space] = RetryingLoader(lambda: self._read(other), self._name)
-        hosted = self._others[other.space]
-        await hosted.settled(timeout_s)
-        self._latest = hosted.get()
+        loader = self._others[other.space]
+        await loader.settled(timeout_s)
+        self._latest = loader.get()
+        self._give_up_unread()
         return self._latest
 
     def close(self) -> None:
         """Gives up loading, if that still goes on."""
-        for hosted in (self._own, *self._others.values()):
-            hosted.stop()
+        for loader in (self._own, *self._others.values()):
+            loader.stop()
+
+    def _give_up_unread(self) -> None:
+        """Stops reading versions whose replicas another one has replaced."""
+        for space in [s for s, loader in self._others.items() if loader.value is None]:
+            self._others.pop(space).stop()
 
     def _read(self, other: OtherVersion) -> Version:
         found = self._made(self._load(other.config))

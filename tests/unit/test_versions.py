@@ -13,6 +13,7 @@ from deployments.embedding.errors import ModelUnavailable
 from deployments.embedding.models.space import space_id
 from deployments.preprocessing import Preprocessor
 from deployments.versions import OtherVersion, Versions
+from tests.waiting import until
 
 from .scripted import SPEC, Numbers, spec_of
 
@@ -105,3 +106,18 @@ async def test_files_that_are_not_what_the_replica_has_loaded(loader):
         await found.move(OtherVersion(NEW, "another"), PATIENCE_S)
     assert refused.value.retry_after_s == 5.0
     found.close()
+
+
+async def test_a_version_that_cannot_be_read_is_given_up_once_another_is_there(loader):
+    loader.go.set()
+    found = versions(loader)
+    await found.ready(PATIENCE_S)
+    with pytest.raises(ModelUnavailable):
+        await found.move(OtherVersion(NEW, "gone"), PATIENCE_S)
+    assert reading(), "it would be tried again"
+    await found.move(OTHER, PATIENCE_S)
+    await asyncio.to_thread(until, lambda: not reading(), PATIENCE_S)
+
+
+def reading():
+    return [t for t in threading.enumerate() if t.name == f"load-{SPEC.name}" and t.is_alive()]
