@@ -6,7 +6,7 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ import torch
 from deployments.config import Limits, ModelConfig
 from deployments.cores import ThreadPlan, plan_threads
 from deployments.embedding.batch import TokenBatch
-from deployments.embedding.batching.lanes import Lane, LaneLimits
+from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.batching.worker import Worker
 from deployments.embedding.engine.calibration import Calibration, calibrate
 from deployments.embedding.engine.device import short_pass_s, token_budgets
@@ -34,14 +34,9 @@ from deployments.embedding.errors import ModelUnavailable
 from deployments.embedding.models.loading import ModelFiles, find_model
 from deployments.embedding.models.model import ModelSpec
 from deployments.metrics import WorkerMetrics
+from deployments.micro_batches import lane_limits
 
 log = logging.getLogger("ray.serve")
-# of the token budget is what both lanes share: an online text waits for one such pass and then for
-# its own, together less than one full pass
-_SHARED_PART = 0.4
-# less than this part of the budget, or this time, is soon over; passes side by side cost more in all
-_WORTH_PART = 0.4
-_WORTH_S = 0.015
 
 
 @dataclass(frozen=True)
@@ -81,8 +76,29 @@ class LoadedModel:
 def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
     """Fetches, checks, loads and warms up a model.
 
-    Raises ModelUnavailable or UnsupportedModel with the reason and the remedy.
+    Raises ModelUnavailable or UnsupportedModel with the reason and the remedy. Where the device is
+    lost to this process, the process ends: another one may have it again.
     """
+    try:
+        return _load(config, limits)
+    except torch.AcceleratorError as error:
+        if not _device_answers():
+            log.critical(
+                "%s: no GPU call succeeds any more, this replica ends: %s", config.name, error
+            )
+            _end_process()
+        raise
+
+
+def _device_answers() -> bool:
+    try:
+        torch.ones(1, device="cuda").cpu()
+    except Exception:
+        return False
+    return True
+
+
+def _load(config: ModelConfig, limits: Limits) -> LoadedModel:
     started = time.monotonic()
     _forget_failed_load()
     assigned = assigned_gpus()
@@ -152,32 +168,6 @@ def _end_process() -> None:
     """
     logging.shutdown()
     os._exit(1)
-
-
-def lane_limits(
-    engine: TorchEngine, limits: Limits, pace: Calibration, split: ThreadPlan
-) -> LaneLimits:
-    """Returns how this replica forms its micro-batches."""
-    return LaneLimits(
-        token_budget=pace.token_budget,
-        shared_budget=shared_budget(pace.token_budget, engine.rounded),
-        offline_patience_s=limits.offline_patience_s,
-        pads=engine.pads,
-        streams=split.streams,
-        worth_a_pass=worth_a_pass(pace.token_budget, pace.tokens_per_s / split.streams),
-        preempt=split.preempt,
-    )
-
-
-def shared_budget(budget: int, rounded: Callable[[int], int]) -> int:
-    """Returns what both lanes share: filled up to what such a pass computes anyway, within half."""
-    part = int(_SHARED_PART * budget)
-    return full if 2 * (full := rounded(part)) <= budget else part
-
-
-def worth_a_pass(budget: int, tokens_per_s: float) -> int:
-    """Returns how many tokens are worth a pass beside another: fewer wait until that one ends."""
-    return min(int(_WORTH_PART * budget), int(_WORTH_S * tokens_per_s))
 
 
 def assigned_gpus() -> tuple[str, ...]:

@@ -6,13 +6,16 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from deployments.config import Limits
+from deployments import replica
+from deployments.config import Limits, ModelConfig
 from deployments.cores import ThreadPlan
 from deployments.embedding.batching.lanes import LaneLimits
 from deployments.embedding.engine.calibration import Calibration
 from deployments.embedding.engine.cpu_linear import rounded_rows
-from deployments.replica import lane_limits, lend_threads, shared_budget, worth_a_pass
+from deployments.micro_batches import lane_limits, shared_budget, worth_a_pass
+from deployments.replica import lend_threads, load_model
 
 
 @pytest.mark.parametrize(
@@ -82,3 +85,22 @@ def test_the_split_of_the_threads_decides_what_runs_at_once(preempt):
     assert found == LaneLimits(
         256, 102, pads=False, streams=4, worth_a_pass=30, preempt=preempt, offline_patience_s=2.0
     )
+
+
+@pytest.mark.parametrize(("answers", "ends"), [(False, 1), (True, 0)])
+def test_a_replica_whose_gpu_is_lost_while_it_loads_ends(monkeypatch, answers, ends):
+    def lost(*_):
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    ended = []
+    monkeypatch.setattr(replica, "find_model", lost)
+    monkeypatch.setattr(replica, "_device_answers", lambda: answers)
+    monkeypatch.setattr(replica, "_end_process", lambda: ended.append(1))
+    with pytest.raises(torch.AcceleratorError):
+        load_model(ModelConfig(name="e5-small"), Limits())
+    assert len(ended) == ends
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, which answers")
+def test_a_gpu_that_is_not_there_does_not_answer():
+    assert not replica._device_answers()
