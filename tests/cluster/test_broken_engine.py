@@ -43,8 +43,14 @@ def deaths(folder):
 
 
 def ask(running, *texts):
+    """Asks again while no replica is left, as clients do that are told when to come back."""
+    body = {"model": MODEL, "input": list(texts)}
+    deadline = time.monotonic() + 100
     with running.client(timeout_s=100.0) as http:
-        return http.post("/v1/embeddings", json={"model": MODEL, "input": list(texts)})
+        while (answer := http.post("/v1/embeddings", json=body)).status_code == 503:
+            assert time.monotonic() < deadline, answer.text
+            time.sleep(float(answer.headers["retry-after"]))
+    return answer
 
 
 def check_refused(response):
@@ -58,7 +64,7 @@ def test_one_poisoned_text_among_a_thousand(breakable, deaths):
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(lambda text: ask(breakable, text), texts))
     poisoned = found.pop(GOOD // 2)
-    assert [response.status_code for response in found] == [200] * GOOD
+    assert [response.text for response in found if response.status_code != 200] == []
     assert all(len(response.json()["data"]) == 1 for response in found)
     check_refused(poisoned)
     assert len(deaths()) == 2
