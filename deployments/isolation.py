@@ -1,7 +1,7 @@
-"""Calls that outlive their replicas: what a death lost is sent again until the culprit is alone.
+"""Calls that outlive their replicas: what a death lost is sent again until what kills is alone.
 
 One text can kill two replicas for each client that meets it: one in company, one on trial. A client
-that finds it accused where another has already convicted it does not try it again.
+that finds it suspected where another has already blocked it does not try it again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from deployments.embedding.batch import Encoded, TokenBatch, Vectors
 from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.errors import EmbedfleetError, KillsReplicas
-from deployments.embedding.resilience.suspects import Standing, Suspects, fingerprint
+from deployments.embedding.resilience.suspects import Suspects, Suspicion, fingerprint
 from deployments.trials import Record
 
 log = logging.getLogger("ray.serve")
@@ -79,54 +79,54 @@ class Isolation:
                 return await send(batch, lane, deadline, None)
             except ReplicaDied as death:
                 log.warning("%s; its %d texts are tried one by one", death, len(batch))
-                await self._accuse(_fingerprints(batch))
+                await self._suspect(_fingerprints(batch))
         answer = _Answer(np.zeros((len(batch), dimension), np.float32))
-        await self._by_standing(_Call(send, batch, _fingerprints(batch), lane, deadline), answer)
+        await self._by_suspicion(_Call(send, batch, _fingerprints(batch), lane, deadline), answer)
         return answer.finished()
 
-    async def _by_standing(self, call: _Call, answer: _Answer) -> None:
+    async def _by_suspicion(self, call: _Call, answer: _Answer) -> None:
         left = set(range(len(call.batch)))
         while left:
-            rows = {standing: self._rows(call, left, standing) for standing in Standing}
-            answer.errors |= dict.fromkeys(rows.pop(Standing.BARRED), _refusal())
+            rows = {suspicion: self._rows(call, left, suspicion) for suspicion in Suspicion}
+            answer.errors |= dict.fromkeys(rows.pop(Suspicion.BLOCKED), _refusal())
             left -= set(answer.errors)
-            for standing, some in rows.items():
-                if some and (part := await self._part(call, some, standing)) is not None:
+            for suspicion, some in rows.items():
+                if some and (part := await self._part(call, some, suspicion)) is not None:
                     answer.take(some, part)
                     left -= set(some)
 
-    async def _part(self, call: _Call, rows: list[int], standing: Standing) -> Encoded | None:
-        """Returns the answer of some rows, or None where a death has changed their standing."""
-        trial = uuid.uuid4().hex if standing is Standing.ACCUSED else None
+    async def _part(self, call: _Call, rows: list[int], suspicion: Suspicion) -> Encoded | None:
+        """Returns the answer of some rows, or None where a death has changed their suspicion."""
+        trial = uuid.uuid4().hex if suspicion is Suspicion.SUSPECTED else None
         texts = [call.texts[row] for row in rows]
         try:
             found = await call.send(call.batch.select(rows), call.lane, call.deadline, trial)
         except ReplicaDied as death:
             log.warning("%s; %d texts were with it", death, len(rows))
-            await (self._convict(trial, texts) if trial else self._accuse(texts))
+            await (self._block(trial, texts) if trial else self._suspect(texts))
             return None
         if trial:
-            self._suspects.acquit(texts)
+            self._suspects.clear(texts)
         return found
 
-    async def _accuse(self, texts: Sequence[str]) -> None:
+    async def _suspect(self, texts: Sequence[str]) -> None:
         now = time.monotonic()
-        self._suspects.accuse(texts, now)
-        for text in await self._record.convicted(texts):
-            self._suspects.bar(text, now)
+        self._suspects.suspect(texts, now)
+        for text in await self._record.blocked(texts):
+            self._suspects.block(text, now)
 
-    async def _convict(self, trial: str, texts: Sequence[str]) -> None:
+    async def _block(self, trial: str, texts: Sequence[str]) -> None:
         row = await self._record.last_begun(trial)
         if row is None:  # the replica died before it came to any of them
             return
         log.error("text %s has killed a replica on trial and is refused", texts[row])
-        self._suspects.bar(texts[row], time.monotonic())
-        await self._record.convict(trial, texts[row])
+        self._suspects.block(texts[row], time.monotonic())
+        await self._record.block(trial, texts[row])
 
-    def _rows(self, call: _Call, left: set[int], standing: Standing) -> list[int]:
+    def _rows(self, call: _Call, left: set[int], suspicion: Suspicion) -> list[int]:
         now = time.monotonic()
-        standings = {row: self._suspects.standing(call.texts[row], now) for row in left}
-        return [row for row in sorted(left) if standings[row] is standing]
+        suspicions = {row: self._suspects.suspicion(call.texts[row], now) for row in left}
+        return [row for row in sorted(left) if suspicions[row] is suspicion]
 
 
 def _refusal() -> EmbedfleetError:

@@ -1,4 +1,4 @@
-"""What outlives a replica's process: which text of a trial it had begun, and who was convicted.
+"""What outlives a replica's process: which text of a trial it had begun, and which are blocked.
 
 Kept in Ray's own key-value store (in the GCS, and with it in Redis where that is configured), since
 a process that dies can say nothing any more. A short write before and after each text of a trial;
@@ -24,11 +24,11 @@ class Record(Protocol):
     async def last_begun(self, trial: str) -> int | None:
         """Returns the row that a replica had begun when it died; None if that is not known."""
 
-    async def convict(self, trial: str, text: str) -> None:
+    async def block(self, trial: str, text: str) -> None:
         """Notes that this text kills; its trial is over."""
 
-    async def convicted(self, texts: Sequence[str]) -> list[str]:
-        """Returns those of the texts that some client has seen convicted within the last hour."""
+    async def blocked(self, texts: Sequence[str]) -> list[str]:
+        """Returns those of the texts that some client has seen blocked within the last hour."""
 
 
 class ClusterRecord:
@@ -42,13 +42,13 @@ class ClusterRecord:
         found = await asyncio.to_thread(_get, _trial_key(trial))
         return int(found) if found else None
 
-    async def convict(self, trial: str, text: str) -> None:
-        """As `Record.convict`."""
+    async def block(self, trial: str, text: str) -> None:
+        """As `Record.block`."""
         await asyncio.to_thread(_put, self._head + text, str(time.time()))
         await asyncio.to_thread(_forget, trial)
 
-    async def convicted(self, texts: Sequence[str]) -> list[str]:
-        """As `Record.convicted`."""
+    async def blocked(self, texts: Sequence[str]) -> list[str]:
+        """As `Record.blocked`."""
         known = await asyncio.to_thread(_recent, self._head)
         return [text for text in texts if self._head + text in known]
 

@@ -69,7 +69,7 @@ class NothingBegun:
     async def last_begun(self, trial):
         return None
 
-    async def convicted(self, texts):
+    async def blocked(self, texts):
         return []
 
 

@@ -24,10 +24,10 @@ class Court:
     async def last_begun(self, trial):
         return self.begun.get(trial)
 
-    async def convict(self, trial, text):
+    async def block(self, trial, text):
         self.killers.add(text)
 
-    async def convicted(self, texts):
+    async def blocked(self, texts):
         return [text for text in texts if text in self.killers]
 
 
@@ -121,7 +121,7 @@ async def test_another_client_loses_one_replica_not_two(court):
 
 
 async def test_a_trial_that_a_neighbour_ended_convicts_nobody(court):
-    """Another call's text may kill the replica while the accused still wait there."""
+    """Another call's text may kill the replica while the suspected still wait there."""
     fleet = Fleet(court, accidents=[0, 1, 2])
     assert await call(fleet, 1, 2) == set()
 

@@ -76,18 +76,18 @@ def test_one_stream_takes_what_fits():
 def test_a_trial_begins_when_all_else_has_ended_and_runs_alone(turns):
     put(turns, *[BUDGET] * 4)
     first, second = turns.take(NOW), turns.take(NOW)
-    accused = job(5, 6)
-    turns.try_alone(accused, NOW, LATER)
+    suspected = job(5, 6)
+    turns.try_alone(suspected, NOW, LATER)
     assert not turns.may_begin()  # its turn comes, so no other pass begins
     turns.ended(first)
     assert not turns.may_begin()
     turns.ended(second)
     batch = turns.take(NOW)
-    assert [(text.owner, text.row) for text in batch.texts] == [(accused, 0)]
+    assert [(text.owner, text.row) for text in batch.texts] == [(suspected, 0)]
     assert not turns.may_begin()  # beside a trial nothing runs
     turns.ended(batch)
     of_the_lanes = turns.take(NOW)
-    assert of_the_lanes.texts[0].owner is not accused  # then it is their turn
+    assert of_the_lanes.texts[0].owner is not suspected  # then it is their turn
     turns.ended(of_the_lanes)
     assert [text.row for text in turns.take(NOW).texts] == [1]
 
@@ -103,18 +103,18 @@ def test_trials_follow_each_other_where_nothing_else_waits(turns):
 
 @pytest.mark.parametrize(("now", "reason"), [(NOW, Drop.GONE), (LATER, Drop.EXPIRED)])
 def test_a_trial_that_nobody_waits_for_is_dropped(turns, now, reason):
-    accused = job(5)
-    turns.try_alone(accused, NOW, LATER)
+    suspected = job(5)
+    turns.try_alone(suspected, NOW, LATER)
     if reason is Drop.GONE:
-        accused.future.cancel()
+        suspected.future.cancel()
     batch = turns.take(now)
     assert (batch.texts, [why for _, why in batch.dropped]) == ([], [reason])
 
 
 def test_clearing_yields_all_that_waits(turns):
-    waiting, accused = put(turns, 5, 6), job(7)
-    turns.try_alone(accused, NOW, LATER)
-    assert {id(owner) for owner in turns.clear()} == {id(waiting), id(accused)}
+    waiting, suspected = put(turns, 5, 6), job(7)
+    turns.try_alone(suspected, NOW, LATER)
+    assert {id(owner) for owner in turns.clear()} == {id(waiting), id(suspected)}
     assert not turns.may_begin()
 
 

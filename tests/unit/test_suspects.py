@@ -1,51 +1,51 @@
-"""Who is accused after a death, who is barred, and for how long."""
+"""Who is suspected after a death, who is blocked, and for how long."""
 
 from __future__ import annotations
 
 from deployments.embedding.batch import TokenBatch
-from deployments.embedding.resilience.suspects import Standing, Suspects, fingerprint
+from deployments.embedding.resilience.suspects import Suspects, Suspicion, fingerprint
 
-FREE, ACCUSED, BARRED = Standing
+NONE, SUSPECTED, BLOCKED = Suspicion
 
 
-def test_one_death_accuses_and_a_trial_settles_it():
+def test_one_death_makes_suspects_and_a_trial_settles_it():
     suspects = Suspects()
-    suspects.accuse(["a", "b", "c"], 0.0)
-    suspects.bar("b", 1.0)
-    suspects.acquit(["c"])
-    assert [suspects.standing(t, 2.0) for t in "abcd"] == [ACCUSED, BARRED, FREE, FREE]
+    suspects.suspect(["a", "b", "c"], 0.0)
+    suspects.block("b", 1.0)
+    suspects.clear(["c"])
+    assert [suspects.suspicion(t, 2.0) for t in "abcd"] == [SUSPECTED, BLOCKED, NONE, NONE]
 
 
-def test_another_death_nearby_does_not_bring_a_barred_text_back():
+def test_another_death_nearby_does_not_bring_a_blocked_text_back():
     suspects = Suspects()
-    suspects.bar("a", 0.0)
-    suspects.accuse(["a"], 1.0)
-    assert suspects.standing("a", 2.0) is BARRED
+    suspects.block("a", 0.0)
+    suspects.suspect(["a"], 1.0)
+    assert suspects.suspicion("a", 2.0) is BLOCKED
 
 
 def test_it_forgets_after_a_while_and_is_empty_then():
     suspects = Suspects(keep_s=10.0)
-    suspects.bar("a", 0.0)
-    assert suspects.standing("a", 10.0) is BARRED
+    suspects.block("a", 0.0)
+    assert suspects.suspicion("a", 10.0) is BLOCKED
     assert not suspects.is_empty(10.0)
-    assert suspects.standing("a", 10.1) is FREE
+    assert suspects.suspicion("a", 10.1) is NONE
     assert suspects.is_empty(10.1)
 
 
 def test_it_is_empty_again_also_where_nobody_asks_about_the_text():
     suspects = Suspects(keep_s=10.0)
-    suspects.accuse("ab", 0.0)
-    suspects.bar("a", 5.0)
+    suspects.suspect("ab", 0.0)
+    suspects.block("a", 5.0)
     assert not suspects.is_empty(10.1)
     assert suspects.is_empty(15.1)
 
 
 def test_it_is_bounded_and_forgets_the_oldest_first():
     suspects = Suspects(most=3)
-    suspects.accuse("abc", 0.0)
-    suspects.bar("a", 1.0)
-    suspects.accuse("d", 2.0)
-    assert [suspects.standing(t, 3.0) for t in "abcd"] == [BARRED, FREE, ACCUSED, ACCUSED]
+    suspects.suspect("abc", 0.0)
+    suspects.block("a", 1.0)
+    suspects.suspect("d", 2.0)
+    assert [suspects.suspicion(t, 3.0) for t in "abcd"] == [BLOCKED, NONE, SUSPECTED, SUSPECTED]
 
 
 def test_a_text_is_known_by_its_ids_wherever_it_stands():

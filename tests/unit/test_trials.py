@@ -38,11 +38,11 @@ async def test_the_row_that_was_begun_is_known_until_its_pass_ends(kept):
 async def test_a_conviction_ends_its_trial(kept):
     record = ClusterRecord("tiny")
     trials.begin("t", 0)
-    await record.convict("t", "killer")
+    await record.block("t", "killer")
     assert list(kept) == ["killer/tiny/killer"]
-    assert await record.convicted(["another", "killer"]) == ["killer"]
+    assert await record.blocked(["another", "killer"]) == ["killer"]
 
 
 async def test_models_are_kept_apart(kept):
-    await ClusterRecord("tiny").convict("t", "killer")
-    assert await ClusterRecord("large").convicted(["killer"]) == []
+    await ClusterRecord("tiny").block("t", "killer")
+    assert await ClusterRecord("large").blocked(["killer"]) == []

@@ -1,4 +1,4 @@
-"""One forward pass that never fails as a whole: a failing one is halved until the culprit is alone."""
+"""One forward pass that never fails as a whole: a failing one is halved until what fails is alone."""
 
 from __future__ import annotations
 

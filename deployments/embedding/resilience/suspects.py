@@ -1,8 +1,8 @@
 """Which texts may have killed a replica, and which did.
 
-A replica's process takes everything that was with it into death, so a death accuses every text that
-was there and convicts none. The accused are tried one by one, each in a forward pass of its own; the
-one whose trial ends in another death is barred. Knows nothing of Ray; the clock is passed in.
+A replica's process takes everything that was with it into death, so a death makes a suspect of every
+text that was there and proves nothing. The suspects are tried one by one, each in a forward pass of its
+own; the one whose trial ends in another death is blocked. Knows nothing of Ray; the clock is passed in.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from enum import StrEnum
 from deployments.embedding.batch import TokenBatch
 
 
-class Standing(StrEnum):
+class Suspicion(StrEnum):
     """What is held against a text."""
 
-    FREE = "free"
-    ACCUSED = "accused"
-    BARRED = "barred"
+    NONE = "none"
+    SUSPECTED = "suspected"
+    BLOCKED = "blocked"
 
 
 def fingerprint(batch: TokenBatch, row: int) -> str:
@@ -34,33 +34,33 @@ class Suspects:
     def __init__(self, keep_s: float = 3_600.0, most: int = 10_000) -> None:
         self._keep_s = keep_s
         self._most = most
-        self._known: OrderedDict[str, tuple[Standing, float]] = OrderedDict()
+        self._known: OrderedDict[str, tuple[Suspicion, float]] = OrderedDict()
 
     def is_empty(self, now: float) -> bool:
         """Whether nothing is held against any text now."""
         self._forget_old(now)
         return not self._known
 
-    def accuse(self, texts: Iterable[str], now: float) -> None:
+    def suspect(self, texts: Iterable[str], now: float) -> None:
         """These were with a replica that died."""
         for text in texts:
-            if self.standing(text, now) is not Standing.BARRED:
-                self._note(text, Standing.ACCUSED, now)
+            if self.suspicion(text, now) is not Suspicion.BLOCKED:
+                self._note(text, Suspicion.SUSPECTED, now)
 
-    def bar(self, text: str, now: float) -> None:
+    def block(self, text: str, now: float) -> None:
         """This one was alone in the forward pass when a replica died."""
-        self._note(text, Standing.BARRED, now)
+        self._note(text, Suspicion.BLOCKED, now)
 
-    def acquit(self, texts: Iterable[str]) -> None:
+    def clear(self, texts: Iterable[str]) -> None:
         """These have been through a forward pass of their own, or were refused for another reason."""
         for text in texts:
             self._known.pop(text, None)
 
-    def standing(self, text: str, now: float) -> Standing:
+    def suspicion(self, text: str, now: float) -> Suspicion:
         """Returns what is held against a text now."""
         self._forget_old(now)
-        standing, _ = self._known.get(text, (Standing.FREE, now))
-        return standing
+        suspicion, _ = self._known.get(text, (Suspicion.NONE, now))
+        return suspicion
 
     def _forget_old(self, now: float) -> None:
         while self._known:  # the oldest stands first
@@ -69,8 +69,8 @@ class Suspects:
                 return
             del self._known[text]
 
-    def _note(self, text: str, standing: Standing, now: float) -> None:
-        self._known[text] = (standing, now)
+    def _note(self, text: str, suspicion: Suspicion, now: float) -> None:
+        self._known[text] = (suspicion, now)
         self._known.move_to_end(text)
         while len(self._known) > self._most:
             self._known.popitem(last=False)
