@@ -35,7 +35,7 @@ async def test_the_row_that_was_begun_is_known_until_its_pass_ends(kept):
     assert kept == {}
 
 
-async def test_a_conviction_ends_its_trial(kept):
+async def test_a_block_ends_its_trial(kept):
     record = ClusterRecord("tiny")
     trials.begin("t", 0)
     await record.block("t", "killer")
