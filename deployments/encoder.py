@@ -1,7 +1,8 @@
 """The deployment of one model: a replica holds its weights, and takes token ids for vectors.
 
 A model that cannot load does not crash its replica: the replica answers each call with the reason,
-and loads again until the cause is gone. Serve imports this file everywhere, so torch stays out.
+and loads again until the cause is gone. (It ends where its GPU is lost to the process, which then never
+could.) Serve imports this file everywhere, so torch stays out.
 """
 
 from __future__ import annotations

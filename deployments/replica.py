@@ -6,8 +6,9 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
@@ -17,6 +18,7 @@ from deployments.config import Limits, ModelConfig
 from deployments.cores import ThreadPlan, plan_threads
 from deployments.embedding.batch import TokenBatch
 from deployments.embedding.batching.lanes import Lane
+from deployments.embedding.batching.passes import is_out_of_memory
 from deployments.embedding.batching.worker import Worker
 from deployments.embedding.engine.calibration import Calibration, calibrate
 from deployments.embedding.engine.device import short_pass_s, token_budgets
@@ -76,29 +78,8 @@ class LoadedModel:
 def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
     """Fetches, checks, loads and warms up a model.
 
-    Raises ModelUnavailable or UnsupportedModel with the reason and the remedy. Where the device is
-    lost to this process, the process ends: another one may have it again.
+    Raises ModelUnavailable or UnsupportedModel with the reason and the remedy.
     """
-    try:
-        return _load(config, limits)
-    except torch.AcceleratorError as error:
-        if not _device_answers():
-            log.critical(
-                "%s: no GPU call succeeds any more, this replica ends: %s", config.name, error
-            )
-            _end_process()
-        raise
-
-
-def _device_answers() -> bool:
-    try:
-        torch.ones(1, device="cuda").cpu()
-    except Exception:
-        return False
-    return True
-
-
-def _load(config: ModelConfig, limits: Limits) -> LoadedModel:
     started = time.monotonic()
     _forget_failed_load()
     assigned = assigned_gpus()
@@ -108,11 +89,13 @@ def _load(config: ModelConfig, limits: Limits) -> LoadedModel:
     engine = _engine(config, files, split)
     max_tokens, streams = files.spec.max_tokens, split.streams
     budgets = (config.token_budget,) if config.token_budget else token_budgets(engine.device)
-    pace = calibrate(engine, budgets, max_tokens, streams, short_pass_s(engine.device))
-    memory = _memory(engine, config, [passages(engine, pace.token_budget, max_tokens)] * streams)
-    if memory is not None and (problem := memory_problem(memory, pace.token_budget)):
-        raise ModelUnavailable(problem)
-    warm_up(engine, pace.token_budget, max_tokens)
+    with _ends_with_its_gpu(config.name):
+        pace = calibrate(engine, budgets, max_tokens, streams, short_pass_s(engine.device))
+        full = [passages(engine, pace.token_budget, max_tokens)] * streams
+        memory = _memory(engine, config, full)
+        if memory is not None and (problem := memory_problem(memory, pace.token_budget)):
+            raise ModelUnavailable(problem)
+        warm_up(engine, pace.token_budget, max_tokens)
     team = lend_threads(engine, split, max_tokens)
     worker = _worker(engine, config, limits, pace, split)
     engine_goes_first(worker.urgent_threads | team)
@@ -134,6 +117,26 @@ def _engine(config: ModelConfig, files: ModelFiles, split: ThreadPlan) -> TorchE
         return loader.submit(
             TorchEngine, files.spec, files.folder, config.device_to_use, config.dtype, split.each
         ).result()
+
+
+@contextmanager
+def _ends_with_its_gpu(name: str) -> Iterator[None]:
+    """Ends the process where a GPU that held the weights answers no more: a new one may reach it."""
+    try:
+        yield
+    except torch.AcceleratorError as error:
+        if not is_out_of_memory(error) and not _gpu_answers():
+            log.critical("%s: no call to the GPU succeeds any more, this replica ends", name)
+            _end_process()
+        raise
+
+
+def _gpu_answers() -> bool:
+    try:
+        torch.ones(1, device="cuda").cpu()
+    except Exception as error:
+        return is_out_of_memory(error)  # a neighbour's doing, and it passes
+    return True
 
 
 def lend_threads(engine: TorchEngine, split: ThreadPlan, max_tokens: int) -> set[int]:

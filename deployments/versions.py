@@ -93,12 +93,9 @@ class Versions:
         if own is not None and own.space == other.space:
             self._latest = own
             return own
-        if other.space not in self._others:
-            self._others[other.space] = RetryingLoader(lambda: self._read(other), self._name)
-        loader = self._others[other.space]
+        loader = self._reading(other)
         await loader.settled(timeout_s)
         self._latest = loader.get()
-        self._give_up_unread()
         return self._latest
 
     def close(self) -> None:
@@ -106,10 +103,13 @@ class Versions:
         for loader in (self._own, *self._others.values()):
             loader.stop()
 
-    def _give_up_unread(self) -> None:
-        """Stops reading versions whose replicas another one has replaced."""
-        for space in [s for s, loader in self._others.items() if loader.value is None]:
-            self._others.pop(space).stop()
+    def _reading(self, other: OtherVersion) -> RetryingLoader[Version]:
+        """One that failed is read again for the next call, not before: no replica may have it then."""
+        loader = self._others.get(other.space)
+        if loader is None or loader.failure is not None:
+            loader = RetryingLoader(lambda: self._read(other), self._name, retries=False)
+            self._others[other.space] = loader
+        return loader
 
     def _read(self, other: OtherVersion) -> Version:
         found = self._made(self._load(other.config))

@@ -35,10 +35,11 @@ class Tally:
 
 
 class Board:
-    """A Ray actor that sums tallies."""
+    """A Ray actor that sums tallies, and knows whether anyone still waits for them."""
 
     def __init__(self) -> None:
         self._sum = Tally()
+        self._abandoned = False
 
     def add(self, tally: Tally) -> None:
         """Called by workers."""
@@ -47,6 +48,14 @@ class Board:
     def total(self) -> Tally:
         """Called by the driver."""
         return self._sum
+
+    def abandon(self) -> None:
+        """Called by a driver that was interrupted and lives on, such as a notebook's kernel."""
+        self._abandoned = True
+
+    def abandoned(self) -> bool:
+        """Called by workers now and then."""
+        return self._abandoned
 
 
 def open_board() -> Any:

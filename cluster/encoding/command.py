@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 from contextlib import nullcontext
 
@@ -21,6 +22,7 @@ from deployments.embedding.models.model import Role
 
 def run(args: argparse.Namespace) -> int:
     """Runs the job and returns the exit status: 1 when it failed, 130 when it was interrupted."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     # Ray's own words are for operators of Ray, and would break the progress line
     logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
     printer = Printer(sys.stderr, sys.stderr.isatty())

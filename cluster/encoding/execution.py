@@ -51,15 +51,15 @@ class Execution:
         self._run = run
         self._counts = Counts()
         self._error: BaseException | None = None
-        self._abandoned = False
         self._thread = threading.Thread(target=self._consume, daemon=True)
 
     def result(self) -> tuple[Counts, Tally, float]:
         """Runs to the end: counts of all parts, what this run did, and its replica-hours."""
         try:
             return self._watched()
-        finally:  # after an interrupt, a notebook's kernel lives on
-            self._abandoned = True
+        except BaseException:
+            self._work.board.abandon.remote()
+            raise
 
     def _watched(self) -> tuple[Counts, Tally, float]:
         total = float(sum(part.weight for part in self._parts))
@@ -86,8 +86,6 @@ class Execution:
             for row in self._dataset().iter_rows():
                 self._counts += Counts(**json.loads(row["counts"]))
                 self._ledger.add(row["number"], row["ids"])
-                if self._abandoned:
-                    return
         except BaseException as error:
             self._error = error
 

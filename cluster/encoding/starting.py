@@ -25,9 +25,9 @@ _START_TIMEOUT_S = 900.0
 _STOP_TIMEOUTS_S = (60.0, 10.0, 5.0)
 # what a half-started service says; what its own code raises stays
 _NOT_THERE_YET = (JobError, RayError, RayServeException, AioRpcError, OSError)
-# what cli.py sets for itself alone
-_FOR_THE_JOB = ("RAY_BACKEND_LOG_LEVEL", "RAY_ENABLE_AUTO_CONNECT")
 _WILL_NOT_PASS = (WrongModel, RayTaskError, AuthenticationError)
+# what the job wants quiet or off, and the service does not
+_FOR_THE_JOB = ("RAY_BACKEND_LOG_LEVEL", "RAY_ENABLE_AUTO_CONNECT")
 
 
 @contextmanager

@@ -39,13 +39,14 @@ def connect(address: str | None) -> None:
     if ray.is_initialized():
         return
     _knock(address or os.environ.get("RAY_ADDRESS") or "auto")
+    own = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise JobError(f"no Ray cluster answers ({error}); {_START}{_hint(address)}") from error
-    if threading.current_thread() is threading.main_thread():
-        # as Ctrl-C: Ray's own handler prints its stack
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, own)  # Ray has set its own, in a main thread
 
 
 def _knock(address: str) -> None:

@@ -71,6 +71,7 @@ class PartEncoder:
         self._slots = Slots(share(work.replicas, work.workers))
         self._tally = Tally(replicas=work.replicas)
         self._watching: asyncio.Task[None] | None = None
+        self._abandoned = False
 
     async def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Takes stretches as JSON in column ``stretch``: numbered parts of one file, in order.
@@ -93,7 +94,12 @@ class PartEncoder:
     ) -> list[tuple[int, Counts, bytes]]:
         parts = [(number, Part.from_row(row)) for number, row in rows]
         source = source_of(self._work.inputs, parts[0][1].file)
-        return [(number, *await self._part(part, source)) for number, part in parts]
+        found = []
+        for number, part in parts:
+            if self._abandoned:
+                raise JobError("the job was abandoned; run it again to go on")
+            found.append((number, *await self._part(part, source)))
+        return found
 
     @property
     def _client(self) -> EncoderClient:
@@ -165,7 +171,7 @@ class PartEncoder:
         return counts, ids_of(table)
 
     async def _watch(self) -> None:
-        """Reports progress, and follows the number of replicas."""
+        """Reports progress, and follows the number of replicas and whether the job goes on."""
         loop = asyncio.get_running_loop()
         looked = loop.time()
         while True:
@@ -178,8 +184,9 @@ class PartEncoder:
     async def _look(self) -> None:
         work = self._work
         try:
+            self._abandoned = await work.board.abandoned.remote()
             count = await asyncio.to_thread(running_replicas, work.app, work.config.deployment_name)
-        except Exception:  # the controller restarts: the old number stays
+        except Exception:  # the controller or the board restarts: what was known stays
             return
         await self._slots.resize(share(count, work.workers))
         self._tally = replace(self._tally, replicas=count)

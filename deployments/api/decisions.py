@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from deployments.api.listings import ALWAYS_WHOLE
 from deployments.api.responses import dump
 from deployments.embedding.models.model import Role
 from deployments.embedding.routing.facts import Facts
@@ -26,6 +27,8 @@ class RouteCandidate(BaseModel):
 
 class RouteResponse(BaseModel):
     """The model that would answer, why, and every model with its reason."""
+
+    model_config = ALWAYS_WHOLE
 
     object: Literal["route"] = "route"
     model: str

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
+
+# every field is in every answer, those with a default too
+ALWAYS_WHOLE = ConfigDict(json_schema_serialization_defaults_required=True)
 
 
 class ModelItem(BaseModel):
     """One model: OpenAI's fields, and what there is to know about it."""
+
+    model_config = ALWAYS_WHOLE
 
     id: str
     object: Literal["model"] = "model"
@@ -50,6 +55,8 @@ class SpaceItem(BaseModel):
 
 class ModelList(BaseModel):
     """Every configured model, and the spaces that some of them share."""
+
+    model_config = ALWAYS_WHOLE
 
     object: Literal["list"] = "list"
     data: list[ModelItem]

@@ -75,7 +75,7 @@ def describe() -> dict[str, Any]:
     answers += [response for _, response, _ in _POSTS.values()]
     asked = [request for request, _, _ in _POSTS.values()]
     bodies: list[tuple[type[BaseModel], JsonSchemaMode]] = [(b, "validation") for b in asked]
-    bodies += [(b, "serialization") for b in answers]  # what is always there is required
+    bodies += [(b, "serialization") for b in answers]
     _, schemas = models_json_schema(bodies, ref_template=_TEMPLATE)
     return {
         "openapi": "3.1.0",

@@ -16,6 +16,7 @@ from deployments.api.limits import ApiLimits
 from deployments.config import Limits
 
 EMBEDDINGS, SIMILARITY, RERANK = "/v1/embeddings", "/v1/similarity", "/v1/rerank"
+ROUTE = "/v1/route"
 JSON = {"content-type": "application/json"}
 
 

@@ -8,10 +8,9 @@ import pytest
 
 from deployments.embedding.models.space import space_id
 
-from .calls import EMBEDDINGS, JSON, RERANK, SIMILARITY, check_refusal, embed, ok, send
+from .calls import EMBEDDINGS, JSON, RERANK, ROUTE, SIMILARITY, check_refusal, embed, ok, send
 from .fake_backend import INSTRUCT, NESTED, PLAIN
 
-ROUTE = "/v1/route"
 BODIES = {
     EMBEDDINGS: {"input": "a text"},
     SIMILARITY: {"query": "a text", "documents": ["a text"]},

@@ -12,7 +12,7 @@ from deployments.api.app import _ROUTES
 from deployments.api.openapi import describe
 from deployments.embedding.errors import EmbedfleetError
 
-from .calls import EMBEDDINGS, RERANK, SIMILARITY, ok, send
+from .calls import EMBEDDINGS, RERANK, ROUTE, SIMILARITY, ok, send
 
 TEXTS = {"query": ["a", "b"], "documents": ["c", "d e"]}
 ANSWERS = [
@@ -23,6 +23,7 @@ ANSWERS = [
     (SIMILARITY, TEXTS),
     (SIMILARITY, {**TEXTS, "model": "instruct", "return_embeddings": True}),
     (RERANK, {**TEXTS, "query": "a"}),
+    (ROUTE, {"input": "a", "model": "auto"}),
     (RERANK, {**TEXTS, "query": "a", "return_documents": True, "top_n": 1}),
 ]
 REFUSALS = [
@@ -72,6 +73,12 @@ def references(node: object) -> list[str]:
     return [r for value in node for r in references(value)] if isinstance(node, list) else []
 
 
+@pytest.mark.parametrize("name", ["ModelItem", "ModelList", "RouteResponse"])
+def test_what_every_answer_has_is_required(name):
+    schema = describe()["components"]["schemas"][name]
+    assert schema["required"] == list(schema["properties"])
+
+
 def test_every_route_is_described():
     assert set(describe()["paths"]) == ROUTES
 
@@ -105,10 +112,10 @@ async def test_every_error_is_described(client, backend, path, kind):
 
 
 @pytest.mark.parametrize("state", ["ready", "cold", "starting", "unavailable"])
-@pytest.mark.parametrize("path", ["/v1/models", "/health", "/ready"])
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/{name}", "/health", "/ready"])
 async def test_operations_are_as_described(client, backend, path, state):
     backend.states = dict.fromkeys(backend.states, state)
-    response = await client.get(path)
+    response = await client.get(path.format(name="plain"))
     check_against(response_schema(path, "get", response.status_code), response.json())
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import socket
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
-from cluster import listening
+from cluster import cli, listening, serving
 from cluster.config_file import ConfigError
 from cluster.listening import models_of, url_of, why_not
 from cluster.serving import _refuse_taken_port
@@ -83,3 +85,28 @@ def test_the_models_are_asked_for_with_a_key_of_the_file(asked, monkeypatch, tmp
 def test_models_that_are_not_shown_are_not_passed_over_in_silence(asked):
     assert "/v1/models answers 401" in models_of("http://here")
     assert asked == [{}]
+
+
+@pytest.mark.parametrize(
+    ("args", "host", "port"),
+    [
+        ((), "127.0.0.1", 8_123),
+        (("--port", "8124"), "127.0.0.1", 8_124),
+        (("--host", "0.0.0.0", "--port", "8124"), "0.0.0.0", 8_124),
+    ],
+)
+def test_what_the_command_says_wins(tmp_path, monkeypatch, args, host, port):
+    started = []
+
+    def start(command, environment, url):
+        content = yaml.safe_load(Path(command[-1]).read_text())
+        started.append((content["http_options"], url))
+        return 0
+
+    monkeypatch.setattr(serving, "_run", start)
+    monkeypatch.setattr(serving, "why_not", lambda host, port: None)
+    app = {"import_path": "deployments.app:build", "args": {"models": [{"name": "e5-small"}]}}
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump({"http_options": {"port": 8_123}, "applications": [app]}))
+    assert cli.main(["serve", str(file), *args]) == 0
+    assert started == [({"host": host, "port": port}, url_of(host, port))]

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from deployments import replica
-from deployments.config import Limits, ModelConfig
+from deployments.config import Limits
 from deployments.cores import ThreadPlan
 from deployments.embedding.batching.lanes import LaneLimits
 from deployments.embedding.engine.calibration import Calibration
 from deployments.embedding.engine.cpu_linear import rounded_rows
 from deployments.micro_batches import lane_limits, shared_budget, worth_a_pass
-from deployments.replica import lend_threads, load_model
+from deployments.replica import lend_threads
 
 
 @pytest.mark.parametrize(
@@ -87,20 +87,19 @@ def test_the_split_of_the_threads_decides_what_runs_at_once(preempt):
     )
 
 
-@pytest.mark.parametrize(("answers", "ends"), [(False, 1), (True, 0)])
-def test_a_replica_whose_gpu_is_lost_while_it_loads_ends(monkeypatch, answers, ends):
-    def lost(*_):
-        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+LOST, FULL = "unspecified launch failure", "out of memory"
 
+
+@pytest.mark.parametrize(("error", "answers", "ends"), [(LOST, 0, 1), (LOST, 1, 0), (FULL, 0, 0)])
+def test_a_replica_ends_with_its_gpu(monkeypatch, error, answers, ends):
     ended = []
-    monkeypatch.setattr(replica, "find_model", lost)
-    monkeypatch.setattr(replica, "_device_answers", lambda: answers)
+    monkeypatch.setattr(replica, "_gpu_answers", lambda: bool(answers))
     monkeypatch.setattr(replica, "_end_process", lambda: ended.append(1))
-    with pytest.raises(torch.AcceleratorError):
-        load_model(ModelConfig(name="e5-small"), Limits())
+    with pytest.raises(torch.AcceleratorError), replica._ends_with_its_gpu("tiny"):
+        raise torch.AcceleratorError(f"CUDA error: {error}")
     assert len(ended) == ends
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, which answers")
 def test_a_gpu_that_is_not_there_does_not_answer():
-    assert not replica._device_answers()
+    assert not replica._gpu_answers()

@@ -108,16 +108,17 @@ async def test_files_that_are_not_what_the_replica_has_loaded(loader):
     found.close()
 
 
-async def test_a_version_that_cannot_be_read_is_given_up_once_another_is_there(loader):
+async def test_a_version_that_could_not_be_read_is_read_again_when_it_is_met_again(loader):
     loader.go.set()
     found = versions(loader)
     await found.ready(PATIENCE_S)
-    with pytest.raises(ModelUnavailable):
-        await found.move(OtherVersion(NEW, "gone"), PATIENCE_S)
-    assert reading(), "it would be tried again"
-    await found.move(OTHER, PATIENCE_S)
-    await asyncio.to_thread(until, lambda: not reading(), PATIENCE_S)
+    gone = OtherVersion(NEW, "gone")
+    for times in (1, 2):
+        with pytest.raises(ModelUnavailable, match="have changed"):
+            await found.move(gone, PATIENCE_S)
+        await asyncio.to_thread(until, lambda: not reading(), PATIENCE_S)
+        assert loader.loaded == [OWN, *[NEW] * times]
 
 
 def reading():
-    return [t for t in threading.enumerate() if t.name == f"load-{SPEC.name}" and t.is_alive()]
+    return [thread for thread in threading.enumerate() if thread.name == f"load-{SPEC.name}"]

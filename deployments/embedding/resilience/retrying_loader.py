@@ -21,13 +21,17 @@ T = TypeVar("T")
 class RetryingLoader(Generic[T]):
     """A value that is loaded in a thread of its own, and reloaded after a failure.
 
-    Thread-safe. The first load starts at once; a failed one is tried again every ``retry_s``.
+    Thread-safe. The first load starts at once; a failed one is tried again every ``retry_s``, unless
+    ``retries`` is off.
     """
 
-    def __init__(self, load: Callable[[], T], what: str, retry_s: float = 5.0) -> None:
+    def __init__(
+        self, load: Callable[[], T], what: str, retry_s: float = 5.0, retries: bool = True
+    ) -> None:
         self._load = load
         self._what = what
         self._retry_s = retry_s
+        self._retries = retries
         self._value: T | None = None
         self._failure: str | None = None
         self._started = time.monotonic()
@@ -83,7 +87,7 @@ class RetryingLoader(Generic[T]):
             finally:
                 if not self._settled.done():
                     self._settled.set_result(None)
-            log.warning(
-                "%s cannot load, next try in %.0f s: %s", self._what, self._retry_s, self._failure
-            )
+            log.warning("%s cannot load: %s", self._what, self._failure)
+            if not self._retries:
+                return
             self._stop.wait(self._retry_s)
