@@ -7,7 +7,10 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
@@ -41,12 +44,27 @@ def connect(address: str | None) -> None:
     _knock(address or os.environ.get("RAY_ADDRESS") or "auto")
     own = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
+        with _quiet():
+            ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise JobError(f"no Ray cluster answers ({error}); {_START}{_hint(address)}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, own)  # Ray has set its own, in a main thread
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Ray's core says on its own standard error how loud it is going to be, at whatever level."""
+    sys.stderr.flush()
+    terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        os.close(nowhere)
 
 
 def _knock(address: str) -> None:
