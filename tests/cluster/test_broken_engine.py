@@ -75,31 +75,28 @@ def test_one_poisoned_text_among_a_thousand(breakable, deaths):
     assert len(deaths()) == 2
 
 
-def test_a_corpus_with_a_poisoned_text(breakable, deaths, tmp_path):
-    texts = {f"d{number}": f"text number {number}" for number in range(500)}
-    texts["killer"] = f"a corpus may also {POISON}"
+def rejects(breakable, folder, own):
+    """Encodes a corpus of 500 good texts, named by number, and these; returns what was rejected."""
+    texts = {str(number): f"sentence number {number}" for number in range(500)} | own
     table = pa.table({"id": list(texts), "text": list(texts.values())})
-    pq.write_table(table, tmp_path / "corpus.parquet")
-    out = tmp_path / "out"
-    run = encode(breakable, tmp_path / "corpus.parquet", out, "--model", MODEL, "--id-column", "id")
+    pq.write_table(table, folder / "corpus.parquet")
+    out = folder / "out"
+    run = encode(breakable, folder / "corpus.parquet", out, "--model", MODEL, "--id-column", "id")
     assert run.returncode == 0, run.stderr
     check_exactly_once(out, set(texts))
-    ((rejected, reason),) = rejects_of(out).items()
-    assert rejected == "killer"
-    assert "two replicas of the model have died on it" in reason
+    return rejects_of(out)
+
+
+def test_a_corpus_with_a_poisoned_text(breakable, deaths, tmp_path):
+    found = rejects(breakable, tmp_path, {"killer": f"a corpus may also {POISON}"})
+    assert set(found) == {"killer"}
+    assert "two replicas of the model have died on it" in found["killer"]
     assert len(deaths()) == 2
 
 
 def test_an_engine_that_fails_for_good_is_replaced_and_no_row_is_lost(breakable, deaths, tmp_path):
-    texts = {f"d{number}": f"sentence number {number}" for number in range(500)}
-    texts["culprit"] = f"some texts {BREAK}"
-    table = pa.table({"id": list(texts), "text": list(texts.values())})
-    pq.write_table(table, tmp_path / "corpus.parquet")
-    out = tmp_path / "out"
-    run = encode(breakable, tmp_path / "corpus.parquet", out, "--model", MODEL, "--id-column", "id")
-    assert run.returncode == 0, run.stderr
-    check_exactly_once(out, set(texts))
-    assert set(rejects_of(out)) == {"culprit"}
+    found = rejects(breakable, tmp_path, {"breaker": f"some texts {BREAK}"})
+    assert set(found) == {"breaker"}
     assert ask(breakable, "another text").status_code == 200
     assert len(deaths()) == 2
 
