@@ -1,13 +1,16 @@
 """Watches the replicas of every model: ready, starting, cold, or unavailable and why.
 
-The view is at most a few seconds old. Serve's controller knows the replicas; a replica knows
-whether its model has loaded; the cluster knows whether a replica could ever start.
+The view is at most a few seconds old. Serve's controller tells the handles of replicas, and what it
+waits for; a replica knows whether its model has loaded; the cluster knows whether a replica could ever
+start.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Mapping
 
 import ray
@@ -16,10 +19,12 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.config import ModelConfig
 from deployments.demand import missing_resources
+from deployments.known_replicas import known_replicas
 from deployments.status import ModelState, ModelStatus, ReplicaState, ReplicaStatus
 
 log = logging.getLogger("ray.serve")
 _EVERY_S = 1.0
+_MESSAGES_EVERY_S = 5.0
 _STATUS_TIMEOUT_S = 3.0
 
 
@@ -35,6 +40,8 @@ class Fleet:
             name: ModelStatus(ModelState.STARTING, reason="not seen yet") for name in models
         }
         self._measured: dict[str, ReplicaStatus] = {}
+        self._messages: Mapping[str, str] = {}
+        self._messages_at = -math.inf
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -58,31 +65,28 @@ class Fleet:
             await asyncio.sleep(_EVERY_S)
 
     async def _refresh(self) -> None:
-        replicas = await asyncio.to_thread(self._running_replicas)
+        if time.monotonic() - self._messages_at > _MESSAGES_EVERY_S:
+            self._messages_at = time.monotonic()  # not in each round while the controller is away
+            self._messages = await asyncio.to_thread(self._controllers_messages)
         nodes = await asyncio.to_thread(ray.nodes)
-        await asyncio.gather(*(self._look_at(name, replicas, nodes) for name in self._models))
+        await asyncio.gather(*(self._look_at(name, nodes) for name in self._models))
 
-    async def _look_at(
-        self, name: str, replicas: Mapping[str, tuple[int, str]], nodes: list[dict[str, object]]
-    ) -> None:
+    async def _look_at(self, name: str, nodes: list[dict[str, object]]) -> None:
         config, handle = self._models[name]
-        running, message = replicas.get(config.deployment_name, (0, "not deployed"))
-        replica = await self._ask_replica(handle) if running else None
+        ask = handle.status
+        running = known_replicas(ask)
+        # a call that had to queue would wake a cold model
+        replica = await self._ask_replica(ask) if running else None
+        message = self._messages.get(config.deployment_name, "not deployed")
         if replica is not None and replica.state is ReplicaState.READY:
             self._measured[name] = replica
         self._statuses[name] = judge(config, running, message, replica, nodes)
 
-    def _running_replicas(self) -> dict[str, tuple[int, str]]:
+    def _controllers_messages(self) -> dict[str, str]:
         app = serve.status().applications.get(self._app_name)
-        deployments = app.deployments if app else {}
-        return {
-            name: (d.replica_states.get("RUNNING", 0), d.message) for name, d in deployments.items()
-        }
+        return {name: d.message for name, d in app.deployments.items()} if app else {}
 
-    async def _ask_replica(self, handle: DeploymentHandle) -> ReplicaStatus | None:
-        ask = handle.status
-        if not _knows_a_replica(ask):
-            return None
+    async def _ask_replica(self, ask: DeploymentHandle) -> ReplicaStatus | None:
         response = ask.remote()
         try:
             async with asyncio.timeout(_STATUS_TIMEOUT_S):
@@ -92,12 +96,6 @@ class Fleet:
             log.debug("a replica does not answer: %s", error)
             response.cancel()
             return None
-
-
-def _knows_a_replica(handle: DeploymentHandle) -> bool:
-    """Whether a call goes out at once; one that has to queue would wake a cold model."""
-    router = handle._router._asyncio_router._request_router  # Serve has no public way to ask
-    return router is not None and bool(router.curr_replicas)
 
 
 def judge(

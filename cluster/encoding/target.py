@@ -105,13 +105,6 @@ async def _served(app: str, model: str) -> ServedModel | EmbedfleetError:
     return found
 
 
-def running_replicas(app: str, deployment: str) -> int:
-    """Returns how many replicas of a deployment run now."""
-    found = serve.status().applications.get(app)
-    status = found.deployments.get(deployment) if found else None
-    return status.replica_states.get("RUNNING", 0) if status else 0
-
-
 def _application() -> str:
     for name, app in serve.status().applications.items():
         if "router" in app.deployments and any(d.startswith("encoder-") for d in app.deployments):

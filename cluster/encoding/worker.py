@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from ray import serve
+from ray.exceptions import RayError
+from ray.serve.handle import DeploymentHandle
 
 from cluster.encoding.board import Tally
 from cluster.encoding.documents import Cut, Documents, check_chunk, prepare
@@ -22,7 +25,6 @@ from cluster.encoding.reading import Rows, read_part
 from cluster.encoding.settings import Settings
 from cluster.encoding.sources import Source, source_of
 from cluster.encoding.tables import assemble
-from cluster.encoding.target import running_replicas
 from deployments.client import EncoderClient
 from deployments.config import ModelConfig
 from deployments.embedding.batch import Vectors
@@ -30,6 +32,7 @@ from deployments.embedding.engine.thread_priority import give_way
 from deployments.embedding.errors import InvalidRequest
 from deployments.embedding.models.model import Role
 from deployments.embedding.vectors import finished
+from deployments.known_replicas import known_replicas
 from deployments.preprocessing import Preprocessor
 
 _TOKENIZER_TIMEOUT_S = 300.0
@@ -68,6 +71,7 @@ class PartEncoder:
         give_way()
         self._work = work
         self._own_client: EncoderClient | None = None
+        self._handle: DeploymentHandle | None = None
         self._slots = Slots(share(work.replicas, work.workers))
         self._tally = Tally(replicas=work.replicas)
         self._watching: asyncio.Task[None] | None = None
@@ -106,8 +110,8 @@ class PartEncoder:
         """Made inside the event loop: in Serve's throughput mode a handle routes in there."""
         if self._own_client is None:
             work = self._work
-            handle = serve.get_deployment_handle(work.config.deployment_name, work.app)
-            self._own_client = EncoderClient(work.config, handle)
+            self._handle = serve.get_deployment_handle(work.config.deployment_name, work.app)
+            self._own_client = EncoderClient(work.config, self._handle)
         return self._own_client
 
     async def _part(self, part: Part, source: Source) -> tuple[Counts, bytes]:
@@ -182,14 +186,11 @@ class PartEncoder:
                 await self._look()
 
     async def _look(self) -> None:
-        work = self._work
-        try:
-            self._abandoned = await work.board.abandoned.remote()
-            count = await asyncio.to_thread(running_replicas, work.app, work.config.deployment_name)
-        except Exception:  # the controller or the board restarts: what was known stays
-            return
-        await self._slots.resize(share(count, work.workers))
-        self._tally = replace(self._tally, replicas=count)
+        with suppress(RayError):  # the board restarts
+            self._abandoned = await self._work.board.abandoned.remote()
+        if self._handle is not None and (count := known_replicas(self._handle.encode)):
+            await self._slots.resize(share(count, self._work.workers))
+            self._tally = replace(self._tally, replicas=count)
 
     def _report(self) -> None:
         tally, self._tally = self._tally, Tally(replicas=self._tally.replicas)
