@@ -6,6 +6,7 @@ import asyncio
 import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -70,8 +71,6 @@ class PartEncoder:
     def __init__(self, work: Work) -> None:
         give_way()
         self._work = work
-        self._own_client: EncoderClient | None = None
-        self._handle: DeploymentHandle | None = None
         self._slots = Slots(share(work.replicas, work.workers))
         self._tally = Tally(replicas=work.replicas)
         self._watching: asyncio.Task[None] | None = None
@@ -105,14 +104,14 @@ class PartEncoder:
             found.append((number, *await self._part(part, source)))
         return found
 
-    @property
-    def _client(self) -> EncoderClient:
+    @cached_property
+    def _handle(self) -> DeploymentHandle:
         """Made inside the event loop: in Serve's throughput mode a handle routes in there."""
-        if self._own_client is None:
-            work = self._work
-            self._handle = serve.get_deployment_handle(work.config.deployment_name, work.app)
-            self._own_client = EncoderClient(work.config, self._handle)
-        return self._own_client
+        return serve.get_deployment_handle(self._work.config.deployment_name, self._work.app)
+
+    @cached_property
+    def _client(self) -> EncoderClient:
+        return EncoderClient(self._work.config, self._handle)
 
     async def _part(self, part: Part, source: Source) -> tuple[Counts, bytes]:
         work = self._work
@@ -188,7 +187,7 @@ class PartEncoder:
     async def _look(self) -> None:
         with suppress(RayError):  # the board restarts
             self._abandoned = await self._work.board.abandoned.remote()
-        if self._handle is not None and (count := known_replicas(self._handle.encode)):
+        if count := known_replicas(self._handle.encode):
             await self._slots.resize(share(count, self._work.workers))
             self._tally = replace(self._tally, replicas=count)
 
