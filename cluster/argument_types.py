@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+PORTS = range(1, 65_536)
+
 
 def positive(text: str) -> int:
     """Returns a whole number from 1 on."""
@@ -14,6 +16,6 @@ def positive(text: str) -> int:
 
 def port(text: str) -> int:
     """Returns a number that a port can have."""
-    if (number := positive(text)) > 65_535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port; the last is 65535")
+    if (number := positive(text)) not in PORTS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; the last is {PORTS[-1]}")
     return number

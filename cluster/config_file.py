@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from cluster.argument_types import PORTS
 from deployments.config import AppArgs, Limits, routing_of
 from deployments.config_errors import explain, unknown_key
 
@@ -103,8 +104,9 @@ def _check_keys(content: Mapping[str, Any], http: Any) -> None:
     for name in http:
         _require(name in _HTTP, f"http_options.{name}: {unknown_key(str(name), _HTTP)}")
     port = http.get("port", 8000)
-    valid = isinstance(port, int) and 1 <= port <= 65_535
-    _require(valid, f"http_options.port: {port!r} is no port; it must be from 1 to 65535")
+    valid = type(port) is int and port in PORTS
+    bounds = f"from {PORTS[0]} to {PORTS[-1]}"
+    _require(valid, f"http_options.port: {port!r} is no port; it must be {bounds}")
 
 
 def _applications(content: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.engine.warmup import sample
 from deployments.embedding.errors import EmbedfleetError
 from deployments.embedding.models.space import space_id
-from deployments.embedding.resilience.retrying_loader import RetryingLoader
+from deployments.embedding.resilience.background_loader import BackgroundLoader
 from deployments.embedding.text.tokenizer import check_ids
 from deployments.status import ReplicaState, ReplicaStatus
 from deployments.versions import OtherVersion, Terms
@@ -47,7 +47,7 @@ class Encoder:
         self._config = config
         self._name = config.name
         self._asked = dict.fromkeys(Lane, 0)
-        self._model = RetryingLoader(lambda: self.load(config, limits), config.name)
+        self._model = BackgroundLoader(lambda: self.load(config, limits), config.name)
         while not self._model.wait(timeout_s=30.0):
             log.info("%s is still loading", config.name)
         self._start_s = time.monotonic() - started  # with what the process had to import

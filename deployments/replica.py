@@ -18,10 +18,10 @@ from deployments.config import Limits, ModelConfig
 from deployments.cores import ThreadPlan, plan_threads
 from deployments.embedding.batch import TokenBatch
 from deployments.embedding.batching.lanes import Lane
-from deployments.embedding.batching.passes import is_out_of_memory
 from deployments.embedding.batching.worker import Worker
 from deployments.embedding.engine.calibration import Calibration, calibrate
 from deployments.embedding.engine.device import short_pass_s, token_budgets
+from deployments.embedding.engine.device_errors import answers, is_out_of_memory
 from deployments.embedding.engine.engine import TorchEngine
 from deployments.embedding.engine.pinning import (
     Memory,
@@ -89,7 +89,7 @@ def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
     engine = _engine(config, files, split)
     max_tokens, streams = files.spec.max_tokens, split.streams
     budgets = (config.token_budget,) if config.token_budget else token_budgets(engine.device)
-    with _ends_with_its_gpu(config.name):
+    with _ends_with_its_gpu(config.name, engine.device):
         pace = calibrate(engine, budgets, max_tokens, streams, short_pass_s(engine.device))
         full = [passages(engine, pace.token_budget, max_tokens)] * streams
         memory = _memory(engine, config, full)
@@ -120,23 +120,15 @@ def _engine(config: ModelConfig, files: ModelFiles, split: ThreadPlan) -> TorchE
 
 
 @contextmanager
-def _ends_with_its_gpu(name: str) -> Iterator[None]:
+def _ends_with_its_gpu(name: str, device: torch.device) -> Iterator[None]:
     """Ends the process where a GPU that held the weights answers no more: a new one may reach it."""
     try:
         yield
     except torch.AcceleratorError as error:
-        if not is_out_of_memory(error) and not _gpu_answers():
+        if not is_out_of_memory(error) and not answers(device):
             log.critical("%s: no call to the GPU succeeds any more, this replica ends", name)
             _end_process()
         raise
-
-
-def _gpu_answers() -> bool:
-    try:
-        torch.ones(1, device="cuda").cpu()
-    except Exception as error:
-        return is_out_of_memory(error)  # a neighbour's doing, and it passes
-    return True
 
 
 def lend_threads(engine: TorchEngine, split: ThreadPlan, max_tokens: int) -> set[int]:

@@ -14,7 +14,7 @@ from deployments.coalescing import Call, Coalescer
 from deployments.config import ModelConfig
 from deployments.embedding.errors import ModelUnavailable
 from deployments.embedding.models.space import space_id
-from deployments.embedding.resilience.retrying_loader import RetryingLoader
+from deployments.embedding.resilience.background_loader import BackgroundLoader
 from deployments.preprocessing import Preprocessor
 
 
@@ -66,11 +66,11 @@ class Versions:
         self._name = config.name
         self._load = load
         self._call = call
-        self._own: RetryingLoader[Version] = RetryingLoader(
+        self._own: BackgroundLoader[Version] = BackgroundLoader(
             lambda: self._made(load(config)), config.name
         )
         self._latest: Version | None = None
-        self._others: dict[str, RetryingLoader[Version]] = {}
+        self._others: dict[str, BackgroundLoader[Version]] = {}
 
     @property
     def latest(self) -> Version | None:
@@ -103,11 +103,11 @@ class Versions:
         for loader in (self._own, *self._others.values()):
             loader.stop()
 
-    def _reading(self, other: OtherVersion) -> RetryingLoader[Version]:
+    def _reading(self, other: OtherVersion) -> BackgroundLoader[Version]:
         """One that failed is read again for the next call, not before: no replica may have it then."""
         loader = self._others.get(other.space)
         if loader is None or loader.failure is not None:
-            loader = RetryingLoader(lambda: self._read(other), self._name, retries=False)
+            loader = BackgroundLoader(lambda: self._read(other), self._name, retry_s=None)
             self._others[other.space] = loader
         return loader
 

@@ -79,7 +79,9 @@ async def test_a_model_that_cannot_load_answers_with_the_reason(made):
 async def test_while_it_loads_it_says_so(made):
     loaded = threading.Event()
     encoder = made(lambda: None)
-    encoder._model = encoder_module.RetryingLoader(lambda: loaded.wait(PATIENCE_S) and None, "tiny")
+    encoder._model = encoder_module.BackgroundLoader(
+        lambda: loaded.wait(PATIENCE_S) and None, "tiny"
+    )
     assert await encoder.status() == ReplicaStatus(ReplicaState.LOADING, "loading")
     await encoder.check_health()
     loaded.set()

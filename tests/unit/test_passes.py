@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.embedding.batching.passes import EngineBroken, is_out_of_memory, run_pass
+from deployments.embedding.batching.passes import EngineBroken, run_pass
 from deployments.embedding.errors import EmbedfleetError, InvalidRequest, TextFailed
 
 from .fake_engine import FakeEngine, vector_of
@@ -91,22 +91,6 @@ def test_whatever_the_room_each_text_that_fits_alone_is_answered(lengths, room):
 def test_what_ends_the_process_is_not_caught(error):
     with pytest.raises(error):
         run_pass(FakeEngine(poison=POISON, error=error), arrays([[POISON], [1]]))
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (MemoryError(), True),
-        (torch.OutOfMemoryError("CUDA out of memory"), True),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
-        (torch.AcceleratorError("CUDA error: out of memory\nCompile with …"), True),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling …"), True),
-        (RuntimeError("shape mismatch"), False),
-        (ValueError("can't allocate memory"), False),
-    ],
-)
-def test_what_counts_as_out_of_memory(error, expected):
-    assert is_out_of_memory(error) is expected
 
 
 class Overflowing(FakeEngine):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from deployments.embedding.batch import Ids, TokenBatch, Vectors
+from deployments.embedding.engine.device_errors import is_out_of_memory
 from deployments.embedding.engine.warmup import sample
 from deployments.embedding.errors import EmbedfleetError, ModelUnavailable, TextFailed
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _PROBE_TOKENS = 8
-_NO_MEMORY = ("allocate memory", "out of memory", "ALLOC_FAILED")
 
 
 class EngineBroken(Exception):
@@ -89,13 +89,6 @@ def _not_finite() -> TextFailed:
     return TextFailed(
         "the model's vector for this text is not finite; its precision is too small for it: set "
         "the model's `dtype` to bfloat16 or float32"
-    )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device, or the host, had no room for the pass."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deployments.embedding.batching.passes import is_out_of_memory
+from deployments.embedding.engine.device_errors import is_out_of_memory
 from deployments.embedding.engine.warmup import passages, run_at_once
 
 if TYPE_CHECKING:

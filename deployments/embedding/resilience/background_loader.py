@@ -1,4 +1,4 @@
-"""Keeps one model loaded, or says why it is not, and tries again until the cause is gone."""
+"""Loads one model in the background, says why it is not there, and tries again until it is."""
 
 from __future__ import annotations
 
@@ -15,23 +15,21 @@ from typing import Generic, TypeVar
 from deployments.embedding.errors import EmbedfleetError, ModelUnavailable
 
 log = logging.getLogger(__name__)
+RETRY_S = 5.0
 T = TypeVar("T")
 
 
-class RetryingLoader(Generic[T]):
+class BackgroundLoader(Generic[T]):
     """A value that is loaded in a thread of its own, and reloaded after a failure.
 
-    Thread-safe. The first load starts at once; a failed one is tried again every ``retry_s``, unless
-    ``retries`` is off.
+    Thread-safe. The first load starts at once; a failed one is tried again every ``retry_s``, or not
+    at all where that is None.
     """
 
-    def __init__(
-        self, load: Callable[[], T], what: str, retry_s: float = 5.0, retries: bool = True
-    ) -> None:
+    def __init__(self, load: Callable[[], T], what: str, retry_s: float | None = RETRY_S) -> None:
         self._load = load
         self._what = what
         self._retry_s = retry_s
-        self._retries = retries
         self._value: T | None = None
         self._failure: str | None = None
         self._started = time.monotonic()
@@ -55,7 +53,9 @@ class RetryingLoader(Generic[T]):
         if self._value is not None:
             return self._value
         if self._failure is not None:
-            raise ModelUnavailable(f"{self._what}: {self._failure}", "model", self._retry_s)
+            raise ModelUnavailable(
+                f"{self._what}: {self._failure}", "model", self._retry_s or RETRY_S
+            )
         seconds = time.monotonic() - self._started
         raise ModelUnavailable(f"{self._what} is loading ({seconds:.0f} s so far)", "model", 2.0)
 
@@ -88,6 +88,6 @@ class RetryingLoader(Generic[T]):
                 if not self._settled.done():
                     self._settled.set_result(None)
             log.warning("%s cannot load: %s", self._what, self._failure)
-            if not self._retries:
+            if self._retry_s is None:
                 return
             self._stop.wait(self._retry_s)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from deployments.embedding.errors import ModelUnavailable, UnsupportedModel
-from deployments.embedding.resilience.retrying_loader import RetryingLoader
+from deployments.embedding.resilience.background_loader import BackgroundLoader
 
 PATIENCE_S = 10.0
 
@@ -39,7 +39,7 @@ class Loader:
 
 @contextmanager
 def hosted(loader, retry_s=0.0):
-    found = RetryingLoader(loader, "tiny", retry_s)
+    found = BackgroundLoader(loader, "tiny", retry_s)
     try:
         yield found
     finally:
