@@ -20,6 +20,8 @@ from tests.encoding import command
 from tests.processes import marked, memory_mib
 from tests.running import RunningService
 
+_LOOK_S = 0.5  # reading a process's maps takes 3 ms of the cores that the job works on
+
 
 @dataclass
 class Peak:
@@ -90,7 +92,7 @@ def _watch(job: Job, process: subprocess.Popen[str], running: RunningService) ->
             job.working = time.perf_counter()
         job.peak.driver = max(job.peak.driver, _below(process.pid, ""))
         job.peak.workers = max(job.peak.workers, _below(running.process.pid, "MapWorker"))
-        time.sleep(0.25)
+        time.sleep(_LOOK_S)
     if not job.working or not job.peak.workers:
         raise SystemExit("the job was over before it could be watched: give it more rows")
 

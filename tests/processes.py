@@ -1,11 +1,10 @@
-"""The processes below one of ours, from ``ps`` and ``/proc``; which are a service's replicas."""
+"""The processes below one of ours, from ``/proc``; which are a service's replicas."""
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,19 +13,28 @@ from tests.running import RunningService
 
 def descendants(root: int) -> dict[int, str]:
     """Returns the command line of each process below ``root``, ``root`` included, by pid."""
-    listing = subprocess.run(
-        ["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True
-    )
-    rows = [line.split(None, 2) for line in listing.stdout.splitlines()[1:]]
-    parents = {int(pid): int(parent) for pid, parent, *_ in rows}
-    lines = {int(pid): "".join(args) for pid, _, *args in rows}
+    parents = {pid: parent for entry in Path("/proc").iterdir() for pid, parent in _parent(entry)}
 
     def below(pid: int) -> bool:
         while pid not in (root, 0, 1):
             pid = parents.get(pid, 0)
         return pid == root
 
-    return {pid: line for pid, line in lines.items() if below(pid)}
+    return {pid: _command_line(pid) for pid in parents if below(pid)}
+
+
+def _parent(entry: Path) -> Iterator[tuple[int, int]]:
+    """A process and its parent; nothing where there is no process, or it has gone."""
+    with suppress(OSError):
+        if entry.name.isdigit():
+            state = (entry / "stat").read_text().rpartition(")")[2].split()
+            yield int(entry.name), int(state[1])
+
+
+def _command_line(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ").strip()
+    return ""
 
 
 def marked(root: int, mark: str) -> list[int]:
