@@ -7,16 +7,20 @@ milliseconds. Queueing, and the refusal of too much of it, stay with the replica
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from deployments.embedding.awaiting import in_time
 from deployments.embedding.batch import Encoded, TokenBatch
 from deployments.embedding.batching.lanes import Lane
+from deployments.embedding.errors import ModelUnavailable
 
 Call = Callable[[TokenBatch, Lane, float], Awaitable[Encoded]]
 
 _CALLS_AT_ONCE = 2
 _LINGER_S = 0.004
+_GRACE_S = 0.1  # at a deadline the call's own error comes first, and says more
 _MOST_TEXTS = 64
 _MOST_TOKENS = 4_096
 _SMALL_TEXTS = 8
@@ -50,7 +54,8 @@ class Coalescer:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def encode(self, batch: TokenBatch, lane: Lane, deadline: float) -> Encoded:
-        """Returns the answer to this batch; errors as the call's own.
+        """Returns the answer to this batch; errors as the call's own, DeadlineExceeded at its own
+        deadline, and ModelUnavailable where something else has cancelled the call.
 
         Cancelling the last request of a call cancels the call.
         """
@@ -64,7 +69,7 @@ class Coalescer:
             busy = queue.calls >= _CALLS_AT_ONCE
             # even at once means after what else is ready in this turn of the loop
             queue.timer = loop.call_later(_LINGER_S if busy else 0, self._flush, lane)
-        return await part.answer
+        return await in_time(part.answer, deadline + _GRACE_S)
 
     def _flush(self, lane: Lane) -> None:
         queue = self._queues[lane]
@@ -76,7 +81,10 @@ class Coalescer:
         while waiting:
             count = _how_many(waiting)
             queue.calls += 1
-            task = asyncio.get_running_loop().create_task(self._run(lane, waiting[:count]))
+            # in no request's context: Serve cancels what was called in that of a client that has gone
+            task = asyncio.get_running_loop().create_task(
+                self._run(lane, waiting[:count]), context=contextvars.Context()
+            )
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             _cancel_when_all_have_gone(task, waiting[:count])
@@ -88,10 +96,11 @@ class Coalescer:
             batch = TokenBatch.concatenate([part.batch for part in parts])
             found = await self._call(batch, lane, max(part.deadline for part in parts))
             _hand_out(found, parts)
+        except asyncio.CancelledError:
+            _fail(parts, ModelUnavailable("the call was cancelled, send it again", None, 1.0))
+            raise
         except Exception as error:
-            for part in parts:
-                if not part.answer.done():
-                    part.answer.set_exception(error)
+            _fail(parts, error)
         finally:
             queue.calls -= 1
             if queue.parts and queue.calls < _CALLS_AT_ONCE:
@@ -115,6 +124,12 @@ def _hand_out(found: Encoded, parts: list[_Part]) -> None:
         if not part.answer.done():
             part.answer.set_result(found.slice(start, stop))
         start = stop
+
+
+def _fail(parts: list[_Part], error: Exception) -> None:
+    for part in parts:
+        if not part.answer.done():
+            part.answer.set_exception(error)
 
 
 def _cancel_when_all_have_gone(task: asyncio.Task[None], parts: list[_Part]) -> None:

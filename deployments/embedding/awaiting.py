@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
 from deployments.embedding.errors import DeadlineExceeded
@@ -22,7 +22,7 @@ async def gather_or_cancel(*calls: Coroutine[Any, Any, T]) -> list[T]:
     return [task.result() for task in tasks]
 
 
-async def in_time(call: Coroutine[Any, Any, T], deadline: float) -> T:
+async def in_time(call: Awaitable[T], deadline: float) -> T:
     """Returns the result of a call; raises DeadlineExceeded at the deadline, by `time.monotonic`."""
     try:
         async with asyncio.timeout(deadline - time.monotonic()) as limit:

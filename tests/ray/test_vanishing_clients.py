@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import socket
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from tests.running import API_KEY, RunningService
@@ -44,16 +46,26 @@ def request_bytes(number: int) -> bytes:
     return head.encode() + body
 
 
-def connect_send_and_vanish(service: RunningService) -> None:
-    """All requests are in the service when their clients close."""
+def connect_and_send(service: RunningService) -> list[socket.socket]:
+    """Returns clients whose requests are all in the service."""
     address = urlsplit(service.url)
     clients = []
     for number in range(VANISHING):
-        clients.append(socket.create_connection((address.hostname, address.port), timeout=10))
+        clients.append(socket.create_connection((address.hostname, address.port), timeout=60))
         clients[-1].sendall(request_bytes(number))
     time.sleep(0.5)
-    for client in clients:
-        client.close()
+    return clients
+
+
+@contextmanager
+def kept_busy(service: RunningService, texts: list[str]) -> Iterator[None]:
+    """The replica has so much to do meanwhile that whoever comes next has to wait."""
+    with ThreadPoolExecutor(1) as pool, service.client(timeout_s=120) as http:
+        body = {"model": MODEL, "input": texts, "truncate": True}
+        busy = pool.submit(http.post, "/v1/embeddings", json=body)
+        time.sleep(0.5)
+        yield
+        assert busy.result().status_code == 200
 
 
 def seconds_of_work(service: RunningService, seconds: float) -> list[str]:
@@ -67,15 +79,13 @@ def seconds_of_work(service: RunningService, seconds: float) -> list[str]:
 def test_texts_of_vanished_clients_are_not_computed(service):
     texts = seconds_of_work(service, 5)
     computed, dropped = settled(service)
-    with ThreadPoolExecutor(1) as pool, service.client(timeout_s=120) as http:
-        # keeps the replica busy, so that whoever comes next has to wait
-        body = {"model": MODEL, "input": texts, "truncate": True}
-        busy = pool.submit(http.post, "/v1/embeddings", json=body)
-        time.sleep(0.5)
-        connect_send_and_vanish(service)
-        assert busy.result().status_code == 200
+    with kept_busy(service, texts):
+        for client in connect_and_send(service):
+            client.close()
+    with service.client() as http:
         started = time.monotonic()
-        assert http.post("/v1/embeddings", json={**body, "input": "x"}).status_code == 200
+        body = {"model": MODEL, "input": "x"}
+        assert http.post("/v1/embeddings", json=body).status_code == 200
         assert time.monotonic() - started < 5
     answered = computed + len(texts) + 1
     until(lambda: counted(service)[0] >= answered, 45, "all that was answered is counted")
@@ -83,6 +93,16 @@ def test_texts_of_vanished_clients_are_not_computed(service):
     assert dropped_after > dropped, "none had reached the replica"
     all_the_same = computed_after - answered
     assert all_the_same <= VANISHING * 0.1, f"of {VANISHING} so many were computed"
+
+
+def test_who_stays_is_answered_though_others_of_the_same_call_vanish(service):
+    with kept_busy(service, seconds_of_work(service, 3)):
+        clients = connect_and_send(service)
+        for client in clients[::3]:
+            client.close()
+        for client in clients[1::3] + clients[2::3]:
+            assert client.recv(64).startswith(b"HTTP/1.1 200 OK")
+            client.close()
 
 
 def test_nothing_waits_afterwards(service):

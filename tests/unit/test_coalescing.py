@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import time
 
 import numpy as np
 import pytest
@@ -10,7 +12,12 @@ import pytest
 from deployments.coalescing import Coalescer
 from deployments.embedding.batch import Encoded, TokenBatch
 from deployments.embedding.batching.lanes import Lane
-from deployments.embedding.errors import EmbedfleetError, Overloaded
+from deployments.embedding.errors import (
+    DeadlineExceeded,
+    EmbedfleetError,
+    ModelUnavailable,
+    Overloaded,
+)
 
 FAR = 1e9
 BAD = 1_313
@@ -140,4 +147,49 @@ async def test_who_leaves_before_the_call_is_not_in_it():
     await asyncio.sleep(0)
     tasks[0].cancel()
     assert await asyncio.gather(*tasks[1:]) == [1.0, 2.0]
+    assert replica.calls == [2]
+
+
+async def test_a_call_is_made_in_no_requests_context():
+    """Serve cancels all that was called in the context of a client that has gone."""
+    request = contextvars.ContextVar("request")
+    seen = []
+
+    async def call(batch, lane, deadline):
+        seen.append(request.get(None))
+        return await Replica()(batch, lane, deadline)
+
+    coalescer = Coalescer(call)
+
+    async def asked(n: int) -> float:
+        request.set(n)
+        return await ask(coalescer, n)
+
+    assert await asyncio.gather(*(asked(n) for n in range(3))) == [0, 1, 2]
+    assert seen == [None]
+
+
+async def test_a_call_that_others_cancel_leaves_nobody_waiting():
+    async def call(batch, lane, deadline):
+        raise asyncio.CancelledError
+
+    coalescer = Coalescer(call)
+    asked = asyncio.gather(*(ask(coalescer, n) for n in range(3)), return_exceptions=True)
+    answers = await asyncio.wait_for(asked, 5)
+    assert [type(answer) for answer in answers] == [ModelUnavailable] * 3
+
+
+async def test_each_request_of_a_call_keeps_its_own_deadline():
+    replica = Replica()
+    replica.open.clear()
+    coalescer = Coalescer(replica)
+    started = time.monotonic()
+    hasty, patient = (
+        asyncio.create_task(coalescer.encode(text(n), Lane.ONLINE, started + seconds))
+        for n, seconds in ((1, 0.05), (2, 60))
+    )
+    with pytest.raises(DeadlineExceeded):
+        await asyncio.wait_for(hasty, 5)
+    replica.open.set()
+    assert (await patient).vectors[0, 0] == 2
     assert replica.calls == [2]
