@@ -75,16 +75,16 @@ class Agreement:
                     return Shared(space.name, verdict.id, roles, verdict.problem)
         return None
 
-    def holds(self, model: str, own: str) -> bool:
-        """Whether this member still answers from the space of its own that was compared.
+    def holds(self, shared: str, model: str, own: str) -> bool:
+        """Whether this member's own space is the one that was compared for the shared one.
 
-        If not, its space has no verdict any more until the members have been compared again.
+        Where the member has been replaced, its space has no verdict any more until the members have
+        been compared again.
         """
         for space, verdict in self._verdicts.items():
             if verdict.members.get(model, own) != own:
                 self._verdicts[space] = _unknown(f"{model} was replaced")
-                return False
-        return True
+        return any(v.id == shared and model in v.members for v in self._verdicts.values())
 
     async def look(self) -> None:
         """Compares the members of each space that has no verdict yet and whose members are ready."""

@@ -130,7 +130,7 @@ class Encoder:
                 raise error
 
     def _wedged_after(self, model: LoadedModel) -> float:
-        return max(self.wedged_after_s, _PASSES_BEFORE_WEDGED * model.pass_s)
+        return max(self.wedged_after_s, _PASSES_BEFORE_WEDGED * model.longest_pass_s)
 
     def __del__(self) -> None:
         self._model.stop()

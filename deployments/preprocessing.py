@@ -10,6 +10,7 @@ import numpy as np
 
 from deployments.config import ModelConfig
 from deployments.embedding.batch import Encoded
+from deployments.embedding.errors import InvalidRequest
 from deployments.embedding.models.loading import find_model
 from deployments.embedding.models.model import ModelSpec, Role
 from deployments.embedding.models.prompts import effective_instruction, prefix, render
@@ -42,10 +43,12 @@ class Preprocessor:
         Raises InvalidRequest or ContextLengthExceeded. Long texts are tokenized in a thread, so
         that the event loop goes on.
         """
-        texts = request.texts
-        if not isinstance(texts, TokenInput) and sum(map(len, texts)) <= _INLINE_CHARACTERS:
-            return self._tokenize(request)
-        return await asyncio.to_thread(self._tokenize, request)
+        if isinstance(request.texts, TokenInput):
+            return await asyncio.to_thread(self._accept, request, request.texts)
+        texts = render(self.spec, request.texts, request.role, request.instruction)
+        if sum(map(len, texts)) <= _INLINE_CHARACTERS:
+            return self.tokenizer.encode(texts, request.truncate)
+        return await asyncio.to_thread(self.tokenizer.encode, texts, request.truncate)
 
     def finished(
         self, request: EncodeRequest, tokenized: Tokenized, replies: Sequence[Encoded]
@@ -64,7 +67,7 @@ class Preprocessor:
             space=space_id(spec, dimensions),
             tokens=tokenized.batch.tokens,
             truncated=tokenized.truncated,
-            instruction=effective_instruction(spec, request.role, request.instruction),
+            instruction=self._instruction(request),
             queued_s=max(reply.queued_s for reply in replies),
             computed_s=sum(reply.computed_s for reply in replies),
         )
@@ -96,11 +99,19 @@ class Preprocessor:
             return self.tokenizer.longest(texts)
         return await asyncio.to_thread(self.tokenizer.longest, texts)
 
-    def _tokenize(self, request: EncodeRequest) -> Tokenized:
+    def _accept(self, request: EncodeRequest, texts: TokenInput) -> Tokenized:
+        if request.instruction:
+            raise InvalidRequest(
+                "token ids are whole sequences, prompt included: leave `instruction` out, or send "
+                "texts",
+                "instruction",
+            )
+        return self.tokenizer.accept(texts, request.truncate)
+
+    def _instruction(self, request: EncodeRequest) -> str | None:
         if isinstance(request.texts, TokenInput):
-            return self.tokenizer.accept(request.texts, request.truncate)
-        texts = render(self.spec, request.texts, request.role, request.instruction)
-        return self.tokenizer.encode(texts, request.truncate)
+            return None
+        return effective_instruction(self.spec, request.role, request.instruction)
 
 
 def load_preprocessor(config: ModelConfig) -> Preprocessor:

@@ -57,9 +57,10 @@ class LoadedModel:
     memory: Memory | None = None
 
     @property
-    def pass_s(self) -> float:
-        """Seconds that a full forward pass takes beside others, by the measured speed."""
-        return self.worker.streams * self.token_budget / self.worker.tokens_per_s
+    def longest_pass_s(self) -> float:
+        """Seconds that the largest forward pass, which may be one text's, takes beside others."""
+        tokens = max(self.token_budget, self.spec.max_tokens)
+        return self.worker.streams * tokens / self.worker.tokens_per_s
 
     @property
     def device(self) -> str:

@@ -183,7 +183,8 @@ class Router:
             raise
         if space is None:
             return found
-        if not self._agreement.holds(model, found.space.partition(":")[0]):
+        shared, own = (name.partition(":")[0] for name in (space, found.space))
+        if not self._agreement.holds(shared, model, own):
             raise SpaceMismatch(
                 f"{model} was replaced: space {space} has to be compared anew", "space"
             )

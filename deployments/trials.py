@@ -8,13 +8,21 @@ ordinary calls never come here.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol, TypeVar
 
 from ray.experimental import internal_kv
 
+T = TypeVar("T")
+
+log = logging.getLogger("ray.serve")
 _NAMESPACE = "embedfleet"
+_PATIENCE_S = 5.0  # the store may be away for as long as the head of the cluster
+# one, so that what is written stays in order; and whoever waits here keeps no tokenizer waiting
+_thread = ThreadPoolExecutor(1, "trials")
 _KEEP_S = 3_600.0
 
 
@@ -39,26 +47,40 @@ class ClusterRecord:
 
     async def last_begun(self, trial: str) -> int | None:
         """As `Record.last_begun`."""
-        found = await asyncio.to_thread(_get, _trial_key(trial))
+        found = await _asked(lambda: _get(_trial_key(trial)), None)
         return int(found) if found else None
 
     async def block(self, trial: str, text: str) -> None:
         """As `Record.block`."""
-        await asyncio.to_thread(_put, self._head + text, str(time.time()))
-        await asyncio.to_thread(_forget, trial)
+        await _asked(lambda: _put(self._head + text, str(time.time())), None)
+        await _asked(lambda: _forget(trial), None)
 
     async def blocked(self, texts: Sequence[str]) -> list[str]:
         """As `Record.blocked`."""
-        known = await asyncio.to_thread(_recent, self._head)
+        known: set[str] = await _asked(lambda: _recent(self._head), set())
         return [text for text in texts if self._head + text in known]
 
 
 def begin(trial: str, row: int | None) -> None:
-    """Notes, from a replica, that the next forward pass is this row's alone; None: it has ended."""
+    """Notes, from a replica, that the next forward pass is this row's alone; None: it has ended.
+
+    Raises what the store raises, and TimeoutError where it is away.
+    """
     if row is None:  # nothing stays behind, whatever becomes of the call
-        _forget(trial)
+        noted: Future[None] = _thread.submit(_forget, trial)
     else:
-        _put(_trial_key(trial), str(row))
+        noted = _thread.submit(_put, _trial_key(trial), str(row))
+    noted.result(_PATIENCE_S)
+
+
+async def _asked(call: Callable[[], T], otherwise: T) -> T:
+    """What is not known, or cannot be told to others, costs a replica more, and no answer."""
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            return await asyncio.wrap_future(_thread.submit(call))
+    except Exception as error:
+        log.warning("the record of texts that kill replicas cannot be reached: %r", error)
+        return otherwise
 
 
 def _forget(trial: str) -> None:

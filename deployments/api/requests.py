@@ -14,8 +14,12 @@ from deployments.embedding.models.model import Role
 from deployments.embedding.routing.facts import Aim, Facts
 
 Text = Annotated[str, Field(min_length=1)]
+# what refers to something is repeated in errors, and an instruction stands in front of each text
+Name = Annotated[str, Field(min_length=1, max_length=512)]
+_MOST_INSTRUCTION = 4_096
 # one error is answered: collecting one for each of a million wrong items would take a minute
 _NOT_EMPTY = Field(min_length=1, fail_fast=True)
+Format = Literal["float", "base64"]
 TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], _NOT_EMPTY]
 _ROLE_NAMES = {
     "query": Role.QUERY,
@@ -54,13 +58,15 @@ class _Body(BaseModel):
 
 
 class _Common(_Body):
-    model: str | None = Field(
+    model: Name | None = Field(
         None,
-        min_length=1,
         description="Name, Hugging Face id, size, space or auto; each also with -query/-document",
     )
     instruction: str | None = Field(
-        None, min_length=1, description="One-sentence task, for queries of instruct models"
+        None,
+        min_length=1,
+        max_length=_MOST_INSTRUCTION,
+        description="One-sentence task, for queries of instruct models",
     )
     truncate: bool | None = Field(
         None, description="Cut texts over the model's limit instead of refusing them"
@@ -68,9 +74,7 @@ class _Common(_Body):
     normalize: bool | None = Field(
         None, description="L2-normalise the vectors; what the model does by default"
     )
-    space: str | None = Field(
-        None, min_length=1, description="Answer from this embedding space, or with 409"
-    )
+    space: Name | None = Field(None, description="Answer from this embedding space, or with 409")
     aim: Aim | None = Field(None, strict=False, description="What `auto` or a space looks for")
     max_latency_ms: float | None = Field(
         None, gt=0, description="`auto` takes the best model that is expected to answer in time"
@@ -78,7 +82,7 @@ class _Common(_Body):
     priority: Lane = Field(Lane.ONLINE, strict=False, description="Who waits for whom")
     user: str | None = Field(None, description="Accepted for OpenAI clients, not used")
 
-    @field_validator("priority", mode="before")
+    @field_validator("priority", mode="before", json_schema_input_type=Lane | None)
     @classmethod
     def _null_is_the_default(cls, value: Any) -> Any:
         return Lane.ONLINE if value is None else value
@@ -98,7 +102,7 @@ class _Common(_Body):
             requested=self.model,
             truncate=truncate if self.truncate is None else self.truncate,
             instruction=self.instruction,
-            space=self.space or required_space,
+            space=self.space or required_space or None,  # the header may be there and empty
             aim=self.aim,
             max_latency_ms=self.max_latency_ms,
             lane=self.priority,
@@ -111,12 +115,12 @@ class EmbeddingRequest(_Common):
     input: (
         Text | Annotated[list[Text], _NOT_EMPTY] | TokenIds | Annotated[list[TokenIds], _NOT_EMPTY]
     ) = Field(description="One text or a list of texts; token ids only together with `tokenizer`")
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Format = "float"
     dimensions: int | None = Field(None, ge=1, description="Fewer only for Matryoshka models")
     input_type: Role | None = Field(None, description="Which prompt the texts get")
-    tokenizer: str | None = Field(None, description="Whose token ids `input` holds")
+    tokenizer: str | None = Field(None, max_length=512, description="Whose token ids `input` holds")
 
-    @field_validator("encoding_format", mode="before")
+    @field_validator("encoding_format", mode="before", json_schema_input_type=Format | None)
     @classmethod
     def _null_is_float(cls, value: Any) -> Any:
         return "float" if value is None else value

@@ -63,8 +63,9 @@ async def rerank(request: Request) -> Response:
         {"index": int(i), "relevance_score": float(scores[i])} for i in best
     ]
     if body.return_documents:
+        documents = body.texts
         for result in results:
-            result["document"] = {"text": body.texts[result["index"]]}
+            result["document"] = {"text": documents[result["index"]]}
     found = {"object": "rerank", "results": results, **_about(scored)}
     return answer(dump(found), scored.queries, scored.decision)
 

@@ -53,6 +53,10 @@ async def test_a_required_space_chooses_its_model(client, path, spec):
     assert by_header["space"] == by_body["space"] == space_id(spec)
 
 
+async def test_an_empty_header_requires_nothing(client):
+    assert ok(await post(client, EMBEDDINGS, {"x-require-space": ""}))["model"] == PLAIN.name
+
+
 @pytest.mark.parametrize("path", BODIES)
 async def test_another_space_than_the_models_is_a_409_with_what_would_match(client, path):
     response = await post(client, path, {"x-require-space": space_id(INSTRUCT)}, model="plain")

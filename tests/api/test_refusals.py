@@ -37,6 +37,9 @@ OTHER_FIELDS = [
     ("model", ["plain"], "string"),
     ("instruction", "", "at least 1 character"),
     ("instruction", ["a"], "string"),
+    ("instruction", "a" * 4_097, "at most 4096 characters"),
+    ("model", "a" * 513, "at most 512 characters"),
+    ("space", "a" * 513, "at most 512 characters"),
     ("tokenizer", 1, "string"),
     ("user", 1, "string"),
 ]

@@ -35,7 +35,7 @@ class Loaded:
     dtype: str = "float32"
     start_s: float = 1.5
     spec: ModelSpec = SPEC
-    pass_s: float = 0.0
+    longest_pass_s: float = 0.0
     token_budget: int = 1_024
     gpu_ids: tuple[str, ...] = ()
     memory: Memory | None = None

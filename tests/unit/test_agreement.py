@@ -23,6 +23,7 @@ class Models:
     def __init__(self, b):
         self.vectors = {"a": RANDOM, "b": b}
         self.states = {"a": ModelState.READY, "b": ModelState.READY}
+        self.spaces = {"a": "space-of-a", "b": "space-of-b"}
         self.asked = []
         self.failing = None
 
@@ -30,7 +31,7 @@ class Models:
         self.asked.append((model, request.role))
         if self.failing:
             raise self.failing
-        return Embeddings(self.vectors[model], model, f"space-of-{model}", 1)
+        return Embeddings(self.vectors[model], model, self.spaces[model], 1)
 
     def status(self, model):
         return ModelStatus(self.states[model])
@@ -132,3 +133,20 @@ async def test_each_role_is_compared_and_stays_with_its_member():
     assert {role for _, role in models.asked} == set(Role)
     assert made.shared("b").roles == {Role.QUERY}
     assert made.shared("stranger") is None
+
+
+async def test_vectors_hold_for_the_space_that_was_compared():
+    models = Models(RANDOM)
+    made = agreement(models)
+    await made.look()
+    old = made.shared("a").id
+    assert made.holds(old, "a", "space-of-a")
+    assert not made.holds(old, "a", "new-space-of-a")
+    # and not again for who was decided on the old one, before and after it is compared anew
+    assert not made.holds(old, "a", "new-space-of-a")
+    models.spaces["a"] = "new-space-of-a"
+    await made.look()
+    assert not made.holds(old, "a", "new-space-of-a")
+    assert not made.holds(old, "b", "space-of-b")
+    assert made.holds(made.shared("a").id, "a", "new-space-of-a")
+    assert not made.holds(made.shared("a").id, "stranger", "space-of-stranger")

@@ -53,7 +53,7 @@ async def test_a_pass_that_hangs_makes_it_ill_without_a_trial(encoder, engine, w
 async def test_a_slow_model_is_given_time(encoder, engine, worker, monkeypatch):
     monkeypatch.setattr(encoder_module, "_needs_probe", lambda _: False)
     encoder.wedged_after_s = 0.0
-    encoder._model.value.pass_s = 60.0
+    encoder._model.value.longest_pass_s = 60.0
     hold(worker, engine)
     await encoder.check_health()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,16 @@ def test_a_revision_that_is_known_is_believed(asked, tmp_path, folder, revision,
     own.mkdir()
     assert find_model("e5-small", str(own), revision).spec.revision == expected
     assert asked == [(str(own), revision, None, True, True)]
+
+
+def test_another_revision_of_a_catalog_model_is_fetched_and_named(asked):
+    found = find_model("e5-small", revision=COMMIT)
+    assert asked == [(KNOWN.repo, COMMIT, None, True, True)]
+    assert found.spec == replace(KNOWN, revision=COMMIT)
+
+
+def test_the_catalogs_revision_may_be_spelled_out(asked):
+    assert find_model("e5-small", revision=KNOWN.revision).spec == KNOWN
 
 
 @pytest.mark.parametrize(("weights", "checked"), [(True, 1), (False, 0)])

@@ -101,7 +101,8 @@ def test_many_that_leave_within_a_moment_are_told_by_the_last_of_them():
     assert refused.value.retry_after_s == pytest.approx(0.1, rel=0.05)
 
 
-def test_where_nothing_leaves_the_time_is_finite():
+@pytest.mark.parametrize(("most", "comes_back_s"), [(10, 50.0), (256, 60.0)])
+def test_where_nothing_leaves_the_time_is_bounded(most, comes_back_s):
     with pytest.raises(Overloaded) as refused:
-        limiter_of(11)
-    assert refused.value.retry_after_s == 50.0
+        limiter_of(most + 1, most=most)
+    assert refused.value.retry_after_s == comes_back_s

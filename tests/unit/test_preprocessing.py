@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 
+import numpy as np
 import pytest
 
-from deployments.embedding.batch import TokenBatch
+from deployments.embedding.batch import Encoded, TokenBatch
 from deployments.embedding.errors import InvalidRequest
 from deployments.embedding.models.catalog import CATALOG
 from deployments.embedding.models.model import Role
@@ -15,6 +16,7 @@ from deployments.embedding.text.tokenizer import Tokenized
 from deployments.preprocessing import Preprocessor
 
 SPEC = CATALOG["e5-small"]
+INSTRUCT = CATALOG["multilingual-e5-large-instruct"]
 
 
 class FakeTokenizer:
@@ -59,11 +61,40 @@ async def test_token_ids_are_taken_as_they_are(tokenizer):
 
 @pytest.mark.parametrize(
     ("texts", "inline"),
-    [(("a",), True), (("a" * 4_000,), True), (("a" * 4_001,), False), (("a" * 9,) * 999, False)],
+    [(("a",), True), (("a" * 3_991,), True), (("a" * 3_992,), False), (("a" * 9,) * 999, False)],
 )
 async def test_long_texts_do_not_hold_the_event_loop(tokenizer, texts, inline):
-    await Preprocessor(SPEC, tokenizer).tokenized(EncodeRequest(texts))
+    await Preprocessor(SPEC, tokenizer).tokenized(EncodeRequest(texts))  # each behind "passage: "
     assert (tokenizer.threads[0] is threading.current_thread()) == inline
+
+
+async def test_nor_does_a_long_instruction_before_short_texts(tokenizer):
+    asked = EncodeRequest(("a",) * 50, Role.QUERY, "Find a duck. " * 10)
+    await Preprocessor(INSTRUCT, tokenizer).tokenized(asked)
+    assert tokenizer.threads[0] is not threading.current_thread()
+
+
+async def test_token_ids_with_an_instruction_are_refused(tokenizer):
+    tokens = TokenInput(INSTRUCT.name, ((1, 2),))
+    asked = EncodeRequest(tokens, Role.QUERY, "Find a duck")
+    with pytest.raises(InvalidRequest, match="prompt included: leave `instruction` out"):
+        await Preprocessor(INSTRUCT, tokenizer).tokenized(asked)
+    assert tokenizer.given == []
+
+
+@pytest.mark.parametrize(
+    ("texts", "told"),
+    [
+        (("a",), INSTRUCT.prompts.default_instruction),
+        (TokenInput(INSTRUCT.name, ((1, 2),)), None),
+    ],
+)
+async def test_the_answer_tells_the_instruction_that_was_rendered(tokenizer, texts, told):
+    asked = EncodeRequest(texts, Role.QUERY)
+    preprocessor = Preprocessor(INSTRUCT, tokenizer)
+    tokenized = await preprocessor.tokenized(asked)
+    reply = Encoded(np.ones((1, INSTRUCT.dimension), np.float32), 0.0, 0.0)
+    assert preprocessor.finished(asked, tokenized, [reply]).instruction == told
 
 
 async def test_an_instruction_without_a_place_is_refused(tokenizer):

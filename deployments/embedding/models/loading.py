@@ -35,14 +35,14 @@ def find_model(
     if known is None:
         folder = find_files(path or name, revision, weights=weights)
         return ModelFiles(read_spec(name, folder, revision or _commit_of(folder)), folder)
-    if path is None:
+    if path is None and revision in (None, known.revision):
         folder = find_files(
             known.repo, known.revision, known.package, weights=weights, described=True
         )
         if weights and known.weights_sha256:
             check_sha256(folder, known.weights_sha256)
         return ModelFiles(known, folder)
-    folder = find_files(path, revision, weights=weights, described=True)
+    folder = find_files(path or known.repo, revision, weights=weights, described=True)
     # weights from elsewhere are a space of their own, unless the user says which revision they are
     own = replace(known, revision=revision or _commit_of(folder) or content_hash(folder))
     return ModelFiles(own, folder)

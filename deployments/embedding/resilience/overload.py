@@ -9,6 +9,7 @@ from deployments.embedding.errors import Overloaded
 _MOST_S = 0.2
 _PART = 0.02  # of the Retry-After: in so short a time the backlog hardly changes
 _WATCH_S = 5.0  # to tell how fast requests leave
+_MOST_RETRY_AFTER_S = 60.0  # where none has left, such as behind a model that starts
 
 
 class LastRefusal:
@@ -54,7 +55,7 @@ class ConcurrencyLimiter:
             raise Overloaded(
                 f"{self._inside} requests are under way in this router; retry later, or add "
                 "replicas and routers",
-                retry_after_s=self._inside / self._per_s(now),
+                retry_after_s=min(_MOST_RETRY_AFTER_S, self._inside / self._per_s(now)),
             )
         self._inside += 1
 
