@@ -22,7 +22,7 @@ from deployments.embedding.engine.warmup import sample
 from deployments.embedding.errors import EmbedfleetError
 from deployments.embedding.models.space import space_id
 from deployments.embedding.resilience.background_loader import BackgroundLoader
-from deployments.embedding.text.tokenizer import check_ids
+from deployments.embedding.text.tokenizer import out_of_vocabulary
 from deployments.status import ReplicaState, ReplicaStatus
 from deployments.versions import OtherVersion, Terms
 
@@ -72,13 +72,28 @@ class Encoder:
             if terms.space != (own := space_id(model.spec)):
                 return OtherVersion(self._config, own)
             batch = TokenBatch(ids, lengths)
-            check_ids(batch, model.engine.vocabulary)
-            self._asked[Lane(lane)] += batch.tokens
-            begin = partial(trials.begin, terms.trial) if terms.trial else None
-            future = model.worker.submit(batch, Lane(lane), timeout_s, begin)
-            return await asyncio.wrap_future(future)
+            refused = out_of_vocabulary(batch, model.engine.vocabulary)
+            if not refused:
+                return await self._computed(model, batch, lane, timeout_s, terms.trial)
+            if terms.trial or len(refused) == len(batch):
+                return next(iter(refused.values()))
+            kept = [row for row in range(len(batch)) if row not in refused]
+            found = await self._computed(model, batch.select(kept), lane, timeout_s)
+            return found.among(kept, len(batch), refused)
         except EmbedfleetError as error:
             return error
+
+    async def _computed(
+        self,
+        model: LoadedModel,
+        batch: TokenBatch,
+        lane: str,
+        timeout_s: float,
+        trial: str | None = None,
+    ) -> Encoded:
+        self._asked[Lane(lane)] += batch.tokens
+        begin = partial(trials.begin, trial) if trial else None
+        return await asyncio.wrap_future(model.worker.submit(batch, Lane(lane), timeout_s, begin))
 
     async def status(self) -> ReplicaStatus:
         """Returns what this replica is, for `/v1/models`."""

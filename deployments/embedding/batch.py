@@ -97,3 +97,12 @@ class Encoded:
         """Returns the answer of texts ``start`` to ``stop`` alone, as views."""
         errors = {row - start: e for row, e in self.errors.items() if start <= row < stop}
         return Encoded(self.vectors[start:stop], self.queued_s, self.computed_s, errors)
+
+    def among(
+        self, rows: Sequence[int], texts: int, others: Mapping[int, EmbedfleetError]
+    ) -> Encoded:
+        """Returns the answer of so many texts, of which these are ``rows``, the others' errors in it."""
+        vectors = np.zeros((texts, self.vectors.shape[1]), np.float32)
+        vectors[rows] = self.vectors
+        errors = {rows[row]: error for row, error in self.errors.items()}
+        return Encoded(vectors, self.queued_s, self.computed_s, {**errors, **others})

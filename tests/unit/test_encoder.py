@@ -16,6 +16,7 @@ from deployments.embedding.errors import (
     InvalidRequest,
     ModelUnavailable,
     Overloaded,
+    TextFailed,
 )
 from deployments.embedding.models.space import space_id
 from deployments.status import ReplicaState, ReplicaStatus
@@ -34,8 +35,19 @@ async def test_token_ids_become_vectors(encoder, lane):
 
 @pytest.mark.parametrize("ids", [[1_000], [-1]])
 async def test_ids_out_of_the_vocabulary_never_reach_the_engine(encoder, engine, ids):
-    assert isinstance(await encode(encoder, [1], ids), InvalidRequest)
+    assert isinstance(await encode(encoder, ids), InvalidRequest)
+    assert isinstance(await encode(encoder, [1], ids, trial="t"), InvalidRequest)
     assert engine.passes == []
+
+
+async def test_a_text_out_of_the_vocabulary_takes_no_neighbour_with_it(encoder, engine):
+    engine.poison = 7
+    found = await encode(encoder, [1], [1_000], [7], [2])
+    np.testing.assert_array_equal(found.vectors[[0, 3]], [vector_of([1]), vector_of([2])])
+    assert {row: type(error) for row, error in found.errors.items()} == {
+        1: InvalidRequest,
+        2: TextFailed,
+    }
 
 
 async def test_ids_made_for_another_space_never_reach_the_engine(encoder, engine):

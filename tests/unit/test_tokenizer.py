@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
@@ -14,7 +13,7 @@ from deployments.embedding.errors import ContextLengthExceeded, InvalidRequest, 
 from deployments.embedding.models.catalog import CATALOG
 from deployments.embedding.models.model import SpecialTokens
 from deployments.embedding.request import TokenInput
-from deployments.embedding.text.tokenizer import FastTokenizer, check_ids, template_of
+from deployments.embedding.text.tokenizer import FastTokenizer, out_of_vocabulary, template_of
 
 FIRST, LAST, UNKNOWN = 0, 1, 2
 WORDS = {"<s>": FIRST, "</s>": LAST, "?": UNKNOWN, "a": 3, "B": 4, "b": 5}
@@ -155,13 +154,17 @@ def test_special_tokens_that_do_not_frame_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("ids", "valid"),
-    [([0, 5], True), ([6], False), ([-1], False), ([0, 2**31 - 1], False), ([], True)],
+    ("texts", "wrong"),
+    [
+        ([[0, 5], [1]], []),
+        ([[6], [1], [2, 6, 7]], [0, 2]),
+        ([[1], [-1]], [1]),
+        ([[], [0, 2**31 - 1]], [1]),
+        ([[3], [], [9], []], [2]),
+        ([], []),
+    ],
 )
-def test_ids_out_of_the_vocabulary_never_reach_a_device(ids, valid):
-    batch = TokenBatch(np.array(ids, np.int32), np.array([len(ids)], np.int32))
-    if valid:
-        check_ids(batch, 6)
-    else:
-        with pytest.raises(InvalidRequest, match=r"must be in \[0, 6\)"):
-            check_ids(batch, 6)
+def test_rows_with_ids_out_of_the_vocabulary(texts, wrong):
+    found = out_of_vocabulary(TokenBatch.from_lists(texts), 6)
+    assert sorted(found) == wrong
+    assert all("must be in [0, 6)" in error.message for error in found.values())

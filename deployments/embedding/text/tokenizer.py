@@ -13,7 +13,12 @@ from tokenizers.normalizers import Lowercase
 from tokenizers.normalizers import Sequence as NormalizerSequence
 
 from deployments.embedding.batch import TokenBatch
-from deployments.embedding.errors import ContextLengthExceeded, InvalidRequest, UnsupportedModel
+from deployments.embedding.errors import (
+    ContextLengthExceeded,
+    EmbedfleetError,
+    InvalidRequest,
+    UnsupportedModel,
+)
 from deployments.embedding.models.model import ModelSpec, SpecialTokens
 from deployments.embedding.request import TokenInput
 
@@ -202,7 +207,11 @@ def _has_surrogate(text: str) -> bool:
     return False
 
 
-def check_ids(batch: TokenBatch, vocabulary: int) -> None:
-    """Raises InvalidRequest when an id is not in the vocabulary, before it reaches a GPU."""
-    if len(batch.ids) and (int(np.min(batch.ids)) < 0 or int(np.max(batch.ids)) >= vocabulary):
-        raise InvalidRequest(f"token ids must be in [0, {vocabulary})", "input")
+def out_of_vocabulary(batch: TokenBatch, vocabulary: int) -> dict[int, EmbedfleetError]:
+    """Returns an error for each row with an id that the model does not have: no GPU survives one."""
+    outside = (batch.ids < 0) | (batch.ids >= vocabulary)
+    if not outside.any():
+        return {}
+    rows = np.searchsorted(batch.offsets, np.flatnonzero(outside), side="right") - 1
+    error = InvalidRequest(f"token ids must be in [0, {vocabulary})", "input")
+    return dict.fromkeys(np.unique(rows).tolist(), error)
