@@ -27,7 +27,6 @@ from deployments.embedding.batch import Encoded, TokenBatch
 from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.batching.packing import split_in_order
 from deployments.embedding.errors import (
-    DeadlineExceeded,
     EmbedfleetError,
     ModelUnavailable,
     Overloaded,
@@ -39,7 +38,7 @@ from deployments.embedding.request import Embeddings, EncodeRequest, check_dimen
 from deployments.embedding.resilience.suspects import Suspects
 from deployments.isolation import Isolation, ReplicaDied
 from deployments.preprocessing import Preprocessor, load_preprocessor
-from deployments.status import ModelState, ModelStatus
+from deployments.status import ModelState, ModelStatus, assume_ready, late
 from deployments.trials import ClusterRecord
 from deployments.versions import Moved, OtherVersion, Terms, Version, Versions
 
@@ -51,11 +50,7 @@ _MAX_CALL_TOKENS = 32_768
 _CALLS_AT_ONCE = 8
 _REPLICA_DIED = (RayActorError, ReplicaUnavailableError, AioRpcError)
 _PAUSE_AFTER_DEATH_S = 0.2
-
-
-def assume_ready() -> ModelStatus:
-    """Stands in where nobody watches the replicas: each call then waits until its deadline."""
-    return ModelStatus(ModelState.READY)
+_NOTHING = TokenBatch.from_lists([])
 
 
 class EncoderClient:
@@ -128,6 +123,21 @@ class EncoderClient:
                 f"{version.space}",
                 "space",
             ) from None
+
+    async def follow_replica(self, timeout_s: float) -> None:
+        """Takes over the version that a replica has, where the config's own files cannot be read.
+
+        After an update to files that are not there the old replicas serve on, and so does this.
+        """
+        if not self._versions.is_unreadable:
+            return
+        deadline = time.monotonic() + timeout_s
+        try:
+            reply = await self._attempt(_NOTHING, Lane.ONLINE, deadline, "", None)
+            if isinstance(reply, OtherVersion):
+                await self._versions.move(reply, timeout_s)
+        except (EmbedfleetError, *_REPLICA_DIED) as error:
+            log.debug("%s: no replica says which version it has: %s", self._name, error)
 
     def close(self) -> None:
         """Gives up loading the tokenizer, if that still goes on."""
@@ -214,7 +224,7 @@ class EncoderClient:
                 return reply
         except TimeoutError:
             response.cancel()
-            raise self._late(lane, deadline) from None
+            raise late(self._name, self._status(), lane, deadline - time.monotonic()) from None
         except asyncio.CancelledError:
             response.cancel()
             raise
@@ -229,18 +239,6 @@ class EncoderClient:
         if lane is Lane.OFFLINE or trial or self._status().state is ModelState.READY:
             return left
         return min(left, self._cold_wait_s)
-
-    def _late(self, lane: Lane, deadline: float) -> EmbedfleetError:
-        status = self._status()
-        if status.state is ModelState.READY and time.monotonic() < deadline - 0.1:
-            return ModelUnavailable(f"{self._name} was cold and has just started", "model", 1.0)
-        if lane is Lane.ONLINE and status.state is not ModelState.READY:
-            reason = status.reason or "no replica is ready"
-            return ModelUnavailable(f"{self._name} is {status.state}: {reason}", "model", 5.0)
-        return DeadlineExceeded(
-            f"{self._name} did not answer within the deadline; send fewer texts a request, or raise "
-            "`limits.request_timeout_s` in the config"
-        )
 
     def _refuse_if_unavailable(self) -> None:
         status = self._status()

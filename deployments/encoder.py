@@ -2,7 +2,8 @@
 
 A model that cannot load does not crash its replica: the replica answers each call with the reason,
 and loads again until the cause is gone. (It ends where its GPU is lost to the process, which then never
-could.) Serve imports this file everywhere, so torch stays out.
+could.) Where another replica has its model, as in an update to weights that are not there, it stands
+back and takes no calls. Serve imports this file everywhere, so torch stays out.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,7 @@ from deployments.embedding.errors import EmbedfleetError
 from deployments.embedding.models.space import space_id
 from deployments.embedding.resilience.background_loader import BackgroundLoader
 from deployments.embedding.text.tokenizer import out_of_vocabulary
+from deployments.siblings import Siblings
 from deployments.status import ReplicaState, ReplicaStatus
 from deployments.versions import OtherVersion, Terms
 
@@ -34,6 +37,7 @@ log = logging.getLogger("ray.serve")
 _IDLE_BEFORE_PROBE_S = 60.0
 _PROBE_TIMEOUT_S = 20.0
 _PASSES_BEFORE_WEDGED = 20.0
+_LOOK_S = 5.0
 
 
 class Encoder:
@@ -42,15 +46,26 @@ class Encoder:
     wedged_after_s = 20.0
 
     def __init__(self, config: ModelConfig, limits: Limits) -> None:
-        """Returns once the model is loaded, or its first attempt has failed."""
+        """Returns once the model is loaded, or where no replica has it: Serve counts one in, and stops
+        an old one for it, as soon as it is made.
+        """
         started = time.monotonic()
         self._config = config
         self._name = config.name
         self._asked = dict.fromkeys(Lane, 0)
+        self._siblings = Siblings()
         self._model = BackgroundLoader(lambda: self.load(config, limits), config.name)
         while not self._model.wait(timeout_s=30.0):
             log.info("%s is still loading", config.name)
+        if self._model.value is None:
+            with ThreadPoolExecutor(1) as apart:  # Serve's event loop runs in this thread
+                apart.submit(asyncio.run, self._stand_back()).result()
         self._start_s = time.monotonic() - started  # with what the process had to import
+
+    async def _stand_back(self) -> None:
+        siblings = Siblings()
+        while self._model.value is None and await siblings.any_ready():
+            await asyncio.sleep(_LOOK_S)
 
     def load(self, config: ModelConfig, limits: Limits) -> LoadedModel:
         """Returns the model, ready to encode. Blocks; raises as `load_model`."""
@@ -127,12 +142,14 @@ class Encoder:
         return report(self._asked, waiting, worker.tokens_per_s, start_s)
 
     async def check_health(self) -> None:
-        """Raises when the engine's loop has ended, or a real forward pass fails or hangs.
+        """Raises when the engine's loop has ended, when a real forward pass fails or hangs, or when
+        the model cannot be loaded here and another replica has it.
 
         Serve then replaces this replica.
         """
         model = self._model.value
         if model is None:
+            await self._check_siblings()
             return
         if not model.worker.alive:
             raise RuntimeError(f"{self._name}: the engine's loop has ended")
@@ -143,6 +160,12 @@ class Encoder:
             found = await asyncio.wait_for(asyncio.wrap_future(probe), _PROBE_TIMEOUT_S)
             for error in found.errors.values():
                 raise error
+
+    async def _check_siblings(self) -> None:
+        """One that refuses its calls at once has the shortest queue, and would get most of them."""
+        failure = self._model.failure
+        if failure is not None and await self._siblings.any_ready():
+            raise RuntimeError(f"{self._name} cannot be loaded here, elsewhere it was: {failure}")
 
     def _wedged_after(self, model: LoadedModel) -> float:
         return max(self.wedged_after_s, _PASSES_BEFORE_WEDGED * model.longest_pass_s)

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import ray
 from ray import serve
@@ -32,9 +32,14 @@ class Fleet:
     """The state of each model, refreshed every second in the background."""
 
     def __init__(
-        self, app_name: str, models: Mapping[str, tuple[ModelConfig, DeploymentHandle]]
+        self,
+        app_name: str,
+        models: Mapping[str, tuple[ModelConfig, DeploymentHandle]],
+        met: Callable[[str], Awaitable[None]],
     ) -> None:
+        """``met`` is told, at each look, of every model of which a replica is ready."""
         self._app_name = app_name
+        self._met = met
         self._models = dict(models)
         self._statuses = {
             name: ModelStatus(ModelState.STARTING, reason="not seen yet") for name in models
@@ -81,6 +86,8 @@ class Fleet:
         if replica is not None and replica.state is ReplicaState.READY:
             self._measured[name] = replica
         self._statuses[name] = judge(config, running, message, replica, nodes)
+        if self._statuses[name].state is ModelState.READY:
+            await self._met(name)
 
     def _controllers_messages(self) -> dict[str, str]:
         app = serve.status().applications.get(self._app_name)

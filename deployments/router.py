@@ -44,6 +44,7 @@ from deployments.model_items import model_item, route_candidate, space_item
 from deployments.served import ServedModel, spec_of
 
 log = logging.getLogger("ray.serve")
+_FOLLOW_S = 5.0
 _MAY_FAIL_OVER = (ModelUnavailable, Overloaded)
 
 
@@ -57,6 +58,7 @@ class Router:
         self._fleet = Fleet(
             serve.get_replica_context().app_name,
             {name: (model, handles[name]) for name, model in self._models.items()},
+            self._follow,
         )
         self._clients = {
             name: EncoderClient(
@@ -193,6 +195,9 @@ class Router:
     async def _encode_sample(self, model: str, request: EncodeRequest) -> Embeddings:
         deadline = time.monotonic() + self._args.limits.request_timeout_s
         return await self._encode(model, None, request, Lane.OFFLINE, deadline)
+
+    async def _follow(self, model: str) -> None:
+        await self._clients[model].follow_replica(_FOLLOW_S)
 
     def _configure(self, routing: Routing) -> None:
         self._agreement.configure(routing)

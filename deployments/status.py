@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from deployments.embedding.batching.lanes import Lane
+from deployments.embedding.errors import DeadlineExceeded, EmbedfleetError, ModelUnavailable
 from deployments.embedding.routing import facts
 
 ModelState = facts.ModelState
@@ -54,3 +55,21 @@ class ModelStatus:
     replicas: int = 0
     reason: str | None = None
     replica: ReplicaStatus = ReplicaStatus(ReplicaState.LOADING)
+
+
+def assume_ready() -> ModelStatus:
+    """Stands in where nobody watches the replicas: each call then waits until its deadline."""
+    return ModelStatus(ModelState.READY)
+
+
+def late(name: str, status: ModelStatus, lane: Lane, left_s: float) -> EmbedfleetError:
+    """Returns what a call was waiting for that has ended so many seconds before its deadline."""
+    if status.state is ModelState.READY and left_s > 0.1:
+        return ModelUnavailable(f"{name} was cold and has just started", "model", 1.0)
+    if lane is Lane.ONLINE and status.state is not ModelState.READY:
+        reason = status.reason or "no replica is ready"
+        return ModelUnavailable(f"{name} is {status.state}: {reason}", "model", 5.0)
+    return DeadlineExceeded(
+        f"{name} did not answer within the deadline; send fewer texts a request, or raise "
+        "`limits.request_timeout_s` in the config"
+    )

@@ -77,6 +77,11 @@ class Versions:
         """The one that is to be tried first; None while no files have been read."""
         return self._latest or self._own.value
 
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether the config's own version has failed to be read, and no other is known."""
+        return self.latest is None and self._own.failure is not None
+
     async def ready(self, timeout_s: float) -> Version:
         """Returns the latest, waiting while it is read. Raises ModelUnavailable with the reason."""
         if self.latest is None and self._own.failure is None:

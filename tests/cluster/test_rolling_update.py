@@ -109,6 +109,18 @@ def test_config_and_weights_are_replaced_under_load(service, folders):
         assert found @ (vector if space == old else of_new) > 0.999
 
 
+def test_an_update_to_weights_that_are_not_there_leaves_the_old_ones(service, folders, tmp_path):
+    space = replica_of(service)["space_id"]
+    with Load(service) as load:
+        update(service, path=str(tmp_path / "absent"))
+        until(lambda: "to initialize" in (replica_of(service)["reason"] or ""), PATIENCE_S)
+        time.sleep(5)  # the router was replaced, too
+        assert replica_of(service)["state"] == "ready"
+        update(service, path=str(folders[0]))
+        until(lambda: replica_of(service)["space_id"] != space, PATIENCE_S)
+    assert [answer for answer in load.answers if answer[0] != 200] == []
+
+
 def test_an_update_without_room_for_it_says_so_and_the_old_replica_serves(service):
     update(service, num_cpus=os.cpu_count() - 0.1)  # the machine has them, but not beside the rest
     with Load(service) as load:

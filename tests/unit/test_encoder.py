@@ -19,10 +19,11 @@ from deployments.embedding.errors import (
     TextFailed,
 )
 from deployments.embedding.models.space import space_id
+from deployments.siblings import Siblings
 from deployments.status import ReplicaState, ReplicaStatus
 from deployments.versions import OtherVersion
 
-from .encoders import CONFIG, SPEC, encode
+from .encoders import CONFIG, SPEC, Loaded, encode
 from .fake_engine import vector_of
 from .working import PATIENCE_S, hold
 
@@ -86,6 +87,51 @@ async def test_a_model_that_cannot_load_answers_with_the_reason(made):
     assert await encoder.status() == ReplicaStatus(ReplicaState.UNAVAILABLE, "the file is damaged")
     await encoder.check_health()  # it lives, and tries again
     assert encoder.record_autoscaling_stats() == {}
+
+
+class Others:
+    """Stands for `Siblings`: whether another replica has the model, look by look."""
+
+    def __init__(self, *ready):
+        self.looks = list(ready)
+
+    def __call__(self):
+        return self
+
+    async def any_ready(self):
+        return self.looks.pop(0)
+
+
+async def test_it_stands_back_while_another_replica_has_the_model(made, monkeypatch):
+    def fail():
+        raise ModelUnavailable("the file is damaged")
+
+    others = Others(True, True, False)
+    monkeypatch.setattr(encoder_module, "Siblings", others)
+    monkeypatch.setattr(encoder_module, "_LOOK_S", 0.01)
+    assert isinstance(await encode(made(fail), [1]), ModelUnavailable)
+    assert others.looks == []
+
+
+async def test_one_that_could_load_has_no_need_to_look(made, engine, worker, monkeypatch):
+    monkeypatch.setattr(encoder_module, "Siblings", Others())
+    encoder = made(lambda: Loaded(engine, worker))
+    await encoder.check_health()
+
+
+async def test_one_that_cannot_load_is_ill_where_another_could(made, monkeypatch):
+    def fail():
+        raise ModelUnavailable("the file is damaged")
+
+    monkeypatch.setattr(encoder_module, "Siblings", Others(False, False, True))
+    encoder = made(fail)
+    await encoder.check_health()
+    with pytest.raises(RuntimeError, match="elsewhere it was: the file is damaged"):
+        await encoder.check_health()
+
+
+async def test_outside_of_serve_there_are_no_others():
+    assert not await Siblings().any_ready()
 
 
 async def test_while_it_loads_it_says_so(made):
