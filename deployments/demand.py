@@ -36,10 +36,11 @@ def missing_resources(config: ModelConfig, nodes: Iterable[Mapping[str, Any]]) -
     asked = ", ".join([*(f"{amount:g} {name}" for name, amount in wanted.items()), *where])
     if not alive and labels:
         return f"a replica needs {asked}; no node of the cluster has these labels"
+    most = {name: max((node.get(name, 0) for node in alive), default=0) for name in wanted}
     lacking = [
-        name
+        f"more than {most[name]:g} {name}" if most[name] else name
         for name, amount in wanted.items()
-        if not any(node.get(name, 0) >= amount for node in alive)
+        if most[name] < amount
     ]
     what = " and ".join(lacking) or "all of that at once"
     return f"a replica needs {asked}; no node of the cluster has {what}"

@@ -27,6 +27,20 @@ from deployments.embedding.routing.policy import Decision
 JSON = "application/json"
 REQUIRE_SPACE = "x-require-space"
 _DRAINED_BYTES = 64_000_000
+# routes of text-embeddings-inference, Infinity, vLLM and Cohere
+_ELSEWHERE = {
+    "/embed": "POST /v1/embeddings",
+    "/embeddings": "POST /v1/embeddings",
+    "/v1/embed": "POST /v1/embeddings",
+    "/v2/embed": "POST /v1/embeddings",
+    "/rerank": "POST /v1/rerank",
+    "/v2/rerank": "POST /v1/rerank",
+    "/similarity": "POST /v1/similarity",
+    "/score": "POST /v1/similarity",
+    "/v1/score": "POST /v1/similarity",
+    "/models": "GET /v1/models",
+    "/info": "GET /v1/models",
+}
 
 
 class NotFound(InvalidRequest):
@@ -95,8 +109,7 @@ def answer(body: bytes, found: Embeddings, decision: Decision) -> Response:
 
 def error_response(request: Request, error: Exception) -> Response:
     """Returns the one shape that every error has."""
-    del request
-    known = error if isinstance(error, EmbedfleetError) else _as_known(error)
+    known = error if isinstance(error, EmbedfleetError) else _as_known(request, error)
     headers = dict((error.headers or {}) if isinstance(error, HTTPException) else {})
     if known.retry_after_s is not None:
         # whole seconds as the standard says, and milliseconds as OpenAI's clients read them
@@ -109,11 +122,13 @@ def error_response(request: Request, error: Exception) -> Response:
     return Response(error_body(known), known.status, headers, JSON)
 
 
-def _as_known(error: Exception) -> EmbedfleetError:
+def _as_known(request: Request, error: Exception) -> EmbedfleetError:
     if not isinstance(error, HTTPException):
         return EmbedfleetError("an internal error; the service's log has it under the request id")
     kinds: dict[int, type[InvalidRequest]] = {404: NotFound, 405: MethodNotAllowed}
     kind = kinds.get(error.status_code, InvalidRequest)
+    if ours := _ELSEWHERE.get(request.url.path.rstrip("/")) if error.status_code == 404 else None:
+        return kind(f"{error.detail}; here it is {ours}")
     return kind(f"{error.detail}; GET /openapi.json lists the routes")
 
 

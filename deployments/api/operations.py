@@ -29,12 +29,12 @@ async def list_models(request: Request) -> Response:
 
 
 async def show_model(request: Request) -> Response:
-    """One configured model, by its name or Hugging Face id."""
+    """One configured model, by its name or Hugging Face id, or the first one of a size."""
     backend: Backend = request.app.state.backend
-    name = request.path_params["name"]
-    for item in backend.models():
-        if name in (item.id, item.hugging_face_id):
-            return Response(dump(item.model_dump()), media_type=JSON)
+    name, models = request.path_params["name"], backend.models()
+    named = [item for item in models if name in (item.id, item.hugging_face_id)]
+    for item in named or [item for item in models if name == item.size]:
+        return Response(dump(item.model_dump()), media_type=JSON)
     raise UnknownModel(f"no model {name!r} here; GET /v1/models lists them", "model")
 
 

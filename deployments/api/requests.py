@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-from itertools import islice
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from deployments.api.advice import explained, refuse_misleading
 from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.errors import InvalidRequest
 from deployments.embedding.models.model import Role
@@ -27,25 +26,6 @@ _ROLE_NAMES = {
     "passage": Role.DOCUMENT,
     "search_query": Role.QUERY,
     "search_document": Role.DOCUMENT,
-}
-_SHAPES = {
-    "input": "a text or a list of texts (or token ids, together with `tokenizer`)",
-    "query": "a text (for /v1/similarity also a list of texts)",
-    "documents": "a list of texts",
-}
-_MOST_EXTRAS_LOOKED_AT = 100
-# what other servers' clients send that would change vectors, and what says the same here
-_OF_OTHERS = {
-    "prompt": "`instruction`",
-    "prompt_name": "`input_type`",
-    "task": "`input_type` or `instruction`",
-    "task_type": "`input_type`",
-    "output_dimension": "`dimensions`",
-    "output_dimensionality": "`dimensions`",
-    "truncate_dim": "`dimensions`",
-    "truncate_prompt_tokens": "`truncate`",
-    "modality": "only text, without this field",
-    "late_chunking": "one text at a time, without this field",
 }
 
 
@@ -186,19 +166,10 @@ def parse(kind: type[BodyT], body: bytes) -> BodyT:
     try:
         request = kind.model_validate_json(body)
     except ValidationError as error:
-        raise _explained(error) from None
+        raise explained(error) from None
     if request.model_extra:
-        _refuse_misleading(request.model_extra, kind)
+        refuse_misleading(request.model_extra, kind.model_fields)
     return request
-
-
-def _refuse_misleading(extra: dict[str, Any], kind: type[_Body]) -> None:
-    ours = list(kind.model_fields)
-    for name in islice(extra, _MOST_EXTRAS_LOOKED_AT):
-        if name in _OF_OTHERS and extra[name] is not None:
-            raise InvalidRequest(f"unknown field `{name}`; send {_OF_OTHERS[name]} here", name)
-        if close := get_close_matches(name.lower(), ours, n=1, cutoff=0.8):
-            raise InvalidRequest(f"unknown field `{name}`; did you mean `{close[0]}`?", name)
 
 
 def _role_named(value: Any) -> Any:
@@ -207,41 +178,3 @@ def _role_named(value: Any) -> Any:
     if isinstance(value, str) and value in _ROLE_NAMES:
         return _ROLE_NAMES[value]
     raise ValueError(f"must be one of {', '.join(map(repr, _ROLE_NAMES))}")
-
-
-def _explained(error: ValidationError) -> InvalidRequest:
-    """The first error of the likeliest branch: unions list one error for every branch."""
-    errors = error.errors(include_url=False, include_context=False)
-    first = max(errors, key=lambda e: e["type"] == "string_too_short")
-    said = first["msg"].removeprefix("Invalid JSON: ").removeprefix("Value error, ")
-    if first["type"] == "json_invalid":
-        advice = "; half of a surrogate pair is no text" if "hex escape" in said else ""
-        return InvalidRequest(f"the body is not valid JSON: {said}{advice}")
-    if not first["loc"]:
-        return InvalidRequest(f"the body must be a JSON object: {said}")
-    field = str(first["loc"][0])
-    if field in _SHAPES:
-        advice = _text_advice(field, [e for e in errors if e["loc"][0] == field])
-        return InvalidRequest(advice, field)
-    return InvalidRequest(f"`{field}`: {said}", field)
-
-
-def _text_advice(field: str, errors: list[Any]) -> str:
-    kinds = {e["type"] for e in errors}
-    item = next((i for e in errors if (i := _item_that_is_no_text(e)) is not None), None)
-    if errors[0]["loc"] == (field,) and kinds == {"missing"}:
-        return f"`{field}` is missing; send {_SHAPES[field]}"
-    if "string_too_short" in kinds:
-        place = field if item is None else f"{field}[{item}]"
-        return f"`{place}` is an empty string, which has no meaning to embed; leave it out"
-    if "too_short" in kinds:
-        return f"`{field}` is an empty list; send at least one text"
-    if item:  # those before it are texts
-        return f"`{field}[{item}]` is no text; `{field}` must be {_SHAPES[field]}"
-    return f"`{field}` must be {_SHAPES[field]}"
-
-
-def _item_that_is_no_text(error: Any) -> int | None:
-    if error["type"] not in ("string_type", "string_too_short"):
-        return None
-    return next((part for part in error["loc"] if isinstance(part, int)), None)

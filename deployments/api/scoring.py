@@ -59,9 +59,7 @@ async def rerank(request: Request) -> Response:
     scored = await _score(request, body, [body.query], deadline)
     scores = scored.scores[0]
     best = np.argsort(-scores, kind="stable")[: body.top_n]
-    results: list[dict[str, Any]] = [
-        {"index": int(i), "relevance_score": float(scores[i])} for i in best
-    ]
+    results: list[dict[str, Any]] = [{"index": int(i), "relevance_score": scores[i]} for i in best]
     if body.return_documents:
         documents = body.texts
         for result in results:

@@ -82,6 +82,14 @@ async def test_an_unknown_route(client, path, method):
     check_refusal(response, 404, None, "not_found", "Not Found", "GET /openapi.json lists")
 
 
+@pytest.mark.parametrize(
+    ("path", "ours"),
+    [("/embed", "/v1/embeddings"), ("/rerank/", "/v1/rerank"), ("/info", "/v1/models")],
+)
+async def test_a_route_of_another_server(client, path, ours):
+    check_refusal(await client.post(path), 404, None, "not_found", "Not Found; here it is", ours)
+
+
 @pytest.mark.parametrize("name", ["%00", "none.js", "..%2f__init__.py", "a" * 9999])
 async def test_an_odd_path_below_the_assets(client, name):
     check_refusal(await client.get(f"/docs/assets/{name}"), 404, None, "not_found", "Not Found")

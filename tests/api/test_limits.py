@@ -90,9 +90,9 @@ async def test_just_as_many_texts_as_allowed(path, body):
 @pytest.mark.parametrize(("path", "field"), [(EMBEDDINGS, "input"), (RERANK, "documents")])
 async def test_wrong_items_are_not_all_collected(client, monkeypatch, path, field, item):
     counts: list[int] = []
-    explained = requests._explained
+    explained = requests.explained
     monkeypatch.setattr(
-        requests, "_explained", lambda e: counts.append(e.error_count()) or explained(e)
+        requests, "explained", lambda e: counts.append(e.error_count()) or explained(e)
     )
     response = await send(client, path, {"query": "a", field: [item] * 10_000})
     assert error_of(response)["param"] == field

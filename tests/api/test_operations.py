@@ -59,6 +59,10 @@ async def test_one_model_by_its_name(client, by):
         assert ok(await client.get(f"/v1/models/{model[by]}")) == model
 
 
+async def test_the_first_model_of_a_size(client):
+    assert ok(await client.get("/v1/models/medium"))["id"] == "instruct"
+
+
 async def test_a_model_that_is_not_there(client):
     check_refusal(
         await client.get("/v1/models/nobody/none"), 404, "model", "model_not_found", "no model"

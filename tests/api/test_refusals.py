@@ -80,6 +80,19 @@ async def test_half_of_a_surrogate_pair(client, text, field):
     await refused(client, 400, None, INVALID, *advice, **{field: text})
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "field", "sent"),
+    [
+        (EMBEDDINGS, {"inputs": ["a"]}, "input", "inputs"),
+        (RERANK, {"query": "a", "texts": ["b"]}, "documents", "texts"),
+        (SIMILARITY, {"text_1": "a", "documents": ["b"]}, "query", "text_1"),
+    ],
+)
+async def test_the_name_of_a_field_in_another_server(client, path, body, field, sent):
+    advice = f"`{field}` is missing (`{sent}` is its name elsewhere); send"
+    check_refusal(await send(client, path, body), 400, field, INVALID, advice)
+
+
 async def test_no_input(client):
     response = await send(client, EMBEDDINGS, {"model": "plain"})
     check_refusal(response, 400, "input", INVALID, "missing; send a text or a list of texts")

@@ -53,8 +53,16 @@ def test_some_node_could_hold_it(fields, nodes):
         ({}, [], "a replica needs 1 CPU; no node of the cluster has CPU"),
         ({}, [node(alive=False, CPU=8)], "a replica needs 1 CPU; no node of the cluster has CPU"),
         ({"num_gpus": 1}, [node(CPU=8)], "needs 1 CPU, 1 GPU; no node of the cluster has GPU"),
-        ({"num_gpus": 2}, [node(CPU=8, GPU=1)], "1 CPU, 2 GPU; no node of the cluster has GPU"),
-        ({"num_cpus": 9, "num_gpus": 1}, [node(CPU=8)], "no node of the cluster has CPU and GPU"),
+        (
+            {"num_gpus": 2},
+            [node(CPU=8, GPU=1)],
+            "1 CPU, 2 GPU; no node of the cluster has more than 1 GPU",
+        ),
+        (
+            {"num_cpus": 9, "num_gpus": 1},
+            [node(CPU=8)],
+            "no node of the cluster has more than 8 CPU and GPU",
+        ),
         ({"num_gpus": 1}, [node(CPU=8), node(GPU=1)], "has all of that at once"),
         ({"num_gpus": 0.5, "accelerator_type": "A100"}, [node(CPU=8, GPU=1)], f"has {A100}"),
     ],

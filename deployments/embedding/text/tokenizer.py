@@ -22,6 +22,8 @@ from deployments.embedding.errors import (
 from deployments.embedding.models.model import ModelSpec, SpecialTokens
 from deployments.embedding.request import TokenInput
 
+_SHOWN = 20
+
 
 @dataclass(frozen=True)
 class Spans:
@@ -104,7 +106,7 @@ class FastTokenizer:
     def _framed(self, contents: Sequence[Sequence[int]], truncate: bool) -> Tokenized:
         over = tuple(row for row, ids in enumerate(contents) if len(ids) > self._room)
         if over and not truncate:
-            raise self._too_long(over[0], len(contents[over[0]]), len(contents))
+            raise self._too_long(over, len(contents[over[0]]), len(contents))
         first, last = self._special.first, self._special.last
         batch = TokenBatch.from_lists([(*first, *c[: self._room], *last) for c in contents])
         if 0 in batch.lengths:
@@ -146,14 +148,21 @@ class FastTokenizer:
             raise _not_unicode(texts) from None
         return [encoding.ids for encoding in encodings]
 
-    def _too_long(self, row: int, content: int, texts: int) -> ContextLengthExceeded:
+    def _too_long(self, rows: Sequence[int], content: int, texts: int) -> ContextLengthExceeded:
+        """``content`` are the tokens of the first of these rows."""
         found = content + self._spec.max_tokens - self._room
-        where = f"text {row}" if texts > 1 else "the text"
+        where = f"text {rows[0]}" if texts > 1 else "the text"
+        others = f" (so are texts {_listed(rows[1:])})" if rows[1:] else ""
         return ContextLengthExceeded(
-            f"{where} has {found} tokens, {self._spec.name} takes at most {self._spec.max_tokens}; "
-            "shorten it, set `truncate`: true, or choose a model with a longer context",
+            f"{where} has {found} tokens, {self._spec.name} takes at most {self._spec.max_tokens}"
+            f"{others}; shorten it, send `truncate`: true, or choose a model with a longer context",
             "input",
         )
+
+
+def _listed(rows: Sequence[int]) -> str:
+    shown = ", ".join(map(str, rows[:_SHOWN]))
+    return shown if len(rows) <= _SHOWN else f"{shown} and {len(rows) - _SHOWN} more"
 
 
 def template_of(tokenizer: tokenizers.Tokenizer) -> SpecialTokens:
