@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from deployments.api import requests
+from deployments.api import advice, requests
 
 from .calls import EMBEDDINGS, RERANK, SIMILARITY, app_of, check_refusal, connect, error_of, send
 from .fake_backend import FakeBackend
@@ -101,9 +101,7 @@ async def test_wrong_items_are_not_all_collected(client, monkeypatch, path, fiel
 
 async def test_a_body_full_of_unknown_fields_is_not_all_compared(client, monkeypatch):
     looked_at: list[str] = []
-    monkeypatch.setattr(
-        requests, "get_close_matches", lambda name, *_, **__: looked_at.append(name)
-    )
+    monkeypatch.setattr(advice, "get_close_matches", lambda name, *_, **__: looked_at.append(name))
     extras = {f"zinput{number}": 1 for number in range(10_000)}
     assert (await send(client, EMBEDDINGS, {"input": "a", **extras})).status_code == 200
     assert 0 < len(looked_at) <= 1_000
