@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -27,9 +27,10 @@ _CLASSES: tuple[type[BaseModel], ...] = (
     Space,
     SpaceMember,
 )
+_ROOTS = {kind.__name__: kind for kind in _CLASSES}
 _FIELDS = frozenset(name for kind in _CLASSES for name in kind.model_fields)
 _ADVICE = {
-    "model_type": "must be fields with values, such as `name: all-MiniLM-L6-v2`",
+    "missing": "is missing",
     "tuple_type": "must be a list",
     "too_short": "must not be empty",
     "int_type": "must be a whole number",
@@ -48,13 +49,16 @@ def explain(error: ValidationError) -> str:
     deepest = max(len(_path(e)) for e in rivals)
     meant = [e for e in rivals if len(_path(e)) == deepest]
     own = [e for e in meant if e["type"] == "value_error"] or meant
-    said = dict.fromkeys(_words(e) for e in own if _path(e) == _path(own[0]))
+    root = _ROOTS.get(error.title, AppArgs)
+    said = dict.fromkeys(_words(e, root) for e in own if _path(e) == _path(own[0]))
     return ": ".join(filter(None, (".".join(map(str, _path(own[0]))), ", or ".join(said))))
 
 
 def unknown_key(name: str, known: Iterable[str]) -> str:
     """Returns what to say of a key that nobody reads."""
-    close = get_close_matches(name, list(known), n=1, cutoff=0.7)
+    fields = list(known)
+    begun = [field for field in fields if field.startswith(f"{name}_")]
+    close = get_close_matches(name, fields, n=1, cutoff=0.7) or begun
     return f"unknown key{f', did you mean `{close[0]}`?' if close else ''}"
 
 
@@ -66,8 +70,25 @@ def _path(error: Error) -> Sequence[str | int]:
     return kept if is_label else [*kept, last]
 
 
-def _words(error: Error) -> str:
+def _words(error: Error, root: type[BaseModel]) -> str:
     if error["type"] == "extra_forbidden":
-        return unknown_key(str(error["loc"][-1]), _FIELDS)
+        return unknown_key(str(error["loc"][-1]), _fields_at(error["loc"][:-1], root))
+    if error["type"] == "model_type":
+        return f"must be fields with values, such as `{_fields_at(error['loc'], root)[0]}: …`"
     words: str = _ADVICE.get(error["type"], error["msg"])
     return words.removeprefix("Value error, ").removeprefix("Input ")
+
+
+def _fields_at(way: Iterable[str | int], root: type[BaseModel]) -> list[str]:
+    """Returns the fields that there are at the end of a path below ``root``."""
+    kind = root
+    for part in way:
+        if part in kind.model_fields:
+            kind = _class_in(kind.model_fields[str(part)].annotation) or kind
+    return list(kind.model_fields)
+
+
+def _class_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := _class_in(inner))), None)

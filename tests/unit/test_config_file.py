@@ -48,7 +48,7 @@ def why(file):
         ),
         ({"modells": [MINILM]}, "args: modells: unknown key, did you mean `models`?"),
         ({"models": [MINILM], "limits": {"max_request": 5}}, "did you mean `max_requests`?"),
-        ({}, "args: models: Field required"),
+        ({}, "args: models: is missing"),
         ({"models": []}, "args: models: must not be empty"),
         ({"models": MINILM}, "args: models: must be a list"),
         ({"models": ["all-MiniLM-L6-v2"]}, "models.0: must be fields with values, such as `name: "),
