@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,7 +42,8 @@ class Settings:
     input_format: str | None = None
 
     def __post_init__(self) -> None:
-        """Raises JobError for values that contradict each other."""
+        """Raises JobError for values that contradict each other. Takes each of ``keep`` once."""
+        object.__setattr__(self, "keep", tuple(dict.fromkeys(self.keep)))
         if self.chunk is not None and self.truncate:
             raise JobError("--chunk and --truncate exclude each other: drop one")
         for name, value in (
@@ -49,8 +51,8 @@ class Settings:
             ("chunk", self.chunk),
             ("part-mb", self.part_mb),
         ):
-            if value is not None and value <= 0:
-                raise JobError(f"--{name} must be above 0, not {value}")
+            if value is not None and not 0 < value < math.inf:
+                raise JobError(f"--{name} must be a finite number above 0, not {value}")
         if self.chunk is not None and not 0 <= self.overlap < self.chunk:
             raise JobError(f"--overlap {self.overlap} must be less than --chunk {self.chunk}")
         if self.overlap and self.chunk is None:

@@ -140,6 +140,8 @@ def test_new_files_and_mended_ones_are_welcome():
         {"chunk": 5, "truncate": True},
         {"limit": 0},
         {"part_mb": 0},
+        {"part_mb": float("nan")},
+        {"part_mb": float("inf")},
         {"keep": ("embedding",)},
     ],
 )
@@ -157,6 +159,12 @@ def test_calls_are_sized_by_what_replicas_compute():
 
 
 SNAPSHOT = Snapshot(Tally(12_288, 1_506_000, 3, 400.0, 200.0, 2), 1_000.0, 60.0)
+
+
+def test_a_column_that_is_named_twice_is_kept_once():
+    settings = Settings("in", "out", "m", id_column="b", keep=("a", "b", "a", "b"))
+    assert settings.keep == ("a", "b")
+    assert settings.columns == ("b", "a")
 
 
 def test_the_progress_line():
