@@ -67,7 +67,7 @@ class RowSource:
     def read(self, start: int, stop: int, columns: Sequence[str]) -> list[Any]:
         """Returns the rows from ``start`` to ``stop`` as Arrow batches."""
         if self._batches is None or start < self._at or columns != self._columns:
-            self._reopen(start, columns)
+            self._reopen(start, columns, min(_BATCH, max(1, stop - start)))
         found = []
         while self._at < stop and (batch := self._next()) is not None:
             taken = min(stop - self._at, len(batch))
@@ -82,7 +82,8 @@ class RowSource:
         assert self._batches is not None
         return self._held if self._held is not None else next(self._batches, None)
 
-    def _reopen(self, start: int, columns: Sequence[str]) -> None:
+    def _reopen(self, start: int, columns: Sequence[str], rows: int) -> None:
+        """``rows`` at a time: the next parts are as long, and more would be held for nothing."""
         handle = self._filesystem.open_input_file(self._file.path)
         # a buffer, so that a row group is streamed and not held whole
         source = pq.ParquetFile(handle, buffer_size=1 << 20, pre_buffer=False)
@@ -93,7 +94,7 @@ class RowSource:
         self._batches = (
             batch
             for group in from_here
-            for batch in source.iter_batches(_BATCH, row_groups=[group], columns=list(columns))
+            for batch in source.iter_batches(rows, row_groups=[group], columns=list(columns))
         )
 
 

@@ -89,6 +89,21 @@ def test_nor_is_a_row_group_decoded_anew(grouped, monkeypatch):
     assert opened == [[0], [1]]
 
 
+def test_no_more_rows_are_decoded_at_once_than_a_part_has(grouped, monkeypatch):
+    decoded = []
+    own = pq.ParquetFile.iter_batches
+
+    def counted(*args, **kwargs):
+        for batch in own(*args, **kwargs):
+            decoded.append(len(batch))
+            yield batch
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", counted)
+    found = planned(grouped)
+    assert read(found) == TEXTS
+    assert max(decoded) == found[0].stop < 100
+
+
 @pytest.mark.parametrize("done", [slice(0, 3), slice(4, 5), slice(10, 60)])
 def test_parts_that_are_done_are_passed_over(packed, grouped, done):
     for path in (packed, grouped):
