@@ -26,8 +26,7 @@ from cluster.encoding.inputs import InputFile, find_inputs, resolve
 from cluster.encoding.manifest import Manifest, check_same, describe, identify
 from cluster.encoding.once import drop_repeated
 from cluster.encoding.output import Output
-from cluster.encoding.parts import Part, check_columns, plan
-from cluster.encoding.reading import sample_records, sample_schema
+from cluster.encoding.parts import Plan, plan
 from cluster.encoding.settings import Settings
 from cluster.encoding.target import Target, connect, find_target
 from cluster.encoding.worker import Work
@@ -68,13 +67,13 @@ def encode_corpus(settings: Settings, run: Run | None = None) -> Summary:
     connect(run.address)
     target = find_target(settings.model)
     output = _output(settings)
-    manifest = _begin(output, settings, target, corpus.files)
-    work = _work(settings, run, target, manifest, corpus, output)
+    manifest = _begin(output, settings, target, corpus)
+    work, parts = _work(settings, run, target, manifest, corpus, output), corpus.plan.parts
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="embedfleet-") as folder:
-        ledger = Ledger(Path(folder), len(corpus.parts))
-        counts, tally, hours = Execution(work, corpus.parts, run, ledger).result()
-        counts += drop_repeated(work, corpus.parts, ledger)
+        ledger = Ledger(Path(folder), len(parts))
+        counts, tally, hours = Execution(work, parts, run, ledger).result()
+        counts += drop_repeated(work, parts, ledger)
     seconds = time.monotonic() - started
     done = replace(manifest, counts=counts, seconds=manifest.seconds + seconds, finished=True)
     if settings.format == "lance":
@@ -92,32 +91,12 @@ def encode_corpus(settings: Settings, run: Run | None = None) -> Summary:
 class _Corpus:
     filesystem: Any
     files: list[InputFile]
-    parts: list[Part]
-    carried: Any
+    plan: Plan
 
 
 def _read_corpus(settings: Settings) -> _Corpus:
     filesystem, files = find_inputs(settings.input, settings.input_format, settings.output)
-    telling = next((file for file in files if file.size), files[0])
-    carried = _schema(filesystem, telling, settings)
-    return _Corpus(filesystem, files, plan(filesystem, files, settings), carried)
-
-
-def _schema(inputs: Any, file: Any, settings: Settings) -> Any:
-    if file.format == "text":
-        check_columns(["text"], settings, file.path)
-    if file.format == "json":
-        records = list(sample_records(inputs, file))
-        if not records and file.size:
-            raise JobError(f"{file.path} is not JSON Lines: its first lines are no JSON objects")
-        if records:
-            check_columns(dict.fromkeys(key for r in records for key in r), settings, file.path)
-    try:
-        return sample_schema(inputs, file, settings.columns)
-    except KeyError as error:
-        raise JobError(f"{file.path} has no column {error}") from error
-    except Exception as error:
-        raise JobError(f"{file.path} cannot be read: {error}") from error
+    return _Corpus(filesystem, files, plan(filesystem, files, settings))
 
 
 def _output(settings: Settings) -> Output:
@@ -125,7 +104,7 @@ def _output(settings: Settings) -> Output:
     return Output(filesystem, root, "_parts" if settings.format == "lance" else "")
 
 
-def _begin(output: Output, settings: Settings, target: Target, files: Any) -> Manifest:
+def _begin(output: Output, settings: Settings, target: Target, corpus: _Corpus) -> Manifest:
     spec = target.model.spec
     assert spec is not None
     try:
@@ -136,7 +115,7 @@ def _begin(output: Output, settings: Settings, target: Target, files: Any) -> Ma
         raise JobError(
             f"--chunk {settings.chunk}: {spec.name} takes {spec.max_tokens} tokens at most"
         )
-    manifest = describe(identity, settings, files)
+    manifest = describe(identity, settings, corpus.files)
     if (found := output.manifest()) is not None:
         check_same(found, manifest, settings.output, output.begun())
         manifest = replace(manifest, seconds=found.seconds)
@@ -165,6 +144,6 @@ def _work(  # noqa: PLR0913, PLR0917
         workers=run.workers or max(1, int(cpus // _CPUS_PER_WORKER)),
         inputs=corpus.filesystem,
         output=output,
-        carried=corpus.carried,
+        carried=corpus.plan.carried,
         board=open_board(),
     )

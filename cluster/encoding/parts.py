@@ -7,7 +7,7 @@ finds on its next run what it has done.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby, pairwise
@@ -19,6 +19,7 @@ from pyarrow import parquet as pq
 from cluster.encoding.failures import JobError
 from cluster.encoding.inputs import InputFile
 from cluster.encoding.records import csv_header, csv_records, cut_file, lines
+from cluster.encoding.schemas import check_columns, sampled_schema, unified_schema
 from cluster.encoding.settings import Settings
 from cluster.encoding.sources import LineSource, group_starts
 
@@ -62,43 +63,47 @@ class Part:
         return cls(**{**row, "file": InputFile(**row["file"])})
 
 
-def plan(filesystem: Any, files: Iterable[InputFile], settings: Settings) -> list[Part]:
-    """Returns the parts of all files in order, each file opened once.
+@dataclass(frozen=True)
+class Plan:
+    """A corpus, or a file of it: its parts in order, and the Arrow schema of the columns to carry."""
 
-    Raises JobError for a file that cannot be read or lacks a column, and for an empty corpus.
+    parts: list[Part]
+    carried: Any
+
+
+def plan(filesystem: Any, files: Sequence[InputFile], settings: Settings) -> Plan:
+    """Returns the parts of all files, and one schema for them all. Each file is opened once.
+
+    Raises JobError for a file that cannot be read or lacks a column, for columns that no type holds,
+    for ids that are none, and for an empty corpus.
     """
+    tables = files[0].format == "parquet"
+    sampled = None if tables else sampled_schema(filesystem, files, settings)
     with ThreadPoolExecutor(_READERS) as pool:
-        planned = pool.map(lambda file: _parts_of(filesystem, file, settings), files)
-        parts = [part for of_file in planned for part in of_file]
+        planned = list(pool.map(lambda file: _planned(filesystem, file, settings), files))
+    parts = [part for of_file in planned for part in of_file.parts]
     if settings.limit is not None:
         parts = list(_limited(filesystem, parts, settings.limit))
     if not parts:
         raise JobError(f"{settings.input} holds no rows")
-    return parts
+    # a file without rows often tells of no types either
+    found = {f.path: p.carried for f, p in zip(files, planned, strict=True) if p.parts}
+    return Plan(parts, unified_schema(found, settings) if tables else sampled)
 
 
-def check_columns(found: Iterable[str], settings: Settings, where: str) -> None:
-    """Raises JobError, with the columns that there are, when a wanted one is missing."""
-    names = list(found)
-    options = [("--text-column", settings.text_column)]
-    options += [("--id-column", settings.id_column)] if settings.id_column else []
-    options += [("--keep", column) for column in settings.keep]
-    for option, column in options:
-        if column not in names:
-            raise JobError(
-                f"{where} has no column {column!r} ({option}); it has {', '.join(names) or 'none'}"
-            )
-
-
-def _parts_of(filesystem: Any, file: InputFile, settings: Settings) -> list[Part]:
+def _planned(filesystem: Any, file: InputFile, settings: Settings) -> Plan:
     try:
         if file.format == "parquet":
-            return _parquet_parts(filesystem, file, settings)
-        if file.format == "csv" and file.size:
-            check_columns(csv_header(filesystem, file), settings, file.path)
-        cuts = cut_file(filesystem, file, settings.part_bytes)
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+            return _plan_parquet(filesystem, file, settings)
+        return Plan(_parts_of_lines(filesystem, file, settings), None)
+    except (OSError, pa.ArrowException, UnicodeDecodeError, KeyError) as error:
         raise JobError(f"{file.path} cannot be read: {error}") from error
+
+
+def _parts_of_lines(filesystem: Any, file: InputFile, settings: Settings) -> list[Part]:
+    if file.format == "csv" and file.size:
+        check_columns(csv_header(filesystem, file), settings, file.path)
+    cuts = cut_file(filesystem, file, settings.part_bytes)
     entry = 0 if file.compression else None
     parts = [Part(file, a, b, b - a, entry=entry) for a, b in pairwise(cuts)]
     if len(parts) == 1 and not _count(
@@ -108,7 +113,7 @@ def _parts_of(filesystem: Any, file: InputFile, settings: Settings) -> list[Part
     return parts
 
 
-def _parquet_parts(filesystem: Any, file: InputFile, settings: Settings) -> list[Part]:
+def _plan_parquet(filesystem: Any, file: InputFile, settings: Settings) -> Plan:
     with filesystem.open_input_file(file.path) as handle:
         meta = pq.ParquetFile(handle).metadata
     schema = meta.schema.to_arrow_schema()
@@ -118,10 +123,11 @@ def _parquet_parts(filesystem: Any, file: InputFile, settings: Settings) -> list
     cuts = [*range(0, meta.num_rows, step), meta.num_rows]
     each = file.size / max(1, meta.num_rows)
     firsts = group_starts(meta)
-    return [
+    parts = [
         Part(file, a, b, int((b - a) * each), entry=firsts[bisect_right(firsts, a) - 1])
         for a, b in pairwise(cuts)
     ]
+    return Plan(parts, pa.schema([schema.field(column) for column in settings.columns]))
 
 
 def _bytes_per_row(meta: Any, settings: Settings) -> float:

@@ -6,13 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 import pyarrow as pa
-from pyarrow import parquet as pq
 
-from cluster.encoding.inputs import InputFile
+from cluster.encoding.columns import column
 from cluster.encoding.parts import Part
-from cluster.encoding.records import csv_header, csv_records, lines
+from cluster.encoding.records import csv_header, csv_records, json_object, lines
 from cluster.encoding.sources import LineSource, RowSource, Source, source_of
 
 
@@ -57,36 +55,11 @@ def _read_lines(
     return Rows(positions, [value.get(text_column) for value in values], table, faults)
 
 
-def sample_schema(filesystem: Any, file: InputFile, columns: Sequence[str]) -> Any:
-    """Returns the Arrow schema of these columns: Parquet's own, text in CSV, and in JSON Lines
-    what fits the first records.
-    """
-    if file.format == "parquet":
-        with filesystem.open_input_file(file.path) as handle:
-            schema = pq.read_schema(handle)
-        return pa.schema([schema.field(column) for column in columns])
-    if file.format != "json":
-        return pa.schema([(column, pa.string()) for column in columns])
-    values = list(sample_records(filesystem, file))
-    return pa.schema([(c, _fitting([v.get(c) for v in values])) for c in columns])
-
-
-def sample_records(filesystem: Any, file: InputFile, most: int = 1_000) -> Iterator[dict[str, Any]]:
-    """Yields the first readable records of a JSON Lines file."""
-    with filesystem.open_input_stream(file.path, compression=file.compression) as stream:
-        head = stream.read(1 << 22)
-    whole = head[: head.rfind(b"\n") + 1] or head
-    for _, line in list(lines(whole, 0))[:most]:
-        found = _parsed(line)
-        if isinstance(found, dict):
-            yield found
-
-
 def _records(
     filesystem: Any, part: Part, data: bytes
 ) -> Iterable[tuple[int, dict[str, Any] | str]]:
     if part.file.format == "json":
-        return ((position, _parsed(line)) for position, line in lines(data, part.start))
+        return ((position, json_object(line)) for position, line in lines(data, part.start))
     if part.file.format == "text":
         return ((p, {"text": _decoded(line)}) for p, line in lines(data, part.start))
     return _csv_rows(csv_header(filesystem, part.file), data, part.start)
@@ -104,14 +77,6 @@ def _csv_rows(
             yield position, dict(zip(header, fields, strict=True))
 
 
-def _parsed(line: bytes) -> dict[str, Any] | str:
-    try:
-        found = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        return f"broken record: not JSON: {error}"
-    return found if isinstance(found, dict) else "broken record: not a JSON object"
-
-
 def _decoded(line: bytes) -> str | bytes:
     try:
         return line.decode()
@@ -121,37 +86,9 @@ def _decoded(line: bytes) -> str | bytes:
 
 def _table(values: Sequence[dict[str, Any]], schema: Any, faults: dict[int, str]) -> Any:
     columns = [
-        _column([value.get(field.name) for value in values], field, faults) for field in schema
+        column([value.get(field.name) for value in values], field, faults) for field in schema
     ]
     return pa.table(columns, schema=schema)
-
-
-def _column(values: list[Any], field: Any, faults: dict[int, str]) -> Any:
-    try:
-        return pa.array(values, field.type)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError):
-        fitting = [_fits(value, field.type) for value in values]
-    for row, fits in enumerate(fitting):
-        if not fits:
-            faults.setdefault(row, f"column {field.name!r} does not fit {field.type}")
-    kept = [value if fits else None for value, fits in zip(values, fitting, strict=True)]
-    return pa.array(kept, field.type)
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    try:
-        pa.array([value], kind)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError):
-        return False
-    return True
-
-
-def _fitting(values: list[Any]) -> Any:
-    try:
-        kind = pa.array(values).type
-    except (pa.ArrowException, OverflowError):
-        return pa.string()
-    return pa.string() if pa.types.is_null(kind) else kind
 
 
 def _read_parquet(source: RowSource, part: Part, text_column: str, carried: Any) -> Rows:

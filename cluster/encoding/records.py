@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import orjson
 
 from cluster.encoding.inputs import InputFile
 
@@ -77,6 +78,15 @@ def lines(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
         if body.strip():
             yield offset, body.rstrip(b"\r\n")
         offset += len(line)
+
+
+def json_object(line: bytes) -> dict[str, Any] | str:
+    """Returns the object that a line holds, or why there is none."""
+    try:
+        found = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        return f"broken record: not JSON: {error}"
+    return found if isinstance(found, dict) else "broken record: not a JSON object"
 
 
 def csv_records(data: bytes, offset: int) -> Iterator[tuple[int, list[str]]]:

@@ -22,7 +22,7 @@ from cluster.encoding.manifest import Counts, identify
 from cluster.encoding.once import drop_repeated
 from cluster.encoding.output import Output
 from cluster.encoding.parts import Part, plan
-from cluster.encoding.reading import read_part, sample_schema
+from cluster.encoding.reading import read_part
 from cluster.encoding.settings import Settings
 from cluster.encoding.tables import assemble
 from cluster.encoding.worker import Work
@@ -83,6 +83,7 @@ def work_on(folder: Path, lines: list[str], **options) -> tuple[Work, list[Part]
     inputs, files = find_inputs(settings.input)
     output = Output(LOCAL, settings.output)
     output.prepare()
+    planned = plan(inputs, files, settings)
     work = Work(
         settings=settings,
         identity=identify(CATALOG[MODEL], settings, None),
@@ -93,10 +94,10 @@ def work_on(folder: Path, lines: list[str], **options) -> tuple[Work, list[Part]
         workers=1,
         inputs=inputs,
         output=output,
-        carried=sample_schema(inputs, files[0], settings.columns),
+        carried=planned.carried,
         board=None,
     )
-    return work, plan(inputs, files, settings)
+    return work, planned.parts
 
 
 def commit(work: Work, part: Part) -> bytes:
@@ -173,7 +174,7 @@ def test_derived_ids_of_equal_texts_differ(tmp_path):
     (tmp_path / "a.txt").write_text("one\none\n")
     settings = Settings(str(tmp_path / "a.txt"), "out", MODEL)
     inputs, files = find_inputs(settings.input)
-    (part,) = plan(inputs, files, settings)
+    (part,) = plan(inputs, files, settings).parts
     rows = read_part(inputs, part, "text", pa.schema([]))
     documents = Documents([Item(0, 0, 3), Item(1, 0, 3)])
     table, rejects, _ = assemble("a.txt", rows, documents, np.zeros((2, 1), np.float32), settings)

@@ -26,7 +26,7 @@ NOTHING = pa.schema([])
 def planned(location: Path, **options) -> list[Part]:
     filesystem, files = find_inputs(str(location))
     settings = Settings(str(location), "out", "m", part_mb=0.001, **options)
-    return plan(filesystem, files, settings)
+    return plan(filesystem, files, settings).parts
 
 
 @pytest.fixture
