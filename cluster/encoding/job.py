@@ -115,7 +115,7 @@ def _begin(output: Output, settings: Settings, target: Target, corpus: _Corpus) 
         raise JobError(
             f"--chunk {settings.chunk}: {spec.name} takes {spec.max_tokens} tokens at most"
         )
-    manifest = describe(identity, settings, corpus.files)
+    manifest = describe(identity, settings, corpus.files, corpus.plan.carried)
     if (found := output.manifest()) is not None:
         check_same(found, manifest, settings.output, output.begun())
         manifest = replace(manifest, seconds=found.seconds)

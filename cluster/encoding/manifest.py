@@ -103,18 +103,22 @@ def identify(spec: ModelSpec, settings: Settings, role: Role | None) -> Identity
     )
 
 
-def describe(identity: Identity, settings: Settings, files: Iterable[InputFile]) -> Manifest:
-    """Returns the manifest of a job that starts."""
+def describe(
+    identity: Identity, settings: Settings, files: Iterable[InputFile], carried: Iterable[Any]
+) -> Manifest:
+    """Returns the manifest of a job that starts. ``carried`` are the Arrow fields of its columns."""
     kept = {name: getattr(settings, name) for name in _CUT}
     inputs = {file.name: (file.size, file.modified) for file in files}
-    return Manifest(identity, {**kept, "keep": list(settings.keep)}, inputs)
+    columns = {field.name: str(field.type) for field in carried}
+    return Manifest(identity, {**kept, "keep": list(settings.keep), "columns": columns}, inputs)
 
 
 def check_same(found: Manifest, wanted: Manifest, output: str, begun: Collection[str]) -> None:
     """Raises JobError unless a job may go on in a folder that another run has begun.
 
     Other vectors never mix; rows would appear twice if they were cut otherwise, or had changed in
-    files that are ``begun`` (see `Output.begun`). New input files are welcome, and mended ones.
+    files that are ``begun`` (see `Output.begun`). New input files are welcome, and mended ones, as
+    long as the carried columns stay of their types.
     """
     differing = [n for n in _SPACE if getattr(found.identity, n) != getattr(wanted.identity, n)]
     if differing:
@@ -131,8 +135,24 @@ def check_same(found: Manifest, wanted: Manifest, output: str, begun: Collection
             f"{output} was begun otherwise ({both}): give the same options to finish it, or "
             "choose another OUTPUT"
         )
+    if begun:
+        _check_types(found, wanted, output)
     begun_inputs = {n: s for n, s in found.inputs.items() if file_digest(n, *s) in begun}
     _check_inputs(begun_inputs, wanted, output)
+
+
+def _check_types(found: Manifest, wanted: Manifest, output: str) -> None:
+    """The manifest of an earlier version does not tell the types."""
+    now: Mapping[str, str] = wanted.settings["columns"]
+    before = found.settings.get("columns", now)
+    differing = [
+        f"{n!r} {before.get(n)}, now {kind}" for n, kind in now.items() if before.get(n) != kind
+    ]
+    if differing:
+        raise JobError(
+            f"{output} was begun with columns of other types ({', '.join(differing)}): leave out the "
+            "files that have come since, or choose another OUTPUT"
+        )
 
 
 def _check_inputs(begun: Mapping[str, tuple[int, int]], wanted: Manifest, output: str) -> None:

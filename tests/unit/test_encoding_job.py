@@ -6,6 +6,7 @@ import io
 from dataclasses import replace
 from itertools import pairwise
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,9 +78,9 @@ def test_derived_ids_come_from_place_and_content():
     assert one not in others | {derived_id("a.csv", 7, "text ")}
 
 
-def manifest(model: str = "e5-small", files=(FILE,), **options) -> Manifest:
+def manifest(model: str = "e5-small", files=(FILE,), carried=(), **options) -> Manifest:
     settings = Settings("in", "out", model, **options)
-    return describe(identify(CATALOG[model], settings, None), settings, files)
+    return describe(identify(CATALOG[model], settings, None), settings, files, carried)
 
 
 def test_a_manifest_survives_its_file():
@@ -132,6 +133,18 @@ def test_new_files_and_mended_ones_are_welcome():
         check_same(both, mended, "out", {FILE.digest, new.digest})
 
 
+def test_other_types_of_the_carried_columns_are_refused():
+    one = manifest(carried=pa.schema([("n", pa.int32()), ("s", pa.string())]))
+    other = manifest(carried=pa.schema([("n", pa.int64()), ("s", pa.string())]))
+    one = Manifest.from_json(one.as_json())
+    assert one.settings["columns"] == {"n": "int32", "s": "string"}
+    with pytest.raises(JobError, match=r"columns of other types \('n' int32, now int64\)"):
+        check_same(one, other, "out", {FILE.digest})
+    check_same(one, other, "out", ())
+    settings = {name: value for name, value in one.settings.items() if name != "columns"}
+    check_same(replace(one, settings=settings), other, "out", {FILE.digest})  # of an older version
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -150,6 +163,12 @@ def test_options_that_contradict_each_other(options):
         Settings("in", "out", "m", **options)
 
 
+def test_a_column_that_is_named_twice_is_kept_once():
+    settings = Settings("in", "out", "m", id_column="b", keep=("a", "b", "a", "b"))
+    assert settings.keep == ("a", "b")
+    assert settings.columns == ("b", "a")
+
+
 def test_calls_are_sized_by_what_replicas_compute():
     assert call_tokens(None) == 8_192
     assert call_tokens(20_000) == 5_000
@@ -159,12 +178,6 @@ def test_calls_are_sized_by_what_replicas_compute():
 
 
 SNAPSHOT = Snapshot(Tally(12_288, 1_506_000, 3, 400.0, 200.0, 2), 1_000.0, 60.0)
-
-
-def test_a_column_that_is_named_twice_is_kept_once():
-    settings = Settings("in", "out", "m", id_column="b", keep=("a", "b", "a", "b"))
-    assert settings.keep == ("a", "b")
-    assert settings.columns == ("b", "a")
 
 
 def test_the_progress_line():
