@@ -71,7 +71,9 @@ def _csv_rows(
     for number, (position, fields) in enumerate(csv_records(data, start)):
         if start == 0 and number == 0:
             continue
-        if len(fields) != len(header):
+        if isinstance(fields, str):
+            yield position, fields
+        elif len(fields) != len(header):
             yield position, f"broken record: {len(fields)} fields, the header has {len(header)}"
         else:
             yield position, dict(zip(header, fields, strict=True))
