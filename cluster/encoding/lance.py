@@ -6,6 +6,9 @@ import importlib.util
 from importlib.metadata import version
 from typing import Any
 
+from pyarrow import fs as pafs
+from pyarrow import parquet as pq
+
 from cluster.encoding.failures import JobError
 from cluster.encoding.output import Output
 
@@ -38,22 +41,33 @@ def write_lance(output: Output) -> None:
     """Writes ``vectors.lance`` through Ray Data's own writer.
 
     Lance shows a version only once it is committed, so a job that is killed here writes it again.
-    Raises JobError.
+    Without a row the dataset is there as well, with its columns. Raises JobError.
     """
     import ray.data
     from ray.data import SaveMode
 
+    place = f"{_SCHEMES[output.fs.type_name]}{output.root}/{NAME}"
+    options = _storage_options(output.fs)
     try:
         parts = ray.data.read_parquet(output.parts, filesystem=output.fs)
-        parts.write_lance(
-            f"{_SCHEMES[output.fs.type_name]}{output.root}/{NAME}",
-            mode=SaveMode.OVERWRITE,
-            storage_options=_storage_options(output.fs),
-        )
+        if parts.count():
+            parts.write_lance(place, mode=SaveMode.OVERWRITE, storage_options=options)
+        else:
+            _write_empty(output, place, options)
     except Exception as error:
         raise JobError(
             f"{output.root}/{NAME} cannot be written: {error}; the parts stay, run the command again"
         ) from error
+
+
+def _write_empty(output: Output, place: str, options: dict[str, str] | None) -> None:
+    """What Ray's writer leaves out where there is no row."""
+    import lance
+
+    infos = output.fs.get_file_info(pafs.FileSelector(output.parts))
+    with output.fs.open_input_file(next(info.path for info in infos if info.is_file)) as handle:
+        empty = pq.read_schema(handle).remove_metadata().empty_table()
+    lance.write_dataset(empty, place, mode="overwrite", storage_options=options)
 
 
 def _storage_options(filesystem: Any) -> dict[str, str] | None:

@@ -37,7 +37,7 @@ def drop_repeated(work: Work, parts: list[Part], ledger: Ledger) -> Counts:
 def _drop(work: Work, part: Part, names: Mapping[bytes, str], source: Source | None) -> Counts:
     """``names`` are those of the files that have these ids before, by digest."""
     output = work.output
-    before = output.done(part.name)
+    before = output.done(part.name, work.identity)
     assert before is not None
     table, rejects = output.vectors(part.name), output.rejects(part.name)
     kept = table.filter(pa.array([digest(name) not in names for name in ids_of(table)]))

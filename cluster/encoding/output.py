@@ -12,9 +12,11 @@ rejects are moved into place before its vectors: once the vectors stand there, t
 from __future__ import annotations
 
 import json
+import os
+import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -26,9 +28,12 @@ from cluster.encoding.failures import JobError
 from cluster.encoding.manifest import FILE, Counts, Identity, Manifest
 
 REJECTS = "_rejects"
+_PARTS = ("", "_parts")  # where the formats have their parts
 _TMP = "_tmp"
 _KEY = b"embedfleet"
 _PROBE_BYTES = 1 << 16
+_PART = re.compile(r"part-([0-9a-f]{12})-\d{14,}\.parquet")
+_VECTORS = "embedding.list.element"  # as Parquet calls the column
 _REJECT_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -69,7 +74,10 @@ class Output:
             ) from error
 
     def manifest(self) -> Manifest | None:
-        """Returns the manifest, if a run has begun here. Raises JobError when it cannot be read."""
+        """Returns the manifest, if a run has begun here.
+
+        Raises JobError when it cannot be read, or there is none and the folder holds other files.
+        """
         path = f"{self.root}/{FILE}"
         info = self.fs.get_file_info(path)
         if not info.is_file:
@@ -79,24 +87,31 @@ class Output:
             return Manifest.from_json(handle.read())
 
     def begun(self) -> set[str]:
-        """Returns the `InputFile.digest` of each file of which anything is committed."""
-        folders = (self.parts, f"{self.root}/{REJECTS}")
+        """Returns the `InputFile.digest` of each file of which anything is committed, by any format."""
+        folders = [f"{self.root}/{name}".rstrip("/") for name in (*_PARTS, REJECTS)]
         selectors = [pafs.FileSelector(folder, allow_not_found=True) for folder in folders]
-        names = [i.base_name for s in selectors for i in self.fs.get_file_info(s) if i.is_file]
-        return {name.split("-")[1] for name in names if name.startswith("part-")}
+        infos = [info for selector in selectors for info in self.fs.get_file_info(selector)]
+        names = [_PART.fullmatch(info.base_name) for info in infos if info.is_file]
+        return {name[1] for name in names if name}
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Replaces the manifest as a whole. Raises JobError."""
         with self.writing():
             self._put(f"{self.root}/{FILE}", manifest.as_json())
 
-    def done(self, name: str) -> Counts | None:
-        """Returns the counts of a part that is done; None when it is not."""
-        path = f"{self.parts}/{name}"
-        if not self.fs.get_file_info(path).is_file:
+    def done(self, name: str, identity: Identity) -> Counts | None:
+        """Returns the counts of a part that is done; None when it is not, or not a whole file.
+
+        Raises JobError when its vectors are not those of ``identity``.
+        """
+        if (about := self._about(name)) is None:
             return None
-        with self.fs.open_input_file(path) as handle:
-            about = json.loads(pq.read_schema(handle).metadata[_KEY])
+        differing = [key for key, value in asdict(identity).items() if about.get(key) != value]
+        if differing:
+            raise JobError(
+                f"{self.parts}/{name} holds vectors of another {' and '.join(differing)}: "
+                "choose another OUTPUT"
+            )
         return Counts(**about["counts"])
 
     def vectors(self, name: str) -> Any:
@@ -135,15 +150,39 @@ class Output:
             self.fs.delete_dir_contents(f"{self.root}/{_TMP}", missing_dir_ok=True)
             self.fs.delete_dir(f"{self.root}/{_TMP}")
 
+    def _about(self, name: str) -> dict[str, Any] | None:
+        """What a part's metadata says, if there is such a file and it is one of ours."""
+        path = f"{self.parts}/{name}"
+        if not self.fs.get_file_info(path).is_file:
+            return None
+        with suppress(pa.ArrowInvalid), self.fs.open_input_file(path) as handle:
+            metadata = pq.read_schema(handle).metadata or {}
+            about: dict[str, Any] | None = json.loads(metadata.get(_KEY, b"null"))
+            return about
+        return None  # a machine that lost its power may leave an empty file
+
     def _put(self, path: str, data: Any) -> None:
         draft = f"{self.root}/{_TMP}/{uuid.uuid4().hex}"
         try:
             with self.fs.open_output_stream(draft) as stream:
                 stream.write(data)
+            self._sync(draft)
             self.fs.move(draft, path)
+            with suppress(OSError):  # not every file system knows this of a folder
+                self._sync(path.rpartition("/")[0])
         except OSError:
             self._remove(draft)
             raise
+
+    def _sync(self, path: str) -> None:
+        """Waits until a local file or folder is on its disk; others keep what they have taken."""
+        if self.fs.type_name != "local":
+            return
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
     def _remove(self, path: str) -> None:
         if self.fs.get_file_info(path).is_file:
@@ -153,8 +192,13 @@ class Output:
         selector = pafs.FileSelector(self.root, allow_not_found=True)
         try:
             names = [i.base_name for i in self.fs.get_file_info(selector)]
-        except OSError as error:
+            begun = self.begun()
+        except (OSError, UnicodeDecodeError) as error:
             raise JobError(f"{self.root} cannot be used as OUTPUT: {error}") from error
+        if begun:
+            raise JobError(
+                f"{self.root} holds parts of a job and no {FILE}: choose an empty folder"
+            )
         if foreign := [name for name in names if not name.startswith((".", "_"))]:
             raise JobError(
                 f"{self.root} holds other files ({foreign[0]}) and no {FILE}: choose an empty folder"
@@ -185,9 +229,16 @@ def vector_column(vectors: Any, dtype: str) -> Any:
 
 def _as_parquet(table: Any) -> Any:
     sink = pa.BufferOutputStream()
-    plain = [name for name in table.column_names if name != "embedding"]
     # vectors neither repeat nor compress
-    codec = {name: "none" if name == "embedding" else "snappy" for name in table.column_names}
-    codec = {("embedding.list.element" if k == "embedding" else k): v for k, v in codec.items()}
-    pq.write_table(table, sink, use_dictionary=plain, compression=codec)
+    others = [path for path in _leaves(table.schema) if path != _VECTORS]
+    codec = {_VECTORS: "none", **dict.fromkeys(others, "snappy")}
+    pq.write_table(table, sink, use_dictionary=others, compression=codec)
     return sink.getvalue()
+
+
+def _leaves(schema: Any) -> list[str]:
+    """The columns as Parquet has them: a nested one is several."""
+    sink = pa.BufferOutputStream()
+    pq.write_metadata(schema, sink)
+    found = pq.read_metadata(pa.BufferReader(sink.getvalue())).schema
+    return [found.column(n).path for n in range(len(found))]

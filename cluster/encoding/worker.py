@@ -115,7 +115,8 @@ class PartEncoder:
 
     async def _part(self, part: Part, source: Source) -> tuple[Counts, bytes]:
         work = self._work
-        if (done := await asyncio.to_thread(work.output.done, part.name)) is not None:
+        done = await asyncio.to_thread(work.output.done, part.name, work.identity)
+        if done is not None:
             self._tally += Tally(skipped=part.weight)
             return done, self._digests(await asyncio.to_thread(work.output.ids, part.name))
         rows = await asyncio.to_thread(self._read, part, source)

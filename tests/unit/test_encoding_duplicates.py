@@ -153,7 +153,7 @@ def test_the_first_row_that_can_be_encoded_keeps_the_id(tmp_path):
     assert change == Counts(documents=-1, written=-1, rejected=1)
     assert written(work) == {"a": [1.0], "b": [3.0], "c": [5.0]}
     assert rejected(work) == EXPECTED
-    done = [work.output.done(part.name) for part in parts]
+    done = [work.output.done(part.name, work.identity) for part in parts]
     assert sum(counts.rejected for counts in done) == 3
     assert sum(counts.documents + counts.rejected for counts in done) == 6
 

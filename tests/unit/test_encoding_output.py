@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
+import ray.data
 from pyarrow import fs as pafs
+from pyarrow import parquet as pq
 
 from cluster.encoding.failures import JobError
 from cluster.encoding.inputs import InputFile, resolve
-from cluster.encoding.lance import check_lance
+from cluster.encoding.lance import NAME, check_lance, write_lance
 from cluster.encoding.manifest import Counts, Identity
 from cluster.encoding.output import Output, ids_of, reject_table, vector_column
 from cluster.encoding.parts import Part
@@ -29,11 +35,11 @@ def vectors(rows: int):
 def test_a_part_is_there_as_a_whole(tmp_path):
     output = Output(LOCAL, str(tmp_path / "out"))
     output.prepare()
-    assert output.done(PART.name) is None
+    assert output.done(PART.name, IDENTITY) is None
     assert output.begun() == set()
     rejects = reject_table([("d2", "a.txt", 8, "empty", "")])
     output.commit(PART.name, vectors(2), rejects, IDENTITY, Counts(rows=3, written=2, rejected=1))
-    assert output.done(PART.name) == Counts(rows=3, written=2, rejected=1)
+    assert output.done(PART.name, IDENTITY) == Counts(rows=3, written=2, rejected=1)
     assert output.ids(PART.name) == ids_of(vectors(2)) == ["d0", "d1"]
     assert output.vectors(PART.name).schema.field("embedding").type == pa.list_(pa.float32(), 2)
     assert output.rejects(PART.name)["id"].to_pylist() == ["d2"]
@@ -60,6 +66,81 @@ def test_rejects_of_a_killed_attempt_do_not_stay(tmp_path):
     assert output.rejects(PART.name).num_rows == 0
 
 
+@pytest.mark.parametrize(("one", "other"), [("", "_parts"), ("_parts", "")])
+def test_what_another_format_has_committed_is_begun(tmp_path, one, other):
+    first = Output(LOCAL, str(tmp_path), one)
+    first.prepare()
+    first.commit(PART.name, vectors(1), reject_table([]), IDENTITY, Counts())
+    assert Output(LOCAL, str(tmp_path), other).begun() == {FILE.digest}
+    with pytest.raises(JobError, match=r"holds parts of a job and no _manifest.json"):
+        Output(LOCAL, str(tmp_path), other).manifest()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"space_id": "t"}, "another space_id: choose"),
+        ({"role": "query", "instruction": "Find"}, "another role and instruction: choose"),
+        ({"dimensions": 1}, "another dimensions: choose"),
+    ],
+)
+def test_a_part_of_other_vectors_is_not_done(tmp_path, change, words):
+    output = Output(LOCAL, str(tmp_path))
+    output.prepare()
+    output.commit(PART.name, vectors(1), reject_table([]), IDENTITY, Counts())
+    with pytest.raises(JobError, match=f"{PART.name} holds vectors of {words}"):
+        output.done(PART.name, replace(IDENTITY, **change))
+
+
+@pytest.mark.parametrize("content", [b"", bytes(500), b"PAR1"])
+def test_a_torn_part_is_written_again(tmp_path, content):
+    output = Output(LOCAL, str(tmp_path))
+    output.prepare()
+    (tmp_path / PART.name).write_bytes(content)
+    assert output.done(PART.name, IDENTITY) is None
+    output.commit(PART.name, vectors(1), reject_table([]), IDENTITY, Counts(rows=1))
+    assert output.done(PART.name, IDENTITY) == Counts(rows=1)
+
+
+def test_a_part_of_somebody_else_is_not_done(tmp_path):
+    pq.write_table(pa.table({"id": ["a"]}), tmp_path / PART.name)
+    assert Output(LOCAL, str(tmp_path)).done(PART.name, IDENTITY) is None
+
+
+def test_what_is_moved_into_place_is_on_the_disk(tmp_path, monkeypatch):
+    synced = []
+
+    def sync(handle):
+        synced.append((Path(os.readlink(f"/proc/self/fd/{handle}")), (tmp_path / "f").exists()))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    output = Output(LOCAL, str(tmp_path))
+    (tmp_path / "_tmp").mkdir()
+    output._put(f"{tmp_path}/f", b"data")
+    (draft, early), (folder, late) = synced
+    assert (draft.parent, early) == (tmp_path / "_tmp", False)
+    assert (folder, late) == (tmp_path, True)
+
+
+def test_all_but_the_vectors_is_compressed(tmp_path):
+    words = ["abcdefgh" * 50] * 1_000
+    nested = [{"words": word, "list": [word]} for word in words]
+    output = Output(LOCAL, str(tmp_path))
+    output.prepare()
+    table = vectors(1_000).append_column("plain", [words]).append_column("meta", [nested])
+    output.commit(PART.name, table, reject_table([]), IDENTITY, Counts())
+    group = pq.read_metadata(tmp_path / PART.name).row_group(0)
+    columns = [group.column(n) for n in range(group.num_columns)]
+    assert {c.path_in_schema: c.compression for c in columns} == {
+        "id": "SNAPPY",
+        "embedding.list.element": "UNCOMPRESSED",
+        "plain": "SNAPPY",
+        "meta.words": "SNAPPY",
+        "meta.list.list.element": "SNAPPY",
+    }
+    assert (tmp_path / PART.name).stat().st_size < 50_000
+
+
 def test_a_full_disk_is_known_before_any_work(small_disk):
     filler = small_disk / "filler"
     filler.write_bytes(bytes(1536 * 1024))
@@ -75,7 +156,7 @@ def test_a_disk_that_fills_up_holds_no_torn_file(small_disk):
     output.prepare()
     with pytest.raises(JobError, match=r"cannot be written to.* No space left"):
         output.commit(PART.name, vectors(500_000), reject_table([]), IDENTITY, Counts())
-    assert output.done(PART.name) is None
+    assert output.done(PART.name, IDENTITY) is None
     assert not list((small_disk / "out" / "_tmp").iterdir())
 
 
@@ -116,3 +197,20 @@ def test_lance_knows_not_every_file_system():
     check_lance(LOCAL)
     with pytest.raises(JobError, match="writes to a disk, S3 or GCS, not mock"):
         check_lance(pafs._MockFileSystem())
+
+
+def test_lance_without_a_row_has_its_columns(tmp_path, monkeypatch):
+    lance = pytest.importorskip("lance")
+    output = Output(LOCAL, str(tmp_path), "_parts")
+    output.prepare()
+    output.commit(PART.name, vectors(0), reject_table([]), IDENTITY, Counts())
+
+    class Parts:
+        def count(self):
+            return 0
+
+    monkeypatch.setattr(ray.data, "read_parquet", lambda *_, **__: Parts())
+    write_lance(output)
+    table = lance.dataset(str(tmp_path / NAME)).to_table()
+    assert table.num_rows == 0
+    assert table.schema.remove_metadata() == vectors(0).schema
