@@ -14,6 +14,7 @@ from pyarrow import fs as pafs
 
 from cluster.encoding.failures import JobError
 
+_NS = 1_000_000_000
 FORMATS = {
     ".parquet": "parquet",
     ".pq": "parquet",
@@ -51,10 +52,13 @@ def file_digest(name: str, size: int, modified: int) -> str:
 def resolve(location: str) -> tuple[Any, str]:
     """Returns the file system of a path or URI, and the path on it. Raises JobError."""
     try:
+        location.encode()
         if "://" in location:
             filesystem, path = pafs.FileSystem.from_uri(location)
             return _with_keys(filesystem), path
         return pafs.LocalFileSystem(), str(Path(location).expanduser().absolute())
+    except UnicodeEncodeError as error:
+        raise JobError(f"{location!r} is not UTF-8: rename it") from error
     except (ValueError, OSError) as error:
         raise JobError(f"{location} is on no file system that pyarrow knows: {error}") from error
 
@@ -82,6 +86,8 @@ def find_inputs(
     filesystem, path = resolve(location)
     try:
         base, found = _listed(filesystem, path)
+    except UnicodeDecodeError as error:
+        raise JobError(f"{error.object!r} is no file name in UTF-8: rename it") from error
     except OSError as error:
         raise JobError(f"{location} cannot be read: {error}") from error
     alone = len(found) == 1 and found[0].path == path
@@ -99,6 +105,23 @@ def find_inputs(
             f"{location} mixes {' and '.join(formats)} files: give a glob for one of them"
         )
     return filesystem, sorted(files, key=lambda file: file.name)
+
+
+def check_unchanged(filesystem: Any, file: InputFile) -> None:
+    """Raises JobError when a file is no longer the one that was found.
+
+    Stores tell the time of a file with its fractions in a list, and without where it is asked for.
+    """
+    info = filesystem.get_file_info(file.path)
+    apart = abs((info.mtime_ns or 0) - file.modified)
+    same_time = apart == 0 if filesystem.type_name == "local" else apart < _NS
+    if info.size == file.size and same_time:
+        return
+    raise JobError(
+        f"{file.path} has changed while it was read; what is committed of it is as it was before. Run "
+        "the command again: it takes the file as it is now if nothing of it was committed, and else "
+        "asks for another OUTPUT"
+    )
 
 
 def format_of(path: str) -> tuple[str | None, str | None]:
@@ -119,15 +142,34 @@ def matches(pattern: str, path: str) -> bool:
 def _listed(filesystem: Any, path: str) -> tuple[str, list[Any]]:
     if re.search(r"[*?]", path):
         base = re.split(r"[*?]", path, maxsplit=1)[0].rpartition("/")[0]
-        infos = filesystem.get_file_info(pafs.FileSelector(base or "/", recursive=True))
-        return base, [i for i in infos if i.is_file and matches(path, i.path)]
+        infos = _below(filesystem, base or "/")
+        return base, [i for i in infos if matches(path, i.path)]
     info = filesystem.get_file_info(path)
     if info.type == pafs.FileType.NotFound:
         raise JobError(f"there is no {path}")
     if info.is_file:
         return path.rpartition("/")[0], [info]
-    infos = filesystem.get_file_info(pafs.FileSelector(path, recursive=True))
-    return path, [i for i in infos if i.is_file]
+    return path, _below(filesystem, path)
+
+
+def _below(filesystem: Any, folder: str) -> list[Any]:
+    """The files of a folder, without those behind a link that leads back up."""
+    infos = filesystem.get_file_info(pafs.FileSelector(folder, recursive=True))
+    files = [info for info in infos if info.is_file]
+    if filesystem.type_name != "local":
+        return files
+    loops = {place: _loops(folder, place) for place in {_folder(info) for info in files}}
+    return [info for info in files if not loops[_folder(info)]]
+
+
+def _folder(info: Any) -> str:
+    return str(info.path).rpartition("/")[0]
+
+
+def _loops(top: str, folder: str) -> bool:
+    place = PurePosixPath(folder)
+    way = [place, *(above for above in place.parents if above.is_relative_to(top))]
+    return len({os.path.realpath(step) for step in way}) < len(way)
 
 
 def _name(path: str, base: str) -> str:

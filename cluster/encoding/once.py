@@ -10,10 +10,11 @@ import pyarrow as pa
 
 from cluster.encoding import vetting
 from cluster.encoding.duplicates import Ledger, digest
+from cluster.encoding.inputs import check_unchanged
 from cluster.encoding.manifest import Counts
 from cluster.encoding.output import ids_of, reject_table
 from cluster.encoding.parts import Part
-from cluster.encoding.reading import read_part
+from cluster.encoding.reading import read_part, texts_of
 from cluster.encoding.sources import Source, source_of
 from cluster.encoding.worker import Work
 
@@ -22,7 +23,7 @@ def drop_repeated(work: Work, parts: list[Part], ledger: Ledger) -> Counts:
     """Rewrites the parts that repeat ids of earlier ones, and returns what that changes in sum.
 
     Done once all parts are there. A job that is killed here finds the rest on its next run. Raises
-    JobError when the output cannot be written.
+    JobError when the output cannot be written, or a file has changed.
     """
     change, file, source = Counts(), None, None
     for number, repeated in ledger.repeated():
@@ -63,8 +64,9 @@ def _rejects(
     settings = work.settings
     assert settings.id_column is not None
     rows = read_part(work.inputs, part, settings.text_column, work.carried, source)
+    check_unchanged(work.inputs, part.file)
     there = set(found["position"].to_pylist())
-    ids = rows.carried[settings.id_column].to_pylist()
+    ids = texts_of(rows.carried[settings.id_column])
     new = []
     for position, own, text in zip(rows.positions, ids, rows.texts, strict=True):
         earlier = names.get(digest(own))

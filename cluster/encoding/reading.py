@@ -98,13 +98,14 @@ def _read_parquet(source: RowSource, part: Part, text_column: str, carried: Any)
     table = pa.Table.from_batches(source.read(part.start, part.stop, columns))
     return Rows(
         range(part.start, part.stop),
-        _texts(table[text_column]),
+        texts_of(table[text_column]),
         table.select(carried.names).cast(carried),
         {},
     )
 
 
-def _texts(column: Any) -> list[object]:
+def texts_of(column: Any) -> list[object]:
+    """Returns a column's values; a text that is not valid UTF-8 comes as bytes."""
     try:
         found: list[object] = column.to_pylist()
     except UnicodeDecodeError:

@@ -12,9 +12,11 @@ from cluster.encoding import vetting
 from cluster.encoding.documents import Documents, Item
 from cluster.encoding.manifest import Counts
 from cluster.encoding.output import reject_table, vector_column
-from cluster.encoding.reading import Rows
+from cluster.encoding.reading import Rows, texts_of
 from cluster.encoding.settings import Settings
 from deployments.embedding.batch import Vectors
+
+_TEXT = (pa.string(), pa.large_string(), pa.string_view())
 
 
 def assemble(
@@ -48,17 +50,25 @@ def assemble(
 
 
 def _ids(source: str, rows: Rows, settings: Settings, rejected: dict[int, str]) -> Sequence[Any]:
-    """The rows' own ids; a row without one is rejected under a derived id."""
-    own = rows.carried[settings.id_column].to_pylist() if settings.id_column else None
-    ids = []
-    for row in range(len(rows)):
-        if own is not None and own[row] is not None:
-            ids.append(own[row])
-            continue
-        if own is not None:
+    """The rows' own ids; a row without one that can be read is rejected under a derived id."""
+    own = [None] * len(rows) if settings.id_column is None else _own_ids(rows, settings, rejected)
+    return [
+        vetting.derived_id(source, position, text) if name is None else name
+        for name, position, text in zip(own, rows.positions, rows.texts, strict=True)
+    ]
+
+
+def _own_ids(rows: Rows, settings: Settings, rejected: dict[int, str]) -> Sequence[Any]:
+    column = rows.carried[settings.id_column]
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    found = texts_of(column)
+    for row, name in enumerate(found):
+        if name is None:
             rejected.setdefault(row, f"null in the id column {settings.id_column!r}")
-        ids.append(vetting.derived_id(source, rows.positions[row], rows.texts[row]))
-    return ids
+        elif isinstance(name, bytes) and kind in _TEXT:
+            rejected.setdefault(row, f"not valid UTF-8 in the id column {settings.id_column!r}")
+            found[row] = None
+    return found
 
 
 def _reject_repeated(ids: Sequence[Any], source: str, rejected: dict[int, str]) -> None:

@@ -19,6 +19,7 @@ from cluster.encoding.documents import Cut, Documents, check_chunk, prepare
 from cluster.encoding.duplicates import digests
 from cluster.encoding.failures import JobError
 from cluster.encoding.flow import Flow, Slots, call_tokens, share
+from cluster.encoding.inputs import check_unchanged
 from cluster.encoding.manifest import Counts, Identity
 from cluster.encoding.output import Output, ids_of
 from cluster.encoding.parts import Part
@@ -135,12 +136,15 @@ class PartEncoder:
         work = self._work
         try:
             column = work.settings.text_column
-            return read_part(work.inputs, part, column, work.carried, source)
+            rows = read_part(work.inputs, part, column, work.carried, source)
         except Exception as error:
+            check_unchanged(work.inputs, part.file)
             raise JobError(
                 f"{part.file.path} cannot be read from {part.start} on: {error}; mend or leave "
                 "out the file"
             ) from error
+        check_unchanged(work.inputs, part.file)
+        return rows
 
     def _prepare(self, preprocessor: Preprocessor, rows: Rows) -> Documents:
         try:

@@ -17,6 +17,7 @@ from pyarrow import parquet as pq
 from cluster.encoding import duplicates
 from cluster.encoding.documents import Documents, Item
 from cluster.encoding.duplicates import Ledger, digest, digests
+from cluster.encoding.failures import JobError
 from cluster.encoding.inputs import find_inputs
 from cluster.encoding.manifest import Counts, identify
 from cluster.encoding.once import drop_repeated
@@ -180,3 +181,11 @@ def test_derived_ids_of_equal_texts_differ(tmp_path):
     table, rejects, _ = assemble("a.txt", rows, documents, np.zeros((2, 1), np.float32), settings)
     assert len(set(table["id"].to_pylist())) == 2
     assert rejects.num_rows == 0
+
+
+def test_a_file_that_has_changed_since_is_not_read_again_for_its_rejects(tmp_path):
+    work, parts = work_on(tmp_path, LINES)
+    found = [commit(work, part) for part in parts]
+    (tmp_path / "in" / "1.jsonl").write_text(LINES[0] + LINES[1])
+    with pytest.raises(JobError, match=r"1.jsonl has changed"):
+        finish(work, parts, found, tmp_path / "ledger")
