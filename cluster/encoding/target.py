@@ -14,7 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
+from grpc.aio import AioRpcError
 from ray import serve
+from ray.exceptions import AuthenticationError, RayError, RayTaskError
+from ray.serve.exceptions import RayServeException
 
 from cluster.encoding.failures import JobError, WrongModel
 from deployments.embedding.errors import EmbedfleetError
@@ -46,6 +49,8 @@ def connect(address: str | None) -> None:
     try:
         with _quiet():
             ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
+    except AuthenticationError as error:
+        raise WrongModel(f"the Ray cluster lets nobody in without its token: {error}") from error
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise JobError(f"no Ray cluster answers ({error}); {_START}{_hint(address)}") from error
     finally:
@@ -87,8 +92,7 @@ def _hint(address: str | None) -> str:
 
 def find_target(model: str) -> Target:
     """Returns what answers to a model's name. Raises JobError when it is not there or cannot."""
-    app = _application()
-    served = asyncio.run(_served(app, model))
+    app, served = _asked(model)
     if isinstance(served, EmbedfleetError):
         raise WrongModel(str(served))
     if served.status.state is ModelState.UNAVAILABLE:
@@ -96,6 +100,22 @@ def find_target(model: str) -> Target:
     if served.spec is None:
         raise JobError(f"{served.config.name} is still being read; try again in a few seconds")
     return Target(app, served)
+
+
+def _asked(model: str) -> tuple[str, ServedModel | EmbedfleetError]:
+    try:
+        app = _application()
+        return app, asyncio.run(_served(app, model))
+    except (RayTaskError, AuthenticationError) as error:
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        raise WrongModel(
+            f"the service cannot say what it serves: {cause!r}; its logs say more"
+        ) from error
+    except (RayError, RayServeException, AioRpcError, OSError) as error:
+        raise JobError(
+            f"the service does not answer ({error!r}); it may be starting, or hold too much: "
+            "`serve status` shows how it is, then run the command again"
+        ) from error
 
 
 async def _served(app: str, model: str) -> ServedModel | EmbedfleetError:
