@@ -52,7 +52,11 @@ def _add_columns(encode: argparse.ArgumentParser) -> None:
 
 
 def _add_vectors(encode: argparse.ArgumentParser) -> None:
-    encode.add_argument("--role", choices=[role.value for role in Role], help="default: document")
+    encode.add_argument(
+        "--role",
+        choices=[role.value for role in Role],
+        help="default: the one in the model's name; else query with --instruction, else document",
+    )
     encode.add_argument(
         "--instruction", metavar="TEXT", help="the task, for queries of instruct models"
     )
