@@ -6,7 +6,7 @@ import argparse
 import logging
 import signal
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 from cluster.encoding.execution import Run
 from cluster.encoding.failures import JobError
@@ -22,7 +22,7 @@ from deployments.embedding.models.model import Role
 
 def run(args: argparse.Namespace) -> int:
     """Runs the job and returns the exit status: 1 when it failed, 130 when it was interrupted."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    _take_as_ctrl_c()
     # Ray's own words are for operators of Ray, and would break the progress line
     logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
     printer = Printer(sys.stderr, sys.stderr.isatty())
@@ -43,12 +43,19 @@ def run(args: argparse.Namespace) -> int:
         print(f"embedfleet: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        printer.end()
-        print("embedfleet: stopped; the same command goes on from here", file=sys.stderr)
+        with suppress(OSError):  # the terminal may be what has gone
+            printer.end()
+            print("embedfleet: stopped; the same command goes on from here", file=sys.stderr)
         return 130
     printer.end()
     print(report(summary))
     return 0
+
+
+def _take_as_ctrl_c() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
 
 
 def report(summary: Summary) -> str:

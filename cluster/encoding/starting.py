@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import ray
 from grpc.aio import AioRpcError
@@ -42,15 +42,16 @@ def started_service(config: str, model: str, address: str | None) -> Iterator[No
         yield
         return
     joined = _running_ray(address)
-    child = _serve(config, joined)
-    try:
+    with (
+        ExitStack() as ending
+    ):  # the last first, and each of them, whatever befalls those before it
+        child = _serve(config, joined)
+        ending.callback(_stop, child)
+        ending.callback(ray.shutdown)
+        if joined:
+            ending.callback(_clear, joined)
         _wait(child, model, joined)
         yield
-    finally:
-        if joined:
-            _clear(joined)
-        ray.shutdown()
-        _stop(child)
 
 
 def _running_ray(address: str | None) -> str | None:
@@ -97,8 +98,8 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
     Ctrl-C meanwhile is the next step.
     """
     for patience_s in _STOP_TIMEOUTS_S:
-        child.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+            child.send_signal(signal.SIGTERM)
             child.wait(patience_s)
             return
     child.kill()
@@ -109,8 +110,12 @@ def _clear(address: str) -> None:
     try:
         connect(address)
         serve.shutdown()
-    except Exception as error:
-        print(f"embedfleet: the service may still run on {address}: {error}", file=sys.stderr)
+    except (Exception, KeyboardInterrupt) as error:
+        print(
+            f"embedfleet: the service may still run on {address} ({error!r}); `serve shutdown` "
+            "ends it",
+            file=sys.stderr,
+        )
 
 
 def _answers(model: str, address: str | None) -> bool:

@@ -101,3 +101,50 @@ def test_ctrl_c_hurries_the_end():
     service = Slow()
     starting._stop(service)
     assert service.got == [signal.SIGTERM] * 2
+
+
+@pytest.fixture
+def ended(monkeypatch):
+    """What happens at the end of `started_service` on a Ray that goes on, in turn; nothing runs."""
+    found: list[str] = []
+    monkeypatch.setattr(starting, "_answers", lambda model, address: False)
+    monkeypatch.setattr(starting, "_running_ray", lambda address: "here:1")
+    monkeypatch.setattr(starting, "_serve", lambda config, address: None)
+    monkeypatch.setattr(starting, "_wait", lambda child, model, address: None)
+    monkeypatch.setattr(starting, "_stop", lambda child: found.append("stop"))
+    monkeypatch.setattr(starting, "connect", lambda address: None)
+    for module, name in ((starting.serve, "clear"), (starting.ray, "leave")):
+        monkeypatch.setattr(module, "shutdown", lambda name=name: found.append(name))
+    return found
+
+
+def interrupted():
+    raise KeyboardInterrupt
+
+
+def test_the_service_ends_with_the_job(ended):
+    with starting.started_service("c", "m", None):
+        assert ended == []
+    assert ended == ["clear", "leave", "stop"]
+
+
+@pytest.mark.parametrize(
+    ("module", "left"), [("serve", ["leave", "stop"]), ("ray", ["clear", "stop"])]
+)
+def test_ctrl_c_again_does_not_keep_the_service(ended, monkeypatch, capsys, module, left):
+    monkeypatch.setattr(getattr(starting, module), "shutdown", interrupted)
+    with pytest.raises(KeyboardInterrupt), starting.started_service("c", "m", None):
+        raise KeyboardInterrupt
+    assert ended == left
+    said = capsys.readouterr().err
+    assert ("may still run on here:1" in said) == (module == "serve")
+
+
+def test_a_service_that_is_not_ready_ends_as_well(ended, monkeypatch):
+    def late(*_):
+        raise JobError("not ready")
+
+    monkeypatch.setattr(starting, "_wait", late)
+    with pytest.raises(JobError), starting.started_service("c", "m", None):
+        pytest.fail("it is not ready")
+    assert ended == ["clear", "leave", "stop"]
