@@ -137,8 +137,8 @@ def _models(args: argparse.Namespace) -> int:
     from cluster.service import Service, ServiceError
     from cluster.tables import models_table, spaces_table
 
-    service = Service(args.url, args.api_key)
     try:
+        service = Service(args.url, args.api_key)
         print(models_table(service.models()))
         if spaces := service.spaces():
             print(f"\n{spaces_table(spaces)}")

@@ -23,19 +23,21 @@ class Service:
     """The service at one address."""
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
+        """Raises ServiceError for an address that is none."""
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         self._url = url
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S)
+        try:
+            self._http = httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S)
+        except httpx.InvalidURL as error:
+            raise ServiceError(f"{url} is no address ({error}); set --url") from error
 
     def models(self) -> list[dict[str, Any]]:
         """Returns the models as ``GET /v1/models`` gives them."""
-        found: list[dict[str, Any]] = self._answer("GET", "/v1/models", None)["data"]
-        return found
+        return self._listed("data")
 
     def spaces(self) -> list[dict[str, Any]]:
         """Returns the configured spaces as ``GET /v1/models`` gives them."""
-        found: list[dict[str, Any]] = self._answer("GET", "/v1/models", None)["spaces"]
-        return found
+        return self._listed("spaces")
 
     def encode(
         self, model: str, texts: Sequence[str], role: Role, instruction: str | None = None
@@ -52,6 +54,18 @@ class Service:
         data = self._answer("POST", "/v1/embeddings", body)["data"]
         return np.stack([np.frombuffer(base64.b64decode(d["embedding"]), "<f4") for d in data])
 
+    def _listed(self, what: str) -> list[dict[str, Any]]:
+        answer = self._answer("GET", "/v1/models", None)
+        if not isinstance(answer, dict) or not {"data", "spaces"} <= answer.keys():
+            raise self._another("/v1/models")
+        found: list[dict[str, Any]] = answer[what]
+        return found
+
+    def _another(self, path: str) -> ServiceError:
+        return ServiceError(
+            f"what answers to {path} at {self._url} is another server; set --url to the service"
+        )
+
     def _answer(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
         try:
             response = self._http.request(method, path, json=body)
@@ -61,7 +75,10 @@ class Service:
             ) from error
         if response.is_error:
             raise ServiceError(_message(response))
-        return response.json()
+        try:
+            return response.json()
+        except ValueError as error:
+            raise self._another(path) from error
 
 
 def _message(response: httpx.Response) -> str:
