@@ -22,12 +22,15 @@ class ApiKeys:
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> ApiKeys:
         """Reads ``EMBEDFLEET_API_KEYS`` (commas between) and ``EMBEDFLEET_API_KEYS_FILE`` (lines).
 
-        Raises OSError when the file is named and cannot be read: a service that was meant to be
-        closed must not open.
+        Each counts as unset when it is empty. Raises OSError when the file is named and cannot be
+        read, ValueError when either holds no key: a service that was meant to be closed must not open.
         """
-        keys = environ.get("EMBEDFLEET_API_KEYS", "").split(",")
+        keys = []
+        if listed := environ.get("EMBEDFLEET_API_KEYS"):
+            keys += _some(listed.split(","), "EMBEDFLEET_API_KEYS holds")
         if file := environ.get("EMBEDFLEET_API_KEYS_FILE"):
-            keys += Path(file).read_text().splitlines()
+            named = f"EMBEDFLEET_API_KEYS_FILE names {file}, which holds"
+            keys += _some(Path(file).read_text().splitlines(), named)
         return cls(keys)
 
     def __bool__(self) -> bool:
@@ -52,3 +55,9 @@ class ApiKeys:
             raise Unauthorized(
                 "this API key is not known; send it as `Authorization: Bearer <key>`"
             )
+
+
+def _some(keys: list[str], what: str) -> list[str]:
+    if any(key.strip() for key in keys):
+        return keys
+    raise ValueError(f"{what} no key: give one, or unset the variable to let everybody in")

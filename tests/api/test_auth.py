@@ -149,7 +149,7 @@ async def test_without_keys_all_is_open(client):
     [
         ({}, None),
         ({"EMBEDFLEET_API_KEYS": ""}, None),
-        ({"EMBEDFLEET_API_KEYS": " , ,"}, None),
+        ({"EMBEDFLEET_API_KEYS": "", "EMBEDFLEET_API_KEYS_FILE": ""}, None),
         ({"EMBEDFLEET_API_KEYS": "a"}, ["a"]),
         ({"EMBEDFLEET_API_KEYS": "a, b"}, ["a", "b"]),
     ],
@@ -173,6 +173,21 @@ def test_keys_of_a_file(tmp_path):
 def test_a_missing_key_file_does_not_open_the_service(tmp_path):
     with pytest.raises(OSError, match="absent"):
         ApiKeys.from_environment({"EMBEDFLEET_API_KEYS_FILE": str(tmp_path / "absent")})
+
+
+@pytest.mark.parametrize("keys", [" ", ",", " , ,"])
+def test_keys_that_are_none_do_not_open_the_service(keys):
+    with pytest.raises(ValueError, match="EMBEDFLEET_API_KEYS holds no key: give one, or unset"):
+        ApiKeys.from_environment({"EMBEDFLEET_API_KEYS": keys})
+
+
+@pytest.mark.parametrize("content", ["", "\n \n"])
+def test_a_file_without_a_key_does_not_open_the_service(tmp_path, content):
+    file = tmp_path / "keys"
+    file.write_text(content)
+    for others in ({}, {"EMBEDFLEET_API_KEYS": "a"}):
+        with pytest.raises(ValueError, match=r"FILE names .*/keys, which holds no key"):
+            ApiKeys.from_environment({**others, "EMBEDFLEET_API_KEYS_FILE": str(file)})
 
 
 def test_every_key_is_compared_in_constant_time(monkeypatch):
