@@ -38,12 +38,13 @@ class ConfigError(Exception):
 class Ingress:
     """Where the service of a config file listens; what a router lets in, the most of its apps.
 
-    ``host`` is None where the file does not say.
+    ``host`` is None where the file does not say. With ``tls`` it answers to https alone.
     """
 
     host: str | None
     port: int
     max_requests: int
+    tls: bool = False
 
 
 def read_config(file: Path) -> Ingress:
@@ -62,7 +63,7 @@ def read_config(file: Path) -> Ingress:
         raise ConfigError(f"{file}, {where}: {explain(error)}") from error
     except ValueError as error:
         raise ConfigError(f"{file}: {error}") from error
-    return Ingress(http.get("host"), http.get("port", 8000), most)
+    return Ingress(http.get("host"), http.get("port", 8000), most, bool(http.get("ssl_certfile")))
 
 
 @contextmanager
@@ -103,10 +104,16 @@ def _check_keys(content: Mapping[str, Any], http: Any) -> None:
     )
     for name in http:
         _require(name in _HTTP, f"http_options.{name}: {unknown_key(str(name), _HTTP)}")
-    port = http.get("port", 8000)
+    host, port = http.get("host", LOOPBACK), http.get("port", 8000)
+    _require(
+        host is None or (isinstance(host, str) and bool(host)),
+        f"http_options.host: {host!r} is no host; it must be text, such as {LOOPBACK}",
+    )
     valid = type(port) is int and port in PORTS
     bounds = f"from {PORTS[0]} to {PORTS[-1]}"
     _require(valid, f"http_options.port: {port!r} is no port; it must be {bounds}")
+    both = bool(http.get("ssl_keyfile")) == bool(http.get("ssl_certfile"))
+    _require(both, "http_options: ssl_keyfile and ssl_certfile go together")
 
 
 def _applications(content: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -119,7 +126,12 @@ def _applications(content: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _check(app: dict[str, Any]) -> AppArgs:
     args = AppArgs.model_validate(app.get("args") or {})
-    for deployment in app.get("deployments") or ():
+    deployments = app.get("deployments") or []
+    are_fields = isinstance(deployments, list) and all(isinstance(d, dict) for d in deployments)
+    _require(
+        are_fields, "deployments: must be a list of fields with values, such as `- name: router`"
+    )
+    for deployment in deployments:
         if deployment.get("name") == "router" and "user_config" in deployment:
             try:
                 routing_of(deployment["user_config"], [model.name for model in args.models])

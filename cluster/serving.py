@@ -60,15 +60,17 @@ def serve(config: str, path: str, host: str | None = None, port: int | None = No
         ingress = read_config(Path(config))
         host, port = host or ingress.host or LOOPBACK, port or ingress.port
         environment, line = path_environment(path, ingress.max_requests)
+        _refuse_tls_behind_haproxy(ingress.tls, environment)
         _refuse_taken_ports(host, port, environment)
+        exposure = _exposure(host)
     except ConfigError as error:
         print(f"embedfleet: {error}", file=sys.stderr)
         return 2
-    for said in (line, *differences(environment), *_exposure(host)):
+    for said in (line, *differences(environment), *exposure):
         print(f"embedfleet: {said}", flush=True)
     with listening_at(Path(config), host, port) as file:
         command = [sys.executable, "-m", "cluster.serve_run", str(file)]
-        return _run(command, environment, url_of(host, port))
+        return _run(command, environment, url_of(host, port, ingress.tls))
 
 
 def _run(command: list[str], environment: Mapping[str, str], url: str) -> int:
@@ -134,6 +136,16 @@ def _clients() -> int:
     return max(1, min(_MOST_CLIENTS, allowed))
 
 
+def _refuse_tls_behind_haproxy(tls: bool, environment: Mapping[str, str]) -> None:
+    """Ray 2.60 tells HAProxy nothing of it, which then talks plainly to routers that do not."""
+    used = {**environment, **os.environ}.get("RAY_SERVE_ENABLE_HA_PROXY") == "1"
+    if tls and used:
+        raise ConfigError(
+            "http_options.ssl_certfile: HAProxy does not speak TLS under Ray Serve; take "
+            "--path python, or end TLS in front of the service"
+        )
+
+
 def _refuse_taken_ports(host: str, port: int, environment: Mapping[str, str]) -> None:
     _refuse_taken_port(host, port)
     if "RAY_SERVE_ENABLE_HA_PROXY" in environment:
@@ -156,7 +168,11 @@ def _refuse_taken_port(host: str, port: int, what: str = "another --port") -> No
 
 
 def _exposure(host: str) -> list[str]:
-    if host in (LOOPBACK, "localhost", "::1") or ApiKeys.from_environment():
+    try:
+        keys = ApiKeys.from_environment()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the API keys cannot be read: {error}") from error
+    if keys or host in (LOOPBACK, "localhost", "::1"):
         return []
     return [f"anyone who reaches {host} may call it: set EMBEDFLEET_API_KEYS to ask for a key"]
 

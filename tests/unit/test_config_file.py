@@ -81,6 +81,10 @@ def test_what_is_wrong_with_the_arguments(written, args, words):
         ({"http_options": {"port": 65_536}}, "it must be from 1 to 65535"),
         ({"http_options": {"port": True}}, "http_options.port: True is no port"),
         ({"http_options": {"port": "eight"}}, "http_options.port: 'eight' is no port"),
+        ({"http_options": {"host": 127}}, "http_options.host: 127 is no host"),
+        ({"http_options": {"host": ""}}, "http_options.host: '' is no host"),
+        ({"http_options": {"ssl_certfile": "a"}}, "ssl_keyfile and ssl_certfile go together"),
+        ({"http_options": {"ssl_keyfile": "a"}}, "ssl_keyfile and ssl_certfile go together"),
         ({"http_options": 8000}, "http_options: must be fields with values"),
         ({"applications": []}, "`applications` is missing"),
         ({"applications": ["app"]}, "applications: must be a list of fields"),
@@ -88,6 +92,19 @@ def test_what_is_wrong_with_the_arguments(written, args, words):
 )
 def test_what_is_wrong_with_the_rest(written, top, words):
     assert words in why(written({"models": [MINILM]}, **top))
+
+
+@pytest.mark.parametrize("deployments", [{"router": {"num_replicas": 2}}, ["router"], "router"])
+def test_deployments_that_are_no_list_of_fields(written, deployments):
+    app = {"import_path": "deployments.app:build", "args": {"models": [MINILM]}}
+    file = written({}, applications=[{**app, "deployments": deployments}])
+    assert "deployments: must be a list of fields with values, such as `- name:" in why(file)
+
+
+def test_a_certificate_makes_it_https(written):
+    tls = {"ssl_keyfile": "key.pem", "ssl_certfile": "cert.pem"}
+    assert read_config(written({"models": [MINILM]}, http_options=tls)).tls
+    assert not read_config(written({"models": [MINILM]}, http_options={"host": None})).tls
 
 
 @pytest.mark.parametrize(

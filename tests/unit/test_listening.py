@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import errno
 import socket
+import ssl
+import subprocess
+import threading
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -53,6 +57,7 @@ def test_a_host_that_is_not_here_is_told_from_a_port_that_is_taken():
 )
 def test_the_address_at_which_a_service_is_reached(host, url):
     assert url_of(host, 80) == url
+    assert url_of(host, 80, tls=True) == url.replace("http:", "https:")
 
 
 @pytest.fixture
@@ -60,7 +65,7 @@ def asked(monkeypatch):
     """The headers of each look at the models, which the key "schlüssel" opens."""
     calls = []
 
-    def get(url, headers, timeout):
+    def get(url, headers, timeout, **_):
         calls.append(dict(headers))
         opens = dict(headers).get(b"authorization") == "Bearer schlüssel".encode()
         return httpx.Response(200 if opens else 401, json={"data": []})
@@ -110,3 +115,78 @@ def test_what_the_command_says_wins(tmp_path, monkeypatch, args, host, port):
     file.write_text(yaml.safe_dump({"http_options": {"port": 8_123}, "applications": [app]}))
     assert cli.main(["serve", str(file), *args]) == 0
     assert started == [({"host": host, "port": port}, url_of(host, port))]
+
+
+@pytest.fixture
+def https(tmp_path):
+    """A server whose certificate nobody has signed and that is made out to another name."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    made = "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=elsewhere -days 1".split()
+    subprocess.run([*made, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Ready)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield url_of("127.0.0.1", server.server_port, tls=True)
+    server.shutdown()
+    server.server_close()
+
+
+class Ready(BaseHTTPRequestHandler):
+    """Answers everything with a list of no models."""
+
+    def do_GET(self):
+        """Answers."""
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"data": []}')
+
+    def log_message(self, *_):
+        """Says nothing."""
+
+
+def test_a_service_with_a_certificate_is_seen_to_be_ready(https, capsys):
+    class Child:
+        def poll(self):
+            return None
+
+    listening.announce(Child(), https)
+    said = capsys.readouterr().out
+    assert f"at {https}" in said
+    assert "MODEL" in said
+
+
+@pytest.fixture
+def with_tls(tmp_path, monkeypatch):
+    """A config with a certificate; what would be started from it, and where it is looked for."""
+    started = []
+    monkeypatch.setattr(serving, "_run", lambda command, environment, url: started.append(url) or 0)
+    monkeypatch.setattr(serving, "why_not", lambda host, port: None)
+    monkeypatch.delenv("RAY_SERVE_ENABLE_HA_PROXY", raising=False)
+    app = {"import_path": "deployments.app:build", "args": {"models": [{"name": "e5-small"}]}}
+    http = {"ssl_keyfile": "key.pem", "ssl_certfile": "certificate.pem"}
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump({"http_options": http, "applications": [app]}))
+    return file, started
+
+
+def test_haproxy_has_no_certificate(with_tls, monkeypatch, capsys):
+    file, started = with_tls
+    assert cli.main(["serve", str(file), "--path", "haproxy"]) == 2
+    assert "HAProxy does not speak TLS" in capsys.readouterr().err
+    assert cli.main(["serve", str(file), "--path", "python"]) == 0
+    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "0")
+    assert cli.main(["serve", str(file), "--path", "haproxy"]) == 0
+    assert started == ["https://127.0.0.1:8000"] * 2
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_keys_that_are_none_keep_it_from_starting(asked, tmp_path, monkeypatch, capsys, host):
+    monkeypatch.setattr(serving, "_run", lambda *_: pytest.fail("started"))
+    monkeypatch.setattr(serving, "why_not", lambda host, port: None)
+    monkeypatch.setenv("EMBEDFLEET_API_KEYS_FILE", str(tmp_path / "keys"))
+    for words in ("No such file", "which holds no key"):
+        assert cli.main(["serve", "serve_config.yaml", "--host", host]) == 2
+        assert words in capsys.readouterr().err
+        (tmp_path / "keys").touch()
