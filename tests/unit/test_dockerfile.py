@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster import cli, serving
 from cluster.serving import path_environment
 
 from .manifests import FOLDER, ROOT
@@ -70,7 +72,7 @@ def test_it_is_in_order():
         ("USER 1000", "USER 1000\nUSER root", "the last user is root, or has no number"),
         ("EXPOSE", "ENV HF_TOKEN=hf_x\nEXPOSE", "a secret stays in the image"),
         ("EXPOSE", "ARG API_KEYS\nEXPOSE", "a secret stays in the image"),
-        ("-c constraints.txt --index-url", "--index-url", "pip installs what it likes"),
+        ("-c constraints.txt --no-deps --index-url", "--index-url", "pip installs what it likes"),
     ],
 )
 def test_what_is_wrong_is_found(old, new, complaint):
@@ -84,7 +86,7 @@ def test_what_is_wrong_is_found(old, new, complaint):
         ("USER 1000", "USER root", "DL3002"),
         ("'rsync=3.2.7-*'", "rsync", "DL3008"),
         ("--no-cache-dir -c", "-c", "DL3042"),
-        ('CMD ["embedfleet", "serve"]', "CMD embedfleet serve", "DL3025"),
+        ('CMD ["embedfleet", "serve", "--host", "0.0.0.0"]', "CMD embedfleet serve", "DL3025"),
     ],
 )
 def test_the_linter_finds_it_too(old, new, rule):
@@ -98,9 +100,18 @@ def test_torch_comes_first_and_alone():
     installs = re.findall(r"pip install[^&]*", " && ".join(all_of("RUN")))
     assert [("torch" in i.split(), "." in i.split()) for i in installs] == [
         (True, False),
+        (True, False),
         (False, True),
         (False, True),
     ]
+
+
+def test_torchs_own_index_gives_torch_alone():
+    installs = re.findall(r"pip install[^&]*", " && ".join(all_of("RUN")))
+    from_there = [install for install in installs if "$TORCH_INDEX" in install]
+    assert from_there
+    assert all("--no-deps" in install for install in from_there)
+    assert not any(re.search("[A-Z_]*INDEX", said) for said in all_of("ENV"))  # the rest is PyPI's
 
 
 def test_the_fast_path_is_on():
@@ -122,4 +133,13 @@ def test_what_is_copied_is_there_and_let_through():
 
 def test_nothing_keeps_kuberay_from_its_own_command():
     assert all_of("ENTRYPOINT") == []
-    assert all_of("CMD") == ['["embedfleet", "serve"]']
+    assert len(all_of("CMD")) == 1
+
+
+def test_it_is_reached_from_outside_of_its_container(monkeypatch):
+    program, *arguments = json.loads(all_of("CMD")[0])
+    assert program == "embedfleet"
+    called = []
+    monkeypatch.setattr(serving, "serve", lambda *given: called.append(given) or 0)
+    assert cli.main(arguments) == 0
+    assert called == [("serve_config.yaml", "auto", "0.0.0.0", None)]
