@@ -141,8 +141,8 @@ def _refuse_tls_behind_haproxy(tls: bool, environment: Mapping[str, str]) -> Non
     used = {**environment, **os.environ}.get("RAY_SERVE_ENABLE_HA_PROXY") == "1"
     if tls and used:
         raise ConfigError(
-            "http_options.ssl_certfile: HAProxy does not speak TLS under Ray Serve; take "
-            "--path python, or end TLS in front of the service"
+            "http_options.ssl_certfile: HAProxy does not speak TLS under Ray Serve; end TLS in front "
+            "of the service, or take --path python, with no RAY_SERVE_ENABLE_HA_PROXY set"
         )
 
 
