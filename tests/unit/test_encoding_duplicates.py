@@ -183,6 +183,20 @@ def test_derived_ids_of_equal_texts_differ(tmp_path):
     assert rejects.num_rows == 0
 
 
+def test_an_id_that_is_not_utf8_is_beside_one_that_stands_twice(tmp_path):
+    work, parts = work_on(tmp_path, LINES)
+    bad = pa.array([b"a", b"\xff"]).view(pa.string())
+    pq.write_table(pa.table({"id": bad, "text": ["1", "22"]}), tmp_path / "in" / "2.parquet")
+    _, (file,) = find_inputs(f"{tmp_path}/in/*.parquet")
+    parts = [parts[0], *plan(work.inputs, [file], work.settings)]
+    found = [commit(work, part) for part in parts]
+    assert finish(work, parts, found, tmp_path / "ledger").rejected == 1
+    reasons = [reason for _, reason, _ in rejected(work)]
+    assert "not valid UTF-8 in the id column 'id'" in reasons
+    assert reasons.count("duplicate id, first in 0.jsonl") == 2
+    assert set(written(work)) == {"a"}
+
+
 def test_a_file_that_has_changed_since_is_not_read_again_for_its_rejects(tmp_path):
     work, parts = work_on(tmp_path, LINES)
     found = [commit(work, part) for part in parts]

@@ -97,7 +97,10 @@ def test_a_store_may_tell_the_time_without_fractions(kind, later_ns, changed):
     file = InputFile("in/a.txt", "a.txt", 9, 5_000_000_000 + later_ns, "text")
     info = SimpleNamespace(size=9, mtime_ns=5_000_000_000)
     store = SimpleNamespace(type_name=kind, get_file_info=lambda path: info)
-    check_unchanged(store, replace(file, modified=5_000_000_000))
+    same = replace(file, modified=5_000_000_000)
+    check_unchanged(store, same)
+    with pytest.raises(JobError, match="has changed"):
+        check_unchanged(store, replace(same, size=8))
     if changed:
         with pytest.raises(JobError, match="has changed"):
             check_unchanged(store, file)
