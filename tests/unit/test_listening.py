@@ -146,7 +146,9 @@ class Ready(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
-def test_a_service_with_a_certificate_is_seen_to_be_ready(https, capsys):
+def test_a_service_with_a_certificate_is_seen_to_be_ready(https, monkeypatch, capsys):
+    monkeypatch.setattr(listening, "_READY_TIMEOUT_S", 5.0)
+
     class Child:
         def poll(self):
             return None
