@@ -16,7 +16,7 @@ from cluster.encoding import worker
 from cluster.encoding.failures import JobError
 from cluster.encoding.inputs import InputFile, check_unchanged, find_inputs
 from cluster.encoding.output import Output
-from cluster.encoding.parts import Part, plan
+from cluster.encoding.parts import Part
 from cluster.encoding.settings import Settings
 from cluster.encoding.sources import source_of
 from cluster.encoding.worker import PartEncoder
@@ -55,8 +55,11 @@ def encoder(tmp_path, monkeypatch):
     monkeypatch.setattr(worker, "give_way", lambda: None)
 
     def of(file: Path) -> tuple[PartEncoder, list[Part]]:
-        settings = Settings(str(file), str(tmp_path / "out"), "m", part_mb=0.001)
-        parts = plan(*find_inputs(settings.input), settings)
+        settings = Settings(str(file), str(tmp_path / "out"), "m")
+        _, (found,) = find_inputs(settings.input)
+        parts = [Part(found, 0, 1, 1)]
+        if found.format == "text":
+            parts = [Part(found, 0, 800, 800), Part(found, 800, len(LINES), len(LINES) - 800)]
         work = SimpleNamespace(
             settings=settings, inputs=LOCAL, carried=pa.schema([]), replicas=1, workers=1
         )
