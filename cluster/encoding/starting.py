@@ -42,9 +42,8 @@ def started_service(config: str, model: str, address: str | None) -> Iterator[No
         yield
         return
     joined = _running_ray(address)
-    with (
-        ExitStack() as ending
-    ):  # the last first, and each of them, whatever befalls those before it
+    # what ends it is done from the last on, and each, whatever befalls those before it
+    with ExitStack() as ending:
         child = _serve(config, joined)
         ending.callback(_stop, child)
         ending.callback(ray.shutdown)
