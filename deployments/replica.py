@@ -20,7 +20,7 @@ from deployments.embedding.batch import TokenBatch
 from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.batching.worker import Worker
 from deployments.embedding.engine.calibration import Calibration, calibrate
-from deployments.embedding.engine.device import short_pass_s, token_budgets
+from deployments.embedding.engine.device import PassSizes, pass_sizes
 from deployments.embedding.engine.device_errors import answers, is_out_of_memory
 from deployments.embedding.engine.engine import TorchEngine
 from deployments.embedding.engine.pinning import (
@@ -89,9 +89,10 @@ def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
     split = plan_threads(config)
     engine = _engine(config, files, split)
     max_tokens, streams = files.spec.max_tokens, split.streams
-    budgets = (config.token_budget,) if config.token_budget else token_budgets(engine.device)
+    asked = config.token_budget
+    sizes = PassSizes((asked,)) if asked else pass_sizes(engine.device)
     with _ends_with_its_gpu(config.name, engine.device):
-        pace = calibrate(engine, budgets, max_tokens, streams, short_pass_s(engine.device))
+        pace = calibrate(engine, sizes, max_tokens, streams)
         full = [passages(engine, pace.token_budget, max_tokens)] * streams
         memory = _memory(engine, config, full)
         if memory is not None and (problem := memory_problem(memory, pace.token_budget)):

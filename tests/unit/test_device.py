@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from deployments.embedding.engine import device
-from deployments.embedding.engine.device import choose_device, choose_dtype, token_budgets
+from deployments.embedding.engine.device import choose_device, choose_dtype, pass_sizes
 from deployments.embedding.errors import UnsupportedModel
 from deployments.embedding.models.catalog import CATALOG
 
@@ -104,6 +104,6 @@ def test_what_the_cpu_says_of_itself(monkeypatch, tmp_path, text, flags):
 
 def test_a_gpu_gets_a_larger_pass():
     for kind in (CPU, CUDA, torch.device("mps")):
-        assert list(token_budgets(kind)) == sorted(token_budgets(kind))
-        assert token_budgets(kind)[0] > 0
-    assert max(token_budgets(CUDA)) > max(token_budgets(CPU))
+        assert list(pass_sizes(kind).budgets) == sorted(pass_sizes(kind).budgets)
+        assert pass_sizes(kind).budgets[0] > 0
+    assert max(pass_sizes(CUDA).budgets) > max(pass_sizes(CPU).budgets)

@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from deployments.embedding.engine.device import token_budgets
+from deployments.embedding.engine.device import pass_sizes
 from deployments.embedding.models.catalog import CATALOG
 from tests.documents import PAGES, ROOT
 
@@ -47,7 +47,7 @@ def test_a_row_is_what_the_formulas_give(row):
     spec = CATALOG[name]
     intermediate, vocabulary = SHAPES[spec.backbone]
     tokens = number(budget)
-    assert tokens in token_budgets(torch.device("cuda"))
+    assert tokens in pass_sizes(torch.device("cuda")).budgets
     per_token = 12 * spec.dimension + 6 * intermediate
     computing = PARAMETERS[name] - vocabulary * spec.dimension
     assert number(weights) == pytest.approx(2 * PARAMETERS[name] / 1e9, abs=0.05)

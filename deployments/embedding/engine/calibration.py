@@ -13,6 +13,7 @@ from deployments.embedding.engine.warmup import passages, run_at_once
 
 if TYPE_CHECKING:
     from deployments.embedding.batch import TokenBatch
+    from deployments.embedding.engine.device import PassSizes
     from deployments.embedding.engine.engine import Engine
 
 log = logging.getLogger(__name__)
@@ -20,9 +21,6 @@ _TRIES = 8
 # what a stream spends between two passes, choosing texts and handing out vectors (benchmarks/LOG.md)
 _BETWEEN_PASSES_S = 0.0017
 _MEASURE_S = 10.0
-# a smaller pass that is nearly as fast is better: whoever comes next waits for it
-_ENOUGH = 0.95
-_NEARLY = 0.9  # what a larger one has to be
 
 
 @dataclass(frozen=True)
@@ -33,21 +31,14 @@ class Calibration:
     tokens_per_s: float
 
 
-def calibrate(
-    engine: Engine,
-    budgets: Sequence[int],
-    max_tokens: int,
-    streams: int = 1,
-    short_s: float = 0.0,
-) -> Calibration:
-    """Tries growing passes of passage-like texts; takes the smallest that is nearly the fastest, or
-    a larger one that is nearly as fast and takes ``short_s`` at most.
+def calibrate(engine: Engine, sizes: PassSizes, max_tokens: int, streams: int = 1) -> Calibration:
+    """Tries growing passes of passage-like texts, and takes the best of ``sizes``.
 
     ``streams`` passes run at once. Ends where the device's memory ends, or after some seconds.
     Raises what the engine raises when even the first does not work.
     """
     ends = time.perf_counter() + _MEASURE_S
-    work = {budget: [passages(engine, budget, max_tokens)] * streams for budget in budgets}
+    work = {budget: [passages(engine, budget, max_tokens)] * streams for budget in sizes.budgets}
     fitting = _fitting(engine, work, ends)
     # the same work of each size, in turn, and the best of each: whatever else starts at the same time
     # then slows all of them, where a short try would sooner be lucky
@@ -58,19 +49,16 @@ def calibrate(
             break
         speed = _speed(engine, work[budget], passes[budget])
         speeds[budget] = max(speeds[budget], speed)
-    budget = _best(speeds, streams, short_s)
+    budget = best_budget(speeds, streams, sizes)
     return Calibration(budget, speeds[budget])
 
 
-def _best(speeds: Mapping[int, float], streams: int, short_s: float) -> int:
-    fastest = max(speeds.values())
-    smallest = min(budget for budget, speed in speeds.items() if speed >= _ENOUGH * fastest)
-    short = [
-        budget
-        for budget, speed in speeds.items()
-        if speed >= _NEARLY * fastest and streams * budget / speed <= short_s
-    ]
-    return max([smallest, *short])
+def best_budget(speeds: Mapping[int, float], streams: int, sizes: PassSizes) -> int:
+    """Returns the budget to take, by the tokens per second of each. ``streams`` passes run at once."""
+    least = sizes.enough * max(speeds.values())
+    enough = [budget for budget, speed in speeds.items() if speed >= least]
+    short = [budget for budget in enough if streams * budget / speeds[budget] <= sizes.short_s]
+    return max([min(enough), *short])
 
 
 def _fitting(engine: Engine, work: Mapping[int, Sequence[TokenBatch]], ends: float) -> list[int]:

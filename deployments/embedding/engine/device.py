@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,15 +12,28 @@ from deployments.embedding.models.model import ModelSpec
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _FAST_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
-# a CPU gains next to nothing beyond, and who comes next waits longer; a GPU gains until it is full
-_TOKEN_BUDGETS = {
-    "cpu": (256, 1_024),
-    "cuda": (4_096, 8_192, 16_384, 32_768, 65_536),
-}
 
-# where the engine and the rest of the service share cores, fewer passes leave more to the rest; nobody
-# minds to wait for one of this length (benchmarks/LOG.md)
-_SHORT_PASS_S = {"cpu": 0.06}
+
+@dataclass(frozen=True)
+class PassSizes:
+    """How many tokens a full forward pass may have, for `calibrate` to choose from.
+
+    Of ``budgets`` the smallest is taken that has the share ``enough`` of the fastest one's speed: who
+    comes next waits for less. A larger one that is as fast and takes ``short_s`` at most is better:
+    where engine and service share cores, fewer passes leave more to the service.
+    """
+
+    budgets: tuple[int, ...]
+    enough: float = 0.95
+    short_s: float = 0.0
+
+
+# a CPU gains next to nothing beyond 256, but for the time between two passes, and a full pass of 1,024
+# takes it a tenth of a second (benchmarks/LOG.md); a GPU gains until it is full
+_PASS_SIZES = {
+    "cpu": PassSizes((256, 1_024), enough=0.9, short_s=0.06),
+    "cuda": PassSizes((4_096, 8_192, 16_384, 32_768, 65_536)),
+}
 
 
 def choose_device(wanted: str = "auto") -> torch.device:
@@ -46,14 +60,9 @@ def choose_dtype(spec: ModelSpec, device: torch.device, wanted: str = "auto") ->
     return _DTYPES[wanted]
 
 
-def token_budgets(device: torch.device) -> tuple[int, ...]:
-    """Returns the numbers of tokens a forward pass may have on such a device, for `calibrate`."""
-    return _TOKEN_BUDGETS.get(device.type, (4_096,))
-
-
-def short_pass_s(device: torch.device) -> float:
-    """Returns up to how many seconds a pass may be larger than its speed asks for."""
-    return _SHORT_PASS_S.get(device.type, 0.0)
+def pass_sizes(device: torch.device) -> PassSizes:
+    """Returns the sizes of a full forward pass to choose from on such a device."""
+    return _PASS_SIZES.get(device.type, PassSizes((4_096,)))
 
 
 def _preferred(device: torch.device) -> tuple[str, ...]:
