@@ -200,10 +200,8 @@ class AppArgs(_Config):
         names = [model.name for model in self.models]
         if repeated := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"models named twice: {', '.join(sorted(repeated))}")
-        if taken := {*names} & {*Size, AUTO}:
-            raise ValueError(
-                f"a model cannot be named {sorted(taken)[0]!r}: that asks for a choice"
-            )
+        if AUTO in names:
+            raise ValueError(f"a model cannot be named {AUTO!r}: that asks for a choice")
         self.routing.check(names)
         choices = [*names, AUTO, *(space.name for space in self.routing.spaces)]
         if self.default_model is not None and self.default_model not in choices:

@@ -36,7 +36,6 @@ def said(kind, content):
         ({}, "models: is missing"),
         ({"models": [MINILM], "limits": {"name": 1}}, "limits.name: unknown key"),
         ({"models": [{"name": "auto", "path": "/x"}]}, "a model cannot be named 'auto'"),
-        ({"models": [{"name": "small", "path": "/x"}]}, "a model cannot be named 'small'"),
     ],
 )
 def test_what_is_said(args, words):
