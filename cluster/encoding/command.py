@@ -13,9 +13,11 @@ from cluster.encoding.failures import JobError
 from cluster.encoding.inputs import resolve
 from cluster.encoding.job import Summary, encode_corpus
 from cluster.encoding.lance import check_lance
+from cluster.encoding.last_words import LastWords, last_words
 from cluster.encoding.progress import Printer, clock, short
 from cluster.encoding.settings import Settings
 from cluster.encoding.starting import started_service
+from cluster.encoding.target import raylet
 from deployments.embedding.engine.thread_priority import give_way
 from deployments.embedding.models.model import Role
 
@@ -25,19 +27,13 @@ def run(args: argparse.Namespace) -> int:
     _take_as_ctrl_c()
     # Ray's own words are for operators of Ray, and would break the progress line
     logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
-    printer = Printer(sys.stderr, sys.stderr.isatty())
+    with last_words() as speaker:
+        return _status(args, Printer(sys.stderr, sys.stderr.isatty()), speaker)
+
+
+def _status(args: argparse.Namespace, printer: Printer, speaker: LastWords) -> int:
     try:
-        settings = _settings(args)
-        if settings.format == "lance":
-            check_lance(resolve(settings.output)[0])
-        service = (
-            started_service(args.start, args.model, args.address) if args.start else nullcontext()
-        )
-        how = Run(args.address, args.workers, args.price_per_replica_hour, printer.show)
-        with service:
-            if args.start:  # the service, which runs now, shall not
-                give_way()
-            summary = encode_corpus(settings, how)
+        summary = _encoded(args, printer, speaker)
     except JobError as error:
         printer.end()
         print(f"embedfleet: {error}", file=sys.stderr)
@@ -50,6 +46,19 @@ def run(args: argparse.Namespace) -> int:
     printer.end()
     print(report(summary))
     return 0
+
+
+def _encoded(args: argparse.Namespace, printer: Printer, speaker: LastWords) -> Summary:
+    settings = _settings(args)
+    if settings.format == "lance":
+        check_lance(resolve(settings.output)[0])
+    service = started_service(args.start, args.model, args.address) if args.start else nullcontext()
+    price = args.price_per_replica_hour
+    how = Run(args.address, args.workers, price, printer.show, lambda _: speaker.joined(raylet()))
+    with service:
+        if args.start:  # the service, which runs now, shall not
+            give_way()
+        return encode_corpus(settings, how)
 
 
 def _take_as_ctrl_c() -> None:

@@ -19,6 +19,7 @@ from cluster.encoding.manifest import Counts
 from cluster.encoding.parts import Part
 from cluster.encoding.progress import Snapshot
 from cluster.encoding.stretches import stretches
+from cluster.encoding.target import Target
 from cluster.encoding.worker import PartEncoder, Work
 from deployments.embedding.errors import EmbedfleetError
 
@@ -31,12 +32,13 @@ _LOOK_S = 0.5
 
 @dataclass(frozen=True)
 class Run:
-    """How a job is run, which changes nothing about its vectors."""
+    """How a job is run, which changes nothing about its vectors. ``found`` is told what answers."""
 
     address: str | None = None
     workers: int | None = None
     price_per_replica_hour: float | None = None
     watch: Callable[[Snapshot], None] | None = None
+    found: Callable[[Target], None] | None = None
 
 
 class Execution:

@@ -66,6 +66,8 @@ def encode_corpus(settings: Settings, run: Run | None = None) -> Summary:
     corpus = _read_corpus(settings)
     connect(run.address)
     target = find_target(settings.model)
+    if run.found:
+        run.found(target)
     output = _output(settings)
     manifest = _begin(output, settings, target, corpus)
     work, parts = _work(settings, run, target, manifest, corpus, output), corpus.plan.parts

@@ -90,6 +90,12 @@ def _hint(address: str | None) -> str:
     return "; a cluster that asks for a token wants RAY_AUTH_MODE=token"
 
 
+def raylet() -> str:
+    """Returns the Unix socket of this node's part of the Ray that has been joined."""
+    own = ray.get_runtime_context().get_node_id()
+    return next(str(node["RayletSocketName"]) for node in ray.nodes() if node["NodeID"] == own)
+
+
 def find_target(model: str) -> Target:
     """Returns what answers to a model's name. Raises JobError when it is not there or cannot."""
     app, served = _asked(model)
