@@ -17,7 +17,7 @@ from cluster.encoding.last_words import LastWords, last_words
 from cluster.encoding.progress import Printer, clock, short
 from cluster.encoding.settings import Settings
 from cluster.encoding.starting import started_service
-from cluster.encoding.target import raylet
+from cluster.encoding.target import Target, raylet
 from deployments.embedding.engine.thread_priority import give_way
 from deployments.embedding.models.model import Role
 
@@ -54,7 +54,12 @@ def _encoded(args: argparse.Namespace, printer: Printer, speaker: LastWords) -> 
         check_lance(resolve(settings.output)[0])
     service = started_service(args.start, args.model, args.address) if args.start else nullcontext()
     price = args.price_per_replica_hour
-    how = Run(args.address, args.workers, price, printer.show, lambda _: speaker.joined(raylet()))
+
+    def found(target: Target) -> None:
+        speaker.joined(raylet())
+        printer.say(str(target))
+
+    how = Run(args.address, args.workers, price, printer.show, found)
     with service:
         if args.start:  # the service, which runs now, shall not
             give_way()

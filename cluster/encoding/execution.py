@@ -18,8 +18,9 @@ from cluster.encoding.failures import JobError
 from cluster.encoding.manifest import Counts
 from cluster.encoding.parts import Part
 from cluster.encoding.progress import Snapshot
+from cluster.encoding.stalling import Stalling
 from cluster.encoding.stretches import stretches
-from cluster.encoding.target import Target
+from cluster.encoding.target import Target, why_waiting
 from cluster.encoding.worker import PartEncoder, Work
 from deployments.embedding.errors import EmbedfleetError
 
@@ -44,13 +45,16 @@ class Run:
 class Execution:
     """The dataset at work in a thread, so that this one can watch."""
 
-    def __init__(self, work: Work, parts: list[Part], run: Run, ledger: Ledger) -> None:
+    def __init__(
+        self, work: Work, parts: list[Part], run: Run, ledger: Ledger, target: Target
+    ) -> None:
         self._stretches = stretches(parts, work.workers * _STRETCHES_PER_WORKER)
         # those that there are share all calls
         self._work = replace(work, workers=min(work.workers, len(self._stretches)))
         self._ledger = ledger
         self._parts = parts
         self._run = run
+        self._target = target
         self._counts = Counts()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._consume, daemon=True)
@@ -66,6 +70,7 @@ class Execution:
     def _watched(self) -> tuple[Counts, Tally, float]:
         total = float(sum(part.weight for part in self._parts))
         started = last = time.monotonic()
+        stalling = Stalling(self._why, started)
         hours, tally = 0.0, Tally(replicas=self._work.replicas)
         self._thread.start()
         alive = True
@@ -78,10 +83,14 @@ class Execution:
             last = now
             if self._run.watch and self._error is None:
                 price = self._run.price_per_replica_hour
-                self._run.watch(Snapshot(tally, total, now - started, hours, price))
+                why = stalling.reason(tally, now)
+                self._run.watch(Snapshot(tally, total, now - started, hours, price, why))
         if self._error is not None:
             raise _explained(self._error) from self._error
         return self._counts, tally, hours
+
+    def _why(self) -> str | None:
+        return why_waiting(self._target)
 
     def _consume(self) -> None:
         try:

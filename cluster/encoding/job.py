@@ -74,7 +74,7 @@ def encode_corpus(settings: Settings, run: Run | None = None) -> Summary:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="embedfleet-") as folder:
         ledger = Ledger(Path(folder), len(parts))
-        counts, tally, hours = Execution(work, parts, run, ledger).result()
+        counts, tally, hours = Execution(work, parts, run, ledger, target).result()
         counts += drop_repeated(work, parts, ledger)
     seconds = time.monotonic() - started
     done = replace(manifest, counts=counts, seconds=manifest.seconds + seconds, finished=True)

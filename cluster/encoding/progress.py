@@ -12,13 +12,17 @@ _EVERY_S = 10.0
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A job under way: what is done, of how many bytes, after how many seconds and replica-hours."""
+    """A job under way: what is done, of how many bytes, after how many seconds and replica-hours.
+
+    ``waiting`` says why nothing moves.
+    """
 
     tally: Tally
     total: float
     seconds: float
     replica_hours: float = 0.0
     price: float | None = None
+    waiting: str | None = None
 
     @property
     def share(self) -> float:
@@ -77,9 +81,11 @@ class Printer:
         self._terminal = terminal
         self._printed_at = 0.0
         self._width = 0
+        self._waiting: str | None = None
 
     def show(self, now: Snapshot) -> None:
-        """Prints, if it is time."""
+        """Prints, if it is time; at once and on a line of its own what is waited for."""
+        self._explain(now.waiting)
         if not self._terminal:
             if now.seconds - self._printed_at >= _EVERY_S:
                 self._printed_at = now.seconds
@@ -89,6 +95,17 @@ class Printer:
         self._stream.write("\r" + text.ljust(self._width))
         self._stream.flush()
         self._width = len(text)
+
+    def _explain(self, waiting: str | None) -> None:
+        if waiting and waiting != self._waiting:
+            self.say(f"waiting: {waiting}")
+        self._waiting = waiting
+
+    def say(self, words: str) -> None:
+        """Prints a line of its own."""
+        self.end()
+        self._width = 0
+        print(f"embedfleet: {words}", file=self._stream, flush=True)
 
     def end(self) -> None:
         """Leaves the line."""

@@ -22,7 +22,7 @@ from ray.serve.exceptions import RayServeException
 from cluster.encoding.failures import JobError, WrongModel
 from deployments.embedding.errors import EmbedfleetError
 from deployments.served import ServedModel
-from deployments.status import ModelState
+from deployments.status import ModelState, ModelStatus
 
 _ANSWER_TIMEOUT_S = 60.0
 _KNOCK_TIMEOUT_S = 5.0
@@ -35,6 +35,15 @@ class Target:
 
     app: str
     model: ServedModel
+
+    def __str__(self) -> str:
+        """The model and what it runs on, such as ``e5-small, 2 replicas, on the Ray at …``."""
+        name, status = self.model.config.name, self.model.status
+        replicas = f"{status.replicas} replica{'' if status.replicas == 1 else 's'}"
+        address = ray.get_runtime_context().gcs_address
+        return ", ".join(
+            filter(None, (name, replicas, _unready(status), f"on the Ray at {address}"))
+        )
 
 
 def connect(address: str | None) -> None:
@@ -106,6 +115,24 @@ def find_target(model: str) -> Target:
     if served.spec is None:
         raise JobError(f"{served.config.name} is still being read; try again in a few seconds")
     return Target(app, served)
+
+
+def why_waiting(target: Target) -> str | None:
+    """Returns what the calls of a job wait for; None where its model is ready."""
+    try:
+        served = asyncio.run(_served(target.app, target.model.config.name))
+    except Exception as error:  # of any kind: the job's own calls decide what becomes of it
+        return f"the service does not answer ({error!r})"
+    if isinstance(served, EmbedfleetError):
+        return str(served)
+    why = _unready(served.status)
+    return why and f"{served.config.name} is {why}"
+
+
+def _unready(status: ModelStatus) -> str | None:
+    if status.state is ModelState.READY:
+        return None
+    return f"{status.state}: {status.reason}" if status.reason else str(status.state)
 
 
 def _asked(model: str) -> tuple[str, ServedModel | EmbedfleetError]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from dataclasses import replace
 from itertools import pairwise
 
@@ -19,6 +20,7 @@ from cluster.encoding.inputs import InputFile
 from cluster.encoding.manifest import Counts, Manifest, check_same, describe, identify
 from cluster.encoding.progress import Printer, Snapshot, clock, line, short
 from cluster.encoding.settings import Settings
+from cluster.encoding.stalling import Stalling
 from cluster.encoding.vetting import derived_id, fault, shown
 from deployments.embedding.errors import InvalidRequest
 from deployments.embedding.models.catalog import CATALOG
@@ -204,3 +206,44 @@ def test_a_terminal_has_one_line_and_a_log_a_line_every_ten_seconds():
     assert terminal.getvalue().count("\n") == 1
     assert terminal.getvalue().count("\r") == 30
     assert len(log.getvalue().splitlines()) == 3
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_is_waited_for_stands_on_a_line_of_its_own_once(terminal):
+    stream = io.StringIO()
+    printer = Printer(stream, terminal)
+    for why in (None, "m is cold", "m is cold", "m is unavailable", None, "m is cold"):
+        printer.show(replace(SNAPSHOT, seconds=1.0, waiting=why))
+    said = [line for line in stream.getvalue().splitlines() if line.startswith("embedfleet: ")]
+    reasons = ["m is cold", "m is unavailable", "m is cold"]
+    assert said == [f"embedfleet: waiting: {why}" for why in reasons]
+
+
+def found_by(stalling: Stalling, tally: Tally, now: float) -> str | None:
+    stalling.reason(tally, now)
+    if stalling._asking:
+        stalling._asking.join()
+    return stalling.reason(tally, now)
+
+
+def test_the_service_is_asked_while_nothing_moves():
+    asked = []
+    stalling = Stalling(lambda: asked.append(1) or f"reason {len(asked)}", 0.0)
+    seen = [found_by(stalling, Tally(replicas=n), 3.0 * n) for n in range(8)]
+    assert seen == [None] * 4 + ["reason 1"] * 4
+    assert found_by(stalling, Tally(), 22.0) == "reason 2"
+    assert found_by(stalling, Tally(texts=1), 22.5) is None
+    assert found_by(stalling, Tally(texts=1), 32.0) is None
+    assert len(asked) == 2
+
+
+def test_one_question_at_a_time():
+    answer, asked = threading.Event(), []
+    stalling = Stalling(lambda: asked.append(1) or str(answer.wait(30)), 0.0)
+    for now in (10.0, 20.0, 30.0):
+        assert stalling.reason(Tally(), now) is None
+    assert len(asked) == 1
+    assert stalling.reason(Tally(texts=1), 31.0) is None
+    answer.set()
+    stalling._asking.join()
+    assert stalling.reason(Tally(texts=1), 32.0) is None  # it was asked before something moved

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from ray.exceptions import AuthenticationError, RayActorError, RayTaskError
 from ray.serve.exceptions import RayServeException
 
 from cluster.encoding import target
 from cluster.encoding.failures import JobError, WrongModel
+from cluster.encoding.target import Target, why_waiting
+from deployments.config import ModelConfig
+from deployments.embedding.errors import ModelUnavailable
+from deployments.served import ServedModel
+from deployments.status import ModelState, ModelStatus
 
 
 @pytest.fixture
@@ -54,3 +61,45 @@ def test_a_token_that_is_wanted_is_said(fails, monkeypatch):
     monkeypatch.setattr(target.ray, "init", refuses)
     with pytest.raises(WrongModel, match=r"its token: the token is missing"):
         target.connect(None)
+
+
+def served(state: ModelState, replicas: int = 0, reason: str | None = None) -> ServedModel:
+    config = ModelConfig(name="e5-small")
+    return ServedModel(config, None, None, ModelStatus(state, replicas, reason))
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (served(ModelState.READY, 1), "e5-small, 1 replica, on the Ray at 10.0.0.1:6379"),
+        (served(ModelState.READY, 2), "e5-small, 2 replicas, on the Ray at 10.0.0.1:6379"),
+        (
+            served(ModelState.STARTING, 0, "no node is free"),
+            "e5-small, 0 replicas, starting: no node is free, on the Ray at 10.0.0.1:6379",
+        ),
+    ],
+)
+def test_a_job_says_what_it_has_found(monkeypatch, model, words):
+    context = SimpleNamespace(gcs_address="10.0.0.1:6379")
+    monkeypatch.setattr(target.ray, "get_runtime_context", lambda: context)
+    assert str(Target("app", model)) == words
+
+
+@pytest.mark.parametrize(
+    ("now", "why"),
+    [
+        (served(ModelState.READY, 1), None),
+        (served(ModelState.COLD), "e5-small is cold"),
+        (served(ModelState.UNAVAILABLE, 0, "no GPU"), "e5-small is unavailable: no GPU"),
+        (ModelUnavailable("e5-small is gone", "model", 1.0), "e5-small is gone"),
+        (OSError("gone"), "the service does not answer (OSError('gone'))"),
+    ],
+)
+def test_why_a_job_waits(monkeypatch, now, why):
+    async def answer(app, model):
+        if isinstance(now, OSError):
+            raise now
+        return now
+
+    monkeypatch.setattr(target, "_served", answer)
+    assert why_waiting(Target("app", served(ModelState.READY, 1))) == why
