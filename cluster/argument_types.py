@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 PORTS = range(1, 65_536)
+DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 def positive(text: str) -> int:

@@ -9,10 +9,9 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from cluster.argument_types import port, positive
+from cluster.argument_types import DEFAULT_URL, port, positive
 
 DEFAULT_CONFIG = "serve_config.yaml"
-DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,10 +11,14 @@ from typing import Any
 
 import httpx
 
+from cluster.argument_types import DEFAULT_URL
 from cluster.tables import models_table
 from deployments.api.auth import ApiKeys
+from deployments.embedding.routing.facts import ModelState
 
 _READY_TIMEOUT_S = 600.0
+_LOOK_S = 0.25
+_UNABLE_EVERY_S = 2.0
 
 
 def why_not(host: str, port: int) -> OSError | None:
@@ -49,19 +53,55 @@ def url_of(host: str, port: int, tls: bool = False) -> str:
 
 
 def announce(child: subprocess.Popen[bytes], url: str) -> None:
-    """Says once the service answers, or that it takes longer than it should."""
-    started = time.monotonic()
-    while child.poll() is None and time.monotonic() - started < _READY_TIMEOUT_S:
+    """Says once the service answers, and until then why no model can, or that it takes long."""
+    started, unable = time.monotonic(), _Unable(url)
+    while child.poll() is None:
+        waited = time.monotonic() - started
         if _is_ready(url):
-            print(
-                f"embedfleet: ready after {time.monotonic() - started:.0f} s at {url}", flush=True
-            )
+            print(f"embedfleet: ready after {waited:.0f} s at {url}", flush=True)
             with suppress(httpx.HTTPError):  # told to stop in this moment
                 print(models_of(url), flush=True)
             return
-        time.sleep(0.25)
-    if child.poll() is None:
-        print("embedfleet: no model is ready yet; `embedfleet models` says why", flush=True)
+        unable.look(is_late=waited > _READY_TIMEOUT_S)
+        time.sleep(_LOOK_S)
+
+
+class _Unable:
+    """Says of a service that is not ready why no model can run, again only once a reason is new."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._said: dict[str, str | None] | None = None
+        self._looked_at = -_UNABLE_EVERY_S
+
+    def look(self, is_late: bool) -> None:
+        """Looks now and then; once it is late, it speaks of any state, if it has not before."""
+        command, now = _models_command(self._url), time.monotonic()
+        if now - self._looked_at >= _UNABLE_EVERY_S:
+            self._looked_at = now
+            models = _unavailable(self._url)
+            reasons = {model["id"]: model["reason"] for model in models}
+            if reasons and reasons != self._said:
+                self._said = reasons
+                print(f"embedfleet: no model can run yet; `{command}` shows the latest", flush=True)
+                print(models_table(models), flush=True)
+        if is_late and self._said is None:
+            self._said = {}
+            print(f"embedfleet: no model is ready yet; `{command}` says why", flush=True)
+
+
+def _unavailable(url: str) -> list[dict[str, Any]]:
+    """Returns the models if each of them is unavailable; none where one may be ready soon."""
+    try:
+        response = _models(url)
+        models = response.json()["data"] if response.is_success else []
+    except (httpx.HTTPError, ValueError, KeyError):
+        return []
+    return models if all(m["state"] == ModelState.UNAVAILABLE for m in models) else []
+
+
+def _models_command(url: str) -> str:
+    return "embedfleet models" if url == DEFAULT_URL else f"embedfleet models --url {url}"
 
 
 def _is_ready(url: str) -> bool:
@@ -73,15 +113,19 @@ def _is_ready(url: str) -> bool:
 
 def models_of(url: str) -> str:
     """Returns the models of a service as a table, or why they are not shown."""
-    header = ApiKeys.from_environment().authorization
-    headers = [(b"authorization", header)] if header else []
-    response = _get(f"{url}/v1/models", headers=headers, timeout=10.0)
+    response = _models(url)
     if response.is_success:
         return models_table(response.json()["data"])
     return (
         f"embedfleet: its models are not shown: /v1/models answers {response.status_code}; set "
-        "EMBEDFLEET_API_KEY to a key of the service and run `embedfleet models`"
+        f"EMBEDFLEET_API_KEY to a key of the service and run `{_models_command(url)}`"
     )
+
+
+def _models(url: str) -> httpx.Response:
+    header = ApiKeys.from_environment().authorization
+    headers = [(b"authorization", header)] if header else []
+    return _get(f"{url}/v1/models", headers=headers, timeout=10.0)
 
 
 def _get(url: str, **more: Any) -> httpx.Response:

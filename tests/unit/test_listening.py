@@ -19,6 +19,7 @@ from cluster import cli, listening, serving
 from cluster.config_file import ConfigError
 from cluster.listening import models_of, url_of, why_not
 from cluster.serving import _refuse_taken_port
+from tests.unit.test_announcing import Child
 
 
 @contextmanager
@@ -146,14 +147,8 @@ class Ready(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
-def test_a_service_with_a_certificate_is_seen_to_be_ready(https, monkeypatch, capsys):
-    monkeypatch.setattr(listening, "_READY_TIMEOUT_S", 5.0)
-
-    class Child:
-        def poll(self):
-            return None
-
-    listening.announce(Child(), https)
+def test_a_service_with_a_certificate_is_seen_to_be_ready(https, capsys):
+    listening.announce(Child(20), https)
     said = capsys.readouterr().out
     assert f"at {https}" in said
     assert "MODEL" in said
