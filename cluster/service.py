@@ -73,12 +73,19 @@ class Service:
             raise ServiceError(
                 f"no service answers at {self._url} ({error}); start it with `embedfleet serve`"
             ) from error
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            raise ServiceError(self._wants_a_key())
         if response.is_error:
             raise ServiceError(_message(response))
         try:
             return response.json()
         except ValueError as error:
             raise self._another(path) from error
+
+    def _wants_a_key(self) -> str:
+        has_one = "authorization" in self._http.headers
+        why = "does not know this API key" if has_one else "asks for an API key"
+        return f"the service at {self._url} {why}; set EMBEDFLEET_API_KEY, or --api-key"
 
 
 def _message(response: httpx.Response) -> str:

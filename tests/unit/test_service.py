@@ -43,3 +43,19 @@ def test_what_is_ours(answers):
     answers(b'{"data": [{"id": "m"}], "spaces": []}')
     assert Service(URL).models() == [{"id": "m"}]
     assert Service(URL).spaces() == []
+
+
+@pytest.mark.parametrize("command", ["models", "verify"])
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [([], "asks for an API key"), (["--api-key", "wrong"], "does not know this API key")],
+)
+def test_a_service_that_wants_a_key(monkeypatch, capsys, command, key, words):
+    monkeypatch.delenv("EMBEDFLEET_API_KEY", raising=False)
+    body = {"error": {"message": "send your API key as `Authorization: Bearer <key>`"}}
+    response = httpx.Response(401, json=body)
+    monkeypatch.setattr(httpx.Client, "request", lambda *_, **__: response)
+    assert cli.main([command, "--url", URL, *key]) == 1
+    said = capsys.readouterr().err
+    assert f"the service at {URL} {words}; set EMBEDFLEET_API_KEY, or --api-key" in said
+    assert "Bearer" not in said
