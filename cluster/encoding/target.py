@@ -61,7 +61,9 @@ def connect(address: str | None) -> None:
     except AuthenticationError as error:
         raise WrongModel(f"the Ray cluster lets nobody in without its token: {error}") from error
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise JobError(f"no Ray cluster answers ({error}); {_START}{_hint(address)}") from error
+        raise JobError(
+            f"no Ray cluster answers ({error}); {_START}{_hint(address, error)}"
+        ) from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, own)  # Ray has set its own, in a main thread
@@ -92,11 +94,16 @@ def _knock(address: str) -> None:
         raise JobError(f"no Ray cluster answers at {address} ({error}); {_START}") from error
 
 
-def _hint(address: str | None) -> str:
-    """Ray (2.60) sends this machine's token of its own accord only to a cluster that it finds."""
-    if not (address or os.environ.get("RAY_ADDRESS")) or os.environ.get("RAY_AUTH_MODE"):
+def _hint(address: str | None, error: Exception) -> str:
+    """Ray (2.60) sends a token of its own accord, if it has one, only to a cluster that it finds."""
+    if "Could not find any running Ray" in str(error):
         return ""
-    return "; a cluster that asks for a token wants RAY_AUTH_MODE=token"
+    given = address or os.environ.get("RAY_ADDRESS")
+    mode = "RAY_AUTH_MODE=token and " if given and not os.environ.get("RAY_AUTH_MODE") else ""
+    return (
+        f"; a cluster that asks for a token wants {mode}the token of who started it, in "
+        "~/.ray/auth_token or RAY_AUTH_TOKEN"
+    )
 
 
 def raylet() -> str:

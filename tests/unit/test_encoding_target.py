@@ -63,6 +63,41 @@ def test_a_token_that_is_wanted_is_said(fails, monkeypatch):
         target.connect(None)
 
 
+@pytest.mark.parametrize(
+    ("error", "address", "mode", "words"),
+    [
+        (
+            "Failed to connect to Ray cluster",
+            None,
+            None,
+            "wants the token of who started it, in ~/",
+        ),
+        (
+            "Failed to connect to Ray cluster",
+            "a:b",
+            None,
+            "wants RAY_AUTH_MODE=token and the token",
+        ),
+        ("Failed to connect to Ray cluster", "a:b", "token", "wants the token of who started it"),
+        ("Could not find any running Ray instance", None, None, None),
+    ],
+)
+def test_who_is_not_let_in_may_lack_the_token(monkeypatch, error, address, mode, words):
+    def refuses(**_):
+        raise ConnectionError(error)
+
+    monkeypatch.setattr(target.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(target.ray, "init", refuses)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    if mode:
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    with pytest.raises(JobError) as said:
+        target.connect(address)
+    assert (words or "for this job's time") in str(said.value)
+    assert ("token" in str(said.value)) == (words is not None)
+
+
 def served(state: ModelState, replicas: int = 0, reason: str | None = None) -> ServedModel:
     config = ModelConfig(name="e5-small")
     return ServedModel(config, None, None, ModelStatus(state, replicas, reason))
