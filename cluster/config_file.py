@@ -28,6 +28,18 @@ _HTTP = frozenset(
     "host port root_path request_timeout_s keep_alive_timeout_s ssl_keyfile ssl_certfile "
     "ssl_keyfile_password ssl_ca_certs".split()
 )
+_APPLICATION = frozenset(
+    "name route_prefix import_path runtime_env host port deployments autoscaling_policy args "
+    "logging_config external_scaler_enabled".split()
+)
+_DEPLOYMENT = frozenset(
+    "name num_replicas max_ongoing_requests max_queued_requests backpressure_config user_config "
+    "autoscaling_config graceful_shutdown_wait_loop_s graceful_shutdown_timeout_s "
+    "health_check_period_s health_check_timeout_s ray_actor_options placement_group_bundles "
+    "placement_group_strategy placement_group_bundle_label_selector max_replicas_per_node "
+    "logging_config request_router_config gang_scheduling_config deployment_actors "
+    "rolling_update_percentage max_surge_percent".split()
+)
 
 
 class ConfigError(Exception):
@@ -97,13 +109,11 @@ def load(file: Path) -> dict[str, Any]:
 
 
 def _check_keys(content: Mapping[str, Any], http: Any) -> None:
-    for name in content:
-        _require(name in _TOP, f"{name}: {unknown_key(str(name), _TOP)}")
+    _require_known(content, _TOP)
     _require(
         isinstance(http, dict), "http_options: must be fields with values, such as `port: 8000`"
     )
-    for name in http:
-        _require(name in _HTTP, f"http_options.{name}: {unknown_key(str(name), _HTTP)}")
+    _require_known(http, _HTTP, "http_options.")
     host, port = http.get("host", LOOPBACK), http.get("port", 8000)
     _require(
         host is None or (isinstance(host, str) and bool(host)),
@@ -121,17 +131,28 @@ def _applications(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     _require(bool(found), "`applications` is missing; it is not a Ray Serve config")
     are_fields = isinstance(found, list) and all(isinstance(app, dict) for app in found)
     _require(are_fields, "applications: must be a list of fields with values")
-    return list(found or ())
+    apps = list(found or ())
+    for number, app in enumerate(apps):
+        where = f"applications.{number}."
+        _require_known(app, _APPLICATION, where)
+        _require("import_path" in app, f"{where}import_path: is missing; ours is `{_OURS}`")
+        for place, deployment in enumerate(_deployments(app)):
+            _require_known(deployment, _DEPLOYMENT, f"{where}deployments.{place}.")
+    return apps
+
+
+def _deployments(app: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found = app.get("deployments") or []
+    are_fields = isinstance(found, list) and all(isinstance(d, dict) for d in found)
+    _require(
+        are_fields, "deployments: must be a list of fields with values, such as `- name: router`"
+    )
+    return list(found)
 
 
 def _check(app: dict[str, Any]) -> AppArgs:
     args = AppArgs.model_validate(app.get("args") or {})
-    deployments = app.get("deployments") or []
-    are_fields = isinstance(deployments, list) and all(isinstance(d, dict) for d in deployments)
-    _require(
-        are_fields, "deployments: must be a list of fields with values, such as `- name: router`"
-    )
-    for deployment in deployments:
+    for deployment in _deployments(app):
         if deployment.get("name") == "router" and "user_config" in deployment:
             try:
                 routing_of(deployment["user_config"], [model.name for model in args.models])
@@ -140,6 +161,11 @@ def _check(app: dict[str, Any]) -> AppArgs:
             except ValueError as error:
                 raise ValueError(f"user_config: {error}") from error
     return args
+
+
+def _require_known(fields: Mapping[str, Any], known: frozenset[str], where: str = "") -> None:
+    for name in fields:
+        _require(name in known, f"{where}{name}: {unknown_key(str(name), known)}")
 
 
 def _require(holds: bool, message: str) -> None:

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from ray.serve.schema import HTTPOptionsSchema, ServeDeploySchema
+from ray.serve.schema import (
+    DeploymentSchema,
+    HTTPOptionsSchema,
+    ServeApplicationSchema,
+    ServeDeploySchema,
+)
 
 from cluster.config_file import (
+    _APPLICATION,
+    _DEPLOYMENT,
     _HTTP,
     _TOP,
     LOOPBACK,
@@ -16,6 +23,7 @@ from cluster.config_file import (
     read_config,
 )
 
+OURS = "deployments.app:build"
 MINILM = {"name": "all-MiniLM-L6-v2"}
 
 
@@ -101,6 +109,24 @@ def test_deployments_that_are_no_list_of_fields(written, deployments):
     assert "deployments: must be a list of fields with values, such as `- name:" in why(file)
 
 
+@pytest.mark.parametrize(
+    ("app", "words"),
+    [
+        ({"imort_path": "a:b"}, "0.imort_path: unknown key, did you mean `import_path`?"),
+        ({"import_path": OURS, "arg": {}}, "0.arg: unknown key, did you mean `args`?"),
+        ({"import_path": OURS, "deployment": []}, "0.deployment: unknown key, did you mean `depl"),
+        ({"import_path": "other:app", "prefix": "/"}, "0.prefix: unknown key"),
+        ({"args": {}}, "0.import_path: is missing; ours is `deployments.app:build`"),
+        (
+            {"import_path": OURS, "deployments": [{"name": "router", "num_replica": 2}]},
+            "0.deployments.0.num_replica: unknown key, did you mean `num_replicas`?",
+        ),
+    ],
+)
+def test_keys_of_an_application_that_serve_would_pass_over(written, app, words):
+    assert f"applications.{words}" in why(written({}, applications=[app]))
+
+
 def test_a_certificate_makes_it_https(written):
     tls = {"ssl_keyfile": "key.pem", "ssl_certfile": "cert.pem"}
     assert read_config(written({"models": [MINILM]}, http_options=tls)).tls
@@ -127,6 +153,8 @@ def test_a_file_that_is_not_there(tmp_path):
 def test_the_keys_are_those_of_serve():
     assert set(ServeDeploySchema.model_fields) == _TOP
     assert set(HTTPOptionsSchema.model_fields) == _HTTP
+    assert set(ServeApplicationSchema.model_fields) == _APPLICATION
+    assert set(DeploymentSchema.model_fields) == _DEPLOYMENT
 
 
 @pytest.mark.parametrize("host", [None, "0.0.0.0"])
