@@ -18,6 +18,15 @@ from deployments.config_errors import explain, unknown_key
 
 LOOPBACK = "127.0.0.1"
 DEFAULT_REQUESTS = Limits().max_requests
+EXAMPLE = """\
+applications:
+  - name: embedfleet
+    import_path: deployments.app:build
+    args:
+      models:
+        - name: all-MiniLM-L6-v2
+          threads: auto  # all cores
+"""
 _OURS = "deployments.app:build"
 # of Ray 2.60's schema, which ignores what it does not know
 _TOP = frozenset(
@@ -98,7 +107,9 @@ def load(file: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(file.read_text())
     except FileNotFoundError as error:
-        raise ConfigError(f"there is no {file}") from error
+        raise ConfigError(
+            f"there is no {file}; the least that one holds is\n\n{EXAMPLE}"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} cannot be read: {error}") from error
     except yaml.YAMLError as error:

@@ -146,8 +146,12 @@ def test_what_is_no_config(written, text, words):
     assert words in why(written(text))
 
 
-def test_a_file_that_is_not_there(tmp_path):
-    assert why(tmp_path / "missing.yaml") == f"there is no {tmp_path}/missing.yaml"
+def test_a_file_that_is_not_there_is_shown_as_it_could_be(tmp_path):
+    file = tmp_path / "missing.yaml"
+    line, _, example = why(file).partition("\n\n")
+    assert line.startswith(f"there is no {file}; ")
+    file.write_text(example)
+    assert read_config(file) == Ingress(None, 8000, 256)
 
 
 def test_the_keys_are_those_of_serve():
