@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -71,6 +72,8 @@ class PartEncoder:
 
     def __init__(self, work: Work) -> None:
         give_way()
+        # it would tell the service's terminal that this process has found the service
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         self._work = work
         self._slots = Slots(share(work.replicas, work.workers))
         self._tally = Tally(replicas=work.replicas)
