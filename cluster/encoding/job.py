@@ -25,7 +25,7 @@ from cluster.encoding.failures import JobError
 from cluster.encoding.inputs import InputFile, find_inputs, resolve
 from cluster.encoding.manifest import Manifest, check_same, describe, identify
 from cluster.encoding.once import drop_repeated
-from cluster.encoding.output import Output
+from cluster.encoding.output import LANCE_PARTS, Output
 from cluster.encoding.parts import Plan, plan
 from cluster.encoding.settings import Settings
 from cluster.encoding.target import Target, connect, find_target
@@ -103,7 +103,7 @@ def _read_corpus(settings: Settings) -> _Corpus:
 
 def _output(settings: Settings) -> Output:
     filesystem, root = resolve(settings.output)
-    return Output(filesystem, root, "_parts" if settings.format == "lance" else "")
+    return Output(filesystem, root, LANCE_PARTS if settings.format == "lance" else "")
 
 
 def _begin(output: Output, settings: Settings, target: Target, corpus: _Corpus) -> Manifest:

@@ -28,7 +28,8 @@ from cluster.encoding.failures import JobError
 from cluster.encoding.manifest import FILE, Counts, Identity, Manifest
 
 REJECTS = "_rejects"
-_PARTS = ("", "_parts")  # where the formats have their parts
+LANCE_PARTS = "_parts"
+_PARTS = ("", LANCE_PARTS)  # where the formats have their parts
 _TMP = "_tmp"
 _KEY = b"embedfleet"
 _PROBE_BYTES = 1 << 16

@@ -106,11 +106,9 @@ def _parts_of_lines(filesystem: Any, file: InputFile, settings: Settings) -> lis
     cuts = cut_file(filesystem, file, settings.part_bytes)
     entry = 0 if file.compression else None
     parts = [Part(file, a, b, b - a, entry=entry) for a, b in pairwise(cuts)]
-    if len(parts) == 1 and not _count(
-        LineSource(filesystem, file), parts[0]
-    ):  # a header alone, or blank lines
-        return []
-    return parts
+    # a header alone, or blank lines
+    is_empty = len(parts) == 1 and not _count(LineSource(filesystem, file), parts[0])
+    return [] if is_empty else parts
 
 
 def _plan_parquet(filesystem: Any, file: InputFile, settings: Settings) -> Plan:
