@@ -105,7 +105,7 @@ def contest(setting: Setting) -> Contest:
     makers: dict[str, Callable[[], Encode]] = {
         OURS: lambda: engines.embedfleet(setting, engine),
         OURS_FROM_TEXTS: lambda: engines.embedfleet_from_texts(setting, engine),
-        SAME: lambda: engines.st_same_precision(setting, engine.dtype),
+        SAME: lambda: engines.st_same_precision(setting, engine.computes_in),
         DEFAULTS: lambda: engines.st_defaults(setting),
         OPENVINO: lambda: engines.openvino(setting),
         ORT: lambda: engines.onnx_runtime(setting),
@@ -117,7 +117,7 @@ def contest(setting: Setting) -> Contest:
         except Missing as reason:
             missing[name] = str(reason)
     config = AutoConfig.from_pretrained(setting.files.folder)
-    return Contest(encoders, missing, Bound(config, engine.dtype, setting.device))
+    return Contest(encoders, missing, Bound(config, engine.computes_in, setting.device))
 
 
 def measure(name: str, args: argparse.Namespace, device: torch.device) -> dict[str, Found]:

@@ -7,7 +7,8 @@ import numpy.typing as npt
 
 FLOAT32 = 0.99999  # least cosine to the reference
 BFLOAT16 = 0.9995
-WORST = {"float32": FLOAT32, "bfloat16": BFLOAT16}
+# of float16 on a CPU, where only weights are rounded
+WORST = {"float32": FLOAT32, "bfloat16": BFLOAT16, "float16": FLOAT32}
 WRONG = 0.99  # a wrong recipe is at most this near, twenty times as far as BFLOAT16
 SCORE = 1e-3  # of scores printed on a model card, in float32
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 from sentence_transformers import SentenceTransformer
 
+from deployments.embedding.engine.cpu_linear import has_fbgemm
 from deployments.embedding.engine.engine import TorchEngine
 from deployments.embedding.models.local_format import read_spec
 from tests.fidelity.pipeline import encode
 from tests.tiny_models import edit_json, save_encoder, save_mistral
 from tests.tolerance import FLOAT32, WORST, WRONG, worst_cosine
 
-PADDED = ("albert", "deberta-v2", "distilbert", "electra", "mpnet")
+needs_fbgemm = pytest.mark.skipif(not has_fbgemm(), reason="this processor has no AVX2")
+PADDED = ("albert", "deberta", "deberta-v2", "distilbert", "electra", "mpnet")
 # the random weights of the others are drawn too wide for bfloat16
 HALF = ("deberta-v2", "mpnet", "bert", "camembert", "roberta")
 FLAT = ("bert", "camembert", "roberta")  # RoBERTa's positions count from the padding id, 0 here
@@ -19,7 +21,11 @@ FLAT = ("bert", "camembert", "roberta")  # RoBERTa's positions count from the pa
 
 @pytest.mark.parametrize(
     ("backbone", "dtype"),
-    [*((b, "float32") for b in (*PADDED, *FLAT)), *((b, "bfloat16") for b in HALF)],
+    [
+        *((b, "float32") for b in (*PADDED, *FLAT)),
+        *(pytest.param(b, "float16", marks=needs_fbgemm) for b in (*PADDED, *FLAT)),
+        *((b, "bfloat16") for b in HALF),
+    ],
 )
 def test_the_vectors_are_those_of_sentence_transformers(tmp_path, texts, backbone, dtype):
     spec = read_spec("own", save_encoder(tmp_path, backbone))

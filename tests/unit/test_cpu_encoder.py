@@ -7,7 +7,13 @@ import torch
 from transformers import AutoModel, BertConfig, RobertaConfig, XLMRobertaConfig
 
 from deployments.embedding.engine.cpu_encoder import pack_network
-from deployments.embedding.engine.cpu_linear import can_pack
+from deployments.embedding.engine.cpu_linear import (
+    FBGEMM,
+    ONE_DNN,
+    PLAIN,
+    choose_packing,
+    has_fbgemm,
+)
 from deployments.embedding.engine.layout import Layout
 
 CPU = torch.device("cpu")
@@ -20,40 +26,64 @@ SIZES = {
     "initializer_range": 0.5,
 }
 FAMILIES = [BertConfig, RobertaConfig, XLMRobertaConfig]
-needs_packing = pytest.mark.skipif(
-    not can_pack(CPU, torch.bfloat16), reason="this processor has no fast bfloat16"
-)
+WORST = {PLAIN: 0.999999, ONE_DNN: 0.99, FBGEMM: 0.9999}  # two layers of large weights
+PACKINGS = [
+    pytest.param(PLAIN, id="plain"),
+    pytest.param(
+        ONE_DNN,
+        id="oneDNN",
+        marks=pytest.mark.skipif(
+            choose_packing(CPU, torch.bfloat16) is None,
+            reason="this processor has no fast bfloat16",
+        ),
+    ),
+    pytest.param(
+        FBGEMM,
+        id="FBGEMM",
+        marks=pytest.mark.skipif(not has_fbgemm(), reason="this processor has no AVX2"),
+    ),
+]
 
 
-def tiny(config_class, **changes):
+def tiny(config_class, packing=PLAIN, **changes):
     torch.manual_seed(0)
     model = AutoModel.from_config(config_class(**{**SIZES, **changes}))
-    return model.to(torch.bfloat16).eval()
+    return model.to(packing.loads or torch.float32).eval()
 
 
-@needs_packing
 @torch.inference_mode()
+@pytest.mark.parametrize("packing", PACKINGS)
 @pytest.mark.parametrize("config_class", FAMILIES)
-def test_same_states(config_class):
-    model, ids, positions = tiny(config_class), torch.randint(3, 50, (36,)), torch.arange(2, 38)
+def test_same_states(config_class, packing):
+    model, ids = tiny(config_class, packing), torch.randint(3, 50, (36,))
+    positions = torch.arange(2, 38)
     for part in (slice(0, 20), slice(20, 32)):
         positions[part] = torch.arange(2, 2 + part.stop - part.start)
-    layout = Layout([20, 12], CPU, torch.bfloat16, causal=False)
-    found = pack_network(model)(ids, positions, layout.groups)
+    layout = Layout([20, 12], CPU, packing.computes_in, causal=False)
+    found = pack_network(model, packing)(ids, positions, layout.groups)
     model = tiny(config_class).float()
     for part in (slice(0, 20), slice(20, 32)):
         own = {"input_ids": ids[None, part], "position_ids": positions[None, part]}
         expected = model(**own).last_hidden_state[0]
         same = torch.cosine_similarity(found[part].float(), expected)
-        assert same.min() > 0.99, same  # two bfloat16 layers of large weights
+        assert same.min() > WORST[packing], same
     assert found.isfinite().all(), "what stands behind the last text"
 
 
-@needs_packing
-def test_the_pass_is_one_call():
-    assert isinstance(pack_network(tiny(BertConfig)), torch.jit.ScriptModule)
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_the_pass_is_one_call(packing):
+    network = pack_network(tiny(BertConfig, packing), packing)
+    assert isinstance(network, torch.jit.ScriptModule)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_weights_that_are_stored_in_half_precision(packing):
+    ids, layout = torch.arange(20), Layout([20], CPU, packing.computes_in, causal=False)
+    network = pack_network(tiny(BertConfig, packing).to(packing.loads or torch.float16), packing)
+    assert network(ids, torch.arange(20), layout.groups).dtype is packing.computes_in
 
 
 @pytest.mark.parametrize("changes", [{"hidden_act": "relu"}, {"hidden_act": "gelu_new"}])
 def test_another_activation_is_left_alone(changes):
-    assert pack_network(tiny(BertConfig, **changes)) is None
+    assert pack_network(tiny(BertConfig, **changes), PLAIN) is None

@@ -14,6 +14,7 @@ from deployments.embedding.models.catalog import CATALOG
 
 SPEC = CATALOG["e5-small"]
 FLOAT32_ONLY = replace(SPEC, dtypes=("float32",))
+NO_BFLOAT16 = replace(SPEC, dtypes=("float32", "float16"))
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
@@ -21,10 +22,11 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 def hardware(monkeypatch):
     """Sets what the machine seems to have."""
 
-    def have(cuda=False, bf16=False, flags=()):
+    def have(cuda=False, bf16=False, flags=(), fbgemm=False):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
         monkeypatch.setattr(device, "_cpu_flags", lambda: set(flags))
+        monkeypatch.setattr(device, "has_fbgemm", lambda: fbgemm)
 
     return have
 
@@ -58,9 +60,13 @@ def test_a_gpu_that_is_not_there(hardware, wanted):
         (CPU, {"flags": ["avx512_bf16", "fma"]}, SPEC, torch.bfloat16),
         (CPU, {"flags": ["amx_bf16"]}, SPEC, torch.bfloat16),
         (CPU, {"flags": ["amx_bf16"]}, FLOAT32_ONLY, torch.float32),
+        (CPU, {"flags": ["avx2"], "fbgemm": True}, SPEC, torch.float16),
+        (CPU, {"flags": ["avx2"], "fbgemm": True}, FLOAT32_ONLY, torch.float32),
+        (CPU, {"flags": ["avx512_bf16"], "fbgemm": True}, SPEC, torch.bfloat16),
+        (CPU, {"flags": ["avx512_bf16"], "fbgemm": True}, NO_BFLOAT16, torch.float16),
         (CUDA, {"bf16": True}, SPEC, torch.bfloat16),
         (CUDA, {"bf16": False}, SPEC, torch.float16),
-        (CUDA, {"bf16": True}, replace(SPEC, dtypes=("float32", "float16")), torch.float16),
+        (CUDA, {"bf16": True}, NO_BFLOAT16, torch.float16),
         (CUDA, {"bf16": True}, FLOAT32_ONLY, torch.float32),
         (CUDA, {"bf16": False}, replace(SPEC, dtypes=("float32", "bfloat16")), torch.float32),
     ],

@@ -13,7 +13,7 @@ from deployments.config import Limits
 from deployments.cores import ThreadPlan
 from deployments.embedding.batching.lanes import LaneLimits
 from deployments.embedding.engine.calibration import Calibration
-from deployments.embedding.engine.cpu_linear import rounded_rows
+from deployments.embedding.engine.cpu_linear import ONE_DNN
 from deployments.micro_batches import lane_limits, shared_budget, worth_a_pass
 from deployments.replica import lend_threads
 
@@ -21,11 +21,11 @@ from deployments.replica import lend_threads
 @pytest.mark.parametrize(
     ("budget", "rounded", "shared"),
     [
-        (256, rounded_rows, 112),  # 0.4 of it are 102, and 112 are computed
-        (1_024, rounded_rows, 448),
+        (256, ONE_DNN.rounded, 112),  # 0.4 of it are 102, and 112 are computed
+        (1_024, ONE_DNN.rounded, 448),
         (1_024, int, 409),
         (650, lambda _: 384, 260),  # a short pass of a GPU is filled up to much more
-        (16, rounded_rows, 6),
+        (16, ONE_DNN.rounded, 6),
     ],
 )
 def test_both_lanes_share_what_is_computed_anyway_within_half(budget, rounded, shared):

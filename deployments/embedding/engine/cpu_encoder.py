@@ -1,4 +1,4 @@
-"""BERT's network on a CPU in half precision: few operators, and no Python between them.
+"""BERT's network on a CPU, its weights in half precision: few operators, and no Python between them.
 
 transformers' own layer makes some twenty calls; on short texts the calls cost more than the work.
 And after each call Python waits for its lock (the GIL), which a replica's event loop takes in turn.
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from deployments.embedding.engine.attention import Rule, attend_in_blocks
-from deployments.embedding.engine.cpu_linear import PackedLinear
+from deployments.embedding.engine.cpu_linear import Packing
 from deployments.embedding.engine.layout import Group
 
 # these share BERT's network, by the same names of its parts
@@ -26,15 +26,15 @@ Network = Callable[[Tensor, Tensor, list[Group]], Tensor]
 class PackedLayer(nn.Module):
     """Computes what a `BertLayer` does, for inference only."""
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any, packing: Packing) -> None:
         super().__init__()
-        attention = layer.attention
+        attention, linear = layer.attention, packing.linear
         self._heads = int(attention.self.num_attention_heads)
-        self._states = PackedLinear(attention.self.query, attention.self.key, attention.self.value)
-        self._attended = PackedLinear(attention.output.dense)
+        self._states = linear(attention.self.query, attention.self.key, attention.self.value)
+        self._attended = linear(attention.output.dense)
         self._attention_norm = attention.output.LayerNorm
-        self._inner = PackedLinear(layer.intermediate.dense, activation="gelu")
-        self._outer = PackedLinear(layer.output.dense)
+        self._inner = linear(layer.intermediate.dense, activation="gelu")
+        self._outer = linear(layer.output.dense)
         self._norm = layer.output.LayerNorm
 
     def forward(self, hidden: Tensor, groups: list[Group]) -> Tensor:
@@ -49,13 +49,13 @@ class PackedLayer(nn.Module):
 class PackedNetwork(nn.Module):
     """Computes what a `BertModel` without pooler does, for texts that stand one behind the other."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, packing: Packing) -> None:
         super().__init__()
         self._words = model.embeddings.word_embeddings
         self._positions = model.embeddings.position_embeddings
-        self._type = model.embeddings.token_type_embeddings.weight[0]
+        self._type = model.embeddings.token_type_embeddings.weight[0].to(packing.computes_in)
         self._norm = model.embeddings.LayerNorm
-        self._layers = nn.ModuleList(map(PackedLayer, model.encoder.layer))
+        self._layers = nn.ModuleList(PackedLayer(layer, packing) for layer in model.encoder.layer)
 
     def forward(self, ids: Tensor, positions: Tensor, groups: list[Group]) -> Tensor:
         """Returns ``(tokens, dimension)`` for int64 ids and positions ``(tokens,)``."""
@@ -66,7 +66,7 @@ class PackedNetwork(nn.Module):
 
 
 @torch.inference_mode()
-def pack_network(model: Any) -> Network | None:
+def pack_network(model: Any, packing: Packing) -> Network | None:
     """Returns the network of a transformers model like BERT as TorchScript; None for another.
 
     TorchScript is deprecated, but what replaces it keeps Python around the calls or asks for a C++
@@ -77,4 +77,4 @@ def pack_network(model: Any) -> Network | None:
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        return torch.jit.script(PackedNetwork(model).eval())
+        return torch.jit.script(PackedNetwork(model, packing).to(packing.computes_in).eval())

@@ -1,46 +1,62 @@
-"""Linear layers for half precision on a CPU, their weights laid out once for oneDNN.
+"""Linear layers on a CPU, their weights laid out once for the library that multiplies them.
 
-PyTorch's own layer hands oneDNN plain weights, which it lays out anew in each call: half the time of
-a short pass. These are the operators that PyTorch's compiler emits for frozen weights; what follows
-a layer (an activation, a residual) runs inside them.
+PyTorch's own layer hands over plain weights, which are laid out anew in each call, or read from
+memory at full width: half the time of a short pass, and more. `choose_packing` says which of the
+layers here suits a processor.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deployments.embedding.errors import UnsupportedModel
+
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-# rows of a pass that the layout is chosen for; measured to matter little (benchmarks/LOG.md)
+# rows of a pass that oneDNN's layout is chosen for; measured to matter little (benchmarks/LOG.md)
 _ROWS = 512
 
 # oneDNN writes a program for each new number of rows, which takes milliseconds: use few numbers
 _STEPS = ((128, 16), (256, 32), (1_024, 64))
 
 
-def rounded_rows(rows: int) -> int:
-    """Returns the number of rows to compute for this many, a little more."""
-    step = next((step for most, step in _STEPS if rows <= most), 256)
-    return -(-rows // step) * step
-
-
-def all_rounded_rows(most: int) -> list[int]:
-    """Returns every number of rows that passes of up to ``most`` are rounded to."""
-    return sorted({rounded_rows(rows) for rows in range(1, most + 1)})
-
-
-class PackedLinear(nn.Module):
+class PlainLinear(nn.Module):
     """Computes what these ``nn.Linear`` do, side by side, for inference only."""
 
     def __init__(self, *linears: nn.Linear, activation: str = "none") -> None:
         """``activation`` is "none" or "gelu" (by the error function)."""
         super().__init__()
-        weight = torch.cat([linear.weight.detach() for linear in linears])
-        biases = [linear.bias.detach() for linear in linears if linear.bias is not None]
+        self._weight, self._bias = _side_by_side(linears)
+        self._is_gelu = activation == "gelu"
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Returns ``states`` ``(..., in)`` as ``(..., out)``."""
+        found = F.linear(states, self._weight, self._bias)
+        if self._is_gelu:
+            torch.ops.aten.gelu_(found)
+        return found
+
+    def plus(self, states: Tensor, residual: Tensor) -> Tensor:
+        """Returns the layer's output added to ``residual`` ``(..., out)``."""
+        return F.linear(states, self._weight, self._bias).add_(residual)
+
+
+class OneDnnLinear(nn.Module):
+    """The same in bfloat16, with weights laid out for oneDNN.
+
+    By the operators that PyTorch's compiler emits for frozen weights; what follows a layer (an
+    activation, a residual) runs inside them.
+    """
+
+    def __init__(self, *linears: nn.Linear, activation: str = "none") -> None:
+        """``activation`` as above."""
+        super().__init__()
+        weight, self._bias = _side_by_side(linears)
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
-        self._bias = torch.cat(biases) if biases else None
         self._activation = activation
 
     def forward(self, states: Tensor) -> Tensor:
@@ -58,23 +74,109 @@ class PackedLinear(nn.Module):
         return found
 
 
-def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether this build of PyTorch and this processor have the operators."""
+class FbgemmLinear(nn.Module):
+    """The same with weights in float16, which are widened as they are read, and float32 around them.
+
+    Half the bytes to read make a short pass two and a half times as fast (benchmarks/LOG.md).
+    """
+
+    def __init__(self, *linears: nn.Linear, activation: str = "none") -> None:
+        """``activation`` as above. Raises UnsupportedModel for weights that float16 cannot hold."""
+        super().__init__()
+        weight, bias = _side_by_side(linears)
+        if weight.abs().max() > torch.finfo(torch.float16).max:
+            raise UnsupportedModel(
+                "some of its weights are too large for float16: set the model's `dtype` to float32"
+            )
+        self._weight = torch.ops.quantized.linear_prepack_fp16(
+            weight.float(), None if bias is None else bias.float()
+        )
+        self._is_gelu = activation == "gelu"
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Returns ``states`` ``(..., in)`` as ``(..., out)``."""
+        found: Tensor = torch.ops.quantized.linear_dynamic_fp16(states, self._weight)
+        if self._is_gelu:
+            torch.ops.aten.gelu_(found)
+        return found
+
+    def plus(self, states: Tensor, residual: Tensor) -> Tensor:
+        """Returns the layer's output added to ``residual`` ``(..., out)``."""
+        found: Tensor = torch.ops.quantized.linear_dynamic_fp16(states, self._weight)
+        return found.add_(residual)
+
+
+def _side_by_side(linears: tuple[nn.Linear, ...]) -> tuple[Tensor, Tensor | None]:
+    weight = torch.cat([linear.weight.detach() for linear in linears])
+    biases = [linear.bias.detach() for linear in linears if linear.bias is not None]
+    return weight, torch.cat(biases) if biases else None
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Which ``linear`` layers a network gets, and what it ``computes_in`` with them.
+
+    ``loads`` is the precision that the weights are read in, None for the one they are stored in.
+    ``steps`` are pairs of a number of rows and the step that numbers up to it are rounded up to.
+    """
+
+    linear: type[PlainLinear | OneDnnLinear | FbgemmLinear]
+    computes_in: torch.dtype
+    loads: torch.dtype | None
+    steps: tuple[tuple[int, int], ...] = ()
+
+    def rounded(self, rows: int) -> int:
+        """Returns the number of rows to compute for this many, a little more."""
+        if not self.steps:
+            return rows
+        step = next((step for most, step in self.steps if rows <= most), 256)
+        return -(-rows // step) * step
+
+    def slow_at_first(self, most: int) -> list[int]:
+        """Returns every number of rows, up to about ``most``, whose first pass takes long."""
+        return sorted({self.rounded(rows) for rows in range(1, most + 1)}) if self.steps else []
+
+
+PLAIN = Packing(PlainLinear, torch.float32, torch.float32)
+ONE_DNN = Packing(OneDnnLinear, torch.bfloat16, torch.bfloat16, _STEPS)
+FBGEMM = Packing(FbgemmLinear, torch.float32, None)
+
+
+def choose_packing(device: torch.device, dtype: torch.dtype) -> Packing | None:
+    """Returns how weights of this precision are laid out here; None where we know no better way."""
+    if device.type != "cpu":
+        return None
+    if dtype is torch.float32:
+        return PLAIN
+    if dtype is torch.float16 and has_fbgemm():
+        return FBGEMM
+    return ONE_DNN if dtype is torch.bfloat16 and _has_one_dnn() else None
+
+
+def has_fbgemm() -> bool:
+    """Whether this build of PyTorch has FBGEMM, and this processor its instructions (AVX2)."""
+    return "fbgemm" in torch.backends.quantized.supported_engines
+
+
+def _has_one_dnn() -> bool:
     return (
-        device.type == "cpu"
-        and dtype is torch.bfloat16
-        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     )
 
 
 @torch.inference_mode()
-def pack_linears(module: ModuleT) -> ModuleT:
-    """Replaces each ``nn.Linear`` inside ``module`` and returns it; its plain weights are freed."""
+def pack_linears(model: ModuleT, packing: Packing) -> ModuleT:
+    """Replaces each ``nn.Linear`` inside ``model`` and returns it; its plain weights are freed."""
+    if packing.linear is not PlainLinear:
+        _replace_linears(model, packing)
+    return model.to(packing.computes_in)
+
+
+def _replace_linears(module: nn.Module, packing: Packing) -> None:
     for name, child in module.named_children():
         if type(child) is nn.Linear:
-            setattr(module, name, PackedLinear(child))
+            setattr(module, name, packing.linear(child))
         else:
-            pack_linears(child)
-    return module
+            _replace_linears(child, packing)

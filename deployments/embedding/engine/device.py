@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from deployments.embedding.engine.cpu_linear import has_fbgemm
 from deployments.embedding.errors import UnsupportedModel
 from deployments.embedding.models.model import ModelSpec
 
@@ -49,8 +50,10 @@ def choose_device(wanted: str = "auto") -> torch.device:
 
 
 def choose_dtype(spec: ModelSpec, device: torch.device, wanted: str = "auto") -> torch.dtype:
-    """Returns the precision of the weights: bfloat16 where it is fast, else float32 (float16 on
-    older GPUs). Raises UnsupportedModel for a precision that the model does not stand.
+    """Returns the precision of the weights: bfloat16 where it is fast, else float16 where that is,
+    else float32. Raises UnsupportedModel for a precision that the model does not stand.
+
+    On a CPU with AVX2 float16 weights are widened as they are read, and all else is float32.
     """
     if wanted == "auto":
         candidates = _preferred(device)
@@ -70,7 +73,8 @@ def _preferred(device: torch.device) -> tuple[str, ...]:
         # older GPUs emulate it, slowly
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
         return ("bfloat16", "float16") if fast else ("float16",)
-    return ("bfloat16",) if _cpu_flags() & _FAST_BFLOAT16 else ("float32",)
+    bfloat16 = ("bfloat16",) if _cpu_flags() & _FAST_BFLOAT16 else ()
+    return (*bfloat16, "float16") if has_fbgemm() else bfloat16
 
 
 def _cpu_flags() -> set[str]:

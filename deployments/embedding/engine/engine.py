@@ -18,7 +18,7 @@ import torch
 from deployments.embedding.batch import TokenBatch, Vectors
 from deployments.embedding.batching.packing import pack
 from deployments.embedding.engine.attention import COUNTS_FROM_PADDING, FLAT
-from deployments.embedding.engine.cpu_linear import all_rounded_rows, can_pack
+from deployments.embedding.engine.cpu_linear import choose_packing
 from deployments.embedding.engine.device import choose_device, choose_dtype
 from deployments.embedding.engine.networks import FlatNetwork, PaddedNetwork
 from deployments.embedding.engine.pretrained import load_pretrained
@@ -66,15 +66,19 @@ class TorchEngine:
         self.device = choose_device(device)
         self.dtype = choose_dtype(spec, self.device, dtype)
         self.pads = spec.backbone not in COUNTS_FROM_PADDING
-        model = load_pretrained(
-            spec, model_dir, self.dtype, self.device, None if self.pads else FLAT
-        )
+        self._packing = packing = choose_packing(self.device, self.dtype)
+        loaded = packing.loads if packing else self.dtype
+        model = load_pretrained(spec, model_dir, loaded, self.device, None if self.pads else FLAT)
         self.dimension = int(model.config.hidden_size)
         self.vocabulary = int(model.config.vocab_size)
-        self._packs = can_pack(self.device, self.dtype)
         self._threads = Threads(threads or torch.get_num_threads())
         network = PaddedNetwork if self.pads else FlatNetwork
-        self._network = network(spec, model, self.device, self._packs)
+        self._network = network(spec, model, self.device, packing)
+
+    @property
+    def computes_in(self) -> torch.dtype:
+        """The precision of all but the weights: on some CPUs wider than theirs."""
+        return self._packing.computes_in if self._packing else self.dtype
 
     def rounded(self, tokens: int) -> int:
         """Returns the tokens that a pass of ``tokens`` computes: a few more on some devices."""
@@ -82,7 +86,7 @@ class TorchEngine:
 
     def slow_at_first(self, most: int) -> list[int]:
         """Returns the numbers of tokens, up to about ``most``, whose first pass takes long."""
-        return all_rounded_rows(most) if self._packs else []
+        return self._packing.slow_at_first(most) if self._packing else []
 
     def lend_threads(self, most: int, max_tokens: int) -> bool:
         """From now on one text alone on a CPU has up to ``most`` threads, where that is faster.

@@ -19,7 +19,7 @@ from deployments.embedding.engine.attention import (
     head_width,
 )
 from deployments.embedding.engine.cpu_encoder import pack_network
-from deployments.embedding.engine.cpu_linear import pack_linears, rounded_rows
+from deployments.embedding.engine.cpu_linear import Packing, pack_linears
 from deployments.embedding.engine.cuda_graphs import GraphedNetwork
 from deployments.embedding.engine.layout import Layout, to_device
 from deployments.embedding.engine.pooling import FLAT_POOLERS, POOLERS
@@ -33,18 +33,18 @@ class FlatNetwork:
     """Texts one behind the other, without padding, for backbones whose attention we know."""
 
     def __init__(
-        self, spec: ModelSpec, model: PreTrainedModel, device: torch.device, packs: bool
+        self, spec: ModelSpec, model: PreTrainedModel, device: torch.device, packing: Packing | None
     ) -> None:
-        """``packs`` says whether linear layers are packed for the CPU's matrix units."""
-        self._device, self._dtype = device, model.dtype
+        """``packing`` says how linear layers are laid out for the CPU."""
+        self._device, self._dtype = device, packing.computes_in if packing else model.dtype
         self._pool = FLAT_POOLERS[spec.pooling]
         self._dimension = spec.dimension
         self._pad_id = int(model.config.pad_token_id or 0)
         self._causal = spec.backbone in CAUSAL
         self._counts_from_padding = COUNTS_FROM_PADDING.get(spec.backbone, False)
-        self._body = _body(model, packs)
-        self.rounded: Callable[[int], int] = rounded_rows if packs else int
-        if can_fuse(device, model.dtype, head_width(model.config)):
+        self._body = _body(model, packing)
+        self.rounded: Callable[[int], int] = packing.rounded if packing else int
+        if can_fuse(device, self._dtype, head_width(model.config)):
             self._body = graphed = GraphedNetwork(self._body, spec.max_tokens, device)
             self.rounded = graphed.rounded
 
@@ -83,13 +83,13 @@ class PaddedNetwork:
     """Texts padded to the longest, for a model whose attention we do not know."""
 
     def __init__(
-        self, spec: ModelSpec, model: PreTrainedModel, device: torch.device, packs: bool
+        self, spec: ModelSpec, model: PreTrainedModel, device: torch.device, packing: Packing | None
     ) -> None:
-        """``packs`` says whether linear layers are packed for the CPU's matrix units."""
+        """``packing`` says how linear layers are laid out for the CPU."""
         self._device = device
         self._pool = POOLERS[spec.pooling]
         self._pad_id = int(model.config.pad_token_id or 0)
-        self._body = pack_linears(model) if packs else model
+        self._body = pack_linears(model, packing) if packing else model
         self.rounded: Callable[[int], int] = int
 
     def __call__(self, batch: TokenBatch) -> Vectors:
@@ -99,10 +99,10 @@ class PaddedNetwork:
         return cast(Vectors, self._pool(hidden, mask).cpu().numpy())
 
 
-def _body(model: PreTrainedModel, packs: bool) -> _Body:
-    if packs and (packed := pack_network(model)):
+def _body(model: PreTrainedModel, packing: Packing | None) -> _Body:
+    if packing and (packed := pack_network(model, packing)):
         return lambda ids, positions, layout: packed(ids, positions, layout.groups)
-    whole = pack_linears(model) if packs else model
+    whole = pack_linears(model, packing) if packing else model
     return lambda ids, positions, layout: whole(
         input_ids=ids[None], position_ids=positions[None], layout=layout
     ).last_hidden_state[0]

@@ -17,15 +17,16 @@ from deployments.embedding.models.model import ModelSpec
 def load_pretrained(
     spec: ModelSpec,
     model_dir: Path,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     device: torch.device,
     attention: str | None = None,
 ) -> PreTrainedModel:
     """Returns the model in evaluation mode: safetensors only, no remote code.
 
-    ``attention`` is a name that transformers knows, or None for its own choice. Raises
-    ModelUnavailable when the files cannot be read or lack weights, UnsupportedModel when they are
-    not the model that ``spec`` describes.
+    ``dtype`` is that of the weights, None for the one they are stored in; ``attention`` is a name
+    that transformers knows, or None for its own choice. Raises ModelUnavailable when the files
+    cannot be read or lack weights, UnsupportedModel when they are not the model that ``spec``
+    describes.
     """
     model = _read(model_dir, dtype, attention)
     _check(spec, model)
@@ -33,12 +34,12 @@ def load_pretrained(
     return model
 
 
-def _read(model_dir: Path, dtype: torch.dtype, attention: str | None) -> PreTrainedModel:
+def _read(model_dir: Path, dtype: torch.dtype | None, attention: str | None) -> PreTrainedModel:
     disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model, report = AutoModel.from_pretrained(
             model_dir,
-            dtype=dtype,
+            dtype=dtype or "auto",
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
