@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 
@@ -14,6 +17,7 @@ from cluster.encoding.output import Output
 
 NAME = "vectors.lance"
 _SCHEMES = {"local": "", "s3": "s3://", "gcs": "gs://"}
+_UNLESS_FULL = r"^(?![\s\S]*No space left on device)[\s\S]*"  # before what is tried again
 _S3_OPTIONS = {
     "access_key": "aws_access_key_id",
     "secret_key": "aws_secret_access_key",
@@ -51,13 +55,28 @@ def write_lance(output: Output) -> None:
     try:
         parts = ray.data.read_parquet(output.parts, filesystem=output.fs)
         if parts.count():
-            parts.write_lance(place, mode=SaveMode.OVERWRITE, storage_options=options)
+            with _a_full_disk_is_final():
+                parts.write_lance(place, mode=SaveMode.OVERWRITE, storage_options=options)
         else:
             _write_empty(output, place, options)
     except Exception as error:
         raise JobError(
             f"{output.root}/{NAME} cannot be written: {error}; the parts stay, run the command again"
         ) from error
+
+
+@contextmanager
+def _a_full_disk_is_final() -> Iterator[None]:
+    """Ray Data tries every I/O error of Lance again, for minutes; that one stays."""
+    from ray.data import DataContext
+
+    config = DataContext.get_current().lance_config
+    retried = config.write_fragments_errors_to_retry
+    config.write_fragments_errors_to_retry = [_UNLESS_FULL + re.escape(error) for error in retried]
+    try:
+        yield
+    finally:
+        config.write_fragments_errors_to_retry = retried
 
 
 def _write_empty(output: Output, place: str, options: dict[str, str] | None) -> None:

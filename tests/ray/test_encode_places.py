@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from contextlib import ExitStack, contextmanager, suppress
 
 import httpx
@@ -19,6 +20,7 @@ from tests.small_disk import remount
 from tests.waiting import until
 
 MODEL = "all-MiniLM-L6-v2"
+LANCE_TRIES_S = 120  # what Ray Data alone would spend on trying again is longer
 BY_ID = ("--model", MODEL, "--id-column", "id")
 
 
@@ -39,6 +41,32 @@ def test_a_disk_that_fills_up(service, tmp_path, small_disk):
     again = encode(service, *args)
     assert again.returncode == 0, again.stderr
     check_exactly_once(out, ids)
+
+
+def test_a_disk_that_fills_up_under_lance(service, tmp_path, small_disk):
+    lance = pytest.importorskip("lance")
+    ids, out = write_corpus(tmp_path / "a.parquet", 1_000), small_disk / "out"
+    remount(small_disk, "size=2500k")  # enough for the parts, 1.5 MB
+    args = (tmp_path / "a.parquet", out, *BY_ID, "--format", "lance")
+    started = time.monotonic()
+    full = encode(service, *args)
+    assert time.monotonic() - started < LANCE_TRIES_S
+    assert full.returncode == 1, full.stdout
+    assert f"{out}/vectors.lance cannot be written" in full.stderr
+    assert "No space left on device" in full.stderr
+    assert "the parts stay, run the command again" in full.stderr
+    assert not lance_rows(lance, out)
+    remount(small_disk, "size=64m")
+    again = encode(service, *args)
+    assert again.returncode == 0, again.stderr
+    assert {row["id"] for row in lance_rows(lance, out)} == ids
+
+
+def lance_rows(lance, out):
+    try:
+        return lance.dataset(str(out / "vectors.lance")).to_table(columns=["id"]).to_pylist()
+    except ValueError:  # nothing has been committed
+        return []
 
 
 def check_stopped(run, out, why):
