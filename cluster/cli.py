@@ -35,11 +35,19 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     serve = commands.add_parser("serve", help="start the service, or deploy it to a running Ray")
-    serve.add_argument(
+    what = serve.add_mutually_exclusive_group()
+    what.add_argument(
         "config",
         nargs="?",
         default=DEFAULT_CONFIG,
         help=f"a Ray Serve config file (default: {DEFAULT_CONFIG})",
+    )
+    what.add_argument(
+        "--model",
+        action="append",
+        metavar="NAME",
+        help="in place of a config: a model of the catalog, a hub id, or a folder in "
+        "sentence-transformers format; may be repeated",
     )
     serve.add_argument(
         "--path",
@@ -107,7 +115,17 @@ def _add_connection(parser: argparse.ArgumentParser) -> None:
 def _serve(args: argparse.Namespace) -> int:
     from cluster.serving import serve
 
-    return serve(args.config, args.path, args.host, args.port)
+    if not args.model:
+        return serve(args.config, args.path, args.host, args.port)
+    from cluster.named_models import as_yaml, this_machine, written
+
+    try:
+        config = as_yaml(args.model, this_machine())
+    except ValueError as error:
+        return _fail(error, 2)
+    print(f"embedfleet: --model stands for this config:\n\n{config}", flush=True)
+    with written(config) as file:
+        return serve(str(file), args.path, args.host, args.port)
 
 
 def _env(args: argparse.Namespace) -> int:
@@ -156,9 +174,9 @@ def _verify(args: argparse.Namespace) -> int:
         return _fail(error)
 
 
-def _fail(error: Exception) -> int:
+def _fail(error: Exception, status: int = 1) -> int:
     print(f"embedfleet: {error}", file=sys.stderr)
-    return 1
+    return status
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from deployments.client import EncoderClient
 from deployments.config import AppArgs, ModelConfig, Routing
 from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.errors import InvalidRequest
-from deployments.embedding.models.catalog import CATALOG
+from deployments.embedding.models.catalog import catalog_model
 from deployments.embedding.models.model import ModelSpec
 from deployments.embedding.request import TokenInput
 from deployments.embedding.routing.aims import latency_s
@@ -170,7 +170,7 @@ def candidate(
     shared: Shared | None = None,
 ) -> Candidate:
     """Returns a configured model as the choice sees it; ``spec`` is None until its files are read."""
-    known = CATALOG.get(model.name)
+    known = catalog_model(model.name, model.path)
     found = spec or known
     size = model.size or (known.size if known else None)
     if routing is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from deployments.config import ModelConfig
-from deployments.embedding.models.catalog import CATALOG
+from deployments.embedding.models.catalog import catalog_model
 from deployments.embedding.models.model import ModelSpec, Role
 from deployments.status import ModelStatus
 
@@ -32,4 +32,4 @@ class ServedModel:
 
 def spec_of(config: ModelConfig, read: ModelSpec | None) -> ModelSpec | None:
     """Returns what was ``read`` of a model, or else the catalog's entry, where that alone decides."""
-    return read or (CATALOG.get(config.name) if config.path is None else None)
+    return read or (catalog_model(config.name) if config.path is None else None)

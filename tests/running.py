@@ -112,14 +112,27 @@ def running_service(
 ) -> Iterator[RunningService]:
     """Runs ``embedfleet serve`` until the models of ``wait_for`` are ready, and stops it after."""
     port = free_port()
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump(config(models, port, app, **args), file)
+        file.flush()
+        with serving([file.name, "--path", path], port, wait_for, environment) as service:
+            yield service
+
+
+@contextmanager
+def serving(
+    arguments: Sequence[str],
+    port: int,
+    wait_for: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[RunningService]:
+    """The same with any ``arguments`` that make it listen on ``port``."""
     # Unix sockets allow a hundred characters, which pytest's own folders exceed
     folder = Path(tempfile.mkdtemp(prefix="ef-"))
-    file, log = folder / "serve_config.yaml", folder / "log"
-    file.write_text(yaml.safe_dump(config(models, port, app, **args)))
-    command = [sys.executable, "-m", "cluster.cli", "serve", str(file), "--path", path]
+    log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command,
+            [sys.executable, "-m", "cluster.cli", "serve", *arguments],
             env={**environment_in(folder), **(environment or {})},
             stdout=output,
             stderr=subprocess.STDOUT,

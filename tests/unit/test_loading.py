@@ -82,3 +82,25 @@ def test_an_unknown_name_is_read_from_its_own_files(asked, monkeypatch, tmp_path
     assert find_model("acme/tiny", path, "v1", weights=False).spec is KNOWN
     assert read == [("acme/tiny", tmp_path, "v1")]
     assert asked == [(source, "v1", None, False, False)]
+
+
+@pytest.mark.parametrize(("name", "path"), [(KNOWN.repo, None), ("mine", KNOWN.repo)])
+def test_a_hub_id_of_the_catalogs_is_its_model_whatever_the_name(asked, name, path):
+    found = find_model(name, path)
+    assert found.spec == replace(KNOWN, name=name)
+    assert space_id(found.spec) == space_id(KNOWN)
+    assert asked == [(KNOWN.repo, KNOWN.revision, None, True, True)]
+
+
+def test_a_folder_of_that_name_is_a_folder(asked, monkeypatch, tmp_path):
+    (tmp_path / KNOWN.repo).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(loading, "read_spec", lambda *args: KNOWN)
+    find_model("mine", KNOWN.repo)
+    assert asked == [(KNOWN.repo, None, None, True, False)]
+
+
+def test_a_folder_that_is_missing_is_not_taken_for_the_catalogs(asked, monkeypatch, tmp_path):
+    monkeypatch.setattr(loading, "read_spec", lambda *args: KNOWN)
+    find_model("mine", KNOWN.name)  # no hub id: `find_files` will say that there is no such folder
+    assert asked == [(KNOWN.name, None, None, True, False)]

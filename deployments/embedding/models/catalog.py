@@ -8,6 +8,9 @@ pooling and length limits: the model cards. Any other model is read from its own
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 from deployments.embedding.models.model import ModelSpec, Pooling, Prompts, Size, SpecialTokens
 from deployments.embedding.models.published import (
     LINQ,
@@ -127,3 +130,17 @@ CATALOG: dict[str, ModelSpec] = {spec.name: spec for spec in _MODELS}
 def by_name_or_repo(name: str) -> ModelSpec | None:
     """Returns the catalog's model of this name or hub id, if there is one."""
     return CATALOG.get(name) or next((s for s in _MODELS if s.repo == name), None)
+
+
+def catalog_model(name: str, path: str | None = None) -> ModelSpec | None:
+    """Returns the catalog's model that a configured one is: by its name, or by a hub id of the catalog's.
+
+    Whoever names that id means the model, and its own files lack the prompts.
+    """
+    if known := CATALOG.get(name):
+        return known
+    source = path or name
+    meant = next((spec for spec in _MODELS if spec.repo == source), None)
+    if meant is None or Path(source).is_dir():
+        return None
+    return replace(meant, name=name)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from deployments.embedding.models.catalog import CATALOG
+from deployments.embedding.models.catalog import CATALOG, catalog_model
 from deployments.embedding.models.local_format import content_hash, read_spec
 from deployments.embedding.models.model import ModelSpec
 from deployments.embedding.models.weights import check_sha256, find_files
@@ -28,13 +28,16 @@ def find_model(
     """Returns what a configured model is and where its files are; blocks while they are fetched.
 
     ``path`` is a folder or hub id where ``name`` is not the catalog's, or where the catalog's model
-    lies in a place of the user's own. Without ``weights``, tokenizer and descriptions are enough.
+    lies in a place of the user's own. A hub id of the catalog's is the catalog's model, whatever its
+    name: its own files lack the prompts. Without ``weights``, tokenizer and descriptions are enough.
     Raises ModelUnavailable or UnsupportedModel, with the reason and the remedy.
     """
-    known = CATALOG.get(name)
+    known = catalog_model(name, path)
     if known is None:
         folder = find_files(path or name, revision, weights=weights)
         return ModelFiles(read_spec(name, folder, revision or _commit_of(folder)), folder)
+    if name not in CATALOG:
+        path = None
     if path is None and revision in (None, known.revision):
         folder = find_files(
             known.repo, known.revision, known.package, weights=weights, described=True

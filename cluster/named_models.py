@@ -1,0 +1,105 @@
+"""``embedfleet serve --model NAME``: the config file that it saves its user from writing."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import yaml
+
+from deployments.embedding.models.catalog import CATALOG, by_name_or_repo
+
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is to share out."""
+
+    cores: int
+    gpus: int
+
+
+@contextmanager
+def written(text: str) -> Iterator[Path]:
+    """Yields a file of this text."""
+    with NamedTemporaryFile("w", prefix="embedfleet-", suffix=".yaml") as file:
+        file.write(text)
+        file.flush()
+        yield Path(file.name)
+
+
+def as_yaml(models: Sequence[str], machine: Machine) -> str:
+    """Returns the text of a Serve config file of these models.
+
+    Each is a name or hub id of the catalog's, another hub id, or a folder in sentence-transformers
+    format; a folder named as in the catalog holds that model's weights. Raises ValueError for what
+    is none of these, or cannot be served together.
+    """
+    place = _place(len(models), machine)
+    named = [_named(model) for model in models]
+    names = [entry["name"] for entry in named]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"--model: two models would be named {repeated[0]}; name them in a config")
+    app = {
+        "name": "embedfleet",
+        "import_path": "deployments.app:build",
+        "route_prefix": "/",
+        "args": {"models": [{**entry, **place} for entry in named]},
+    }
+    # as in serve_config.yaml: a line a request costs more than the request
+    logging = {"enable_access_log": False}
+    return yaml.safe_dump({"logging_config": logging, "applications": [app]}, sort_keys=False)
+
+
+def _named(model: str) -> dict[str, Any]:
+    known = by_name_or_repo(model)
+    if known and model == known.name:
+        return {"name": known.name}
+    if folder := _folder(model):
+        return {"name": folder.name, "path": str(folder)}
+    if known:
+        return {"name": known.name}
+    if not _HUB_ID.fullmatch(model):
+        raise ValueError(
+            f"--model {model}: no folder is there, and it is neither a hub id (owner/name) nor of the "
+            f"catalog ({', '.join(CATALOG)})"
+        )
+    return {"name": model}
+
+
+def _folder(model: str) -> Path | None:
+    try:
+        folder = Path(model).expanduser().resolve()
+        return folder if model and folder.name and folder.is_dir() else None
+    except (OSError, RuntimeError):  # too long, in a folder that may not be read, of no user
+        return None
+
+
+def _place(models: int, machine: Machine) -> dict[str, Any]:
+    """Returns what each model takes: an equal share of the cores, and of a GPU where there are any."""
+    share = {"num_cpus": _share(models, machine.cores)}
+    if not machine.gpus:
+        return {**share, "threads": "auto"}
+    return {**share, "num_gpus": _share(-(-models // machine.gpus), 1)}
+
+
+def _share(models: int, of: int) -> float:
+    """Returns the share that so many get, 1 at most, in hundredths."""
+    return min(1.0, of * 100 // models / 100) or 0.01
+
+
+def this_machine() -> Machine:
+    """Counts what is here."""
+    # in a process of its own: torch would stay in memory as long as the service runs
+    count = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
+    found = subprocess.run(count, capture_output=True, text=True, check=True)
+    return Machine(os.cpu_count() or 1, int(found.stdout))
