@@ -5,14 +5,13 @@ from __future__ import annotations
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from deployments.embedding.engine.cpu_linear import has_fbgemm
 from deployments.embedding.engine.engine import TorchEngine
 from deployments.embedding.models.local_format import read_spec
 from tests.fidelity.pipeline import encode
+from tests.hardware import needs_fbgemm
 from tests.tiny_models import edit_json, save_encoder, save_mistral
 from tests.tolerance import FLOAT32, WORST, WRONG, worst_cosine
 
-needs_fbgemm = pytest.mark.skipif(not has_fbgemm(), reason="this processor has no AVX2")
 PADDED = ("albert", "deberta", "deberta-v2", "distilbert", "electra", "mpnet")
 # the random weights of the others are drawn too wide for bfloat16
 HALF = ("deberta-v2", "mpnet", "bert", "camembert", "roberta")

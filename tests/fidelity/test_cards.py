@@ -16,6 +16,7 @@ from deployments.embedding.text.tokenizer import FastTokenizer
 from tests.fidelity.cards import CARDS, Card, get_detailed_instruct
 from tests.fidelity.conftest import MAX_TOKENS
 from tests.fidelity.pipeline import encode
+from tests.hardware import needs_fbgemm
 from tests.tiny_models import LAST_TOKEN, Recipe, Shape, save_bert, save_mistral, save_xlm_roberta
 from tests.tolerance import FLOAT32, WORST, worst_cosine
 
@@ -43,6 +44,8 @@ SIDES = [
     *((name, "right") for name in CARDS),
     *((name, "left") for name in TASKS),
 ]
+
+DTYPES = ["float32", "bfloat16", pytest.param("float16", marks=needs_fbgemm)]
 
 
 def as_on_the_card(name: str, role: Role, text: str) -> str:
@@ -73,7 +76,7 @@ def ours(tiny, texts):
     )
 
 
-@pytest.mark.parametrize("dtype", WORST)
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("role", Role)
 @pytest.mark.parametrize(("name", "side"), SIDES)
 def test_the_vectors_are_the_cards(card, ours, name, side, role, dtype):

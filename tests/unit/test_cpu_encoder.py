@@ -7,16 +7,10 @@ import torch
 from transformers import AutoModel, BertConfig, RobertaConfig, XLMRobertaConfig
 
 from deployments.embedding.engine.cpu_encoder import pack_network
-from deployments.embedding.engine.cpu_linear import (
-    FBGEMM,
-    ONE_DNN,
-    PLAIN,
-    choose_packing,
-    has_fbgemm,
-)
+from deployments.embedding.engine.cpu_linear import FBGEMM, ONE_DNN, PLAIN
 from deployments.embedding.engine.layout import Layout
+from tests.hardware import CPU, PACKINGS
 
-CPU = torch.device("cpu")
 SIZES = {
     "hidden_size": 64,
     "num_hidden_layers": 2,
@@ -27,22 +21,6 @@ SIZES = {
 }
 FAMILIES = [BertConfig, RobertaConfig, XLMRobertaConfig]
 WORST = {PLAIN: 0.999999, ONE_DNN: 0.99, FBGEMM: 0.9999}  # two layers of large weights
-PACKINGS = [
-    pytest.param(PLAIN, id="plain"),
-    pytest.param(
-        ONE_DNN,
-        id="oneDNN",
-        marks=pytest.mark.skipif(
-            choose_packing(CPU, torch.bfloat16) is None,
-            reason="this processor has no fast bfloat16",
-        ),
-    ),
-    pytest.param(
-        FBGEMM,
-        id="FBGEMM",
-        marks=pytest.mark.skipif(not has_fbgemm(), reason="this processor has no AVX2"),
-    ),
-]
 
 
 def tiny(config_class, packing=PLAIN, **changes):
@@ -84,6 +62,8 @@ def test_weights_that_are_stored_in_half_precision(packing):
     assert network(ids, torch.arange(20), layout.groups).dtype is packing.computes_in
 
 
-@pytest.mark.parametrize("changes", [{"hidden_act": "relu"}, {"hidden_act": "gelu_new"}])
-def test_another_activation_is_left_alone(changes):
+@pytest.mark.parametrize(
+    "changes", [{"hidden_act": "relu"}, {"hidden_act": "gelu_new"}, {"is_decoder": True}]
+)
+def test_another_network_is_left_alone(changes):
     assert pack_network(tiny(BertConfig, **changes), PLAIN) is None

@@ -10,27 +10,16 @@ from deployments.embedding.engine.cpu_linear import (
     ONE_DNN,
     PLAIN,
     FbgemmLinear,
+    Packing,
+    PlainLinear,
     choose_packing,
     has_fbgemm,
     pack_linears,
 )
 from deployments.embedding.errors import UnsupportedModel
+from tests.hardware import CPU, PACKINGS, needs_fbgemm
 
-CPU = torch.device("cpu")
 TOLERANCE = {PLAIN: 1e-5, ONE_DNN: 0.03, FBGEMM: 2e-3}
-needs_fbgemm = pytest.mark.skipif(not has_fbgemm(), reason="this processor has no AVX2")
-PACKINGS = [
-    pytest.param(PLAIN, id="plain"),
-    pytest.param(
-        ONE_DNN,
-        id="oneDNN",
-        marks=pytest.mark.skipif(
-            choose_packing(CPU, torch.bfloat16) is None,
-            reason="this processor has no fast bfloat16",
-        ),
-    ),
-    pytest.param(FBGEMM, id="FBGEMM", marks=needs_fbgemm),
-]
 
 
 def close(packing, found, expected):
@@ -113,6 +102,14 @@ def test_every_linear_is_replaced_and_nothing_else(packing):
     assert {p.dtype for p in model.parameters()} == {packing.computes_in}
 
 
+def test_buffers_stay_as_wide_as_they_are():
+    # Mistral's rotary frequencies are float32 whatever the weights are: bfloat16 would turn far tokens
+    model = nn.Sequential(nn.Linear(4, 4))
+    model.to(torch.bfloat16).register_buffer("inv_freq", torch.rand(4))
+    packing = Packing(PlainLinear, torch.bfloat16, torch.bfloat16)
+    assert pack_linears(model, packing).inv_freq.dtype is torch.float32
+
+
 @pytest.mark.parametrize(
     ("device", "dtype", "packing"),
     [
@@ -130,3 +127,9 @@ def test_which_layers_suit(device, dtype, packing):
 def test_without_fbgemm_float16_is_left_to_pytorch(monkeypatch):
     monkeypatch.setattr(cpu_linear, "has_fbgemm", lambda: False)
     assert choose_packing(CPU, torch.float16) is None
+
+
+@pytest.mark.parametrize("machine", ["aarch64", "arm64"])
+def test_fbgemm_is_not_for_arm(monkeypatch, machine):
+    monkeypatch.setattr(cpu_linear.platform, "machine", lambda: machine)
+    assert not has_fbgemm()

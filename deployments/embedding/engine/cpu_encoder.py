@@ -1,4 +1,4 @@
-"""BERT's network on a CPU, its weights in half precision: few operators, and no Python between them.
+"""BERT's network on a CPU: few operators, and no Python between them.
 
 transformers' own layer makes some twenty calls; on short texts the calls cost more than the work.
 And after each call Python waits for its lock (the GIL), which a replica's event loop takes in turn.
@@ -73,7 +73,8 @@ def pack_network(model: Any, packing: Packing) -> Network | None:
     compiler on the machine.
     """
     config = model.config
-    if config.model_type not in _LIKE_BERT or config.hidden_act != "gelu":
+    is_causal = getattr(config, "is_decoder", False)
+    if config.model_type not in _LIKE_BERT or config.hidden_act != "gelu" or is_causal:
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -7,6 +7,7 @@ layers here suits a processor.
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -22,6 +23,10 @@ _ROWS = 512
 
 # oneDNN writes a program for each new number of rows, which takes milliseconds: use few numbers
 _STEPS = ((128, 16), (256, 32), (1_024, 64))
+
+
+class TooLargeForFloat16(UnsupportedModel):
+    """Some weights would become infinite."""
 
 
 class PlainLinear(nn.Module):
@@ -81,11 +86,11 @@ class FbgemmLinear(nn.Module):
     """
 
     def __init__(self, *linears: nn.Linear, activation: str = "none") -> None:
-        """``activation`` as above. Raises UnsupportedModel for weights that float16 cannot hold."""
+        """``activation`` as above. Raises TooLargeForFloat16."""
         super().__init__()
         weight, bias = _side_by_side(linears)
         if weight.abs().max() > torch.finfo(torch.float16).max:
-            raise UnsupportedModel(
+            raise TooLargeForFloat16(
                 "some of its weights are too large for float16: set the model's `dtype` to float32"
             )
         self._weight = torch.ops.quantized.linear_prepack_fp16(
@@ -107,9 +112,13 @@ class FbgemmLinear(nn.Module):
 
 
 def _side_by_side(linears: tuple[nn.Linear, ...]) -> tuple[Tensor, Tensor | None]:
-    weight = torch.cat([linear.weight.detach() for linear in linears])
+    weights = [linear.weight.detach() for linear in linears]
     biases = [linear.bias.detach() for linear in linears if linear.bias is not None]
-    return weight, torch.cat(biases) if biases else None
+    return _joined(weights), _joined(biases) if biases else None
+
+
+def _joined(tensors: list[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
 
 
 @dataclass(frozen=True)
@@ -154,8 +163,12 @@ def choose_packing(device: torch.device, dtype: torch.dtype) -> Packing | None:
 
 
 def has_fbgemm() -> bool:
-    """Whether this build of PyTorch has FBGEMM, and this processor its instructions (AVX2)."""
-    return "fbgemm" in torch.backends.quantized.supported_engines
+    """Whether this build of PyTorch has FBGEMM, and this processor its instructions (AVX2).
+
+    Some builds for ARM list it, too (pytorch/pytorch#180546).
+    """
+    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return is_x86 and "fbgemm" in torch.backends.quantized.supported_engines
 
 
 def _has_one_dnn() -> bool:
@@ -171,7 +184,9 @@ def pack_linears(model: ModuleT, packing: Packing) -> ModuleT:
     """Replaces each ``nn.Linear`` inside ``model`` and returns it; its plain weights are freed."""
     if packing.linear is not PlainLinear:
         _replace_linears(model, packing)
-    return model.to(packing.computes_in)
+    # only where weights were read as they are stored: buffers such as Mistral's rotary frequencies are
+    # float32 in any precision
+    return model if packing.loads else model.to(packing.computes_in)
 
 
 def _replace_linears(module: nn.Module, packing: Packing) -> None:

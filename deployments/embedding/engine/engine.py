@@ -6,6 +6,7 @@ it is decided by `lanes` online and by `packing` where all texts are at hand.
 
 from __future__ import annotations
 
+import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,13 +19,15 @@ import torch
 from deployments.embedding.batch import TokenBatch, Vectors
 from deployments.embedding.batching.packing import pack
 from deployments.embedding.engine.attention import COUNTS_FROM_PADDING, FLAT
-from deployments.embedding.engine.cpu_linear import choose_packing
+from deployments.embedding.engine.cpu_linear import TooLargeForFloat16, choose_packing
 from deployments.embedding.engine.device import choose_device, choose_dtype
 from deployments.embedding.engine.networks import FlatNetwork, PaddedNetwork
 from deployments.embedding.engine.pretrained import load_pretrained
 from deployments.embedding.engine.threads import Threads
 from deployments.embedding.engine.warmup import sample
 from deployments.embedding.models.model import ModelSpec
+
+log = logging.getLogger(__name__)
 
 
 class Engine(Protocol):
@@ -64,14 +67,23 @@ class TorchEngine:
         run as asked, ModelUnavailable when they cannot be read.
         """
         self.device = choose_device(device)
-        self.dtype = choose_dtype(spec, self.device, dtype)
         self.pads = spec.backbone not in COUNTS_FROM_PADDING
-        self._packing = packing = choose_packing(self.device, self.dtype)
-        loaded = packing.loads if packing else self.dtype
+        try:
+            self._load(spec, model_dir, choose_dtype(spec, self.device, dtype))
+        except TooLargeForFloat16 as reason:
+            if dtype != "auto":
+                raise
+            log.warning("%s runs in float32: %s", spec.name, reason)
+            self._load(spec, model_dir, torch.float32)
+        self._threads = Threads(threads or torch.get_num_threads())
+
+    def _load(self, spec: ModelSpec, model_dir: Path, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self._packing = packing = choose_packing(self.device, dtype)
+        loaded = packing.loads if packing else dtype
         model = load_pretrained(spec, model_dir, loaded, self.device, None if self.pads else FLAT)
         self.dimension = int(model.config.hidden_size)
         self.vocabulary = int(model.config.vocab_size)
-        self._threads = Threads(threads or torch.get_num_threads())
         network = PaddedNetwork if self.pads else FlatNetwork
         self._network = network(spec, model, self.device, packing)
 

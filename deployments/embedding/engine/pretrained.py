@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from deployments.embedding.errors import ModelUnavailable, UnsupportedModel
 from deployments.embedding.models.model import ModelSpec
+
+_HALF = {"F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def load_pretrained(
@@ -39,7 +41,7 @@ def _read(model_dir: Path, dtype: torch.dtype | None, attention: str | None) -> 
     try:
         model, report = AutoModel.from_pretrained(
             model_dir,
-            dtype=dtype or "auto",
+            dtype=dtype or _stored_dtype(model_dir),
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
@@ -53,6 +55,16 @@ def _read(model_dir: Path, dtype: torch.dtype | None, attention: str | None) -> 
     if getattr(model, "pooler", None) is not None:
         model.pooler = None  # computed, but read by no pooling of ours
     return cast(PreTrainedModel, model.eval())
+
+
+def _stored_dtype(model_dir: Path) -> torch.dtype:
+    """Returns the precision that holds all weights as they are; the config may name a narrower one."""
+    found: set[torch.dtype] = set()
+    for file in model_dir.glob("model*.safetensors"):
+        with safe_open(file, "pt") as weights:
+            names = (weights.get_slice(name).get_dtype() for name in weights.keys())  # noqa: SIM118
+            found |= {_HALF.get(name, torch.float32) for name in names}
+    return found.pop() if len(found) == 1 else torch.float32
 
 
 def _refuse_missing_weights(model_dir: Path, missing: set[str]) -> None:
