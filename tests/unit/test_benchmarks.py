@@ -9,6 +9,7 @@ from torch import nn
 from transformers import AutoModel
 
 from benchmarks.bound import Work
+from benchmarks.closed_loop import parse
 from benchmarks.reporting import paired, spread
 from benchmarks.shapes import BUNDLED, SHAPES
 from benchmarks.texts import KINDS, case
@@ -67,3 +68,25 @@ def test_ratios_are_of_the_same_round():
     assert paired([10, 2, 30], [5, 1, 10]) == 2
     assert spread([1000.4, 3.0, 50.0]) == "50 (3–1,000)"
     assert spread([0.123], digits=2) == "0.12"
+
+
+WRK = """\
+Running 15s test @ http://127.0.0.1:8000/v1/embeddings
+  1 threads and 16 connections
+  Latency Distribution
+     50%  110.20ms
+     99%    1.25s
+  1500 requests in 15.00s, 2.10MB read
+{refusals}Requests/sec:    100.00
+Transfer/sec:    143.36KB
+"""
+
+
+@pytest.mark.parametrize(
+    ("refusals", "rate", "errors"),
+    [("", 100.0, 0), ("  Non-2xx or 3xx responses: 1480\n", 4 / 3, 1_480)],
+)
+def test_a_refusal_is_not_counted_as_an_answer(refusals, rate, errors):
+    found = parse(WRK.format(refusals=refusals))
+    assert (found.rate, found.errors) == (pytest.approx(rate), errors)
+    assert (found.p50_s, found.p99_s) == pytest.approx((0.1102, 1.25))
