@@ -111,12 +111,11 @@ def running_service(
     **args: Any,
 ) -> Iterator[RunningService]:
     """Runs ``embedfleet serve`` until the models of ``wait_for`` are ready, and stops it after."""
-    port = free_port()
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        yaml.safe_dump(config(models, port, app, **args), file)
-        file.flush()
-        with serving([file.name, "--path", path], port, wait_for, environment) as service:
-            yield service
+    port, folder = free_port(), short_folder()
+    file = folder / "serve_config.yaml"
+    file.write_text(yaml.safe_dump(config(models, port, app, **args)))
+    with serving([str(file), "--path", path], port, wait_for, environment, folder) as service:
+        yield service
 
 
 @contextmanager
@@ -125,10 +124,10 @@ def serving(
     port: int,
     wait_for: Sequence[str],
     environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
 ) -> Iterator[RunningService]:
-    """The same with any ``arguments`` that make it listen on ``port``."""
-    # Unix sockets allow a hundred characters, which pytest's own folders exceed
-    folder = Path(tempfile.mkdtemp(prefix="ef-"))
+    """The same with any ``arguments`` that make it listen on ``port``; ``folder`` is gone after it."""
+    folder = folder or short_folder()
     log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -150,6 +149,11 @@ def serving(
         finally:
             process.kill()
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def short_folder() -> Path:
+    """Makes a folder for Ray, whose Unix sockets allow a hundred characters: pytest's own exceed that."""
+    return Path(tempfile.mkdtemp(prefix="ef-"))
 
 
 _hundreds = random.sample(range(100), 100)

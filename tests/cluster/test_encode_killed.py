@@ -41,7 +41,7 @@ class Fleet:
         self.start()
 
     def start(self) -> None:
-        models = [{"name": MODEL, "dtype": "bfloat16"}]
+        models = [{"name": MODEL}]
         self.service: RunningService = self._stack.enter_context(running_service(models, [MODEL]))
 
     def stop(self) -> None:

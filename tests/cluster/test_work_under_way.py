@@ -39,9 +39,7 @@ _get_global_client().deploy_apps(config, _blocking=False)
 
 @pytest.fixture(scope="module")
 def service():
-    with running_service(
-        [{"name": MODEL, "dtype": "bfloat16"}], [MODEL], limits={"online_max_wait_s": 60}
-    ) as running:
+    with running_service([{"name": MODEL}], [MODEL], limits={"online_max_wait_s": 60}) as running:
         yield running
 
 

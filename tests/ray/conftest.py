@@ -38,7 +38,7 @@ def mend(model: Path) -> None:
 def service(broken_model: Path) -> Iterator[RunningService]:
     """The real service: models that answer, and models that cannot."""
     models = [
-        {"name": "all-MiniLM-L6-v2", "dtype": "bfloat16", "threads": 2},
+        {"name": "all-MiniLM-L6-v2", "threads": 2},
         {"name": "minilm-float32", "path": str(get_model_path()), "dtype": "float32"},
         {"name": "broken", "path": str(broken_model)},
         {"name": "e5-small-v2"},  # not on the machine, and the hub is out of reach

@@ -47,7 +47,7 @@ def test_a_disk_that_fills_up_under_lance(service, tmp_path, small_disk):
     lance = pytest.importorskip("lance")
     ids, out = write_corpus(tmp_path / "a.parquet", 1_000), small_disk / "out"
     remount(small_disk, "size=2500k")  # enough for the parts, 1.5 MB
-    args = (tmp_path / "a.parquet", out, *BY_ID, "--format", "lance")
+    args = (tmp_path / "a.parquet", out, *BY_ID, "--truncate", "--format", "lance")
     started = time.monotonic()
     full = encode(service, *args)
     assert time.monotonic() - started < LANCE_TRIES_S

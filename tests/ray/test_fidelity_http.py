@@ -13,14 +13,22 @@ from sentence_transformers import SentenceTransformer
 
 from tests.docstrings import one_to_2000_words
 from tests.running import RunningService
-from tests.tolerance import BFLOAT16, FLOAT32, worst_cosine
+from tests.tolerance import WORST, worst_cosine
 
-WORST = {"minilm-float32": FLOAT32, "all-MiniLM-L6-v2": BFLOAT16}
+MODELS = ("minilm-float32", "all-MiniLM-L6-v2")  # the second in what is fast on this machine
 
 
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
     return one_to_2000_words(500)
+
+
+@pytest.fixture(scope="module")
+def least(service) -> dict[str, float]:
+    """The least cosine that the precision of each model allows."""
+    with service.client() as http:
+        cards = {name: http.get(f"/v1/models/{name}").json() for name in MODELS}
+    return {name: WORST[card["dtype"]] for name, card in cards.items()}
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +64,11 @@ def encode(service: RunningService, model: str, texts: list[str], a_request: int
     return np.stack([np.frombuffer(v, "<f4") for v in vectors]), tokens
 
 
-@pytest.mark.parametrize("model", WORST)
-def test_vectors_are_those_of_sentence_transformers(ours, texts, reference, model):
+@pytest.mark.parametrize("model", MODELS)
+def test_vectors_are_those_of_sentence_transformers(ours, texts, reference, least, model):
     words = [len(text.split()) for text in texts]
     assert (len(set(texts)), min(words), max(words)) == (500, 1, 2_000)
-    assert worst_cosine(ours(model)[0], reference) >= WORST[model]
+    assert worst_cosine(ours(model)[0], reference) >= least[model]
 
 
 def test_prompt_tokens_are_the_tokenizers_count(ours, stock, texts):
@@ -68,20 +76,20 @@ def test_prompt_tokens_are_the_tokenizers_count(ours, stock, texts):
     assert ours("minilm-float32")[1] == sum(map(len, tokenized))
 
 
-@pytest.mark.parametrize("model", WORST)
-def test_alone_in_a_batch_and_in_any_order(service, ours, texts, model):
+@pytest.mark.parametrize("model", MODELS)
+def test_alone_in_a_batch_and_in_any_order(service, ours, texts, least, model):
     rows = range(24, 500, 25)  # the longest among them
     order = random.Random(0).sample(rows, len(rows))
     alone, _ = encode(service, model, [texts[row] for row in rows], a_request=1)
     shuffled, _ = encode(service, model, [texts[row] for row in order], a_request=7)
     together = ours(model)[0]
-    assert worst_cosine(together[rows], alone) >= WORST[model]
-    assert worst_cosine(together[order], shuffled) >= WORST[model]
+    assert worst_cosine(together[rows], alone) >= least[model]
+    assert worst_cosine(together[order], shuffled) >= least[model]
 
 
-def test_2048_texts_in_one_request(service, texts):
+def test_2048_texts_in_one_request(service, texts, least):
     many = [f"{i}: {text[:80]}" for i, text in enumerate(texts * 5)][:2_048]
     vectors, _ = encode(service, "all-MiniLM-L6-v2", many, a_request=2_048)
     few, _ = encode(service, "all-MiniLM-L6-v2", many[-3:], a_request=3)
     assert vectors.shape == (2_048, 384)
-    assert worst_cosine(vectors[-3:], few) >= WORST["all-MiniLM-L6-v2"]
+    assert worst_cosine(vectors[-3:], few) >= least["all-MiniLM-L6-v2"]

@@ -28,6 +28,8 @@ _STEPS = ((128, 16), (256, 32), (1_024, 64))
 class TooLargeForFloat16(UnsupportedModel):
     """Some weights would become infinite."""
 
+    code = "too_large_for_float16"
+
 
 class PlainLinear(nn.Module):
     """Computes what these ``nn.Linear`` do, side by side, for inference only."""
