@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,8 +15,7 @@ from typing import Any
 import yaml
 
 from deployments.embedding.models.catalog import CATALOG, by_name_or_repo
-
-_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+from deployments.embedding.models.weights import is_hub_id
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def _named(model: str) -> dict[str, Any]:
         return {"name": folder.name, "path": str(folder)}
     if known:
         return {"name": known.name}
-    if not _HUB_ID.fullmatch(model):
+    if not is_hub_id(model):
         raise ValueError(
             f"--model {model}: no folder is there, and it is neither a hub id (owner/name) nor of the "
             f"catalog ({', '.join(CATALOG)})"

@@ -37,19 +37,25 @@ class PlainLinear(nn.Module):
     def __init__(self, *linears: nn.Linear, activation: str = "none") -> None:
         """``activation`` is "none" or "gelu" (by the error function)."""
         super().__init__()
-        self._weight, self._bias = _side_by_side(linears)
         self._is_gelu = activation == "gelu"
+        self._lay_out(*_side_by_side(linears))
+
+    def _lay_out(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._weight, self._bias = weight, bias
 
     def forward(self, states: Tensor) -> Tensor:
         """Returns ``states`` ``(..., in)`` as ``(..., out)``."""
-        found = F.linear(states, self._weight, self._bias)
+        found = self._product(states)
         if self._is_gelu:
             torch.ops.aten.gelu_(found)
         return found
 
     def plus(self, states: Tensor, residual: Tensor) -> Tensor:
         """Returns the layer's output added to ``residual`` ``(..., out)``."""
-        return F.linear(states, self._weight, self._bias).add_(residual)
+        return self._product(states).add_(residual)
+
+    def _product(self, states: Tensor) -> Tensor:
+        return F.linear(states, self._weight, self._bias)
 
 
 class OneDnnLinear(nn.Module):
@@ -81,36 +87,25 @@ class OneDnnLinear(nn.Module):
         return found
 
 
-class FbgemmLinear(nn.Module):
+class FbgemmLinear(PlainLinear):
     """The same with weights in float16, which are widened as they are read, and float32 around them.
 
     Half the bytes to read make a short pass two and a half times as fast (benchmarks/LOG.md).
     """
 
-    def __init__(self, *linears: nn.Linear, activation: str = "none") -> None:
-        """``activation`` as above. Raises TooLargeForFloat16."""
-        super().__init__()
-        weight, bias = _side_by_side(linears)
+    def _lay_out(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Raises TooLargeForFloat16."""
         if weight.abs().max() > torch.finfo(torch.float16).max:
             raise TooLargeForFloat16(
                 "some of its weights are too large for float16: set the model's `dtype` to float32"
             )
-        self._weight = torch.ops.quantized.linear_prepack_fp16(
+        self._weights = torch.ops.quantized.linear_prepack_fp16(
             weight.float(), None if bias is None else bias.float()
         )
-        self._is_gelu = activation == "gelu"
 
-    def forward(self, states: Tensor) -> Tensor:
-        """Returns ``states`` ``(..., in)`` as ``(..., out)``."""
-        found: Tensor = torch.ops.quantized.linear_dynamic_fp16(states, self._weight)
-        if self._is_gelu:
-            torch.ops.aten.gelu_(found)
+    def _product(self, states: Tensor) -> Tensor:
+        found: Tensor = torch.ops.quantized.linear_dynamic_fp16(states, self._weights)
         return found
-
-    def plus(self, states: Tensor, residual: Tensor) -> Tensor:
-        """Returns the layer's output added to ``residual`` ``(..., out)``."""
-        found: Tensor = torch.ops.quantized.linear_dynamic_fp16(states, self._weight)
-        return found.add_(residual)
 
 
 def _side_by_side(linears: tuple[nn.Linear, ...]) -> tuple[Tensor, Tensor | None]:

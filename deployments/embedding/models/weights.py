@@ -16,6 +16,11 @@ _WEIGHTS = ("*.safetensors",)
 _HUB_TIMEOUT_S = 4.0
 
 
+def is_hub_id(source: str) -> bool:
+    """Whether this may be a model's id on the hub, ``owner/name``."""
+    return bool(_HUB_ID.fullmatch(source))
+
+
 def find_files(
     source: str,
     revision: str | None,
@@ -35,7 +40,7 @@ def find_files(
         return bundled
     if Path(source).is_dir():
         return Path(source)
-    if not _HUB_ID.fullmatch(source):
+    if not is_hub_id(source):
         raise ModelUnavailable(f"{source} is neither a folder on this machine nor a hub id")
     return _from_hub(source, revision, weights, described)
 
