@@ -40,7 +40,7 @@ def test_an_error_arrives_whole(kind, fields, sent):
 def test_an_error_has_a_place_on_the_wire(kind):
     assert 400 <= kind.status < 600
     assert (kind.type == "server_error") == (kind.status >= 500)
-    assert re.fullmatch("[a-z_]+", kind.code)
+    assert re.fullmatch("[a-z][a-z0-9_]+", kind.code)
 
 
 def test_codes_tell_errors_apart():
