@@ -117,7 +117,8 @@ def _serve(args: argparse.Namespace) -> int:
 
     if not args.model:
         return serve(args.config, args.path, args.host, args.port)
-    from cluster.named_models import as_yaml, this_machine, written
+    from cluster.config_file import written
+    from cluster.named_models import as_yaml, this_machine
 
     try:
         config = as_yaml(args.model, this_machine())

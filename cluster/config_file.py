@@ -96,10 +96,17 @@ def listening_at(file: Path, host: str, port: int) -> Iterator[Path]:
     if http == said:
         yield file
         return
-    with NamedTemporaryFile("w", prefix="embedfleet-", suffix=".yaml") as copy:
-        yaml.safe_dump({**content, "http_options": http}, copy)
-        copy.flush()
-        yield Path(copy.name)
+    with written(yaml.safe_dump({**content, "http_options": http})) as copy:
+        yield copy
+
+
+@contextmanager
+def written(text: str) -> Iterator[Path]:
+    """Yields a config file of this text."""
+    with NamedTemporaryFile("w", prefix="embedfleet-", suffix=".yaml") as file:
+        file.write(text)
+        file.flush()
+        yield Path(file.name)
 
 
 def load(file: Path) -> dict[str, Any]:

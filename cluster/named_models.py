@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 import yaml
@@ -24,15 +22,6 @@ class Machine:
 
     cores: int
     gpus: int
-
-
-@contextmanager
-def written(text: str) -> Iterator[Path]:
-    """Yields a file of this text."""
-    with NamedTemporaryFile("w", prefix="embedfleet-", suffix=".yaml") as file:
-        file.write(text)
-        file.flush()
-        yield Path(file.name)
 
 
 def as_yaml(models: Sequence[str], machine: Machine) -> str:

@@ -193,6 +193,14 @@ def test_the_config_says_sizes_languages_and_licences(fleet, tokenizer):
     assert (found.languages, found.spec.licence) == (("de",), "cc-by-nc-4.0")
 
 
+def test_the_size_of_a_model_that_is_named_by_its_hub_id():
+    e5 = CATALOG[MANY]
+    by_id, by_path = ModelConfig(name=e5.repo), ModelConfig(name="ours", path=e5.repo)
+    for model in (by_id, by_path):
+        found = candidate(model)
+        assert (found.name, found.size, found.repo) == (model.name, e5.size, e5.repo)
+
+
 def test_a_candidate_is_made_anew_when_its_space_is_settled(fleet, tokenizer):
     verdicts = {}
     made = chooser(fleet, tokenizer, shared=verdicts.get)

@@ -7,8 +7,8 @@ import math
 import pytest
 import yaml
 
-from cluster.config_file import read_config
-from cluster.named_models import Machine, as_yaml, written
+from cluster.config_file import read_config, written
+from cluster.named_models import Machine, as_yaml
 from deployments.config import AppArgs
 
 LAPTOP = Machine(cores=2, gpus=0)

@@ -125,11 +125,12 @@ _MODELS = (
 )
 
 CATALOG: dict[str, ModelSpec] = {spec.name: spec for spec in _MODELS}
+_BY_REPO = {spec.repo: spec for spec in _MODELS}
 
 
 def by_name_or_repo(name: str) -> ModelSpec | None:
     """Returns the catalog's model of this name or hub id, if there is one."""
-    return CATALOG.get(name) or next((s for s in _MODELS if s.repo == name), None)
+    return CATALOG.get(name) or _BY_REPO.get(name)
 
 
 def catalog_model(name: str, path: str | None = None) -> ModelSpec | None:
@@ -140,7 +141,7 @@ def catalog_model(name: str, path: str | None = None) -> ModelSpec | None:
     if known := CATALOG.get(name):
         return known
     source = path or name
-    meant = next((spec for spec in _MODELS if spec.repo == source), None)
+    meant = _BY_REPO.get(source)
     if meant is None or Path(source).is_dir():
         return None
     return replace(meant, name=name)
