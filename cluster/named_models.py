@@ -15,6 +15,8 @@ import yaml
 from deployments.embedding.models.catalog import CATALOG, by_name_or_repo
 from deployments.embedding.models.weights import is_hub_id
 
+_FOR_JOBS = 0.25  # cores, as a corpus job's worker asks for
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -73,13 +75,13 @@ def _folder(model: str) -> Path | None:
 
 def _place(models: int, machine: Machine) -> dict[str, Any]:
     """Returns what each model takes: an equal share of the cores, and of a GPU where there are any."""
-    share = {"num_cpus": _share(models, machine.cores)}
+    share = {"num_cpus": _share(models, machine.cores - _FOR_JOBS)}
     if not machine.gpus:
         return {**share, "threads": "auto"}
     return {**share, "num_gpus": _share(-(-models // machine.gpus), 1)}
 
 
-def _share(models: int, of: int) -> float:
+def _share(models: int, of: float) -> float:
     """Returns the share that so many get, 1 at most, in hundredths."""
     return min(1.0, of * 100 // models / 100) or 0.01
 

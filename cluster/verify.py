@@ -25,7 +25,7 @@ def verify(service: Service, wanted: str | None) -> int:
 
 def _verify_one(service: Service, model: dict[str, Any], required: bool) -> bool:
     name = model["id"]
-    known = by_name_or_repo(name) or by_name_or_repo(model["hugging_face_id"])
+    known = by_name_or_repo(name) or by_name_or_repo(model["hugging_face_id"] or "")
     if model["state"] == "unavailable":
         print(f"{name}: skipped, it is unavailable: {model['reason']}")
         return not required

@@ -16,6 +16,7 @@ from deployments.router import Router
 _CALLS_AT_A_REPLICA = 1_000
 # a router counts them; what Serve held back in a queue of its own, it would not see
 _REQUESTS_AT_A_ROUTER = 100_000
+_LAST_ANSWER_S = 5.0  # to write it, once a request's own time is over
 
 
 def build(args: AppArgs) -> Application:
@@ -32,6 +33,7 @@ def graph(args: AppArgs, encoder: type[Encoder]) -> Application:
         num_replicas=args.routers,
         max_surge_percent=_surge(args.routers),
         max_ongoing_requests=_REQUESTS_AT_A_ROUTER,
+        graceful_shutdown_timeout_s=_patience_s(args.limits),
         ray_actor_options={"num_cpus": args.router_cpus},
     )
     return router.bind(args, handles)
@@ -42,11 +44,17 @@ def _encoder(model: ModelConfig, limits: Limits, kind: type[Encoder]) -> Applica
         kind,
         name=model.deployment_name,
         max_ongoing_requests=_CALLS_AT_A_REPLICA,
+        graceful_shutdown_timeout_s=_patience_s(limits),
         ray_actor_options=actor_options(model),
         max_surge_percent=_surge(model.replicas),
         **_scale(model),
     )
     return encoder.bind(model, limits)
+
+
+def _patience_s(limits: Limits) -> float:
+    """Returns how long a replica that is replaced has for what it was sent; Serve's default is 20 s."""
+    return limits.request_timeout_s + _LAST_ANSWER_S
 
 
 def actor_options(model: ModelConfig) -> dict[str, Any]:

@@ -40,7 +40,7 @@ from deployments.isolation import Isolation, ReplicaDied
 from deployments.preprocessing import Preprocessor, load_preprocessor
 from deployments.status import ModelState, ModelStatus, assume_ready, late
 from deployments.trials import ClusterRecord
-from deployments.versions import Moved, OtherVersion, Terms, Version, Versions
+from deployments.versions import Moved, OtherVersion, Terms, Version, Versions, insistent
 
 log = logging.getLogger("ray.serve")
 
@@ -165,7 +165,7 @@ class EncoderClient:
         async def part(start: int, stop: int) -> Encoded:
             call = later if start else first
             async with slots:
-                return await call(batch.slice(start, stop), lane, deadline)
+                return await insistent(call, batch.slice(start, stop), lane, deadline)
 
         return await gather_or_cancel(*(part(*cut) for cut in cuts))
 
@@ -242,7 +242,7 @@ class EncoderClient:
 
     def _refuse_if_unavailable(self) -> None:
         status = self._status()
-        if status.state is ModelState.UNAVAILABLE:
+        if status.refuses:
             raise ModelUnavailable(
                 f"{self._name} is unavailable: {status.reason}", "model", retry_after_s=5.0
             )

@@ -51,7 +51,8 @@ class ModelConfig(_Config):
     each core of its node. ``streams`` forward passes run at once and share the threads, by default as
     many as there are threads, and one on a GPU. With all cores of a Linux machine, online passes take
     them from offline ones; with ``streams``, or elsewhere, they share passes, and ``auto`` leaves one.
-    ``languages`` (ISO 639-1) and ``licence`` are facts that a model's files do not state.
+    ``languages`` (ISO 639-1), ``licence``, and the smaller ``dimensions`` that a model was trained to
+    be cut to (Matryoshka), are facts that a model's files may not state.
     """
 
     name: str = Field(min_length=1, max_length=200)
@@ -71,6 +72,7 @@ class ModelConfig(_Config):
     token_budget: int | None = Field(None, ge=16)
     languages: tuple[str, ...] | None = None
     licence: str | None = None
+    dimensions: tuple[PositiveInt, ...] = ()
 
     @model_validator(mode="after")
     def _known(self) -> Self:

@@ -13,6 +13,7 @@ import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployments import trials
@@ -22,6 +23,7 @@ from deployments.embedding.batch import Encoded, Ids, TokenBatch
 from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.engine.warmup import sample
 from deployments.embedding.errors import EmbedfleetError
+from deployments.embedding.models.model import ModelSpec
 from deployments.embedding.models.space import space_id
 from deployments.embedding.resilience.background_loader import BackgroundLoader
 from deployments.embedding.text.tokenizer import out_of_vocabulary
@@ -85,7 +87,7 @@ class Encoder:
         try:
             model = self._model.get()
             if terms.space != (own := space_id(model.spec)):
-                return OtherVersion(self._config, own)
+                return OtherVersion(self._pinned(model.spec), own)
             batch = TokenBatch(ids, lengths)
             refused = out_of_vocabulary(batch, model.engine.vocabulary)
             if not refused:
@@ -97,6 +99,12 @@ class Encoder:
             return found.among(kept, len(batch), refused)
         except EmbedfleetError as error:
             return error
+
+    def _pinned(self, spec: ModelSpec) -> ModelConfig:
+        """Returns the config with the commit that was loaded: a branch may have another elsewhere."""
+        if Path(self._config.path or self._config.name).is_dir():
+            return self._config  # who reads its files has to look what they are
+        return self._config.model_copy(update={"revision": spec.revision})
 
     async def _computed(
         self,

@@ -124,7 +124,10 @@ def judge(
         reason = replica.reason or message or None  # such as an update that waits for a spare GPU
         return ModelStatus(state, running, reason, replica)
     if missing := missing_resources(config, nodes):
-        return ModelStatus(ModelState.UNAVAILABLE, reason=missing)
+        if not config.can_be_cold:  # the controller asks the cluster for its node in any case
+            return ModelStatus(ModelState.UNAVAILABLE, reason=missing)
+        reason = f"{missing}; a call for it has an autoscaler add one, where there is one"
+        return ModelStatus(ModelState.UNAVAILABLE, reason=reason, may_come=True)
     if config.can_be_cold:
         return ModelStatus(ModelState.COLD, reason="no replica runs; a request starts one")
     return ModelStatus(ModelState.STARTING, reason=message or "its first replica is starting")

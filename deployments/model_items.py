@@ -6,6 +6,7 @@ from deployments.agreement import Verdict
 from deployments.api.decisions import RouteCandidate
 from deployments.api.listings import ModelItem, SpaceItem
 from deployments.config import Space
+from deployments.embedding.models.weights import is_hub_id
 from deployments.embedding.routing.facts import Candidate, Facts
 from deployments.embedding.routing.policy import Decision
 from deployments.embedding.routing.spaces import space_to_tell
@@ -16,11 +17,12 @@ def model_item(candidate: Candidate, status: ModelStatus) -> ModelItem:
     """Returns one model as ``GET /v1/models`` shows it."""
     spec, replica = candidate.spec, status.replica
     repo = spec.repo if spec else candidate.repo
+    hub_id = repo if is_hub_id(repo) else None
     memory = dict(zip(("used", "limit"), replica.memory_mib or (), strict=False))
     return ModelItem(
         id=candidate.name,
-        owned_by=repo.split("/")[0] if "/" in repo else "local",
-        hugging_face_id=repo,
+        owned_by=hub_id.split("/")[0] if hub_id else "local",
+        hugging_face_id=hub_id,
         state=status.state,
         reason=status.reason,
         replicas=status.replicas,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from deployments.config import ModelConfig
 from deployments.embedding.batch import Encoded
-from deployments.embedding.errors import InvalidRequest
+from deployments.embedding.errors import InvalidRequest, UnsupportedModel
 from deployments.embedding.models.loading import find_model
 from deployments.embedding.models.model import ModelSpec, Role
 from deployments.embedding.models.prompts import effective_instruction, prefix, render
@@ -117,4 +117,15 @@ class Preprocessor:
 def load_preprocessor(config: ModelConfig) -> Preprocessor:
     """Reads, or fetches, a model's description and tokenizer. Raises as `find_model` does."""
     files = find_model(config.name, config.path, config.revision, weights=False)
-    return Preprocessor(files.spec, FastTokenizer(files.spec, files.folder))
+    spec = _with_dimensions(files.spec, config)
+    return Preprocessor(spec, FastTokenizer(spec, files.folder))
+
+
+def _with_dimensions(spec: ModelSpec, config: ModelConfig) -> ModelSpec:
+    """Returns the description with the smaller dimensions that the config states."""
+    if too_large := [n for n in config.dimensions if n >= spec.dimension]:
+        raise UnsupportedModel(
+            f"dimensions: {config.name} has {spec.dimension}, so it cannot be cut to {too_large}"
+        )
+    cuts = tuple(sorted({*spec.truncatable_dimensions, *config.dimensions}))
+    return replace(spec, truncatable_dimensions=cuts)

@@ -99,6 +99,7 @@ class Router:
         allowed = ApiLimits(
             max_body_bytes=limits.max_body_bytes,
             max_texts=limits.max_texts,
+            max_offline=max(1, limits.max_requests // 2),
             truncate=self._args.truncate,
             request_timeout_s=limits.request_timeout_s,
         )

@@ -49,12 +49,19 @@ class ModelStatus:
     """A model as the whole service sees it.
 
     ``replica`` is that of the replica that was asked last; where none has answered it tells nothing.
+    Where ``may_come``, no node has room for a first replica, but a call has the cluster asked for one.
     """
 
     state: ModelState
     replicas: int = 0
     reason: str | None = None
     replica: ReplicaStatus = ReplicaStatus(ReplicaState.LOADING)
+    may_come: bool = False
+
+    @property
+    def refuses(self) -> bool:
+        """Whether a call could achieve nothing."""
+        return self.state is ModelState.UNAVAILABLE and not self.may_come
 
 
 def assume_ready() -> ModelStatus:

@@ -7,15 +7,22 @@ So each answer comes from one version, and says which.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from deployments.coalescing import Call, Coalescer
 from deployments.config import ModelConfig
+from deployments.embedding.batch import Encoded, TokenBatch
+from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.errors import ModelUnavailable
 from deployments.embedding.models.space import space_id
 from deployments.embedding.resilience.background_loader import BackgroundLoader
 from deployments.preprocessing import Preprocessor
+
+_KNOCKS = 5
+_KNOCK_AGAIN_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,18 @@ class Moved(Exception):
     def __init__(self, version: OtherVersion) -> None:
         super().__init__(version)
         self.version = version
+
+
+async def insistent(call: Call, batch: TokenBatch, lane: Lane, deadline: float) -> Encoded:
+    """Makes one of a request's many calls; knocks at other replicas before it raises Moved.
+
+    In the middle of an update hardly any request of many calls would meet one version alone.
+    """
+    for _ in range(_KNOCKS):
+        with suppress(Moved):
+            return await call(batch, lane, deadline)
+        await asyncio.sleep(_KNOCK_AGAIN_S)
+    return await call(batch, lane, deadline)
 
 
 @dataclass(frozen=True)

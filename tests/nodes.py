@@ -4,6 +4,7 @@ GPUs, the network between machines and its failures are not.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -13,10 +14,12 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import ray
 from ray.cluster_utils import Cluster
 
 from cluster.serving import path_environment
-from tests.running import environment_in
+from tests.processes import descendants, kill
+from tests.running import environment_in, free_port
 
 
 @contextmanager
@@ -37,6 +40,53 @@ def cluster_of(*workers: Mapping[str, Any], path: str = "python") -> Iterator[Cl
         finally:
             cluster.shutdown()
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def growing_cluster(node: Mapping[str, float]) -> Iterator[Cluster]:
+    """Runs a head whose autoscaler adds one node with these resources, once they are asked for.
+
+    The autoscaler is Ray's own; what it would ask of a cloud is a raylet of this machine.
+    """
+    folder, port = Path(tempfile.mkdtemp(prefix="ef-")), free_port()
+    file = folder / "cluster.json"
+    file.write_text(json.dumps(_growing(node, port)))
+    ours = {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1"}
+    with patch.dict(
+        os.environ, {**environment_in(folder), **path_environment("python")[0], **ours}
+    ):
+        head = {"num_cpus": 4, "gcs_server_port": port, "autoscaling_config": str(file)}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        (monitor,) = cluster.head_node.all_processes["monitor"]
+        try:
+            yield cluster
+        finally:
+            added = descendants(monitor.process.pid)
+            cluster.shutdown()
+            kill(added)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _growing(node: Mapping[str, float], port: int) -> dict[str, Any]:
+    """Returns what `ray up` would read, in the words of Ray's own provider for tests."""
+    types = {
+        "ray.head.default": {"resources": {"CPU": 4}, "node_config": {}, "max_workers": 0},
+        "wanted": {"resources": dict(node), "node_config": {}, "min_workers": 0, "max_workers": 1},
+    }
+    nothing: dict[str, Any] = {"auth": {}, "docker": {}, "file_mounts": {}, "head_node": {}}
+    return {
+        **nothing,
+        "cluster_name": "growing",
+        "provider": {
+            "type": "fake_multinode",
+            "gcs_address": f"{ray.util.get_node_ip_address()}:{port}",
+        },
+        "available_node_types": types,
+        "head_node_type": "ray.head.default",
+        "max_workers": 1,
+        "idle_timeout_minutes": 10,
+        "upscaling_speed": 1.0,
+    }
 
 
 def placed(cluster: Cluster) -> list[tuple[str, str]]:

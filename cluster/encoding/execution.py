@@ -115,7 +115,7 @@ class Execution:
             PartEncoder,
             batch_size=1,
             compute=pool,
-            num_cpus=_WORKER_CPUS,
+            num_cpus=_worker_cpus(self._work.workers),
             fn_constructor_args=(self._work,),
         )
 
@@ -125,6 +125,12 @@ class Execution:
         except Exception:  # only the progress line misses it
             return before
         return found
+
+
+def _worker_cpus(workers: int) -> float:
+    """Returns what a worker asks for: nothing where models hold all cores, or none would ever start."""
+    free = ray.available_resources().get("CPU", 0.0)
+    return _WORKER_CPUS if free >= workers * _WORKER_CPUS else 0.0
 
 
 def _quiet() -> None:

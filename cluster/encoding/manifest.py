@@ -16,7 +16,6 @@ from deployments.embedding.models.space import space_id
 from deployments.embedding.request import check_dimensions
 
 FILE = "_manifest.json"
-_SPACE = ("model", "repo", "revision", "space_id", "role", "instruction", "dimensions")
 _CUT = (
     "dtype text_column id_column keep truncate chunk overlap limit part_mb format input_format"
 ).split()
@@ -34,6 +33,12 @@ class Identity:
     instruction: str | None
     dimensions: int
     normalized: bool
+
+    def differing(self, other: Mapping[str, Any]) -> list[str]:
+        """Returns the fields in which other vectors are not of these; where files lie is none."""
+        own = asdict(self)
+        own.pop("repo")
+        return [name for name, value in own.items() if other.get(name) != value]
 
 
 @dataclass(frozen=True)
@@ -120,8 +125,7 @@ def check_same(found: Manifest, wanted: Manifest, output: str, begun: Collection
     files that are ``begun`` (see `Output.begun`). New input files are welcome, and mended ones, as
     long as the carried columns stay of their types.
     """
-    differing = [n for n in _SPACE if getattr(found.identity, n) != getattr(wanted.identity, n)]
-    if differing:
+    if differing := wanted.identity.differing(asdict(found.identity)):
         raise JobError(
             f"{output} holds other vectors ({_list(found.identity, wanted.identity, differing)}); "
             "they do not compare with these: choose another OUTPUT"

@@ -107,8 +107,7 @@ class Output:
         """
         if (about := self._about(name)) is None:
             return None
-        differing = [key for key, value in asdict(identity).items() if about.get(key) != value]
-        if differing:
+        if differing := identity.differing(about):
             raise JobError(
                 f"{self.parts}/{name} holds vectors of another {' and '.join(differing)}: "
                 "choose another OUTPUT"

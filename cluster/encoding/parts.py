@@ -18,12 +18,13 @@ from pyarrow import parquet as pq
 
 from cluster.encoding.failures import JobError
 from cluster.encoding.inputs import InputFile
-from cluster.encoding.records import csv_header, csv_records, cut_file, lines
+from cluster.encoding.records import bytes_per_line, csv_header, csv_records, cut_file, lines
 from cluster.encoding.schemas import check_columns, sampled_schema, unified_schema
 from cluster.encoding.settings import Settings
 from cluster.encoding.sources import LineSource, group_starts
 
-_MOST_ROWS = 65_536
+# a part's vectors are in memory several times: 268 MB each at 4,096 dimensions
+_MOST_ROWS = 16_384
 _READERS = 16
 
 
@@ -103,7 +104,8 @@ def _planned(filesystem: Any, file: InputFile, settings: Settings) -> Plan:
 def _parts_of_lines(filesystem: Any, file: InputFile, settings: Settings) -> list[Part]:
     if file.format == "csv" and file.size:
         check_columns(csv_header(filesystem, file), settings, file.path)
-    cuts = cut_file(filesystem, file, settings.part_bytes)
+    most_bytes = int(_MOST_ROWS * bytes_per_line(filesystem, file))
+    cuts = cut_file(filesystem, file, min(settings.part_bytes, most_bytes))
     entry = 0 if file.compression else None
     parts = [Part(file, a, b, b - a, entry=entry) for a, b in pairwise(cuts)]
     # a header alone, or blank lines

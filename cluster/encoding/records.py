@@ -15,6 +15,7 @@ from cluster.encoding.failures import JobError
 from cluster.encoding.inputs import InputFile
 
 _BLOCK = 1 << 20
+_HEAD = 1 << 16
 _LF, _CR, _QUOTE = b'\n\r"'
 _OPENS = np.isin(np.arange(256), [*b',\n"'])  # what a quote that opens a field stands behind
 _BOM = b"\xef\xbb\xbf"
@@ -80,6 +81,13 @@ def blocks_of(stream: Any) -> Iterator[bytes]:
     """Yields a stream's bytes."""
     while block := stream.read(_BLOCK):
         yield block
+
+
+def bytes_per_line(filesystem: Any, file: InputFile) -> float:
+    """Returns the mean length of the lines that a file begins with, in decompressed bytes."""
+    with filesystem.open_input_stream(file.path, compression=file.compression) as stream:
+        head: bytes = stream.read(_HEAD)
+    return max(1, len(head)) / max(1, head.count(b"\n"))
 
 
 def cut_file(filesystem: Any, file: InputFile, target: int) -> list[int]:

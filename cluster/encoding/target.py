@@ -117,7 +117,7 @@ def find_target(model: str) -> Target:
     app, served = _asked(model)
     if isinstance(served, EmbedfleetError):
         raise WrongModel(str(served))
-    if served.status.state is ModelState.UNAVAILABLE:
+    if served.status.refuses:
         raise WrongModel(f"{served.config.name} is unavailable: {served.status.reason}")
     if served.spec is None:
         raise JobError(f"{served.config.name} is still being read; try again in a few seconds")

@@ -18,6 +18,7 @@ from deployments.api.limits import ApiLimits
 from deployments.api.middleware import ApiKeyMiddleware
 from deployments.api.scoring import rerank, similarity
 from deployments.embedding.errors import EmbedfleetError
+from deployments.embedding.resilience.overload import ConcurrencyLimiter
 
 _ROUTES = (
     Route("/v1/embeddings", create_embeddings, methods=["POST"]),
@@ -48,4 +49,5 @@ def create_app(backend: Backend, limits: ApiLimits, keys: ApiKeys) -> ASGIApp:
     )
     app.state.backend = backend
     app.state.limits = limits
+    app.state.offline = ConcurrencyLimiter(limits.max_offline, "offline requests")
     return ApiKeyMiddleware(app, keys)

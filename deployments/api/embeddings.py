@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from starlette.requests import Request
@@ -14,9 +17,11 @@ from deployments.api.limits import ApiLimits
 from deployments.api.requests import EmbeddingRequest, parse
 from deployments.api.responses import embeddings_body
 from deployments.embedding.awaiting import in_time
+from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.errors import InvalidRequest
 from deployments.embedding.models.prompts import choose_role
 from deployments.embedding.request import EncodeRequest, TokenInput
+from deployments.embedding.resilience.overload import ConcurrencyLimiter
 from deployments.embedding.routing.facts import Facts
 from deployments.embedding.routing.policy import agree
 from deployments.embedding.routing.refusals import refuse_replaced
@@ -32,9 +37,27 @@ async def create_embeddings(request: Request) -> Response:
     asked = EncodeRequest(
         texts, role, body.instruction, facts.truncate, body.dimensions, body.normalize
     )
-    found = await backend.encode(decision, asked, body.priority, deadline)
+    with _admitted(request, body.priority):
+        found = await backend.encode(decision, asked, body.priority, deadline)
     refuse_replaced(facts, decision.space, found.space)
     return answer(embeddings_body(found, body.encoding_format), found, decision)
+
+
+@contextmanager
+def _admitted(request: Request, lane: Lane) -> Iterator[None]:
+    """Offline requests wait for replicas in here, and must not fill the router meanwhile.
+
+    Raises Overloaded.
+    """
+    if lane is Lane.ONLINE:
+        yield
+        return
+    offline: ConcurrencyLimiter = request.app.state.offline
+    offline.enter(time.monotonic())
+    try:
+        yield
+    finally:
+        offline.leave(time.monotonic())
 
 
 async def route(request: Request) -> Response:

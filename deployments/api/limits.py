@@ -12,11 +12,13 @@ from deployments.embedding.errors import InvalidRequest
 class ApiLimits:
     """Limits of a request, and the answer to a text that is too long.
 
+    ``max_offline`` requests of low priority may be under way at once, so that they leave room for others.
     ``request_timeout_s`` is how many seconds a request may take, from its first byte to its answer.
     """
 
     max_body_bytes: int
     max_texts: int
+    max_offline: int
     truncate: bool
     request_timeout_s: float
 

@@ -19,7 +19,7 @@ class ModelItem(BaseModel):
     object: Literal["model"] = "model"
     created: int = 0
     owned_by: str
-    hugging_face_id: str
+    hugging_face_id: str | None
     state: str
     reason: str | None
     replicas: int

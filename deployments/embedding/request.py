@@ -56,8 +56,9 @@ def check_dimensions(spec: ModelSpec, dimensions: int | None) -> int:
         return spec.dimension
     if dimensions in spec.truncatable_dimensions:
         return dimensions
-    if spec.truncatable_dimensions:
-        choice = f"gives {', '.join(map(str, spec.dimensions))} dimensions"
-    else:
-        choice = f"gives {spec.dimension} dimensions, and was not trained to be cut (Matryoshka)"
-    raise InvalidRequest(f"{spec.name} {choice}; not {dimensions}", "dimensions")
+    choice = f"gives {' or '.join(map(str, spec.dimensions))} dimensions"
+    if not spec.truncatable_dimensions and dimensions < spec.dimension:
+        choice += (
+            " (if it was trained to be cut, state smaller ones as its `dimensions` in the config)"
+        )
+    raise InvalidRequest(f"{spec.name} {choice}, not {dimensions}", "dimensions")

@@ -26,6 +26,7 @@ def app_of(backend: Backend, keys: ApiKeys | None = None, **limits: Any) -> ASGI
     usual = ApiLimits(
         max_body_bytes=own.max_body_bytes,
         max_texts=own.max_texts,
+        max_offline=own.max_requests // 2,
         truncate=False,
         request_timeout_s=own.request_timeout_s,
     )

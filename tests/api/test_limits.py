@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from deployments.api import advice, requests
+from deployments.embedding.batching.lanes import Lane
 
 from .calls import EMBEDDINGS, RERANK, SIMILARITY, app_of, check_refusal, connect, error_of, send
 from .fake_backend import FakeBackend
@@ -105,3 +106,28 @@ async def test_a_body_full_of_unknown_fields_is_not_all_compared(client, monkeyp
     extras = {f"zinput{number}": 1 for number in range(10_000)}
     assert (await send(client, EMBEDDINGS, {"input": "a", **extras})).status_code == 200
     assert 0 < len(looked_at) <= 1_000
+
+
+async def test_offline_requests_leave_room_for_others():
+    class Busy(FakeBackend):
+        """Offline work waits for replicas, until ``free``."""
+
+        begun, free = asyncio.Event(), asyncio.Event()
+
+        async def encode(self, decision, request, lane, deadline):
+            if lane is Lane.OFFLINE:
+                self.begun.set()
+                await self.free.wait()
+            return await super().encode(decision, request, lane, deadline)
+
+    offline = {"input": "a", "priority": "offline"}
+    async with asyncio.timeout(10), connect(app_of(Busy(), max_offline=1)) as http:
+        waiting = asyncio.create_task(send(http, EMBEDDINGS, offline))
+        await Busy.begun.wait()
+        refused = await send(http, EMBEDDINGS, offline)
+        check_refusal(refused, 429, None, "overloaded", "1 offline requests are under way")
+        assert int(refused.headers["retry-after"]) >= 1
+        assert (await send(http, EMBEDDINGS, {"input": "a"})).status_code == 200
+        Busy.free.set()
+        assert (await waiting).status_code == 200
+        assert (await send(http, EMBEDDINGS, offline)).status_code == 200

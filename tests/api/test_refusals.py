@@ -128,10 +128,10 @@ async def test_a_number_too_long_to_print(client, digits):
 @pytest.mark.parametrize(
     ("model", "asked", "advice"),
     [
-        ("plain", 4, "plain gives 8 dimensions, and was not trained to be cut"),
+        ("plain", 4, "plain gives 8 dimensions (if it was trained to be cut"),
         ("plain", 9, "plain gives 8 dimensions"),
         ("plain", 10**400, "plain gives 8 dimensions"),
-        ("nested", 3, "nested gives 2, 4, 8 dimensions"),
+        ("nested", 3, "nested gives 2 or 4 or 8 dimensions"),
     ],
 )
 async def test_dimensions_that_the_model_cannot_give(client, model, asked, advice):

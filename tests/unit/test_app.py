@@ -69,6 +69,14 @@ def test_replicas_between_bounds():
     assert scaling.policy.policy_kwargs["downscale_delay_s"] == 60
 
 
+def test_who_is_replaced_first_answers_what_may_still_take_its_time():
+    args = AppArgs.model_validate(
+        {"models": [{"name": MINILM}], "limits": {"request_timeout_s": 90}}
+    )
+    for deployment in deployments_of(build(args)):
+        assert deployment._deployment_config.graceful_shutdown_timeout_s > 90
+
+
 @pytest.mark.parametrize(
     ("fields", "repo", "size"),
     [

@@ -85,12 +85,21 @@ def test_where_no_pass_is_short_the_smallest_that_is_fast_enough_is_taken(small,
     assert best_budget({512: small, 1_024: 100_000.0}, 1, SIZES) == found
 
 
-@pytest.mark.parametrize("speed", [5_000.0, 13_000.0])
-@pytest.mark.parametrize("noise", [0.98, 1.0, 1.02])
-def test_a_slow_cpu_takes_short_passes_whatever_the_noise(speed, noise):
+@pytest.mark.parametrize("speed", [500.0, 5_000.0, 8_000.0])
+def test_a_slow_cpu_takes_short_passes_and_tries_no_others(engine, speed):
     """Measured: 256 tokens have 0.95 of the speed of 1,024, and a quarter of their wait."""
-    speeds = {256: 0.95 * noise * speed, 1_024: speed}
-    assert best_budget(speeds, 2, pass_sizes(torch.device("cpu"))) == 256
+    engine.cost = lambda tokens: tokens / speed
+    pace = calibrate(engine, pass_sizes(torch.device("cpu")), max_tokens=256)
+    assert (pace.token_budget, pace.tokens_per_s) == (256, pytest.approx(speed, rel=0.06))
+    assert engine.seen == {256}
+    assert engine.now < 13 * 256 / speed
+
+
+@pytest.mark.parametrize(("speed", "found"), [(10_000.0, 256), (16_000.0, 256), (18_000.0, 1_024)])
+def test_a_cpu_that_may_be_fast_enough_for_large_passes_tries_them(engine, speed, found):
+    engine.cost = lambda tokens: tokens / speed
+    pace = calibrate(engine, pass_sizes(torch.device("cpu")), max_tokens=256)
+    assert (pace.token_budget, engine.seen) == (found, {256, 1_024})
 
 
 def test_the_device_s_memory_ends_it(engine):

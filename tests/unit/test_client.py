@@ -12,7 +12,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from deployments import client as client_module
 from deployments.client import EncoderClient
 from deployments.config import ModelConfig
-from deployments.embedding.batch import Encoded, TokenBatch
+from deployments.embedding.batch import Encoded
 from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.errors import (
     DeadlineExceeded,
@@ -20,14 +20,12 @@ from deployments.embedding.errors import (
     InvalidRequest,
     ModelUnavailable,
     Overloaded,
-    SpaceMismatch,
 )
 from deployments.embedding.models.model import Role
 from deployments.embedding.models.space import space_id
 from deployments.embedding.request import EncodeRequest
 from deployments.preprocessing import Preprocessor
 from deployments.status import ModelState, ModelStatus
-from deployments.versions import OtherVersion
 
 from .scripted import LOST, NEVER, SPEC, NothingBegun, Numbers, Replica, answer, spec_of
 
@@ -43,8 +41,8 @@ def connect(monkeypatch):
         client_module, "load_preprocessor", lambda config: Preprocessor(spec_of(config), Numbers())
     )
 
-    def make(replica, state=ModelState.READY, cold_wait_s=4.0):
-        status = ModelStatus(state, reason="because")
+    def make(replica, state=ModelState.READY, cold_wait_s=4.0, may_come=False):
+        status = ModelStatus(state, reason="because", may_come=may_come)
         return EncoderClient(ModelConfig(name=SPEC.name), replica, lambda: status, cold_wait_s)
 
     return make
@@ -132,23 +130,6 @@ async def test_what_was_lost_waits_longer_for_a_replica_than_what_comes_new(conn
     assert [round(timeout_s) for *_, timeout_s in replica.calls] == [4, 60]
 
 
-async def test_replicas_of_another_version_are_answered_in_their_own_space(connect):
-    other = ModelConfig(name=SPEC.name, revision="f" * 40)
-    moved = space_id(spec_of(other))
-    replica = Replica(OtherVersion(other, moved))
-    client = connect(replica)
-    found = await client.encode(texts(5), ONLINE, 60)
-    assert (found.space, client.spec) == (moved, spec_of(other))
-    assert [terms.space for terms in replica.terms] == [space_id(SPEC), moved]
-
-
-async def test_a_corpus_job_is_told_that_its_model_was_replaced(connect):
-    other = ModelConfig(name=SPEC.name, revision="f" * 40)
-    client = connect(Replica(OtherVersion(other, space_id(spec_of(other)))))
-    with pytest.raises(SpaceMismatch, match=f"no longer in {space_id(SPEC)}"):
-        await client.encode_tokens(TokenBatch.from_lists([[1]]), OFFLINE, 60)
-
-
 async def test_replicas_that_keep_dying_are_given_up_at_the_deadline(connect, monkeypatch):
     monkeypatch.setattr(client_module, "_PAUSE_AFTER_DEATH_S", 0.05)
     with pytest.raises(ModelUnavailable, match="its replica died"):
@@ -214,6 +195,14 @@ async def test_an_unavailable_model_is_not_called(connect):
     with pytest.raises(ModelUnavailable, match="e5-small is unavailable: because"):
         await connect(replica, ModelState.UNAVAILABLE).encode(texts(5), ONLINE, 60)
     assert replica.calls == []
+
+
+async def test_a_model_whose_node_may_come_is_called(connect):
+    replica = Replica(NEVER)
+    client = connect(replica, ModelState.UNAVAILABLE, cold_wait_s=0.02, may_come=True)
+    with pytest.raises(ModelUnavailable, match="e5-small is unavailable: because"):
+        await client.encode(texts(5), ONLINE, 60)
+    assert len(replica.calls) == 1
 
 
 async def test_a_tokenizer_that_cannot_load_says_why(connect, monkeypatch):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from deployments import encoder as encoder_module
+from deployments.config import ModelConfig
 from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.engine.pinning import Memory
 from deployments.embedding.errors import (
@@ -26,6 +27,8 @@ from deployments.versions import OtherVersion
 from .encoders import CONFIG, SPEC, Loaded, encode
 from .fake_engine import vector_of
 from .working import PATIENCE_S, hold
+
+PINNED = CONFIG.model_copy(update={"revision": SPEC.revision})
 
 
 @pytest.mark.parametrize("lane", Lane)
@@ -52,8 +55,17 @@ async def test_a_text_out_of_the_vocabulary_takes_no_neighbour_with_it(encoder, 
 
 
 async def test_ids_made_for_another_space_never_reach_the_engine(encoder, engine):
-    assert await encode(encoder, [1], space="other") == OtherVersion(CONFIG, space_id(SPEC))
+    assert await encode(encoder, [1], space="other") == OtherVersion(PINNED, space_id(SPEC))
     assert engine.passes == []
+
+
+async def test_who_has_other_files_is_told_the_commit_that_was_loaded(encoder, tmp_path):
+    hub = ModelConfig(name="acme/tiny")
+    folder = ModelConfig(name="tiny", path=str(tmp_path))
+    encoder._config = hub
+    assert (await encode(encoder, [1], space="other")).config.revision == SPEC.revision
+    encoder._config = folder  # whose files have to be looked at
+    assert (await encode(encoder, [1], space="other")).config == folder
 
 
 async def test_a_trial_notes_each_text_for_the_time_of_its_own_pass(encoder, engine, monkeypatch):

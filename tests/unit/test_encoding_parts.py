@@ -13,7 +13,7 @@ import pytest
 from pyarrow import fs as pafs
 from pyarrow import parquet as pq
 
-from cluster.encoding import records
+from cluster.encoding import parts, records
 from cluster.encoding.failures import JobError
 from cluster.encoding.inputs import find_inputs, format_of, matches
 from cluster.encoding.parts import Part, plan
@@ -71,6 +71,16 @@ def test_the_plan_and_the_names_are_the_same_on_every_run(tmp_path):
     assert first == planned(tmp_path, part_mb=0.0002)
     assert len({part.name for part in first}) == len(first)
     assert [Part.from_row(json.loads(json.dumps(p.as_row()))) for p in first] == first
+
+
+@pytest.mark.parametrize("ending", ["txt", "jsonl", "jsonl.gz", "csv", "parquet"])
+def test_a_part_of_short_texts_holds_so_many_rows(tmp_path, monkeypatch, ending):
+    monkeypatch.setattr(parts, "_MOST_ROWS", 100)
+    wanted = [f"{i:05d}" for i in range(1_000)]
+    path = tmp_path / f"corpus.{ending}"
+    write(path, wanted)
+    assert 10 <= len(planned(path)) <= 12
+    assert texts(path) == wanted
 
 
 def test_a_record_at_the_end_without_a_newline(tmp_path):

@@ -53,3 +53,4 @@ def test_without_a_replica_the_cluster_decides(config, message, nodes, state, re
     status = judge(config, 0, message, None, nodes)
     assert (status.state, status.replicas) == (state, 0)
     assert reason in status.reason
+    assert status.refuses == (config is FIXED and nodes is NO_ROOM)

@@ -79,7 +79,8 @@ def test_bundled_weights_are_checked_where_they_are_loaded(asked, monkeypatch, w
 def test_an_unknown_name_is_read_from_its_own_files(asked, monkeypatch, tmp_path, path, source):
     read = []
     monkeypatch.setattr(loading, "read_spec", lambda *args: read.append(args) or KNOWN)
-    assert find_model("acme/tiny", path, "v1", weights=False).spec is KNOWN
+    found = find_model("acme/tiny", path, "v1", weights=False)
+    assert found.spec == replace(KNOWN, repo=source)
     assert read == [("acme/tiny", tmp_path, "v1")]
     assert asked == [(source, "v1", None, False, False)]
 

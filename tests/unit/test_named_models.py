@@ -65,6 +65,7 @@ def test_all_have_a_place_at_once(models, cores, gpus):
     (share,) = {model.num_gpus for model in found}
     (cpus,) = {model.num_cpus for model in found}
     assert models * cpus <= cores
+    assert cores - models * cpus >= 0.25  # for a corpus job's worker
     assert 0 < cpus <= 1
     assert bool(share) == bool(gpus)
     assert {model.threads for model in found} == {None if gpus else "auto"}

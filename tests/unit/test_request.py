@@ -32,14 +32,14 @@ def test_what_a_model_gives(spec, asked, given):
 @pytest.mark.parametrize(
     ("spec", "asked", "advice"),
     [
-        (WHOLE, 0, "384 dimensions, and was not trained to be cut"),
-        (WHOLE, 383, "384 dimensions, and was not trained to be cut"),
-        (WHOLE, 385, "384 dimensions, and was not trained to be cut"),
-        (NESTED, 128, "gives 64, 256, 384 dimensions"),
-        (NESTED, -64, "gives 64, 256, 384 dimensions"),
+        (WHOLE, 0, "gives 384 dimensions .if it was trained to be cut"),
+        (WHOLE, 383, "its `dimensions` in the config"),
+        (WHOLE, 385, "gives 384 dimensions, not 385"),
+        (NESTED, 128, "gives 64 or 256 or 384 dimensions"),
+        (NESTED, -64, "gives 64 or 256 or 384 dimensions"),
     ],
 )
 def test_what_it_does_not(spec, asked, advice):
-    with pytest.raises(InvalidRequest, match=f"{advice}.*; not {asked}") as refused:
+    with pytest.raises(InvalidRequest, match=advice) as refused:
         check_dimensions(spec, asked)
     assert refused.value.param == "dimensions"

@@ -21,6 +21,7 @@ _TRIES = 8
 # what a stream spends between two passes, choosing texts and handing out vectors (benchmarks/LOG.md)
 _BETWEEN_PASSES_S = 0.0017
 _MEASURE_S = 10.0
+_PERHAPS = 2.0  # times as long as it should take: one look may have been slow
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ def calibrate(engine: Engine, sizes: PassSizes, max_tokens: int, streams: int = 
     Raises what the engine raises when even the first does not work.
     """
     ends = time.perf_counter() + _MEASURE_S
-    work = {budget: [passages(engine, budget, max_tokens)] * streams for budget in sizes.budgets}
+    budgets = sizes.budgets if sizes.enough else _short(engine, sizes, max_tokens, streams)
+    work = {budget: [passages(engine, budget, max_tokens)] * streams for budget in budgets}
     fitting = _fitting(engine, work, ends)
     # the same work of each size, in turn, and the best of each: whatever else starts at the same time
     # then slows all of them, where a short try would sooner be lucky
@@ -51,6 +53,19 @@ def calibrate(engine: Engine, sizes: PassSizes, max_tokens: int, streams: int = 
         speeds[budget] = max(speeds[budget], speed)
     budget = best_budget(speeds, streams, sizes)
     return Calibration(budget, speeds[budget])
+
+
+def _short(engine: Engine, sizes: PassSizes, max_tokens: int, streams: int) -> tuple[int, ...]:
+    """Returns the first size, which is as fast as any, and those that may be short.
+
+    To try all of them takes a slow CPU seconds of every start.
+    """
+    first, *larger = sizes.budgets
+    batches = [passages(engine, first, max_tokens)] * streams
+    run_at_once(engine, batches)  # what is made on first use
+    speed = _speed(engine, batches, 1)
+    most_s = _PERHAPS * sizes.short_s
+    return (first, *(budget for budget in larger if streams * budget / speed <= most_s))
 
 
 def best_budget(speeds: Mapping[int, float], streams: int, sizes: PassSizes) -> int:

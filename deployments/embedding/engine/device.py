@@ -20,8 +20,9 @@ class PassSizes:
     """How many tokens a full forward pass may have, for `calibrate` to choose from.
 
     Of ``budgets`` the smallest is taken that has the share ``enough`` of the fastest one's speed: who
-    comes next waits for less. A larger one that is as fast and takes ``short_s`` at most is better:
-    where engine and service share cores, fewer passes leave more to the service.
+    comes next waits for less. With 0 it is the first in any case. A larger one that is as fast and takes
+    ``short_s`` at most is better: where engine and service share cores, fewer passes leave more to the
+    service.
     """
 
     budgets: tuple[int, ...]
@@ -32,7 +33,7 @@ class PassSizes:
 # a CPU gains next to nothing beyond 256, but for the time between two passes, and a full pass of 1,024
 # takes it a tenth of a second (benchmarks/LOG.md); a GPU gains until it is full
 _PASS_SIZES = {
-    "cpu": PassSizes((256, 1_024), enough=0.9, short_s=0.06),
+    "cpu": PassSizes((256, 1_024), enough=0.0, short_s=0.06),
     "cuda": PassSizes((4_096, 8_192, 16_384, 32_768, 65_536)),
 }
 

@@ -34,8 +34,11 @@ def find_model(
     """
     known = catalog_model(name, path)
     if known is None:
-        folder = find_files(path or name, revision, weights=weights)
-        return ModelFiles(read_spec(name, folder, revision or _commit_of(folder)), folder)
+        source = path or name
+        folder = find_files(source, revision, weights=weights)
+        spec = read_spec(name, folder, revision or _commit_of(folder))
+        # a hub id is the model's name elsewhere; where the cache keeps it is nobody's business
+        return ModelFiles(spec if Path(source).is_dir() else replace(spec, repo=source), folder)
     if name not in CATALOG:
         path = None
     if path is None and revision in (None, known.revision):

@@ -59,7 +59,7 @@ def read_spec(name: str, model_dir: Path, revision: str | None = None) -> ModelS
     pooling, dimension = _pooling(modules.pooling / "config.json")
     return ModelSpec(
         name=name,
-        repo=str(model_dir),
+        repo=str(model_dir.absolute()),
         revision=revision or content_hash(model_dir),
         backbone=str(config.get("model_type", "unknown")),
         pooling=pooling,
@@ -69,6 +69,7 @@ def read_spec(name: str, model_dir: Path, revision: str | None = None) -> ModelS
         special_tokens=_special_tokens(modules.transformer),
         normalize=modules.normalize,
         lowercase=bool(bert.get("do_lower_case", False)),
+        truncatable_dimensions=_shorter(config.get("matryoshka_dimensions"), dimension),
     )
 
 
@@ -145,6 +146,12 @@ def _pooling(path: Path) -> tuple[Pooling, int]:
     if not isinstance(dimension, int):
         raise UnsupportedModel(f"{path} does not say its word_embedding_dimension")
     return _POOLING[modes[0]], dimension
+
+
+def _shorter(stated: Any, dimension: int) -> tuple[int, ...]:
+    """Returns the dimensions to cut to that ``config.json`` states, as vLLM reads them."""
+    found = stated if isinstance(stated, list) else []
+    return tuple(sorted({n for n in found if isinstance(n, int) and 0 < n < dimension}))
 
 
 def _max_tokens(transformer: Path, config: dict[str, Any], bert: dict[str, Any]) -> int:

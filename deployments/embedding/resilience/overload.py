@@ -43,9 +43,10 @@ class ConcurrencyLimiter:
     The lanes do not see a storm of short requests: it is held up where requests are read.
     """
 
-    def __init__(self, most: int) -> None:
-        """``most`` are let in at once."""
+    def __init__(self, most: int, what: str = "requests") -> None:
+        """``most`` are let in at once; ``what`` they are is told to those refused."""
         self._most = most
+        self._what = what
         self._inside = 0
         self._left: deque[float] = deque(maxlen=most)
 
@@ -53,7 +54,7 @@ class ConcurrencyLimiter:
         """One more is inside. Raises Overloaded, with the seconds that those inside will take."""
         if self._inside >= self._most:
             raise Overloaded(
-                f"{self._inside} requests are under way in this router; retry later, or add "
+                f"{self._inside} {self._what} are under way in this router; retry later, or add "
                 "replicas and routers",
                 retry_after_s=min(_MOST_RETRY_AFTER_S, self._inside / self._per_s(now)),
             )
