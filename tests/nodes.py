@@ -73,12 +73,17 @@ def _growing(node: Mapping[str, float], port: int) -> dict[str, Any]:
         "ray.head.default": {"resources": {"CPU": 4}, "node_config": {}, "max_workers": 0},
         "wanted": {"resources": dict(node), "node_config": {}, "min_workers": 0, "max_workers": 1},
     }
-    nothing: dict[str, Any] = {"auth": {}, "docker": {}, "file_mounts": {}, "head_node": {}}
+    mappings = ("auth", "docker", "file_mounts", "head_node", "worker_nodes")
+    steps = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray")
+    lists = [f"{step}_commands" for step in (*steps, "worker_start_ray")]
     return {
-        **nothing,
+        **{name: {} for name in mappings},
+        **{name: [] for name in (*lists, "cluster_synced_files")},
+        "file_mounts_sync_continuously": False,
         "cluster_name": "growing",
         "provider": {
             "type": "fake_multinode",
+            "disable_node_updaters": True,
             "gcs_address": f"{ray.util.get_node_ip_address()}:{port}",
         },
         "available_node_types": types,
