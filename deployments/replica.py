@@ -20,8 +20,8 @@ from deployments.embedding.batch import TokenBatch
 from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.batching.worker import Worker
 from deployments.embedding.engine.calibration import Calibration, calibrate
-from deployments.embedding.engine.device import PassSizes, pass_sizes
-from deployments.embedding.engine.device_errors import answers, is_out_of_memory
+from deployments.embedding.engine.device import PassSizes, choose_device, pass_sizes
+from deployments.embedding.engine.device_errors import answers, is_out_of_memory, reason_of
 from deployments.embedding.engine.engine import TorchEngine
 from deployments.embedding.engine.pinning import (
     Memory,
@@ -79,8 +79,30 @@ class LoadedModel:
 def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
     """Fetches, checks, loads and warms up a model.
 
-    Raises ModelUnavailable or UnsupportedModel with the reason and the remedy.
+    Raises ModelUnavailable or UnsupportedModel with the reason and the remedy. Ends the process where
+    its GPU is lost.
     """
+    with _faults_of_the_device(config):
+        return _loaded(config, limits)
+
+
+@contextmanager
+def _faults_of_the_device(config: ModelConfig) -> Iterator[None]:
+    """Says what to do where memory is short; ends where the GPU is lost: a new process may reach it."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # CUDA's errors are RuntimeErrors
+        if is_out_of_memory(error):
+            on_gpu = config.device_to_use != "cpu"
+            raise ModelUnavailable(memory_problem(on_gpu, reason_of(error))) from error
+        began = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        if began and not answers(choose_device(config.device_to_use)):
+            log.critical("%s: its GPU answers no more, this replica ends: %s", config.name, error)
+            _end_process()
+        raise
+
+
+def _loaded(config: ModelConfig, limits: Limits) -> LoadedModel:
     started = time.monotonic()
     _forget_failed_load()
     assigned = assigned_gpus()
@@ -91,13 +113,10 @@ def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
     max_tokens, streams = files.spec.max_tokens, split.streams
     asked = config.token_budget
     sizes = PassSizes((asked,)) if asked else pass_sizes(engine.device)
-    with _ends_with_its_gpu(config.name, engine.device):
-        pace = calibrate(engine, sizes, max_tokens, streams)
-        full = [passages(engine, pace.token_budget, max_tokens)] * streams
-        memory = _memory(engine, config, full)
-        if memory is not None and (problem := memory_problem(memory, pace.token_budget)):
-            raise ModelUnavailable(problem)
-        warm_up(engine, pace.token_budget, max_tokens)
+    pace = calibrate(engine, sizes, max_tokens, streams)
+    full = [passages(engine, pace.token_budget, max_tokens)] * streams
+    memory = _memory(engine, config, full)
+    warm_up(engine, pace.token_budget, max_tokens)
     team = lend_threads(engine, split, max_tokens)
     worker = _worker(engine, config, limits, pace, split)
     engine_goes_first(worker.urgent_threads | team)
@@ -119,18 +138,6 @@ def _engine(config: ModelConfig, files: ModelFiles, split: ThreadPlan) -> TorchE
         return loader.submit(
             TorchEngine, files.spec, files.folder, config.device_to_use, config.dtype, split.each
         ).result()
-
-
-@contextmanager
-def _ends_with_its_gpu(name: str, device: torch.device) -> Iterator[None]:
-    """Ends the process where a GPU that held the weights answers no more: a new one may reach it."""
-    try:
-        yield
-    except torch.AcceleratorError as error:
-        if not is_out_of_memory(error) and not answers(device):
-            log.critical("%s: no call to the GPU succeeds any more, this replica ends", name)
-            _end_process()
-        raise
 
 
 def lend_threads(engine: TorchEngine, split: ThreadPlan, max_tokens: int) -> set[int]:
