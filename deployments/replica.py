@@ -20,7 +20,7 @@ from deployments.embedding.batch import TokenBatch
 from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.batching.worker import Worker
 from deployments.embedding.engine.calibration import Calibration, calibrate
-from deployments.embedding.engine.device import PassSizes, choose_device, pass_sizes
+from deployments.embedding.engine.device import PassSizes, choose_device, cuda_devices, pass_sizes
 from deployments.embedding.engine.device_errors import answers, is_out_of_memory, reason_of
 from deployments.embedding.engine.engine import TorchEngine
 from deployments.embedding.engine.pinning import (
@@ -35,6 +35,7 @@ from deployments.embedding.engine.warmup import passages, run_at_once, warm_up, 
 from deployments.embedding.errors import ModelUnavailable
 from deployments.embedding.models.loading import ModelFiles, find_model
 from deployments.embedding.models.model import ModelSpec
+from deployments.embedding.resilience.background_loader import NeedsNewProcess
 from deployments.metrics import WorkerMetrics
 from deployments.micro_batches import lane_limits
 
@@ -184,11 +185,12 @@ def assigned_gpus() -> tuple[str, ...]:
 def _refuse_other_device(config: ModelConfig, assigned: tuple[str, ...]) -> None:
     if config.device == "cpu":  # asked for, so the GPUs are only logical
         return
-    if not config.num_gpus and config.device == "auto" and torch.cuda.is_available():
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    seen = Seen(visible, cuda_devices(), torch.cuda.device_count())
+    if not config.num_gpus and config.device == "auto" and seen.devices:
         log.info("%s has no `num_gpus`, so it runs on the CPU of this GPU node", config.name)
-    seen = Seen(os.environ.get("CUDA_VISIBLE_DEVICES"), torch.cuda.device_count())
     if problem := device_problem(config.num_gpus, assigned, seen):
-        raise ModelUnavailable(problem)
+        raise NeedsNewProcess(problem) if seen.only_listed else ModelUnavailable(problem)
     if 0 < config.num_gpus < 1:  # so that one replica cannot take its neighbours' memory
         _, total = torch.cuda.mem_get_info()
         share = share_of_device(config.num_gpus, total)

@@ -38,6 +38,7 @@ def test_the_device_is_the_assigned_one(num_gpus, assigned, seen):
         (1, ("0",), Seen(None, 8), "CUDA_VISIBLE_DEVICES is None and torch sees 8 devices"),
         (1, (), Seen("", 0), "num_gpus is 1, but Ray has assigned GPUs none"),
         (1, ("0", "1"), Seen("0,1", 2), "num_gpus is 1, but Ray has assigned GPUs 0, 1"),
+        (1, ("0",), Seen("0", 0, listed=1), "the driver lists it, but CUDA does not start"),
         (1, ("0",), Seen("0", 0), "a driver that is new enough"),
     ],
 )
@@ -51,6 +52,13 @@ def test_the_device_is_another_one(num_gpus, assigned, seen, why):
 )
 def test_a_fraction_of_a_gpu_is_that_fraction_of_its_memory_less_cudas_own(num_gpus, share):
     assert share_of_device(num_gpus, 80 * GIB) == share
+
+
+@pytest.mark.parametrize(
+    ("seen", "never"), [(Seen("0", 0, 1), True), (Seen("0", 0, 0), False), (Seen("0", 1, 1), False)]
+)
+def test_cuda_that_has_not_started_never_does(seen, never):
+    assert seen.only_listed is never
 
 
 @pytest.mark.parametrize(

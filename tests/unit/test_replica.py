@@ -15,6 +15,7 @@ from deployments.embedding.batching.lanes import LaneLimits
 from deployments.embedding.engine.calibration import Calibration
 from deployments.embedding.engine.cpu_linear import ONE_DNN
 from deployments.embedding.errors import ModelUnavailable
+from deployments.embedding.resilience.background_loader import NeedsNewProcess
 from deployments.micro_batches import lane_limits, shared_budget, worth_a_pass
 from deployments.replica import lend_threads, load_model
 
@@ -143,3 +144,16 @@ def test_a_model_that_does_not_fit_says_what_to_do(loads, ended, step, error):
         loads(step, error, answering=False)
     assert not ended
 
+
+@pytest.mark.parametrize(
+    ("listed", "kind", "why"),
+    [(1, NeedsNewProcess, "CUDA does not start"), (0, ModelUnavailable, "sees no CUDA device")],
+)
+def test_a_gpu_that_cuda_does_not_reach_is_not_replaced_by_the_cpu(monkeypatch, listed, kind, why):
+    monkeypatch.setattr(replica, "assigned_gpus", lambda: ("0",))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: listed)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with pytest.raises(ModelUnavailable, match=why) as refused:
+        load_model(ModelConfig(name="all-MiniLM-L6-v2", num_gpus=1), Limits())
+    assert type(refused.value) is kind

@@ -15,11 +15,17 @@ _CONTEXT = 512 * _MIB  # estimated, for cards from Ampere on
 @dataclass(frozen=True)
 class Seen:
     """What a replica's process sees: ``visible`` is CUDA_VISIBLE_DEVICES, None where it is not set,
-    ``devices`` the number of CUDA devices that torch can use.
+    ``devices`` the number of CUDA devices that torch can use, ``listed`` of those that the driver has.
     """
 
     visible: str | None
     devices: int
+    listed: int = 0
+
+    @property
+    def only_listed(self) -> bool:
+        """Whether CUDA has not started; it then never does in this process, which keeps the failure."""
+        return self.listed > 0 and not self.devices
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,11 @@ def device_problem(num_gpus: float, assigned: tuple[str, ...], seen: Seen) -> st
         return None
     if len(assigned) != 1:
         return f"num_gpus is {num_gpus:g}, but Ray has assigned GPUs {_listed(assigned)}"
+    if seen.only_listed:
+        return (
+            f"Ray has assigned GPU {_listed(assigned)} and the driver lists it, but CUDA does not start: "
+            "if the driver is too old for torch, update it or install torch for an older CUDA"
+        )
     if not seen.devices:
         return (
             f"Ray has assigned GPU {_listed(assigned)}, but torch sees no CUDA device: install torch "
