@@ -16,6 +16,8 @@ from deployments.embedding.models.catalog import CATALOG, by_name_or_repo
 from deployments.embedding.models.weights import is_hub_id
 
 _FOR_JOBS = 0.25  # cores, as a corpus job's worker asks for
+# where the driver is too old for torch, `device_count` alone counts the cards that it cannot use
+_COUNT = "from torch import cuda; print(cuda.device_count() if cuda.is_available() else 0)"
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ def _share(models: int, of: float) -> float:
 def this_machine() -> Machine:
     """Counts what is here."""
     # in a process of its own: torch would stay in memory as long as the service runs
-    count = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
-    found = subprocess.run(count, capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", _COUNT], stdout=subprocess.PIPE, text=True, check=True
+    )
     return Machine(os.cpu_count() or 1, int(found.stdout))

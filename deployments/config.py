@@ -92,6 +92,19 @@ class ModelConfig(_Config):
             raise ValueError(f"streams is above threads ({threads}; by default as num_cpus)")
         return self
 
+    @model_validator(mode="after")
+    def _has_one_gpu(self) -> Self:
+        if self.num_gpus > 1:
+            raise ValueError(
+                "num_gpus is above 1: a replica uses one GPU, for more raise `replicas`"
+            )
+        if self.num_gpus and int(self.device.partition(":")[2] or 0):
+            raise ValueError(
+                f"device is {self.device}, but with `num_gpus` a replica sees no other GPU than its own, "
+                "which is cuda:0: leave `device` out"
+            )
+        return self
+
     @property
     def device_to_use(self) -> str:
         """``device``, where ``auto`` without ``num_gpus`` is the CPU: Ray does not hide the GPUs that

@@ -1,9 +1,10 @@
 """The deployment of one model: a replica holds its weights, and takes token ids for vectors.
 
 A model that cannot load does not crash its replica: the replica answers each call with the reason,
-and loads again until the cause is gone. (It ends where its GPU is lost to the process, which then never
-could.) Where another replica has its model, as in an update to weights that are not there, it stands
-back and takes no calls. Serve imports this file everywhere, so torch stays out.
+and loads again until the cause is gone. (Where its process never could, it ends if its GPU is lost, and
+calls itself ill if CUDA has not started.) Where another replica has its model, as in an update to
+weights that are not there, it stands back and takes no calls. Serve imports this file everywhere, so
+torch stays out.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ _IDLE_BEFORE_PROBE_S = 60.0
 _PROBE_TIMEOUT_S = 20.0
 _PASSES_BEFORE_WEDGED = 20.0
 _LOOK_S = 5.0
+_TOLD_S = 60.0
 
 
 class Encoder:
@@ -51,7 +53,7 @@ class Encoder:
         """Returns once the model is loaded, or where no replica has it: Serve counts one in, and stops
         an old one for it, as soon as it is made.
         """
-        started = time.monotonic()
+        self._made = started = time.monotonic()
         self._config = config
         self._name = config.name
         self._asked = dict.fromkeys(Lane, 0)
@@ -151,13 +153,14 @@ class Encoder:
 
     async def check_health(self) -> None:
         """Raises when the engine's loop has ended, when a real forward pass fails or hangs, or when
-        the model cannot be loaded here and another replica has it.
+        the model cannot be loaded here and another replica has it, or a new process might.
 
         Serve then replaces this replica.
         """
         model = self._model.value
         if model is None:
             await self._check_siblings()
+            self._check_process()
             return
         if not model.worker.alive:
             raise RuntimeError(f"{self._name}: the engine's loop has ended")
@@ -174,6 +177,11 @@ class Encoder:
         failure = self._model.failure
         if failure is not None and await self._siblings.any_ready():
             raise RuntimeError(f"{self._name} cannot be loaded here, elsewhere it was: {failure}")
+
+    def _check_process(self) -> None:
+        """Serve makes a new one, after callers could read the reason for a while."""
+        if self._model.needs_new_process and time.monotonic() - self._made > _TOLD_S:
+            raise RuntimeError(f"{self._name} needs a new process: {self._model.failure}")
 
     def _wedged_after(self, model: LoadedModel) -> float:
         return max(self.wedged_after_s, _PASSES_BEFORE_WEDGED * model.longest_pass_s)

@@ -20,8 +20,8 @@ from deployments.embedding.batch import TokenBatch
 from deployments.embedding.batching.lanes import Lane
 from deployments.embedding.batching.worker import Worker
 from deployments.embedding.engine.calibration import Calibration, calibrate
-from deployments.embedding.engine.device import PassSizes, pass_sizes
-from deployments.embedding.engine.device_errors import answers, is_out_of_memory
+from deployments.embedding.engine.device import PassSizes, choose_device, cuda_devices, pass_sizes
+from deployments.embedding.engine.device_errors import answers, is_out_of_memory, reason_of
 from deployments.embedding.engine.engine import TorchEngine
 from deployments.embedding.engine.pinning import (
     Memory,
@@ -35,6 +35,7 @@ from deployments.embedding.engine.warmup import passages, run_at_once, warm_up, 
 from deployments.embedding.errors import ModelUnavailable
 from deployments.embedding.models.loading import ModelFiles, find_model
 from deployments.embedding.models.model import ModelSpec
+from deployments.embedding.resilience.background_loader import NeedsNewProcess
 from deployments.metrics import WorkerMetrics
 from deployments.micro_batches import lane_limits
 
@@ -79,8 +80,30 @@ class LoadedModel:
 def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
     """Fetches, checks, loads and warms up a model.
 
-    Raises ModelUnavailable or UnsupportedModel with the reason and the remedy.
+    Raises ModelUnavailable or UnsupportedModel with the reason and the remedy. Ends the process where
+    its GPU is lost.
     """
+    with _faults_of_the_device(config):
+        return _loaded(config, limits)
+
+
+@contextmanager
+def _faults_of_the_device(config: ModelConfig) -> Iterator[None]:
+    """Says what to do where memory is short; ends where the GPU is lost: a new process may reach it."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # CUDA's errors are RuntimeErrors
+        if is_out_of_memory(error):
+            on_gpu = config.device_to_use != "cpu"
+            raise ModelUnavailable(memory_problem(on_gpu, reason_of(error))) from error
+        began = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        if began and not answers(choose_device(config.device_to_use)):
+            log.critical("%s: its GPU answers no more, this replica ends: %s", config.name, error)
+            _end_process()
+        raise
+
+
+def _loaded(config: ModelConfig, limits: Limits) -> LoadedModel:
     started = time.monotonic()
     _forget_failed_load()
     assigned = assigned_gpus()
@@ -91,13 +114,10 @@ def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
     max_tokens, streams = files.spec.max_tokens, split.streams
     asked = config.token_budget
     sizes = PassSizes((asked,)) if asked else pass_sizes(engine.device)
-    with _ends_with_its_gpu(config.name, engine.device):
-        pace = calibrate(engine, sizes, max_tokens, streams)
-        full = [passages(engine, pace.token_budget, max_tokens)] * streams
-        memory = _memory(engine, config, full)
-        if memory is not None and (problem := memory_problem(memory, pace.token_budget)):
-            raise ModelUnavailable(problem)
-        warm_up(engine, pace.token_budget, max_tokens)
+    pace = calibrate(engine, sizes, max_tokens, streams)
+    full = [passages(engine, pace.token_budget, max_tokens)] * streams
+    memory = _memory(engine, config, full)
+    warm_up(engine, pace.token_budget, max_tokens)
     team = lend_threads(engine, split, max_tokens)
     worker = _worker(engine, config, limits, pace, split)
     engine_goes_first(worker.urgent_threads | team)
@@ -119,18 +139,6 @@ def _engine(config: ModelConfig, files: ModelFiles, split: ThreadPlan) -> TorchE
         return loader.submit(
             TorchEngine, files.spec, files.folder, config.device_to_use, config.dtype, split.each
         ).result()
-
-
-@contextmanager
-def _ends_with_its_gpu(name: str, device: torch.device) -> Iterator[None]:
-    """Ends the process where a GPU that held the weights answers no more: a new one may reach it."""
-    try:
-        yield
-    except torch.AcceleratorError as error:
-        if not is_out_of_memory(error) and not answers(device):
-            log.critical("%s: no call to the GPU succeeds any more, this replica ends", name)
-            _end_process()
-        raise
 
 
 def lend_threads(engine: TorchEngine, split: ThreadPlan, max_tokens: int) -> set[int]:
@@ -177,11 +185,12 @@ def assigned_gpus() -> tuple[str, ...]:
 def _refuse_other_device(config: ModelConfig, assigned: tuple[str, ...]) -> None:
     if config.device == "cpu":  # asked for, so the GPUs are only logical
         return
-    if not config.num_gpus and config.device == "auto" and torch.cuda.is_available():
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    seen = Seen(visible, cuda_devices(), torch.cuda.device_count())
+    if not config.num_gpus and config.device == "auto" and seen.devices:
         log.info("%s has no `num_gpus`, so it runs on the CPU of this GPU node", config.name)
-    seen = Seen(os.environ.get("CUDA_VISIBLE_DEVICES"), torch.cuda.device_count())
     if problem := device_problem(config.num_gpus, assigned, seen):
-        raise ModelUnavailable(problem)
+        raise NeedsNewProcess(problem) if seen.only_listed else ModelUnavailable(problem)
     if 0 < config.num_gpus < 1:  # so that one replica cannot take its neighbours' memory
         _, total = torch.cuda.mem_get_info()
         share = share_of_device(config.num_gpus, total)

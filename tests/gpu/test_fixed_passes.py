@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from deployments.embedding.engine import cuda_graphs
 from deployments.embedding.engine.engine import TorchEngine
 from deployments.embedding.models.local_format import read_spec
 from tests.fidelity.test_fixed_passes import BATCHES, WINDOW, batch_of
@@ -16,7 +17,8 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("save", [save_bert, save_xlm_roberta, save_mistral])
-def test_the_vectors_are_the_same(tmp_path, save, dtype):
+def test_the_vectors_are_the_same(tmp_path, monkeypatch, save, dtype):
+    monkeypatch.setattr(cuda_graphs, "_seconds", lambda device, run: 1.0)  # whatever is faster here
     spec = read_spec("own", save(tmp_path))
     if save is save_mistral:
         edit_json(tmp_path / "config.json", sliding_window=WINDOW)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from deployments.embedding.errors import ModelUnavailable, UnsupportedModel
-from deployments.embedding.resilience.background_loader import BackgroundLoader
+from deployments.embedding.resilience.background_loader import BackgroundLoader, NeedsNewProcess
 
 PATIENCE_S = 10.0
 
@@ -106,6 +106,18 @@ def test_it_tries_again_until_it_succeeds():
         end(found)
         assert found.value == "the model"
     assert loader.attempts == 5
+
+
+def test_what_needs_a_new_process_is_not_tried_again():
+    loader = Loader(ModelUnavailable("no"), NeedsNewProcess("CUDA does not start"))
+    with hosted(loader) as found:
+        loader.attempt()
+        assert loader.begun.acquire(timeout=PATIENCE_S)
+        assert not found.needs_new_process
+        loader.go.release()
+        end(found)
+        assert (found.needs_new_process, found.failure) == (True, "CUDA does not start")
+    assert loader.attempts == 2
 
 
 def test_a_caller_is_told_when_the_next_attempt_comes():

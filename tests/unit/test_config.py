@@ -121,6 +121,16 @@ def test_a_gpu_s_streams_have_no_threads():
     assert model(streams=2, num_gpus=1).streams == 2
 
 
+def test_a_replica_uses_one_gpu():
+    assert "num_gpus is above 1" in refusal(model, num_gpus=2)[1]
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0"])
+def test_the_gpu_that_ray_assigns_is_the_first_that_a_replica_sees(device):
+    assert model(device=device, num_gpus=1).device == device
+    assert "device is cuda:1, but" in refusal(model, device="cuda:1", num_gpus=0.5)[1]
+
+
 def test_offline_work_may_not_have_more_replicas_than_there_are():
     wrong = {"max_replicas": 2, "offline_max_replicas": 3}
     _, words = refusal(Autoscaling.model_validate, obj=wrong)

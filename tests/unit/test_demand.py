@@ -54,9 +54,9 @@ def test_some_node_could_hold_it(fields, nodes):
         ({}, [node(alive=False, CPU=8)], "a replica needs 1 CPU; no node of the cluster has CPU"),
         ({"num_gpus": 1}, [node(CPU=8)], "needs 1 CPU, 1 GPU; no node of the cluster has GPU"),
         (
-            {"num_gpus": 2},
-            [node(CPU=8, GPU=1)],
-            "1 CPU, 2 GPU; no node of the cluster has more than 1 GPU",
+            {"resources": {"disk": 2}},
+            [node(CPU=8, disk=1)],
+            "1 CPU, 2 disk; no node of the cluster has more than 1 disk",
         ),
         (
             {"num_cpus": 9, "num_gpus": 1},

@@ -8,7 +8,12 @@ import pytest
 import torch
 
 from deployments.embedding.engine import device
-from deployments.embedding.engine.device import choose_device, choose_dtype, pass_sizes
+from deployments.embedding.engine.device import (
+    choose_device,
+    choose_dtype,
+    cuda_devices,
+    pass_sizes,
+)
 from deployments.embedding.errors import UnsupportedModel
 from deployments.embedding.models.catalog import CATALOG
 
@@ -16,15 +21,17 @@ SPEC = CATALOG["e5-small"]
 FLOAT32_ONLY = replace(SPEC, dtypes=("float32",))
 NO_BFLOAT16 = replace(SPEC, dtypes=("float32", "float16"))
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+TURING, AMPERE = (7, 5), (8, 0)
 
 
 @pytest.fixture
 def hardware(monkeypatch):
     """Sets what the machine seems to have."""
 
-    def have(cuda=False, bf16=False, flags=(), fbgemm=False):
+    def have(cuda=False, gpus=(), flags=(), fbgemm=False):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(gpus))
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda gpu: gpus[gpu.index or 0])
         monkeypatch.setattr(device, "_cpu_flags", lambda: set(flags))
         monkeypatch.setattr(device, "has_fbgemm", lambda: fbgemm)
 
@@ -53,6 +60,12 @@ def test_a_gpu_that_is_not_there(hardware, wanted):
         choose_device(wanted)
 
 
+@pytest.mark.parametrize(("cuda", "gpus", "found"), [(True, 2, 2), (False, 2, 0), (False, 0, 0)])
+def test_gpus_that_only_the_driver_knows_do_not_count(hardware, cuda, gpus, found):
+    hardware(cuda=cuda, gpus=[(9, 0)] * gpus)
+    assert cuda_devices() == found
+
+
 @pytest.mark.parametrize(
     ("where", "found", "spec", "dtype"),
     [
@@ -64,11 +77,13 @@ def test_a_gpu_that_is_not_there(hardware, wanted):
         (CPU, {"flags": ["avx2"], "fbgemm": True}, FLOAT32_ONLY, torch.float32),
         (CPU, {"flags": ["avx512_bf16"], "fbgemm": True}, SPEC, torch.bfloat16),
         (CPU, {"flags": ["avx512_bf16"], "fbgemm": True}, NO_BFLOAT16, torch.float16),
-        (CUDA, {"bf16": True}, SPEC, torch.bfloat16),
-        (CUDA, {"bf16": False}, SPEC, torch.float16),
-        (CUDA, {"bf16": True}, NO_BFLOAT16, torch.float16),
-        (CUDA, {"bf16": True}, FLOAT32_ONLY, torch.float32),
-        (CUDA, {"bf16": False}, replace(SPEC, dtypes=("float32", "bfloat16")), torch.float32),
+        (CUDA, {"gpus": [AMPERE]}, SPEC, torch.bfloat16),
+        (CUDA, {"gpus": [TURING]}, SPEC, torch.float16),
+        (CUDA, {"gpus": [AMPERE]}, NO_BFLOAT16, torch.float16),
+        (CUDA, {"gpus": [AMPERE]}, FLOAT32_ONLY, torch.float32),
+        (CUDA, {"gpus": [TURING]}, replace(SPEC, dtypes=("float32", "bfloat16")), torch.float32),
+        (torch.device("cuda:1"), {"gpus": [TURING, AMPERE]}, SPEC, torch.bfloat16),
+        (torch.device("cuda:1"), {"gpus": [AMPERE, TURING]}, SPEC, torch.float16),
     ],
 )
 def test_the_precision_that_is_fast_here_and_that_the_model_stands(

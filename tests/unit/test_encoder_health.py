@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 
 import pytest
 
 from deployments import encoder as encoder_module
 from deployments.embedding.batch import Encoded
-from deployments.embedding.errors import EmbedfleetError
+from deployments.embedding.errors import EmbedfleetError, ModelUnavailable
+from deployments.embedding.resilience.background_loader import NeedsNewProcess
 
 from .encoders import encode
 from .working import hold
@@ -61,4 +63,21 @@ async def test_a_slow_model_is_given_time(encoder, engine, worker, monkeypatch):
 async def test_an_ended_loop_makes_it_ill(encoder, worker):
     worker.stop()
     with pytest.raises(RuntimeError, match="the engine's loop has ended"):
+        await encoder.check_health()
+
+
+@pytest.mark.parametrize(
+    ("error", "told_s", "ill"),
+    [(NeedsNewProcess, 0.0, True), (NeedsNewProcess, 60.0, False), (ModelUnavailable, 0.0, False)],
+)
+async def test_one_that_needs_a_new_process_says_why_and_is_then_ill(
+    made, monkeypatch, error, told_s, ill
+):
+    def fail():
+        raise error("CUDA does not start")
+
+    monkeypatch.setattr(encoder_module, "_TOLD_S", told_s)
+    encoder = made(fail)
+    assert "CUDA does not start" in (await encode(encoder, [1])).message
+    with pytest.raises(RuntimeError, match="needs a new process: CUDA") if ill else nullcontext():
         await encoder.check_health()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 
 import pytest
 import yaml
 
 from cluster.config_file import read_config, written
-from cluster.named_models import Machine, as_yaml
+from cluster.named_models import Machine, as_yaml, this_machine
 from deployments.config import AppArgs
 
 LAPTOP = Machine(cores=2, gpus=0)
@@ -107,3 +108,13 @@ def test_the_file_is_a_config_like_any_other():
         found = read_config(file)
         assert (found.host, found.port, found.tls) == (None, 8000, False)
     assert not file.exists()
+
+
+@pytest.mark.parametrize(("available", "gpus"), [(True, 2), (False, 0)])
+def test_gpus_that_only_the_driver_knows_do_not_count(tmp_path, monkeypatch, available, gpus):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").touch()
+    fake = f"def device_count(): return 2\ndef is_available(): return {available}\n"
+    (tmp_path / "torch" / "cuda.py").write_text(fake)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert this_machine() == Machine(os.cpu_count(), gpus)

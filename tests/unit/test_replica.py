@@ -9,13 +9,17 @@ import pytest
 import torch
 
 from deployments import replica
-from deployments.config import Limits
+from deployments.config import Limits, ModelConfig
 from deployments.cores import ThreadPlan
 from deployments.embedding.batching.lanes import LaneLimits
 from deployments.embedding.engine.calibration import Calibration
 from deployments.embedding.engine.cpu_linear import ONE_DNN
+from deployments.embedding.errors import ModelUnavailable
+from deployments.embedding.resilience.background_loader import NeedsNewProcess
 from deployments.micro_batches import lane_limits, shared_budget, worth_a_pass
-from deployments.replica import lend_threads
+from deployments.replica import lend_threads, load_model
+
+CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
@@ -87,17 +91,69 @@ def test_the_split_of_the_threads_decides_what_runs_at_once(preempt):
     )
 
 
-LOST, FULL = "unspecified launch failure", "out of memory"
-CPU = torch.device("cpu")
+LOST = "CUDA error: unspecified launch failure"
+STEPS = ["_forget_failed_load", "_refuse_other_device", "plan_threads", "_engine", "calibrate"]
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """Loads a model on a GPU that answers or does not, up to a step that raises."""
+
+    def load(step, error, answering=True, initialised=True):
+        def fails(*_):
+            raise error
+
+        files = SimpleNamespace(spec=SimpleNamespace(max_tokens=256))
+        monkeypatch.setattr(replica, "_forget_failed_load", lambda: None)
+        monkeypatch.setattr(replica, "find_model", lambda *_: files)
+        monkeypatch.setattr(replica, "_engine", lambda *_: SimpleNamespace(device=CPU))
+        monkeypatch.setattr(replica, step, fails)
+        monkeypatch.setattr(replica, "answers", lambda device: answering)
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda: initialised)
+        load_model(ModelConfig(name="all-MiniLM-L6-v2"), Limits())
+
+    return load
+
+
+@pytest.fixture
+def ended(monkeypatch):
+    found = []
+    monkeypatch.setattr(replica, "_end_process", lambda: found.append(1))
+    return found
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("kind", [torch.AcceleratorError, RuntimeError])
+def test_a_replica_ends_with_its_gpu(loads, ended, step, kind):
+    with pytest.raises(kind, match=LOST):
+        loads(step, kind(LOST), answering=False)
+    assert ended
+
+
+@pytest.mark.parametrize("seen", [{"answering": True}, {"answering": False, "initialised": False}])
+def test_it_goes_on_while_its_gpu_answers_or_it_has_none(loads, ended, seen):
+    with pytest.raises(RuntimeError, match="of another shape"):
+        loads("_engine", RuntimeError("of another shape"), **seen)
+    assert not ended
+
+
+@pytest.mark.parametrize("step", ["_engine", "calibrate"])
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_a_model_that_does_not_fit_says_what_to_do(loads, ended, step, error):
+    with pytest.raises(ModelUnavailable, match="lower `token_budget`"):
+        loads(step, error, answering=False)
+    assert not ended
 
 
 @pytest.mark.parametrize(
-    ("error", "answering", "ends"), [(LOST, False, 1), (LOST, True, 0), (FULL, False, 0)]
+    ("listed", "kind", "why"),
+    [(1, NeedsNewProcess, "CUDA does not start"), (0, ModelUnavailable, "sees no CUDA device")],
 )
-def test_a_replica_ends_with_its_gpu(monkeypatch, error, answering, ends):
-    ended = []
-    monkeypatch.setattr(replica, "answers", lambda device: answering)
-    monkeypatch.setattr(replica, "_end_process", lambda: ended.append(1))
-    with pytest.raises(torch.AcceleratorError), replica._ends_with_its_gpu("tiny", CPU):
-        raise torch.AcceleratorError(f"CUDA error: {error}")
-    assert len(ended) == ends
+def test_a_gpu_that_cuda_does_not_reach_is_not_replaced_by_the_cpu(monkeypatch, listed, kind, why):
+    monkeypatch.setattr(replica, "assigned_gpus", lambda: ("0",))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: listed)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with pytest.raises(ModelUnavailable, match=why) as refused:
+        load_model(ModelConfig(name="all-MiniLM-L6-v2", num_gpus=1), Limits())
+    assert type(refused.value) is kind

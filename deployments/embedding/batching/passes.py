@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from deployments.embedding.batch import Ids, TokenBatch, Vectors
-from deployments.embedding.engine.device_errors import is_out_of_memory
+from deployments.embedding.engine.device_errors import is_out_of_memory, reason_of
 from deployments.embedding.engine.warmup import sample
 from deployments.embedding.errors import EmbedfleetError, ModelUnavailable, TextFailed
 
@@ -42,7 +42,7 @@ def run_pass(engine: Engine, texts: Sequence[Ids]) -> list[Vectors | EmbedfleetE
         _check_engine(engine, error)
         if len(texts) == 1:
             return [_explained(error, len(texts[0]))]
-        log.warning("a pass of %d texts failed and is halved: %s", len(texts), _reason(error))
+        log.warning("a pass of %d texts failed and is halved: %s", len(texts), reason_of(error))
     middle = len(texts) // 2
     return run_pass(engine, texts[:middle]) + run_pass(engine, texts[middle:])
 
@@ -76,7 +76,7 @@ def _check_engine(engine: Engine, error: Exception) -> None:
     except Exception as broken:
         if is_out_of_memory(broken):  # a neighbour's doing, and it passes
             return
-        raise EngineBroken(f"{_reason(error)}; then also {_reason(broken)}") from error
+        raise EngineBroken(f"{reason_of(error)}; then also {reason_of(broken)}") from error
 
 
 def _checked(vectors: Vectors) -> list[Vectors | EmbedfleetError]:
@@ -102,13 +102,4 @@ def _explained(error: Exception, tokens: int) -> EmbedfleetError:
         return error
     if is_out_of_memory(error):
         return TextFailed(f"one text of {tokens} tokens does not fit the device's memory")
-    return TextFailed(f"the engine failed on a text of {tokens} tokens: {_reason(error)}")
-
-
-def _reason(error: Exception) -> str:
-    """TorchScript's errors begin with pages of source, CUDA's end with advice."""
-    lines = str(error).strip().splitlines()
-    if not lines:
-        return repr(error)
-    line = lines[0] if isinstance(error, torch.AcceleratorError) else lines[-1]
-    return line.removeprefix("RuntimeError: ")
+    return TextFailed(f"the engine failed on a text of {tokens} tokens: {reason_of(error)}")

@@ -26,7 +26,7 @@ _STEPS = ((128, 16), (256, 32), (1_024, 64))
 
 
 class TooLargeForFloat16(UnsupportedModel):
-    """Some weights would become infinite."""
+    """Some weights, or what is computed with them, would become infinite."""
 
     code = "too_large_for_float16"
 

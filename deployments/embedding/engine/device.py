@@ -45,9 +45,15 @@ def choose_device(wanted: str = "auto") -> torch.device:
     device = torch.device(wanted)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UnsupportedModel(
-            f"device {wanted} is asked for, but this replica sees no CUDA device"
+            f"device {wanted} is asked for, but this replica sees no CUDA device: install torch with "
+            "CUDA and a driver that is new enough for it, or set `device` to cpu"
         )
     return device
+
+
+def cuda_devices() -> int:
+    """Returns how many GPUs torch can use; its own count may be of those that the driver lists."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def choose_dtype(spec: ModelSpec, device: torch.device, wanted: str = "auto") -> torch.dtype:
@@ -71,8 +77,7 @@ def pass_sizes(device: torch.device) -> PassSizes:
 
 def _preferred(device: torch.device) -> tuple[str, ...]:
     if device.type == "cuda":
-        # older GPUs emulate it, slowly
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        fast = torch.cuda.get_device_capability(device) >= (8, 0)  # older GPUs emulate it, slowly
         return ("bfloat16", "float16") if fast else ("float16",)
     bfloat16 = ("bfloat16",) if _cpu_flags() & _FAST_BFLOAT16 else ()
     return (*bfloat16, "float16") if has_fbgemm() else bfloat16

@@ -14,6 +14,18 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def reason_of(error: BaseException) -> str:
+    """Returns the line that tells the reason.
+
+    TorchScript's errors begin with pages of source, CUDA's end with advice.
+    """
+    lines = str(error).strip().splitlines()
+    if not lines:
+        return repr(error)
+    line = lines[0] if isinstance(error, torch.AcceleratorError) else lines[-1]
+    return line.removeprefix("RuntimeError: ")
+
+
 def answers(device: torch.device) -> bool:
     """Whether the device still does anything for this process; after some CUDA errors it does not.
 

@@ -68,14 +68,19 @@ class TorchEngine:
         """
         self.device = choose_device(device)
         self.pads = spec.backbone not in COUNTS_FROM_PADDING
-        try:
-            self._load(spec, model_dir, choose_dtype(spec, self.device, dtype))
-        except TooLargeForFloat16 as reason:
-            if dtype != "auto":
-                raise
-            log.warning("%s runs in float32: %s", spec.name, reason)
-            self._load(spec, model_dir, torch.float32)
+        self._load_as(dtype, spec, model_dir)
         self._threads = Threads(threads or torch.get_num_threads())
+
+    def _load_as(self, wanted: str, spec: ModelSpec, model_dir: Path) -> None:
+        try:
+            self._load(spec, model_dir, choose_dtype(spec, self.device, wanted))
+            return
+        except TooLargeForFloat16 as reason:
+            if wanted != "auto":
+                raise
+            log.warning("%s runs in float32: %s", spec.name, reason.message)
+        # not in the handler: until it ends, its traceback keeps the first weights in memory
+        self._load(spec, model_dir, torch.float32)
 
     def _load(self, spec: ModelSpec, model_dir: Path, dtype: torch.dtype) -> None:
         self.dtype = dtype
@@ -84,8 +89,11 @@ class TorchEngine:
         model = load_pretrained(spec, model_dir, loaded, self.device, None if self.pads else FLAT)
         self.dimension = int(model.config.hidden_size)
         self.vocabulary = int(model.config.vocab_size)
-        network = PaddedNetwork if self.pads else FlatNetwork
-        self._network = network(spec, model, self.device, packing)
+        kind = PaddedNetwork if self.pads else FlatNetwork
+        network = kind(spec, model, self.device, packing)
+        if self.computes_in is torch.float16:
+            _refuse_overflow(network, sample(self, 8, min(32, spec.max_tokens)))
+        self._network = network
 
     @property
     def computes_in(self) -> torch.dtype:
@@ -123,6 +131,15 @@ class TorchEngine:
         if self.device.type == "cpu":
             torch.set_num_threads(threads)  # of the thread that calls
         return self._network(batch)
+
+
+@torch.inference_mode()
+def _refuse_overflow(network: FlatNetwork | PaddedNetwork, batch: TokenBatch) -> None:
+    """Weights that float16 can hold may give states that it cannot."""
+    if not np.isfinite(network(batch)).all():
+        raise TooLargeForFloat16(
+            "its vectors are not finite in float16: set the model's `dtype` to float32 or bfloat16"
+        )
 
 
 def encode_all(engine: Engine, batch: TokenBatch, token_budget: int, streams: int = 1) -> Vectors:

@@ -15,11 +15,17 @@ _CONTEXT = 512 * _MIB  # estimated, for cards from Ampere on
 @dataclass(frozen=True)
 class Seen:
     """What a replica's process sees: ``visible`` is CUDA_VISIBLE_DEVICES, None where it is not set,
-    ``devices`` the number of CUDA devices that torch can use.
+    ``devices`` the number of CUDA devices that torch can use, ``listed`` of those that the driver has.
     """
 
     visible: str | None
     devices: int
+    listed: int = 0
+
+    @property
+    def only_listed(self) -> bool:
+        """Whether CUDA has not started; it then never does in this process, which keeps the failure."""
+        return self.listed > 0 and not self.devices
 
 
 @dataclass(frozen=True)
@@ -47,16 +53,21 @@ def device_problem(num_gpus: float, assigned: tuple[str, ...], seen: Seen) -> st
     """
     if not num_gpus:
         return None
-    wanted = max(1, math.ceil(num_gpus))
-    if len(assigned) != wanted:
+    if len(assigned) != 1:
         return f"num_gpus is {num_gpus:g}, but Ray has assigned GPUs {_listed(assigned)}"
+    if seen.only_listed:
+        return (
+            f"Ray has assigned GPU {_listed(assigned)} and the driver lists it, but CUDA does not start: "
+            "if the driver is too old for torch, update it or install torch for an older CUDA"
+        )
     if not seen.devices:
         return (
             f"Ray has assigned GPU {_listed(assigned)}, but torch sees no CUDA device: install torch "
-            "with CUDA and the driver, or set `device: cpu` where the GPUs are only logical"
+            "with CUDA and a driver that is new enough for it, or set `device: cpu` where the GPUs are "
+            "only logical"
         )
     visible = tuple(part for part in (seen.visible or "").split(",") if part)
-    if visible != assigned or seen.devices != wanted:
+    if visible != assigned or seen.devices != 1:
         return (
             f"Ray has assigned GPU {_listed(assigned)}, but CUDA_VISIBLE_DEVICES is "
             f"{seen.visible!r} and torch sees {seen.devices} devices"
@@ -72,14 +83,12 @@ def share_of_device(num_gpus: float, total: int) -> int:
     return max(0, int(total * num_gpus) - _CONTEXT) if 0 < num_gpus < 1 else total
 
 
-def memory_problem(memory: Memory, token_budget: int) -> str | None:
-    """Returns why a model with this token budget does not fit its share of the device, or None."""
-    if memory.used <= memory.limit:
-        return None
+def memory_problem(on_gpu: bool, reason: str) -> str:
+    """Returns what to say, and to do, where loading a model has failed for want of memory."""
+    more = "raise `num_gpus`, or ask for a larger GPU" if on_gpu else "or give it a larger node"
     return (
-        f"weights and one forward pass of {token_budget} tokens take {memory.used_mib} MiB of the "
-        f"device, and this replica may take {memory.limit_mib} MiB: lower `token_budget`, raise "
-        "`num_gpus`, or ask for a larger GPU"
+        "the weights and one forward pass do not fit the memory that this replica may take: lower "
+        f"`token_budget`, {more} ({reason})"
     )
 
 

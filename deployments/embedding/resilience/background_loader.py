@@ -19,11 +19,17 @@ RETRY_S = 5.0
 T = TypeVar("T")
 
 
+class NeedsNewProcess(ModelUnavailable):
+    """What this process lacks it will never have, so that it need not try again."""
+
+    code = "needs_new_process"
+
+
 class BackgroundLoader(Generic[T]):
     """A value that is loaded in a thread of its own, and reloaded after a failure.
 
     Thread-safe. The first load starts at once; a failed one is tried again every ``retry_s``, or not
-    at all where that is None.
+    at all where that is None, or where it raised NeedsNewProcess.
     """
 
     def __init__(self, load: Callable[[], T], what: str, retry_s: float | None = RETRY_S) -> None:
@@ -32,6 +38,7 @@ class BackgroundLoader(Generic[T]):
         self._retry_s = retry_s
         self._value: T | None = None
         self._failure: str | None = None
+        self._is_final = False
         self._started = time.monotonic()
         self._settled: Future[None] = Future()
         self._stop = threading.Event()
@@ -42,6 +49,11 @@ class BackgroundLoader(Generic[T]):
     def failure(self) -> str | None:
         """Why the last attempt failed; None while the first one runs and once one has succeeded."""
         return self._failure
+
+    @property
+    def needs_new_process(self) -> bool:
+        """Whether there will be no further attempt, since none could succeed in this process."""
+        return self._is_final
 
     @property
     def value(self) -> T | None:
@@ -80,6 +92,7 @@ class BackgroundLoader(Generic[T]):
                 self._failure = None
                 return
             except EmbedfleetError as error:
+                self._is_final = isinstance(error, NeedsNewProcess)
                 self._failure = error.message
             except Exception as error:
                 log.exception("loading %s failed", self._what)
@@ -88,6 +101,6 @@ class BackgroundLoader(Generic[T]):
                 if not self._settled.done():
                     self._settled.set_result(None)
             log.warning("%s cannot load: %s", self._what, self._failure)
-            if self._retry_s is None:
+            if self._retry_s is None or self._is_final:
                 return
             self._stop.wait(self._retry_s)
