@@ -34,7 +34,7 @@ async def create_embeddings(request: Request) -> Response:
     )
     found = await backend.encode(decision, asked, body.priority, deadline)
     refuse_replaced(facts, decision.space, found.space)
-    return answer(embeddings_body(found, body.encoding_format), found, decision)
+    return answer(await embeddings_body(found, body.encoding_format), found, decision)
 
 
 async def route(request: Request) -> Response:
