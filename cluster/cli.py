@@ -34,7 +34,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    serve = commands.add_parser("serve", help="start the service, or deploy it to a running Ray")
+    serve = commands.add_parser(
+        "serve",
+        help="start the service, and stop it again on Ctrl-C",
+        description="Starts the service, on the Ray of RAY_ADDRESS or `ray start` if there is one, "
+        "else on one of its own, and stops it again on Ctrl-C. Where Ray Serve runs already, "
+        "`serve deploy CONFIG` replaces what it serves.",
+    )
     what = serve.add_mutually_exclusive_group()
     what.add_argument(
         "config",
@@ -60,7 +66,7 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _add_listening(serve: argparse.ArgumentParser) -> None:
-    where = serve.add_argument_group("where to listen, if Serve does not run already")
+    where = serve.add_argument_group("where to listen")
     where.add_argument("--host", help="default: the config's, else 127.0.0.1")
     where.add_argument("--port", type=port, metavar="N", help="default: the config's, else 8000")
 

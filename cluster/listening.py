@@ -19,6 +19,7 @@ from deployments.embedding.routing.facts import ModelState
 _READY_TIMEOUT_S = 600.0
 _LOOK_S = 0.25
 _UNABLE_EVERY_S = 2.0
+_ROUTES_TIMEOUT_S = 1.0
 
 
 def why_not(host: str, port: int) -> OSError | None:
@@ -50,6 +51,15 @@ def url_of(host: str, port: int, tls: bool = False) -> str:
     own = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     scheme = "https" if tls else "http"
     return f"{scheme}://[{own}]:{port}" if ":" in own else f"{scheme}://{own}:{port}"
+
+
+def is_serve(url: str) -> bool:
+    """Whether Ray Serve answers there: its proxies list their routes as a JSON object."""
+    try:
+        response = _get(f"{url}/-/routes", timeout=_ROUTES_TIMEOUT_S)
+        return response.is_success and isinstance(response.json(), dict)
+    except (httpx.HTTPError, ValueError):
+        return False
 
 
 def announce(child: subprocess.Popen[bytes], url: str) -> None:
@@ -129,5 +139,7 @@ def _models(url: str) -> httpx.Response:
 
 
 def _get(url: str, **more: Any) -> httpx.Response:
-    """Without a look at the certificate: it is our own, and names the host that others ask for."""
-    return httpx.get(url, verify=False, **more)
+    """Without a look at the certificate, which is our own and names the host that others ask for, and
+    through no proxy: it is this machine.
+    """
+    return httpx.get(url, verify=False, trust_env=False, **more)

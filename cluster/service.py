@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from deployments.embedding.batch import Vectors
 from deployments.embedding.models.model import Role
 
 _TIMEOUT_S = 300.0
+# what no proxy of the environment stands before
+_DIRECTLY = {"http://": None, "https://": None}
 
 
 class ServiceError(Exception):
@@ -27,7 +30,10 @@ class Service:
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         self._url = url
         try:
-            self._http = httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S)
+            direct = _DIRECTLY if _is_this_machine(url) else None
+            self._http = httpx.Client(
+                base_url=url, headers=headers, timeout=_TIMEOUT_S, mounts=direct
+            )
         except httpx.InvalidURL as error:
             raise ServiceError(f"{url} is no address ({error}); set --url") from error
 
@@ -86,6 +92,14 @@ class Service:
         has_one = "authorization" in self._http.headers
         why = "does not know this API key" if has_one else "asks for an API key"
         return f"the service at {self._url} {why}; set EMBEDFLEET_API_KEY, or --api-key"
+
+
+def _is_this_machine(url: str) -> bool:
+    host = httpx.URL(url).host
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _message(response: httpx.Response) -> str:

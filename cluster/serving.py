@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 from cluster.config_file import DEFAULT_REQUESTS, LOOPBACK, ConfigError, listening_at, read_config
-from cluster.listening import announce, url_of, why_not
+from cluster.listening import announce, is_serve, url_of, why_not
 from deployments.api.auth import ApiKeys
 
 _ENVIRONMENT = {
@@ -61,6 +61,8 @@ def serve(config: str, path: str, host: str | None = None, port: int | None = No
         host, port = host or ingress.host or LOOPBACK, port or ingress.port
         environment, line = path_environment(path, ingress.max_requests)
         _refuse_tls_behind_haproxy(ingress.tls, environment)
+        url = url_of(host, port, ingress.tls)
+        _refuse_running_serve(host, port, url)
         _refuse_taken_ports(host, port, environment)
         exposure = _exposure(host)
     except ConfigError as error:
@@ -70,7 +72,7 @@ def serve(config: str, path: str, host: str | None = None, port: int | None = No
         print(f"embedfleet: {said}", flush=True)
     with listening_at(Path(config), host, port) as file:
         command = [sys.executable, "-m", "cluster.serve_run", str(file)]
-        return _run(command, environment, url_of(host, port, ingress.tls))
+        return _run(command, environment, url)
 
 
 def _run(command: list[str], environment: Mapping[str, str], url: str) -> int:
@@ -144,6 +146,17 @@ def _refuse_tls_behind_haproxy(tls: bool, environment: Mapping[str, str]) -> Non
             "http_options.ssl_certfile: HAProxy does not speak TLS under Ray Serve; end TLS in front "
             "of the service, or take --path python, with no RAY_SERVE_ENABLE_HA_PROXY set"
         )
+
+
+def _refuse_running_serve(host: str, port: int, url: str) -> None:
+    """It would take the config and keep its own address, and end with this command."""
+    if (error := why_not(host, port)) is None or error.errno != errno.EADDRINUSE:
+        return
+    if is_serve(url):
+        raise ConfigError(
+            f"Ray Serve runs at {url} already; `serve deploy CONFIG` replaces what it serves, "
+            "or stop it first: `serve shutdown`, or Ctrl-C where `embedfleet serve` runs"
+        ) from error
 
 
 def _refuse_taken_ports(host: str, port: int, environment: Mapping[str, str]) -> None:

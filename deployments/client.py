@@ -104,7 +104,7 @@ class EncoderClient:
         check_dimensions(version.preprocessor.spec, request.dimensions)
         tokenized = await in_time(version.preprocessor.tokenized(request), deadline)
         replies = await self._calls(version, tokenized.batch, lane, deadline)
-        return version.preprocessor.finished(request, tokenized, replies)
+        return await version.preprocessor.finished(request, tokenized, replies)
 
     async def encode_tokens(self, batch: TokenBatch, lane: Lane, timeout_s: float) -> Encoded:
         """Returns the answer to one call of this size, with each failed row's own error in it.

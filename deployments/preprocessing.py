@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from deployments.config import ModelConfig
+from deployments.embedding.awaiting import aside
 from deployments.embedding.batch import Encoded
 from deployments.embedding.errors import InvalidRequest, UnsupportedModel
 from deployments.embedding.models.loading import find_model
@@ -23,7 +24,7 @@ from deployments.embedding.request import (
 )
 from deployments.embedding.text.lengths import lower_bound, upper_bound
 from deployments.embedding.text.tokenizer import FastTokenizer, Tokenized
-from deployments.embedding.vectors import finished
+from deployments.embedding.vectors import INLINE_NUMBERS, finished
 
 # below this, a hop to another thread costs more than the tokenizing
 _INLINE_CHARACTERS = 4_000
@@ -50,10 +51,16 @@ class Preprocessor:
             return self.tokenizer.encode(texts, request.truncate)
         return await asyncio.to_thread(self.tokenizer.encode, texts, request.truncate)
 
-    def finished(
+    async def finished(
         self, request: EncodeRequest, tokenized: Tokenized, replies: Sequence[Encoded]
     ) -> Embeddings:
         """Returns a request's answer from those of its calls. Raises the first error of a text."""
+        is_large = sum(reply.vectors.size for reply in replies) > INLINE_NUMBERS
+        return await aside(is_large, self._finished, request, tokenized, replies)
+
+    def _finished(
+        self, request: EncodeRequest, tokenized: Tokenized, replies: Sequence[Encoded]
+    ) -> Embeddings:
         for reply in replies:
             if reply.errors:
                 raise next(iter(reply.errors.values()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import islice
 from typing import Any
@@ -23,6 +23,7 @@ _LIKE = {
     "documents": ("texts", "text_2", "sentences", "passages"),
 }
 _MOST_EXTRAS_LOOKED_AT = 100
+_FLOAT32 = "`encoding_format` alone (`float` and `base64` both hold float32)"
 # what other servers' clients send that would change vectors, and what says the same here
 _OF_OTHERS = {
     "prompt": "`instruction`",
@@ -35,6 +36,21 @@ _OF_OTHERS = {
     "truncate_prompt_tokens": "`truncate`",
     "modality": "only text, without this field",
     "late_chunking": "one text at a time, without this field",
+    "add_special_tokens": "texts without this field, which get their model's own special tokens",
+    "embed_dtype": _FLOAT32,
+    "output_dtype": _FLOAT32,
+    "embedding_type": _FLOAT32,
+    "embedding_types": _FLOAT32,
+    "endianness": "`encoding_format` alone (base64 holds little-endian float32)",
+}
+# values that ask for what is done here in any case
+_HARMLESS: Mapping[str, Sequence[Any]] = {
+    "add_special_tokens": (True,),
+    "embed_dtype": ("float32", "float"),
+    "output_dtype": ("float32", "float"),
+    "embedding_type": ("float", ["float"]),
+    "embedding_types": ("float", ["float"]),
+    "endianness": ("little", "native"),
 }
 
 
@@ -85,7 +101,7 @@ def refuse_misleading(extra: Mapping[str, Any], ours: Collection[str]) -> None:
     vectors elsewhere.
     """
     for name in islice(extra, _MOST_EXTRAS_LOOKED_AT):
-        if name in _OF_OTHERS and extra[name] is not None:
+        if name in _OF_OTHERS and extra[name] not in (None, *_HARMLESS.get(name, ())):
             raise InvalidRequest(f"unknown field `{name}`; send {_OF_OTHERS[name]} here", name)
         if close := get_close_matches(name.lower(), ours, n=1, cutoff=0.8):
             raise InvalidRequest(f"unknown field `{name}`; did you mean `{close[0]}`?", name)

@@ -40,7 +40,7 @@ async def create_embeddings(request: Request) -> Response:
     with _admitted(request, body.priority):
         found = await backend.encode(decision, asked, body.priority, deadline)
     refuse_replaced(facts, decision.space, found.space)
-    return answer(embeddings_body(found, body.encoding_format), found, decision)
+    return answer(await embeddings_body(found, body.encoding_format), found, decision)
 
 
 @contextmanager

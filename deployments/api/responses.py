@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +14,10 @@ from pydantic import BaseModel
 
 from deployments.embedding.errors import EmbedfleetError
 from deployments.embedding.request import Embeddings
+
+# of an answer, to be written at once: it takes about 3 ms, and a hop to a thread 0.1 to 0.2 ms
+_INLINE_NUMBERS = 65_536
+_ITEMS_AT_ONCE = 16  # as many numbers, if they are vectors of 4,096
 
 
 class ErrorDetail(BaseModel):
@@ -107,6 +114,30 @@ def dump(body: Any) -> bytes:
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
+async def written(
+    body: Mapping[str, Any], lists: Mapping[str, Iterable[Any]], numbers: int
+) -> bytes:
+    """Returns JSON of some fields and, behind them, lists of so many numbers together.
+
+    Many are written in a thread and a few items at a time: orjson holds the interpreter, and so the
+    event loop, for as long as it writes. No list is empty.
+    """
+    if numbers > _INLINE_NUMBERS:
+        return await asyncio.to_thread(_dump_in_parts, body, lists)
+    return dump({**body, **{name: list(items) for name, items in lists.items()}})
+
+
+def _dump_in_parts(body: Mapping[str, Any], lists: Mapping[str, Iterable[Any]]) -> bytes:
+    parts = [dump(body)[:-1]]
+    for name, items in lists.items():
+        parts += (b",", dump(name), b":[")
+        rest = iter(items)
+        while some := list(islice(rest, _ITEMS_AT_ONCE)):
+            parts += (dump(some)[1:-1], b",")
+        parts[-1] = b"]"
+    return b"".join((*parts, b"}"))
+
+
 def error_body(error: EmbedfleetError) -> bytes:
     """Returns an error's body, all four keys."""
     detail = {
@@ -123,14 +154,14 @@ def usage(tokens: int) -> dict[str, int]:
     return {"prompt_tokens": tokens, "total_tokens": tokens}
 
 
-def embeddings_body(found: Embeddings, encoding_format: str) -> bytes:
+async def embeddings_body(found: Embeddings, encoding_format: str) -> bytes:
     """Returns the answer of `/v1/embeddings`."""
     rows = found.vectors.astype("<f4", copy=False)
-    vectors: list[Any] = list(rows)
+    vectors: Iterable[Any] = rows
     if encoding_format == "base64":
-        vectors = [base64.b64encode(row.tobytes()).decode() for row in rows]
-    data = [{"object": "embedding", "index": i, "embedding": v} for i, v in enumerate(vectors)]
-    return dump({"object": "list", "data": data, **about(found)})
+        vectors = (base64.b64encode(row.tobytes()).decode() for row in rows)
+    data = ({"object": "embedding", "index": i, "embedding": v} for i, v in enumerate(vectors))
+    return await written({"object": "list", **about(found)}, {"data": data}, rows.size)
 
 
 def about(found: Embeddings) -> dict[str, Any]:

@@ -14,14 +14,15 @@ from deployments.api.backend import Backend
 from deployments.api.http import REQUIRE_SPACE, answer, read_body
 from deployments.api.limits import ApiLimits
 from deployments.api.requests import RerankRequest, SimilarityRequest, parse
-from deployments.api.responses import about, as_lists, dump, usage
-from deployments.embedding.awaiting import gather_or_cancel, in_time
+from deployments.api.responses import about, as_lists, dump, usage, written
+from deployments.embedding.awaiting import aside, gather_or_cancel, in_time
+from deployments.embedding.batch import Vectors
 from deployments.embedding.errors import InvalidRequest, ModelUnavailable
 from deployments.embedding.models.model import Role
 from deployments.embedding.request import Embeddings, EncodeRequest
 from deployments.embedding.routing.policy import Decision
 from deployments.embedding.routing.refusals import refuse_replaced
-from deployments.embedding.vectors import normalized
+from deployments.embedding.vectors import INLINE_NUMBERS, normalized
 
 _TRIES = 10
 
@@ -32,7 +33,7 @@ class _Scored:
 
     queries: Embeddings
     documents: Embeddings
-    scores: np.ndarray[Any, np.dtype[np.float32]]
+    scores: Vectors
     decision: Decision
 
 
@@ -41,15 +42,14 @@ async def similarity(request: Request) -> Response:
     deadline = request.app.state.limits.deadline()
     body = parse(SimilarityRequest, await _body(request, deadline))
     scored = await _score(request, body, body.queries, deadline)
-    found: dict[str, Any] = {
-        "object": "similarity",
-        "scores": as_lists(scored.scores),
-        **_about(scored),
-    }
+    lists = {"scores": scored.scores}
     if body.return_embeddings:
-        found["query_embeddings"] = as_lists(scored.queries.vectors)
-        found["document_embeddings"] = as_lists(scored.documents.vectors)
-    return answer(dump(found), scored.queries, scored.decision)
+        lists["query_embeddings"] = scored.queries.vectors
+        lists["document_embeddings"] = scored.documents.vectors
+    numbers = sum(rows.size for rows in lists.values())
+    of_rows = {name: as_lists(rows) for name, rows in lists.items()}
+    found = await written({"object": "similarity", **_about(scored)}, of_rows, numbers)
+    return answer(found, scored.queries, scored.decision)
 
 
 async def rerank(request: Request) -> Response:
@@ -114,7 +114,13 @@ async def _score(
     else:  # old and new replicas of the model answer side by side
         raise ModelUnavailable(f"{one.model} is being replaced", "model", 1.0)
     refuse_replaced(facts, decision.space, asked.space)
-    return _Scored(asked, told, normalized(asked.vectors) @ normalized(told.vectors).T, decision)
+    is_large = asked.vectors.size + told.vectors.size > INLINE_NUMBERS
+    scores = await aside(is_large, _cosines, asked.vectors, told.vectors)
+    return _Scored(asked, told, scores, decision)
+
+
+def _cosines(queries: Vectors, documents: Vectors) -> Vectors:
+    return normalized(queries) @ normalized(documents).T
 
 
 def _about(scored: _Scored) -> dict[str, Any]:

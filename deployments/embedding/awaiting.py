@@ -1,15 +1,16 @@
-"""Waiting for several calls, or for one until its deadline."""
+"""Waiting for several calls, for one until its deadline, or for work that would hold up the loop."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
 
 from deployments.embedding.errors import DeadlineExceeded
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 async def gather_or_cancel(*calls: Coroutine[Any, Any, T]) -> list[T]:
@@ -31,3 +32,13 @@ async def in_time(call: Awaitable[T], deadline: float) -> T:
         if not limit.expired():
             raise
         raise DeadlineExceeded("the request was not answered within its deadline") from None
+
+
+async def aside(large: bool, work: Callable[P, T], *args: P.args, **more: P.kwargs) -> T:
+    """Returns what ``work`` returns; it is done in a thread where it is ``large``.
+
+    The event loop goes on meanwhile, as often as the work lets go of the interpreter.
+    """
+    if large:
+        return await asyncio.to_thread(work, *args, **more)
+    return work(*args, **more)

@@ -6,6 +6,10 @@ import numpy as np
 
 from deployments.embedding.batch import Vectors
 
+# of vectors, to be normalised or multiplied at once: it takes about 2 ms, and a hop to a thread 0.1 to
+# 0.2 ms
+INLINE_NUMBERS = 200_000
+
 
 def normalized(vectors: Vectors) -> Vectors:
     """Returns L2-normalised float32 rows; a zero vector stays zero."""

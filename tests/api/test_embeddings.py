@@ -106,9 +106,9 @@ async def test_base64_and_float_are_the_same_bytes(client):
     assert floats["usage"] == coded["usage"]
 
 
-def test_numbers_have_the_digits_of_float32_and_no_more():
+async def test_numbers_have_the_digits_of_float32_and_no_more():
     assert dump(as_lists(np.float64([[0.1, 1 / 3]]))) == b"[[0.1,0.33333334]]"
-    body = embeddings_body(Embeddings(np.float32([[0.1, 1 / 3]]), "m", "s", 1), "float")
+    body = await embeddings_body(Embeddings(np.float32([[0.1, 1 / 3]]), "m", "s", 1), "float")
     assert b'"embedding":[0.1,0.33333334]' in body
 
 

@@ -85,16 +85,16 @@ async def test_any_path(shared, method, path):
 
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=9))
 @pytest.mark.parametrize("spread", [1.0, 1e-3])
-def test_a_float32_survives_json_to_the_last_bit(spread, numbers):
+async def test_a_float32_survives_json_to_the_last_bit(spread, numbers):
     vectors = np.array([numbers], np.float32) * np.float32(spread)
-    body = json.loads(embeddings_body(Embeddings(vectors, "m", "s", 1), "float"))
+    body = json.loads(await embeddings_body(Embeddings(vectors, "m", "s", 1), "float"))
     back = np.array([body["data"][0]["embedding"]], np.float32)
     assert back.tobytes() == vectors.tobytes()
 
 
 @given(st.integers(1, 5), st.integers(1, 9))
-def test_vectors_cut_out_of_a_larger_array_are_written_right(rows, columns):
+async def test_vectors_cut_out_of_a_larger_array_are_written_right(rows, columns):
     whole = np.arange(90, dtype=np.float32).reshape(9, 10)
     found = Embeddings(whole[:rows, :columns], "m", "s", 1)
-    floats = json.loads(embeddings_body(found, "float"))["data"]
+    floats = json.loads(await embeddings_body(found, "float"))["data"]
     assert [item["embedding"] for item in floats] == found.vectors.tolist()

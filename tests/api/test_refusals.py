@@ -152,26 +152,6 @@ async def test_the_item_that_is_wrong_is_named(client, found, item):
     await refused(client, 400, "input", INVALID, f"`input[{item}]` is ", input=found)
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "ours"),
-    [
-        (
-            "prompt_name",
-            "query",
-            "`input_type`",
-        ),  # text-embeddings-inference, sentence-transformers
-        ("truncate_prompt_tokens", 10, "`truncate`"),  # vLLM
-        ("task", "retrieval.query", "`input_type`"),  # Jina
-        ("modality", "image", "only text"),  # Infinity
-        ("output_dimension", 256, "`dimensions`"),  # Voyage
-    ],
-)
-async def test_fields_that_change_vectors_elsewhere_are_not_ignored(client, field, value, ours):
-    await refused(client, 400, field, INVALID, f"unknown field `{field}`", ours, **{field: value})
-    response = await send(client, EMBEDDINGS, {"input": "a", field: None, "foo": 1})
-    assert response.status_code == 200
-
-
 @pytest.mark.parametrize("field", ["encoding_format", "priority", "dimensions", "aim", "user"])
 async def test_null_is_as_good_as_nothing(client, field):
     assert (await send(client, EMBEDDINGS, {"input": "a", field: None})).status_code == 200

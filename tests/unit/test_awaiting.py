@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
 import pytest
 
-from deployments.embedding.awaiting import gather_or_cancel, in_time
+from deployments.embedding.awaiting import aside, gather_or_cancel, in_time
 from deployments.embedding.errors import DeadlineExceeded
 
 
@@ -54,3 +55,12 @@ async def test_a_calls_own_timeout_stays_its_own():
 
     with pytest.raises(TimeoutError, match="a socket's"):
         await in_time(fail(), time.monotonic() + 60)
+
+
+async def test_large_work_is_done_beside_the_loop():
+    here = threading.current_thread()
+    assert await aside(False, threading.current_thread) is here
+    assert await aside(True, threading.current_thread) is not here
+    assert await aside(True, divmod, 7, 2) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        await aside(True, divmod, 7, 0)

@@ -17,8 +17,9 @@ import yaml
 
 from cluster import cli, listening, serving
 from cluster.config_file import ConfigError
-from cluster.listening import models_of, url_of, why_not
+from cluster.listening import is_serve, models_of, url_of, why_not
 from cluster.serving import _refuse_taken_port
+from tests.unit.local_server import local_server
 from tests.unit.test_announcing import Child
 
 
@@ -40,6 +41,33 @@ def test_a_port_is_taken_while_somebody_listens(host):
         with pytest.raises(ConfigError, match=f"port {port} is taken"):
             _refuse_taken_port(host, port)
     assert why_not(host, port) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b'{"/": "embedfleet"}', 200, "Ray Serve runs at {url} already; `serve deploy CONFIG`"),
+        (b"{}", 200, "Ray Serve runs at {url} already; `serve deploy CONFIG`"),
+        (b"[]", 200, "port {port} is taken"),
+        (b"\xff<html>", 200, "port {port} is taken"),
+        (b"{}", 404, "port {port} is taken"),
+    ],
+)
+def test_a_serve_that_runs_already_is_told_from_other_servers(
+    monkeypatch, capsys, body, status, words
+):
+    monkeypatch.setattr(serving, "_run", lambda *_: pytest.fail("started"))
+    with local_server(body, status) as port:
+        command = ["serve", "serve_config.yaml", "--path", "python", "--port", str(port)]
+        assert cli.main(command) == 2
+    assert words.format(port=port, url=f"http://127.0.0.1:{port}") in capsys.readouterr().err
+
+
+def test_what_listens_and_says_nothing_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(listening, "_ROUTES_TIMEOUT_S", 0.05)
+    with listener("127.0.0.1") as port:
+        assert not is_serve(url_of("127.0.0.1", port))
+    assert not is_serve(url_of("127.0.0.1", port))
 
 
 def test_a_host_that_is_not_here_is_told_from_a_port_that_is_taken():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from deployments.embedding.errors import UnsupportedModel
 from deployments.embedding.models import loading
 from deployments.embedding.models.catalog import CATALOG
 from deployments.embedding.models.loading import find_model
@@ -25,7 +26,9 @@ def asked(monkeypatch, tmp_path):
 
     def find_files(source, revision, package=None, *, weights=True, described=False):
         calls.append((source, revision, package, weights, described))
-        return Path(source) if Path(source).is_dir() else tmp_path
+        folder = Path(source) if Path(source).is_dir() else tmp_path
+        (folder / "model.safetensors").touch()
+        return folder
 
     monkeypatch.setattr(loading, "find_files", find_files)
     return calls
@@ -105,3 +108,14 @@ def test_a_folder_that_is_missing_is_not_taken_for_the_catalogs(asked, monkeypat
     monkeypatch.setattr(loading, "read_spec", lambda *args: KNOWN)
     find_model("mine", KNOWN.name)  # no hub id: `find_files` will say that there is no such folder
     assert asked == [(KNOWN.name, None, None, True, False)]
+
+
+@pytest.mark.parametrize("where", ["folder", "hub"])
+@pytest.mark.parametrize("name", ["acme/tiny", "e5-small"])
+def test_weights_that_are_not_safetensors_are_refused(monkeypatch, tmp_path, where, name):
+    source = str(tmp_path) if where == "folder" else "acme/other"
+    monkeypatch.setattr(loading, "find_files", lambda *_, **__: tmp_path)
+    monkeypatch.setattr(loading, "read_spec", lambda *_: KNOWN)
+    with pytest.raises(UnsupportedModel, match=f"{source} has no safetensors weights; save the"):
+        find_model(name, source)
+    assert find_model(name, source, weights=False).folder == tmp_path

@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 
+from deployments import preprocessing
 from deployments.embedding.batch import Encoded, TokenBatch
 from deployments.embedding.errors import InvalidRequest
 from deployments.embedding.models.catalog import CATALOG
@@ -94,7 +95,24 @@ async def test_the_answer_tells_the_instruction_that_was_rendered(tokenizer, tex
     preprocessor = Preprocessor(INSTRUCT, tokenizer)
     tokenized = await preprocessor.tokenized(asked)
     reply = Encoded(np.ones((1, INSTRUCT.dimension), np.float32), 0.0, 0.0)
-    assert preprocessor.finished(asked, tokenized, [reply]).instruction == told
+    assert (await preprocessor.finished(asked, tokenized, [reply])).instruction == told
+
+
+@pytest.mark.parametrize(("rows", "inline"), [(260, True), (261, False)])
+async def test_many_numbers_do_not_hold_the_event_loop(monkeypatch, tokenizer, rows, inline):
+    threads = []
+
+    def finished(vectors, dimensions, normalize):
+        threads.append(threading.current_thread())
+        return vectors
+
+    monkeypatch.setattr(preprocessing, "finished", finished)
+    preprocessor, asked = Preprocessor(SPEC, tokenizer), EncodeRequest(("a",))
+    parts = [np.ones((n, SPEC.dimension), np.float32) for n in (rows, rows)]
+    replies = [Encoded(part, 0.0, 0.0) for part in parts]
+    answer = await preprocessor.finished(asked, await preprocessor.tokenized(asked), replies)
+    assert len(answer.vectors) == 2 * rows
+    assert (threads == [threading.current_thread()]) == inline
 
 
 async def test_an_instruction_without_a_place_is_refused(tokenizer):

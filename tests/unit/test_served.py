@@ -15,6 +15,7 @@ READY = ModelStatus(ModelState.READY, 1)
 
 def test_a_folders_revision_is_told_to_workers_and_not_hashed_again(monkeypatch, tmp_path):
     (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").touch()
     read = find_model("e5-small", str(tmp_path)).spec
     monkeypatch.delattr(loading, "content_hash")
     config = ServedModel(ModelConfig(name="e5-small", path=str(tmp_path)), read, None, READY).pinned

@@ -2,30 +2,64 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import socket
 
 import httpx
 import huggingface_hub
 import pytest
 from huggingface_hub import errors as hub
+from huggingface_hub.constants import HF_HUB_CACHE
 
-from deployments.embedding.errors import ModelUnavailable
+from deployments.embedding.errors import ModelUnavailable, UnsupportedModel
 from deployments.embedding.models import weights
-from deployments.embedding.models.weights import check_sha256, find_files
+from deployments.embedding.models.weights import check_sha256, find_files, refuse_other_weights
 
-RESPONSE = httpx.Response(404, request=httpx.Request("GET", "https://hub.test"))
 TOKENIZER = ("config.json", "tokenizer.json")
 DESCRIPTION = ("modules.json", "1_Pooling/config.json")
-UNREACHABLE = "the hub cannot be reached; put them in the model cache"
+UNREACHABLE = "not on this machine and the hub cannot be reached ({}); put them in the model cache"
+NOT_GIVEN = "not on this machine and the hub does not give them ({}); put them in the model cache"
+NOT_KEPT = f"cannot be kept in the model cache, {HF_HUB_CACHE} ({{}}); let the replicas write there"
+OLD_TOKEN = "Invalid credentials in Authorization header"
+
+
+def response(status):
+    return httpx.Response(status, request=httpx.Request("GET", "https://hub.test"))
+
+
+def not_here(cause):
+    """What the hub's library makes of an answer, or of none, once nothing is in the cache."""
+    error = hub.LocalEntryNotFoundError("please check your internet connection")
+    error.__cause__ = cause
+    return error
+
+
+def answer(status, said, kind=hub.HfHubHTTPError):
+    return kind(said, response=response(status))
+
+
+NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
+NO_ENTRY = PermissionError(errno.EACCES, "Permission denied", "/models/hub")
 REASONS = [
-    (hub.GatedRepoError("no", response=RESPONSE), "is gated: accept its licence", "HF_TOKEN"),
-    (hub.RepositoryNotFoundError("no", response=RESPONSE), "not on the hub, or is private", "HF_"),
-    (hub.RevisionNotFoundError("no", response=RESPONSE), "has no revision abc on the hub", "acme"),
-    (hub.HfHubHTTPError("no", response=RESPONSE), UNREACHABLE, "`path`"),
-    (hub.LocalEntryNotFoundError("no"), UNREACHABLE, "`path`"),
-    (hub.OfflineModeIsEnabled("no"), UNREACHABLE, "`path`"),
-    (ConnectionError("no"), UNREACHABLE, "`path`"),
+    (answer(403, "no", hub.GatedRepoError), "is gated: accept its licence", "HF_TOKEN"),
+    (answer(404, "no", hub.RepositoryNotFoundError), "not on the hub, or is private", "HF_TOKEN"),
+    (answer(404, "no", hub.RevisionNotFoundError), "has no revision abc on the hub", "acme"),
+    (answer(401, OLD_TOKEN), f"does not let the replicas read acme/tiny ({OLD_TOKEN})", "HF_TOKEN"),
+    (not_here(answer(403, "no")), "does not let the replicas read acme/tiny (no)", "HF_TOKEN"),
+    (answer(403, "shut", hub.DisabledRepoError), NOT_GIVEN.format("shut"), "`path`"),
+    (answer(503, "down"), NOT_GIVEN.format("down"), "`path`"),
+    (not_here(answer(429, "\n\n429 Too\nMany")), NOT_GIVEN.format("429 Too Many"), "`path`"),
+    (not_here(httpx.ConnectError("no route")), UNREACHABLE.format("no route"), "`path`"),
+    (not_here(httpx.ConnectTimeout("")), UNREACHABLE.format("ConnectTimeout"), "`path`"),
+    (hub.LocalEntryNotFoundError("no"), UNREACHABLE.format("no"), "`path`"),
+    (hub.OfflineModeIsEnabled("no"), UNREACHABLE.format("no"), "`path`"),
+    (ConnectionError("no"), UNREACHABLE.format("no"), "`path`"),
+    (ConnectionResetError(errno.ECONNRESET, "no"), UNREACHABLE.format("[Errno 104] no"), "`path`"),
+    (socket.gaierror(-2, "no name"), UNREACHABLE.format("[Errno -2] no name"), "`path`"),
+    (NO_SPACE, NOT_KEPT.format(NO_SPACE), "make room"),
+    (NO_ENTRY, NOT_KEPT.format(NO_ENTRY), "HF_HOME"),
 ]
 
 
@@ -134,6 +168,23 @@ def test_why_a_download_failed_and_what_to_do(monkeypatch, error, reason, remedy
     assert reason in refused.value.message
     assert remedy in refused.value.message
     assert "acme/tiny" in refused.value.message
+    assert "\n" not in refused.value.message
+
+
+def test_what_the_hub_says_at_length_is_cut(monkeypatch):
+    Hub(monkeypatch, downloaded=answer(500, "oh " * 999))
+    with pytest.raises(ModelUnavailable, match="oh …"):
+        find_files("acme/tiny", "abc")
+
+
+@pytest.mark.parametrize("names", [[], ["pytorch_model.bin"], ["model.safetensors.index.json"]])
+def test_other_weights_than_safetensors(tmp_path, names):
+    folder_with(tmp_path, *names)
+    (tmp_path / "1_Pooling" / "model.safetensors").touch()
+    with pytest.raises(UnsupportedModel, match=r"acme/tiny has no safetensors .*safe_serializ"):
+        refuse_other_weights(tmp_path, "acme/tiny")
+    (tmp_path / "model-00001-of-00002.safetensors").touch()
+    refuse_other_weights(tmp_path, "acme/tiny")
 
 
 def test_the_hash_of_the_weights(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 from deployments.embedding.models.catalog import CATALOG, catalog_model
 from deployments.embedding.models.local_format import content_hash, read_spec
 from deployments.embedding.models.model import ModelSpec
-from deployments.embedding.models.weights import check_sha256, find_files
+from deployments.embedding.models.weights import check_sha256, find_files, refuse_other_weights
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -32,6 +32,13 @@ def find_model(
     name: its own files lack the prompts. Without ``weights``, tokenizer and descriptions are enough.
     Raises ModelUnavailable or UnsupportedModel, with the reason and the remedy.
     """
+    files = _found(name, path, revision, weights)
+    if weights:
+        refuse_other_weights(files.folder, path or name)
+    return files
+
+
+def _found(name: str, path: str | None, revision: str | None, weights: bool) -> ModelFiles:
     known = catalog_model(name, path)
     if known is None:
         source = path or name

@@ -6,14 +6,18 @@ import hashlib
 import importlib.util
 import json
 import re
+import socket
 from pathlib import Path
+from textwrap import shorten
 
-from deployments.embedding.errors import ModelUnavailable
+from deployments.embedding.errors import ModelUnavailable, UnsupportedModel
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _DESCRIPTION = ("*.json", "*/config.json", "*.txt", "*.model")
 _WEIGHTS = ("*.safetensors",)
 _HUB_TIMEOUT_S = 4.0
+_MOST_SAID = 300
+_MAY_NOT_READ = (401, 403)
 
 
 def is_hub_id(source: str) -> bool:
@@ -57,6 +61,15 @@ def check_sha256(model_dir: Path, expected: str) -> None:
         raise ModelUnavailable(
             f"{path} has SHA-256 {found}, not {expected}: the file is damaged or not the original; "
             "replace it"
+        )
+
+
+def refuse_other_weights(folder: Path, source: str) -> None:
+    """Raises UnsupportedModel where a model's folder has no safetensors, the only weights read."""
+    if not any(folder.glob("*.safetensors")):
+        raise UnsupportedModel(
+            f"{source} has no safetensors weights; save the model anew with "
+            "`safe_serialization=True`"
         )
 
 
@@ -105,9 +118,6 @@ def _download(repo: str, revision: str | None, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
@@ -126,9 +136,37 @@ def _download(repo: str, revision: str | None, patterns: list[str]) -> Path:
         raise ModelUnavailable(
             f"{repo} is not on the hub, or is private: check the name, or set HF_TOKEN"
         ) from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
-        raise ModelUnavailable(
-            f"the files of {repo} are not on this machine and the hub cannot be reached; "
-            "put them in the model cache (HF_HOME), or set the model's `path` in the config"
-        ) from error
+    except OSError as error:  # the hub's own errors are among them
+        raise ModelUnavailable(_why_not(repo, error)) from error
     return Path(found)
+
+
+def _why_not(repo: str, error: OSError) -> str:
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.errors import DisabledRepoError, HfHubHTTPError, LocalEntryNotFoundError
+
+    # "no such file here" is also raised for what the hub answered, and for a network that is down
+    cause = (isinstance(error, LocalEntryNotFoundError) and error.__cause__) or error
+    said = shorten(str(cause) or type(cause).__name__, _MOST_SAID, placeholder=" …")
+    status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
+    if status in _MAY_NOT_READ and not isinstance(cause, DisabledRepoError):
+        return (
+            f"the hub does not let the replicas read {repo} ({said}); set HF_TOKEN to a valid token "
+            "that may read it"
+        )
+    if status is None and _is_of_this_machine(cause):
+        return (
+            f"the files of {repo} cannot be kept in the model cache, {HF_HUB_CACHE} ({said}); let "
+            "the replicas write there, make room, or set HF_HOME to another folder"
+        )
+    why = "cannot be reached" if status is None else "does not give them"
+    return (
+        f"the files of {repo} are not on this machine and the hub {why} ({said}); "
+        "put them in the model cache (HF_HOME), or set the model's `path` in the config"
+    )
+
+
+def _is_of_this_machine(error: BaseException) -> bool:
+    """Whether it is a full disk or the like: the hub library's own errors have no number."""
+    numbered = isinstance(error, OSError) and error.errno is not None
+    return numbered and not isinstance(error, ConnectionError | TimeoutError | socket.gaierror)

@@ -1,0 +1,34 @@
+"""Fields of other servers: refused where they would change vectors there, else ignored."""
+
+from __future__ import annotations
+
+import pytest
+
+from .calls import EMBEDDINGS, check_refusal, send
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "ours", "harmless"),
+    [
+        ("prompt_name", "query", "`input_type`", None),  # text-embeddings-inference
+        ("truncate_prompt_tokens", 10, "`truncate`", None),  # vLLM
+        ("task", "retrieval.query", "`input_type`", None),  # Jina
+        ("modality", "image", "only text", None),  # Infinity
+        ("output_dimension", 256, "`dimensions`", None),  # Voyage
+        ("add_special_tokens", False, "own special tokens", True),  # vLLM
+        ("embed_dtype", "float16", "both hold float32", "float32"),  # vLLM
+        ("endianness", "big", "little-endian", "native"),  # vLLM
+        ("endianness", "big", "little-endian", "little"),
+        ("output_dtype", "int8", "`encoding_format`", "float"),  # Voyage
+        ("embedding_type", "base64", "`encoding_format`", "float"),  # Jina
+        ("embedding_types", ["float", "int8"], "`encoding_format`", ["float"]),  # Cohere
+    ],
+)
+async def test_fields_that_change_vectors_elsewhere_are_not_ignored(
+    client, field, value, ours, harmless
+):
+    response = await send(client, EMBEDDINGS, {"input": "a", field: value})
+    check_refusal(response, 400, field, "invalid_value", f"unknown field `{field}`", ours)
+    for other in (None, harmless):
+        response = await send(client, EMBEDDINGS, {"input": "a", field: other, "foo": 1})
+        assert response.status_code == 200
