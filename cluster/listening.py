@@ -71,9 +71,31 @@ def announce(child: subprocess.Popen[bytes], url: str) -> None:
             print(f"embedfleet: ready after {waited:.0f} s at {url}", flush=True)
             with suppress(httpx.HTTPError):  # told to stop in this moment
                 print(models_of(url), flush=True)
+            _tell_of_the_rest(child, url)
             return
         unable.look(is_late=waited > _READY_TIMEOUT_S)
         time.sleep(_LOOK_S)
+
+
+def _tell_of_the_rest(child: subprocess.Popen[bytes], url: str) -> None:
+    """Says what becomes of the models that were still starting when the first one was ready."""
+    starting, ends = _starting(url), time.monotonic() + _READY_TIMEOUT_S
+    while starting and child.poll() is None and time.monotonic() < ends:
+        time.sleep(_UNABLE_EVERY_S)
+        left = _starting(url)
+        if left is not None and starting - left:
+            starting = left
+            with suppress(httpx.HTTPError):
+                print(models_of(url), flush=True)
+
+
+def _starting(url: str) -> set[str] | None:
+    """Returns the models that are starting; None where the service does not say."""
+    try:
+        models = _models(url).json()["data"]
+    except (httpx.HTTPError, ValueError, KeyError):
+        return None
+    return {model["id"] for model in models if model["state"] == ModelState.STARTING}
 
 
 class _Unable:

@@ -9,7 +9,9 @@ import asyncio
 import logging
 import signal
 import sys
+import time
 from types import FrameType
+from typing import NoReturn
 
 import ray
 from ray import serve
@@ -17,6 +19,7 @@ from ray.serve.context import _get_global_client
 from ray.serve.scripts import cli
 
 _FIND_ROUTERS_S = 5.0
+_LAST_BYTES_S = 0.3  # of answers that routers have given, on their way to the callers
 _DRAIN_S = 600.0  # a router keeps to its requests' own deadlines
 
 
@@ -37,10 +40,28 @@ def _drain(number: int, frame: FrameType | None) -> None:
             asyncio.run(_drain_routers(apps))
             # the loop that has just ended is an error to Serve's clients in this process
             logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
+            if _is_our_ray():
+                _end_at_once()
             _get_global_client().delete_apps(apps)  # answers leave while replicas stop in order
         except Exception as error:  # whatever fails, it stops
             print(f"embedfleet: stopping without order: {error!r}", file=sys.stderr)
     raise KeyboardInterrupt
+
+
+def _is_our_ray() -> bool:
+    """Whether this process has started Ray, and so nothing else runs on it."""
+    node = ray._private.worker._global_node  # Ray has no public way to ask
+    return node is not None and node.is_head()
+
+
+def _end_at_once() -> NoReturn:
+    """Ends Ray and all that runs on it.
+
+    Serve's own shutdown takes seconds, in which its proxies answer 404 for a service that has gone.
+    """
+    time.sleep(_LAST_BYTES_S)
+    ray.shutdown()
+    sys.exit(0)
 
 
 async def _drain_routers(apps: list[str]) -> None:

@@ -162,9 +162,11 @@ def _refuse_running_serve(host: str, port: int, url: str) -> None:
 def _refuse_taken_ports(host: str, port: int, environment: Mapping[str, str]) -> None:
     _refuse_taken_port(host, port)
     if "RAY_SERVE_ENABLE_HA_PROXY" in environment:
+        both = " and ".join(f"{name} ({default})" for name, default in _STATISTICS.items())
         for name, default in _STATISTICS.items():
             # HAProxy does not start without them
-            _refuse_taken_port("0.0.0.0", int(os.environ.get(name, default)), f"{name} to another")
+            taken = int(os.environ.get(name, default))
+            _refuse_taken_port("0.0.0.0", taken, f"{both} to other ports, for a service beside it")
 
 
 def _refuse_taken_port(host: str, port: int, what: str = "another --port") -> None:

@@ -16,11 +16,19 @@ _FINE, _COARSE = 0.001, 0.01
 
 def verify(service: Service, wanted: str | None) -> int:
     """Prints published score, ours and the difference; returns 1 when one is beyond tolerance."""
-    models = [m for m in service.models() if wanted in (None, m["id"], m["hugging_face_id"])]
+    models = _meant(service.models(), wanted)
     if not models:
         raise ServiceError(f"no model {wanted!r} here; `embedfleet models` shows what there is")
     verdicts = [_verify_one(service, model, required=wanted is not None) for model in models]
     return 0 if all(verdicts) else 1
+
+
+def _meant(models: list[dict[str, Any]], wanted: str | None) -> list[dict[str, Any]]:
+    """Returns all models, those of a name, or the first of a size, which is what the size stands for."""
+    if wanted is None:
+        return models
+    named = [model for model in models if wanted in (model["id"], model["hugging_face_id"])]
+    return named or [model for model in models if model["size"] == wanted][:1]
 
 
 def _verify_one(service: Service, model: dict[str, Any], required: bool) -> bool:

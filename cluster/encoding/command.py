@@ -41,7 +41,7 @@ def _status(args: argparse.Namespace, printer: Printer, speaker: LastWords) -> i
     except KeyboardInterrupt:
         with suppress(OSError):  # the terminal may be what has gone
             printer.end()
-            print("embedfleet: stopped; the same command goes on from here", file=sys.stderr)
+            print("embedfleet: stopped; the same command does what is missing", file=sys.stderr)
         return 130
     printer.end()
     print(report(summary))

@@ -57,7 +57,7 @@ def words(told: list[str]) -> str | None:
         return None
     gone = bool(told) and not _goes_on(told[-1])
     why = "the Ray of the service has gone" if gone else "the job was killed"
-    return f"embedfleet: {why}; the same command goes on from here"
+    return f"embedfleet: {why}; the same command does what is missing"
 
 
 def _goes_on(raylet: str) -> bool:

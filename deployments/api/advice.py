@@ -34,6 +34,15 @@ _OF_OTHERS = {
     "output_dimensionality": "`dimensions`",
     "truncate_dim": "`dimensions`",
     "truncate_prompt_tokens": "`truncate`",
+    "auto_truncate": "`truncate`",
+    "truncation": "`truncate`",
+    "truncation_direction": "`truncate` alone, which cuts at the end",
+    "max_length": "`truncate`, which cuts at the model's own limit",
+    "max_seq_length": "`truncate`, which cuts at the model's own limit",
+    "pooling": "nothing: each model is pooled as its own files say",
+    "query_instruction": "`instruction`",
+    "text_type": "`input_type`",
+    "is_query": "`input_type`",
     "modality": "only text, without this field",
     "late_chunking": "one text at a time, without this field",
     "add_special_tokens": "texts without this field, which get their model's own special tokens",
@@ -51,6 +60,7 @@ _HARMLESS: Mapping[str, Sequence[Any]] = {
     "embedding_type": ("float", ["float"]),
     "embedding_types": ("float", ["float"]),
     "endianness": ("little", "native"),
+    "truncation_direction": ("right", "Right"),
 }
 
 

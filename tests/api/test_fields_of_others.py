@@ -12,6 +12,10 @@ from .calls import EMBEDDINGS, check_refusal, send
     [
         ("prompt_name", "query", "`input_type`", None),  # text-embeddings-inference
         ("truncate_prompt_tokens", 10, "`truncate`", None),  # vLLM
+        ("truncation_direction", "left", "cuts at the end", "right"),  # text-embeddings-inference
+        ("auto_truncate", True, "`truncate`", None),
+        ("pooling", "cls", "as its own files say", None),
+        ("text_type", "query", "`input_type`", None),
         ("task", "retrieval.query", "`input_type`", None),  # Jina
         ("modality", "image", "only text", None),  # Infinity
         ("output_dimension", 256, "`dimensions`", None),  # Voyage

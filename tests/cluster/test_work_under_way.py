@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -108,8 +110,17 @@ def test_sigterm_lets_what_is_under_way_be_answered(service):
         assert not all(call.done() for call in calls)
         answers = [call.result() for call in calls]
     assert [answer.status_code for answer in answers] == [200] * 5, answers
+    assert statuses_until_it_has_gone(ready) <= {503}  # a 404 would say that the URL is wrong
     assert service.process.wait(STOPS_WITHIN_S) == 0
     assert "Traceback" not in service.log.read_text()
+
+
+def statuses_until_it_has_gone(status: Callable[[], int]) -> set[int]:
+    seen = set()
+    with suppress(httpx.TransportError):
+        while True:
+            seen.add(status())
+    return seen
 
 
 def asked(texts: list[str]) -> dict[str, object]:

@@ -38,7 +38,7 @@ def test_a_stopped_job_says_how_it_goes_on(service, long_corpus, tmp_path):
         job.terminate()
         _, said = job.communicate(timeout=30)
     assert job.returncode == 130
-    assert "embedfleet: stopped; the same command goes on from here" in said
+    assert "embedfleet: stopped; the same command does what is missing" in said
     assert "Traceback" not in said
     assert "SIGTERM" not in said  # nor does a thread that is left start a Ray of its own
 

@@ -17,8 +17,8 @@ with last_words() as speaker:
     {end}
 """
 LOST = "os._exit(1)"  # as Ray's core does
-GONE = "embedfleet: the Ray of the service has gone; the same command goes on from here\n"
-KILLED = "embedfleet: the job was killed; the same command goes on from here\n"
+GONE = "embedfleet: the Ray of the service has gone; the same command does what is missing\n"
+KILLED = "embedfleet: the job was killed; the same command does what is missing\n"
 
 
 def ended(end, raylet=""):

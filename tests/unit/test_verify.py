@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cluster.service import ServiceError
 from cluster.verify import verify
 from deployments.embedding.models.catalog import CATALOG
 from deployments.embedding.models.model import Role
@@ -18,7 +19,8 @@ class Off:
 
     def __init__(self, by, **model):
         self._by = by
-        self._model = {"id": MINILM.name, "state": "ready", "hugging_face_id": MINILM.repo, **model}
+        self._model = {"id": MINILM.name, "state": "ready", "hugging_face_id": MINILM.repo}
+        self._model |= {"size": "small", **model}
 
     def models(self):
         return [self._model]
@@ -45,6 +47,13 @@ def test_how_far_off_a_precision_may_be(dtype, device, tolerance, capsys):
     assert f"tolerance {tolerance}" in capsys.readouterr().out
     assert verify(Off(1.1 * tolerance, dtype=dtype, device=device), None) == 1
     assert "BEYOND TOLERANCE" in capsys.readouterr().out
+
+
+def test_a_size_is_the_first_model_of_it(capsys):
+    assert verify(Off(0.0, dtype="float32", device="cpu"), "small") == 0
+    assert "ok: worst difference" in capsys.readouterr().out
+    with pytest.raises(ServiceError, match="no model 'large' here"):
+        verify(Off(0.0), "large")
 
 
 @pytest.mark.parametrize("name", ["ours", MINILM.repo])
