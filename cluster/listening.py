@@ -79,23 +79,26 @@ def announce(child: subprocess.Popen[bytes], url: str) -> None:
 
 def _tell_of_the_rest(child: subprocess.Popen[bytes], url: str) -> None:
     """Says what becomes of the models that were still starting when the first one was ready."""
-    starting, ends = _starting(url), time.monotonic() + _READY_TIMEOUT_S
+    starting, ends = _starting(_listed(url)), time.monotonic() + _READY_TIMEOUT_S
     while starting and child.poll() is None and time.monotonic() < ends:
         time.sleep(_UNABLE_EVERY_S)
-        left = _starting(url)
-        if left is not None and starting - left:
+        models = _listed(url)
+        if models and starting - (left := _starting(models)):
             starting = left
-            with suppress(httpx.HTTPError):
-                print(models_of(url), flush=True)
+            print(models_table(models), flush=True)
 
 
-def _starting(url: str) -> set[str] | None:
-    """Returns the models that are starting; None where the service does not say."""
-    try:
-        models = _models(url).json()["data"]
-    except (httpx.HTTPError, ValueError, KeyError):
-        return None
+def _starting(models: list[dict[str, Any]]) -> set[str]:
     return {model["id"] for model in models if model["state"] == ModelState.STARTING}
+
+
+def _listed(url: str) -> list[dict[str, Any]]:
+    """Returns the models as the service shows them; none where it does not say."""
+    try:
+        response = _models(url)
+        return list(response.json()["data"]) if response.is_success else []
+    except (httpx.HTTPError, ValueError, KeyError):
+        return []
 
 
 class _Unable:
@@ -124,11 +127,7 @@ class _Unable:
 
 def _unavailable(url: str) -> list[dict[str, Any]]:
     """Returns the models if each of them is unavailable; none where one may be ready soon."""
-    try:
-        response = _models(url)
-        models = response.json()["data"] if response.is_success else []
-    except (httpx.HTTPError, ValueError, KeyError):
-        return []
+    models = _listed(url)
     return models if all(m["state"] == ModelState.UNAVAILABLE for m in models) else []
 
 

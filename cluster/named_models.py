@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 
+from cluster.encoding.settings import WORKER_CPUS
 from deployments.embedding.models.catalog import CATALOG, by_name_or_repo
 from deployments.embedding.models.weights import is_hub_id
 
-_FOR_JOBS = 0.25  # cores, as a corpus job's worker asks for
 # where the driver is too old for torch, `device_count` alone counts the cards that it cannot use
 _COUNT = "from torch import cuda; print(cuda.device_count() if cuda.is_available() else 0)"
 
@@ -77,7 +77,8 @@ def _folder(model: str) -> Path | None:
 
 def _place(models: int, machine: Machine) -> dict[str, Any]:
     """Returns what each model takes: an equal share of the cores, and of a GPU where there are any."""
-    share = {"num_cpus": _share(models, machine.cores - _FOR_JOBS)}
+    # a corpus job has to start, too
+    share = {"num_cpus": _share(models, machine.cores - WORKER_CPUS)}
     if not machine.gpus:
         return {**share, "threads": "auto"}
     return {**share, "num_gpus": _share(-(-models // machine.gpus), 1)}

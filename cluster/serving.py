@@ -62,8 +62,7 @@ def serve(config: str, path: str, host: str | None = None, port: int | None = No
         environment, line = path_environment(path, ingress.max_requests)
         _refuse_tls_behind_haproxy(ingress.tls, environment)
         url = url_of(host, port, ingress.tls)
-        _refuse_running_serve(host, port, url)
-        _refuse_taken_ports(host, port, environment)
+        _refuse_taken_ports(host, port, url, environment)
         exposure = _exposure(host)
     except ConfigError as error:
         print(f"embedfleet: {error}", file=sys.stderr)
@@ -148,19 +147,8 @@ def _refuse_tls_behind_haproxy(tls: bool, environment: Mapping[str, str]) -> Non
         )
 
 
-def _refuse_running_serve(host: str, port: int, url: str) -> None:
-    """It would take the config and keep its own address, and end with this command."""
-    if (error := why_not(host, port)) is None or error.errno != errno.EADDRINUSE:
-        return
-    if is_serve(url):
-        raise ConfigError(
-            f"Ray Serve runs at {url} already; `serve deploy CONFIG` replaces what it serves, "
-            "or stop it first: `serve shutdown`, or Ctrl-C where `embedfleet serve` runs"
-        ) from error
-
-
-def _refuse_taken_ports(host: str, port: int, environment: Mapping[str, str]) -> None:
-    _refuse_taken_port(host, port)
+def _refuse_taken_ports(host: str, port: int, url: str, environment: Mapping[str, str]) -> None:
+    _refuse_taken_port(host, port, url=url)
     if "RAY_SERVE_ENABLE_HA_PROXY" in environment:
         both = " and ".join(f"{name} ({default})" for name, default in _STATISTICS.items())
         for name, default in _STATISTICS.items():
@@ -169,10 +157,17 @@ def _refuse_taken_ports(host: str, port: int, environment: Mapping[str, str]) ->
             _refuse_taken_port("0.0.0.0", taken, f"{both} to other ports, for a service beside it")
 
 
-def _refuse_taken_port(host: str, port: int, what: str = "another --port") -> None:
+def _refuse_taken_port(
+    host: str, port: int, what: str = "another --port", url: str | None = None
+) -> None:
     if (error := why_not(host, port)) is None:
         return
     if error.errno == errno.EADDRINUSE:
+        if url and is_serve(url):  # it would keep its own address, and end with this command
+            raise ConfigError(
+                f"Ray Serve runs at {url} already; `serve deploy CONFIG` replaces what it serves, "
+                "or stop it first: `serve shutdown`, or Ctrl-C where `embedfleet serve` runs"
+            ) from error
         raise ConfigError(
             f"port {port} is taken ({error}); stop what listens there, or set {what}"
         ) from error

@@ -47,9 +47,8 @@ class Preprocessor:
         if isinstance(request.texts, TokenInput):
             return await asyncio.to_thread(self._accept, request, request.texts)
         texts = render(self.spec, request.texts, request.role, request.instruction)
-        if sum(map(len, texts)) <= _INLINE_CHARACTERS:
-            return self.tokenizer.encode(texts, request.truncate)
-        return await asyncio.to_thread(self.tokenizer.encode, texts, request.truncate)
+        is_long = sum(map(len, texts)) > _INLINE_CHARACTERS
+        return await aside(is_long, self.tokenizer.encode, texts, request.truncate)
 
     async def finished(
         self, request: EncodeRequest, tokenized: Tokenized, replies: Sequence[Encoded]
@@ -102,9 +101,8 @@ class Preprocessor:
         return max(found, await self._counted([head + texts[row] for row in rest]) if rest else 0)
 
     async def _counted(self, texts: Sequence[str]) -> int:
-        if sum(map(len, texts)) <= _INLINE_CHARACTERS:
-            return self.tokenizer.longest(texts)
-        return await asyncio.to_thread(self.tokenizer.longest, texts)
+        is_long = sum(map(len, texts)) > _INLINE_CHARACTERS
+        return await aside(is_long, self.tokenizer.longest, texts)
 
     def _accept(self, request: EncodeRequest, texts: TokenInput) -> Tokenized:
         if request.instruction:

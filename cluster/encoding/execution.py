@@ -18,13 +18,13 @@ from cluster.encoding.failures import JobError
 from cluster.encoding.manifest import Counts
 from cluster.encoding.parts import Part
 from cluster.encoding.progress import Snapshot
+from cluster.encoding.settings import WORKER_CPUS
 from cluster.encoding.stalling import Stalling
 from cluster.encoding.stretches import stretches
 from cluster.encoding.target import Target, why_waiting
 from cluster.encoding.worker import PartEncoder, Work
 from deployments.embedding.errors import EmbedfleetError
 
-_WORKER_CPUS = 0.25
 # one part is encoded while the next is read and the last one written
 _STRETCHES_PER_WORKER = 2
 _MOST_BLOCKS = 2_000
@@ -130,7 +130,7 @@ class Execution:
 def _worker_cpus(workers: int) -> float:
     """Returns what a worker asks for: nothing where models hold all cores, or none would ever start."""
     free = ray.available_resources().get("CPU", 0.0)
-    return _WORKER_CPUS if free >= workers * _WORKER_CPUS else 0.0
+    return WORKER_CPUS if free >= workers * WORKER_CPUS else 0.0
 
 
 def _quiet() -> None:

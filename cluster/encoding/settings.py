@@ -11,6 +11,7 @@ from deployments.embedding.models.model import Role
 
 Dtype = Literal["float32", "float16"]
 Sink = Literal["parquet", "lance"]
+WORKER_CPUS = 0.25  # what each worker of a job asks of its node
 
 
 @dataclass(frozen=True)

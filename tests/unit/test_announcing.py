@@ -69,14 +69,10 @@ def test_a_model_that_may_start_is_waited_for_quietly(announced):
 def test_what_becomes_of_a_model_that_starts_more_slowly(announced, monkeypatch):
     starting = ("starting", "its first replica is starting")
     looks = iter([[("ready", None), starting]] * 4 + [[("ready", None), NO_FILE]] * 4)
-    monkeypatch.setattr(listening, "_starting", lambda url: started(next(looks)))
+    monkeypatch.setattr(listening, "_listed", lambda url: [*map(shown, "ab", next(looks))])
     said = announced([[("ready", None), starting]] * 10)
     assert said.count("ready after") == 1
     assert said.count("MODEL ") == 2
-
-
-def started(models):
-    return {name for name, (state, _) in zip("abc", models, strict=False) if state == "starting"}
 
 
 def test_models_that_recover_are_announced(announced):
