@@ -14,16 +14,16 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
-from cluster.tables import table
-from deployments.choosing import Chooser
-from deployments.config import AppArgs
-from deployments.embedding.models.catalog import CATALOG
-from deployments.embedding.models.loading import find_model
-from deployments.embedding.routing.facts import Facts, ModelState
-from deployments.embedding.text.languages import languages_of, preload
-from deployments.embedding.text.tokenizer import FastTokenizer
-from deployments.preprocessing import Preprocessor
-from deployments.status import ModelStatus
+from cluster.service.tables import table
+from deployments.client.preprocessing import Preprocessor
+from deployments.config.schema import AppArgs
+from deployments.core.models.catalog import CATALOG
+from deployments.core.models.loading import find_model
+from deployments.core.models.tokenizer import FastTokenizer
+from deployments.core.routing.facts import Facts, ModelState
+from deployments.core.routing.languages import languages_of, preload
+from deployments.router.chooser import Chooser
+from deployments.wire.status import ModelStatus
 
 SENTENCE = "How much protein should a woman of forty eat in a day? "
 REQUESTS = {

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.running import API_KEY
+from testing.running import API_KEY
 
 Body = dict[str, Any]
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}

@@ -15,10 +15,10 @@ import pyarrow as pa
 from pyarrow import parquet as pq
 
 from benchmarks.harness import MODEL
-from tests.docstrings import docstrings_below
-from tests.encoding import command
-from tests.processes import marked, memory_mib
-from tests.running import RunningService
+from testing.docstrings import docstrings_below
+from testing.encoding import command
+from testing.processes import marked, memory_mib
+from testing.running import RunningService
 
 _LOOK_S = 0.5  # reading a process's maps takes 3 ms of the cores that the job works on
 

@@ -24,11 +24,11 @@ from pyarrow import parquet as pq
 from benchmarks.corpus_job import Job, corpus, encode
 from benchmarks.encode_live import Live, live
 from benchmarks.harness import MODEL, report, service
-from deployments.config import ModelConfig
-from deployments.cores import plan_threads
-from deployments.embedding.batch import TokenBatch
-from tests.encoding import vectors_of
-from tests.running import RunningService
+from deployments.config.schema import ModelConfig
+from deployments.core.batch import TokenBatch
+from deployments.replica.passes import plan_threads
+from testing.encoding import vectors_of
+from testing.running import RunningService
 
 SENTENCE_TRANSFORMERS_ROWS = 2_000
 TOKEN_BUDGET = 1_024
@@ -42,10 +42,10 @@ def busy_seconds(running: RunningService) -> float:
 
 def bare_engine(texts: list[str], threads: int) -> tuple[float, np.ndarray]:
     """Returns seconds and vectors of the engine alone, tokenizing included, after a warm-up."""
-    from deployments.embedding.engine.engine import TorchEngine, encode_all
-    from deployments.embedding.models.loading import find_model
-    from deployments.embedding.text.tokenizer import FastTokenizer
-    from deployments.embedding.vectors import normalized
+    from deployments.core.engine.engine import TorchEngine, encode_all
+    from deployments.core.models.loading import find_model
+    from deployments.core.models.tokenizer import FastTokenizer
+    from deployments.core.vectors import normalized
 
     files = find_model(MODEL, None, None)
     engine = TorchEngine(files.spec, files.folder, threads=1)

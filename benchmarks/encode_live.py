@@ -16,7 +16,7 @@ from benchmarks.closed_loop import wrk
 from benchmarks.corpus_job import Job, encode
 from benchmarks.harness import MODEL, QUERY, micro_batch_s, percentile
 from benchmarks.open_loop import Load, Outcome, run
-from tests.running import RunningService
+from testing.running import RunningService
 
 SHARE = 0.2
 ALONE_S = 20.0

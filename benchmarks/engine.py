@@ -30,10 +30,10 @@ from benchmarks.engines import Encode, Missing, Setting
 from benchmarks.reporting import cores, machine, paired, report, spread
 from benchmarks.shapes import BUNDLED, SHAPES, find
 from benchmarks.texts import KINDS, Case, case
-from deployments.embedding.batch import Vectors
-from deployments.embedding.engine.device import choose_device
-from deployments.embedding.engine.engine import TorchEngine
-from deployments.embedding.text.tokenizer import FastTokenizer
+from deployments.core.batch import Vectors
+from deployments.core.engine.device import choose_device
+from deployments.core.engine.engine import TorchEngine
+from deployments.core.models.tokenizer import FastTokenizer
 
 OURS, OURS_FROM_TEXTS, BOUND = "embedfleet", "embedfleet, from texts", "bound"
 DEFAULTS, SAME = "sentence-transformers, defaults", "sentence-transformers, same precision"

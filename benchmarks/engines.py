@@ -17,13 +17,13 @@ import torch
 
 from benchmarks.onnx_export import TokenVectors, export
 from benchmarks.texts import Case
-from deployments.embedding.batch import TokenBatch, Vectors
-from deployments.embedding.batching.packing import pack
-from deployments.embedding.engine.engine import TorchEngine, encode_all
-from deployments.embedding.engine.pooling import mean
-from deployments.embedding.models.loading import ModelFiles
-from deployments.embedding.text.tokenizer import FastTokenizer
-from deployments.embedding.vectors import normalized
+from deployments.core.batch import TokenBatch, Vectors
+from deployments.core.batching.packing import pack
+from deployments.core.engine.engine import TorchEngine, encode_all
+from deployments.core.engine.pooling import mean
+from deployments.core.models.loading import ModelFiles
+from deployments.core.models.tokenizer import FastTokenizer
+from deployments.core.vectors import normalized
 
 Encode = Callable[[Case], Vectors]
 Pass = Callable[[dict[str, np.ndarray[Any, Any]]], np.ndarray[Any, Any]]

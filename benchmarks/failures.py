@@ -22,10 +22,10 @@ from ray.cluster_utils import Cluster
 from benchmarks.closed_loop import wrk
 from benchmarks.harness import MODEL, QUERY, percentile, report
 from benchmarks.open_loop import Load, Loaded, Outcome, start
-from tests.nodes import cluster_of, placed
-from tests.processes import kill, marked
-from tests.running import RunningService, running_service
-from tests.waiting import until
+from testing.nodes import cluster_of, placed
+from testing.processes import kill, marked
+from testing.running import RunningService, running_service
+from testing.waiting import until
 
 VICTIMS = {
     "encoder": f":encoder-{MODEL}",

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from benchmarks.reporting import machine, percentile, report
-from tests.running import RunningService, running_service
+from testing.running import RunningService, running_service
 
 __all__ = ["MODEL", "QUERY", "machine", "percentile", "report", "service", "tokens_per_s"]
 

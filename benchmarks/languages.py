@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from cluster.tables import table
-from deployments.embedding.text.languages import languages_of, preload
+from cluster.service.tables import table
+from deployments.core.routing.languages import languages_of, preload
 
 CODES = (
     "en de fr es it pt nl sv nb da fi pl cs hu ro tr vi id ru uk bg el he ar fa hi th ko ja zh_Hans"

@@ -20,8 +20,8 @@ from benchmarks.harness import MODEL, QUERY, micro_batch_s, percentile, report, 
 from benchmarks.open_loop import Load, Loaded, run
 from benchmarks.pauses import told, watched
 from benchmarks.reporting import spread
-from tests.docstrings import all_docstrings
-from tests.running import RunningService
+from testing.docstrings import all_docstrings
+from testing.running import RunningService
 
 SECONDS = 12.0
 CALLERS = 4

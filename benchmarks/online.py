@@ -27,8 +27,8 @@ from benchmarks.peers import Server, elsewhere, embedfleet, infinity, plain_app
 from benchmarks.reporting import machine, report, spread
 from benchmarks.texts import chosen
 from benchmarks.usage import Usage
-from deployments.embedding.models.loading import find_model
-from deployments.embedding.text.tokenizer import FastTokenizer
+from deployments.core.models.loading import find_model
+from deployments.core.models.tokenizer import FastTokenizer
 
 OURS = ("embedfleet", "embedfleet, 2 threads")
 REPOSITORY = Path(__file__).parents[1]

@@ -19,7 +19,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.running import API_KEY
+from testing.running import API_KEY
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from benchmarks.closed_loop import wrk
 from benchmarks.harness import MODEL, QUERY, percentile, report, service
 from benchmarks.mixed import passages
 from benchmarks.open_loop import Load, Loaded, run
-from tests.processes import replicas
-from tests.running import RunningService
+from testing.processes import replicas
+from testing.running import RunningService
 
 SECONDS = 25.0
 A_REQUEST = 32

@@ -17,7 +17,7 @@ import httpx
 
 from benchmarks.engines import Missing
 from benchmarks.harness import MODEL, QUERY, service
-from tests.running import API_KEY, free_port
+from testing.running import API_KEY, free_port
 
 DIMENSION = 384
 _INFINITY = Path(__file__).with_name("infinity.sh")

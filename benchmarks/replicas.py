@@ -10,7 +10,7 @@ from itertools import pairwise
 import ray
 from ray import serve
 
-from tests.running import RunningService
+from testing.running import RunningService
 
 _EVERY_S = 0.25
 

@@ -11,7 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from cluster.tables import table
+from cluster.service.tables import table
 
 RESULTS = Path(__file__).parent / "results"
 

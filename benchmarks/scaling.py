@@ -3,7 +3,7 @@
     python -m benchmarks.scaling
 
 A real service on this machine, whose engine sleeps for each token instead of computing
-(`tests/sleeping.py`): the speed of its replicas does not depend on the cores. So this shows the
+(`testing/sleeping.py`): the speed of its replicas does not depend on the cores. So this shows the
 policy and Serve's part in it, not the engine.
 """
 
@@ -23,11 +23,11 @@ from benchmarks import line_plots
 from benchmarks.harness import MODEL, percentile, report
 from benchmarks.open_loop import Load, Loaded, run
 from benchmarks.replicas import Watch, connect, count
-from tests.encoding import command
-from tests.ray.disturbing import RAY_TOKEN
-from tests.running import RunningService, running_service
-from tests.sleeping import TOKENS_PER_S
-from tests.waiting import until
+from testing.disturbing import RAY_TOKEN
+from testing.encoding import command
+from testing.running import RunningService, running_service
+from testing.sleeping import TOKENS_PER_S
+from testing.waiting import until
 
 DEPLOYMENT = f"encoder-{MODEL}"
 TEXTS, WORDS = 2, 198  # and two special tokens a text
@@ -176,7 +176,7 @@ def main() -> None:
         again = [sys.executable, "-m", "benchmarks.scaling"]
         os.execve(sys.executable, again, {**os.environ, **RAY_TOKEN})
     models = [{"name": MODEL, "replicas": SCALING, "token_budget": 1_024}]
-    with running_service(models, [], app={"import_path": "tests.sleeping:build"}) as running:
+    with running_service(models, [], app={"import_path": "testing.sleeping:build"}) as running:
         connect(running)
         all_seen = [play(running, scenario) for scenario in SCENARIOS]
     report(

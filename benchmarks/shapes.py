@@ -15,17 +15,11 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import (
-    AutoModel,
-    BertConfig,
-    MistralConfig,
-    PretrainedConfig,
-    XLMRobertaConfig,
-)
+from transformers import AutoModel, BertConfig, MistralConfig, PretrainedConfig, XLMRobertaConfig
 
-from deployments.embedding.errors import ModelUnavailable
-from deployments.embedding.models.loading import ModelFiles, find_model
-from tests.docstrings import all_docstrings
+from deployments.core.errors import ModelUnavailable
+from deployments.core.models.loading import ModelFiles, find_model
+from testing.docstrings import all_docstrings
 
 BUNDLED = "all-MiniLM-L6-v2"
 _SPECIAL = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>"}

@@ -2,9 +2,9 @@
 
     python -m benchmarks.simulation
 
-The code that decides is the service's own (`deployments/embedding/scaling.py`) and, beside it,
+The code that decides is the service's own (`deployments/core/scaling.py`) and, beside it,
 Ray's own default policy with its own delays (`ray.serve.autoscaling_policy`). The replicas are a
-fluid (`tests/fluid.py`). The oracle knows each second of the day before it comes, has its replicas
+fluid (`testing/fluid.py`). The oracle knows each second of the day before it comes, has its replicas
 there in time, and uses them to the full.
 """
 
@@ -27,9 +27,9 @@ from ray.serve.config import AutoscalingConfig, AutoscalingContext
 from benchmarks import line_plots
 from benchmarks.harness import report
 from benchmarks.traffic import DAY_S, Curve, Traffic, a_day
-from deployments.embedding.batching.lanes import Lane
-from deployments.embedding.scaling import Goal, State, decide
-from tests.fluid import Fluid
+from deployments.core.lane import Lane
+from deployments.core.scaling import Goal, State, decide
+from testing.fluid import Fluid
 
 SPEED = 20_000.0  # tokens/s of a replica
 START_S = 60.0

@@ -20,8 +20,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from benchmarks.closed_loop import wrk
 from benchmarks.harness import MODEL, QUERY, percentile, report
 from benchmarks.open_loop import Load, Loaded, start
-from tests.processes import descendants, kill, memory_mib, replicas
-from tests.running import RunningService, running_service
+from testing.processes import descendants, kill, memory_mib, replicas
+from testing.running import RunningService, running_service
 
 BODY = {"model": MODEL, "input": QUERY, "encoding_format": "base64"}
 LOAD = 0.7

@@ -9,9 +9,9 @@ from itertools import cycle, pairwise
 
 import numpy as np
 
-from deployments.embedding.batch import TokenBatch
-from deployments.embedding.text.tokenizer import FastTokenizer
-from tests.docstrings import all_docstrings
+from deployments.core.batch import TokenBatch
+from deployments.core.models.tokenizer import FastTokenizer
+from testing.docstrings import all_docstrings
 
 KINDS = ("short queries", "passages", "mixed long")
 _QUERY_TOKENS = (8, 16)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.processes import descendants
+from testing.processes import descendants
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 # what a request passes through; everything else that Ray starts is there without requests too

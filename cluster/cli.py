@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from cluster.argument_types import DEFAULT_URL, port, positive
+from cluster.arguments import DEFAULT_URL, port, positive
 
 DEFAULT_CONFIG = "serve_config.yaml"
 
@@ -83,7 +83,7 @@ def _add_env(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _add_encode(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from cluster.encoding.arguments import add_arguments
+    from cluster.arguments import add_arguments
 
     encode = commands.add_parser("encode", help="encode a corpus through a running service")
     add_arguments(encode)
@@ -119,12 +119,12 @@ def _add_connection(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from cluster.serving import serve
+    from cluster.service.serve import serve
 
     if not args.model:
         return serve(args.config, args.path, args.host, args.port)
-    from cluster.config_file import written
-    from cluster.named_models import as_yaml, this_machine
+    from cluster.service.config_file import written
+    from cluster.service.quick_config import as_yaml, this_machine
 
     try:
         config = as_yaml(args.model, this_machine())
@@ -136,7 +136,7 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 def _env(args: argparse.Namespace) -> int:
-    from cluster.serving import path_environment
+    from cluster.service.serve import path_environment
 
     for name, value in path_environment("auto", args.max_requests)[0].items():
         print(f"export {name}={shlex.quote(value)}")
@@ -148,18 +148,18 @@ def _encode(args: argparse.Namespace) -> int:
     # operators, and a thread of Ray Data that outlives our connection would start a cluster
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
-    from deployments.embedding.engine.thread_priority import give_way
+    from deployments.core.engine.cpu.priority import give_way
 
     if not args.start:  # else once the service runs, which would come last, too
         give_way()
-    from cluster.encoding.command import run
+    from cluster.corpus.command import run
 
     return run(args)
 
 
 def _models(args: argparse.Namespace) -> int:
-    from cluster.service import Service, ServiceError
-    from cluster.tables import models_table, spaces_table
+    from cluster.service.http import Service, ServiceError
+    from cluster.service.tables import models_table, spaces_table
 
     try:
         service = Service(args.url, args.api_key)
@@ -172,8 +172,8 @@ def _models(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from cluster.service import Service, ServiceError
-    from cluster.verify import verify
+    from cluster.service.http import Service, ServiceError
+    from cluster.service.verify import verify
 
     try:
         return verify(Service(args.url, args.api_key), args.model)

@@ -7,10 +7,10 @@ from typing import Any
 from ray import serve
 from ray.serve import Application
 
-from deployments.autoscaling import LOOK_BACK_S, POLICY, REPORT_EVERY_S
-from deployments.config import AppArgs, Autoscaling, Limits, ModelConfig
-from deployments.encoder import Encoder
-from deployments.router import Router
+from deployments.config.schema import AppArgs, Autoscaling, Limits, ModelConfig
+from deployments.replica.autoscaling import LOOK_BACK_S, POLICY, REPORT_EVERY_S
+from deployments.replica.deployment import Encoder
+from deployments.router.deployment import Router
 
 # lanes bound what waits, in tokens; this only keeps Serve's own default of 5 out of the way
 _CALLS_AT_A_REPLICA = 1_000

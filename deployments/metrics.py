@@ -17,8 +17,9 @@ import httpx
 import ray
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from deployments.embedding.batching.lanes import Drop, Lane
-from deployments.embedding.batching.observing import Pass
+from deployments.core.batching.lanes import Drop
+from deployments.core.batching.observing import Pass
+from deployments.core.lane import Lane
 
 log = logging.getLogger("ray.serve")
 PREFIX = "embedfleet_"

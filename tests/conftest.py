@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.small_disk import mounted
+from tests.support.small_disk import mounted
 
 # the same examples in every run, HYPOTHESIS_PROFILE=explore looks for new ones; no deadline:
 # a loaded machine is slow, which is no failure

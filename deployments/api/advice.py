@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from deployments.embedding.errors import InvalidRequest
+from deployments.core.errors import InvalidRequest
 
 _SHAPES = {
     "input": "a text or a list of texts (or token ids, together with `tokenizer`)",

@@ -17,8 +17,8 @@ from deployments.api.http import error_response
 from deployments.api.limits import ApiLimits
 from deployments.api.middleware import ApiKeyMiddleware
 from deployments.api.scoring import rerank, similarity
-from deployments.embedding.errors import EmbedfleetError
-from deployments.embedding.resilience.overload import ConcurrencyLimiter
+from deployments.core.errors import EmbedfleetError
+from deployments.core.routing.overload import ConcurrencyLimiter
 
 _ROUTES = (
     Route("/v1/embeddings", create_embeddings, methods=["POST"]),

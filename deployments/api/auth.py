@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from deployments.embedding.errors import Unauthorized
+from deployments.core.errors import Unauthorized
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
 

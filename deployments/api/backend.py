@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from deployments.api.decisions import Explanation
-from deployments.api.listings import ModelItem, SpaceItem
-from deployments.embedding.batching.lanes import Lane
-from deployments.embedding.request import Embeddings, EncodeRequest, TokenInput
-from deployments.embedding.routing.facts import Facts
-from deployments.embedding.routing.policy import Decision
+from deployments.api.responses import Explanation, ModelItem, SpaceItem
+from deployments.core.lane import Lane
+from deployments.core.request import Embeddings, EncodeRequest, TokenInput
+from deployments.core.routing.facts import Facts
+from deployments.core.routing.policy import Decision
 
 Texts = Sequence[str] | TokenInput
 

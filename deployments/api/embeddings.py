@@ -11,20 +11,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.api.backend import Backend
-from deployments.api.decisions import route_body
 from deployments.api.http import JSON, REQUIRE_SPACE, answer, read_body
 from deployments.api.limits import ApiLimits
 from deployments.api.requests import EmbeddingRequest, parse
-from deployments.api.responses import embeddings_body
-from deployments.embedding.awaiting import in_time
-from deployments.embedding.batching.lanes import Lane
-from deployments.embedding.errors import InvalidRequest
-from deployments.embedding.models.prompts import choose_role
-from deployments.embedding.request import EncodeRequest, TokenInput
-from deployments.embedding.resilience.overload import ConcurrencyLimiter
-from deployments.embedding.routing.facts import Facts
-from deployments.embedding.routing.policy import agree
-from deployments.embedding.routing.refusals import refuse_replaced
+from deployments.api.responses import embeddings_body, route_body
+from deployments.core.awaiting import in_time
+from deployments.core.errors import InvalidRequest
+from deployments.core.lane import Lane
+from deployments.core.models.prompts import choose_role
+from deployments.core.request import EncodeRequest, TokenInput
+from deployments.core.routing.facts import Facts
+from deployments.core.routing.overload import ConcurrencyLimiter
+from deployments.core.routing.policy import agree
+from deployments.core.routing.refusals import refuse_replaced
 
 
 async def create_embeddings(request: Request) -> Response:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from deployments.api.limits import ApiLimits
 from deployments.api.responses import error_body
-from deployments.embedding.errors import (
+from deployments.core.errors import (
     BodyTooLarge,
     BodyTooSlow,
     EmbedfleetError,
@@ -21,8 +21,8 @@ from deployments.embedding.errors import (
     Unauthorized,
     UnsupportedEncoding,
 )
-from deployments.embedding.request import Embeddings
-from deployments.embedding.routing.policy import Decision
+from deployments.core.request import Embeddings
+from deployments.core.routing.policy import Decision
 
 JSON = "application/json"
 REQUIRE_SPACE = "x-require-space"

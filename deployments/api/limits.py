@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from deployments.embedding.errors import InvalidRequest
+from deployments.core.errors import InvalidRequest
 
 
 @dataclass(frozen=True, kw_only=True)

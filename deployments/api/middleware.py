@@ -16,13 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.api.auth import ApiKeys
 from deployments.api.http import error_response
-from deployments.embedding.errors import (
-    EmbedfleetError,
-    ModelUnavailable,
-    Overloaded,
-    Unauthorized,
-)
-from deployments.embedding.resilience.overload import ConcurrencyLimiter
+from deployments.core.errors import EmbedfleetError, ModelUnavailable, Overloaded, Unauthorized
+from deployments.core.routing.overload import ConcurrencyLimiter
 
 Observe = Callable[[str, int, float], None]
 _CLIENT_GONE = 499  # nginx's name for a client that left before its answer

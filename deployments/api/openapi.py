@@ -9,7 +9,9 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from deployments.api import decisions, listings, requests, responses
+from deployments.api import requests, responses
+from deployments.api import responses as decisions
+from deployments.api import responses as listings
 from deployments.api.auth import OPEN_PATHS
 from deployments.api.http import REQUIRE_SPACE
 

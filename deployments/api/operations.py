@@ -7,10 +7,9 @@ from starlette.responses import HTMLResponse, Response
 
 from deployments.api.backend import Backend
 from deployments.api.http import JSON
-from deployments.api.listings import ModelList
 from deployments.api.openapi import describe
-from deployments.api.responses import dump
-from deployments.embedding.errors import UnknownModel
+from deployments.api.responses import ModelList, dump
+from deployments.core.errors import UnknownModel
 
 _DOCS = """<!doctype html>
 <title>embedfleet</title>

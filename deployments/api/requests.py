@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from deployments.api.advice import explained, refuse_misleading
-from deployments.embedding.batching.lanes import Lane
-from deployments.embedding.errors import InvalidRequest
-from deployments.embedding.models.model import Role
-from deployments.embedding.routing.facts import Aim, Facts
+from deployments.core.errors import InvalidRequest
+from deployments.core.lane import Lane
+from deployments.core.models.spec import Role
+from deployments.core.routing.facts import Aim, Facts
 
 Text = Annotated[str, Field(min_length=1)]
 # what refers to something is repeated in errors, and an instruction stands in front of each text

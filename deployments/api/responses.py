@@ -1,19 +1,28 @@
-"""Response bodies: their shapes for the OpenAPI description, and their bytes."""
+"""Response bodies: their shapes for the OpenAPI description, and their bytes.
+
+What `GET /v1/models` tells of models and spaces.
+
+What ``POST /v1/route`` answers: its shape for the OpenAPI description, and its bytes.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
 import orjson
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
-from deployments.embedding.errors import EmbedfleetError
-from deployments.embedding.request import Embeddings
+from deployments.core.errors import EmbedfleetError
+from deployments.core.models.spec import Role
+from deployments.core.request import Embeddings
+from deployments.core.routing.facts import Facts
+from deployments.core.routing.policy import Decision
 
 # of an answer, to be written at once: it takes about 3 ms, and a hop to a thread 0.1 to 0.2 ms
 _INLINE_NUMBERS = 65_536
@@ -178,3 +187,111 @@ def about(found: Embeddings) -> dict[str, Any]:
 def as_lists(vectors: np.ndarray[Any, Any]) -> list[Any]:
     """Returns one array a row, which `dump` writes as a list."""
     return list(np.ascontiguousarray(vectors, dtype=np.float32))
+
+
+# every field is in every answer, those with a default too
+ALWAYS_WHOLE = ConfigDict(json_schema_serialization_defaults_required=True)
+
+
+class ModelItem(BaseModel):
+    """One model: OpenAI's fields, and what there is to know about it."""
+
+    model_config = ALWAYS_WHOLE
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str
+    hugging_face_id: str | None
+    state: str
+    reason: str | None
+    replicas: int
+    size: str | None
+    dimension: int | None
+    dimensions: list[int] | None
+    max_tokens: int | None
+    languages: list[str] | None
+    space_id: str | None
+    licence: str | None
+    default_instruction: str | None
+    device: str | None
+    dtype: str | None
+    tokens_per_s: int | None
+    waiting_tokens: int | None
+    token_budget: int | None
+    streams: int | None
+    gpu_ids: list[str]
+    memory_mib: dict[str, int] | None
+    shared_space: str | None
+
+
+class SpaceItem(BaseModel):
+    """Models whose vectors compare; ``members`` gives the roles that each of them answers."""
+
+    name: str
+    id: str | None
+    state: Literal["ready", "unavailable"]
+    reason: str | None
+    worst_cosine: float | None
+    members: dict[str, list[str]]
+
+
+class ModelList(BaseModel):
+    """Every configured model, and the spaces that some of them share."""
+
+    model_config = ALWAYS_WHOLE
+
+    object: Literal["list"] = "list"
+    data: list[ModelItem]
+    spaces: list[SpaceItem]
+
+
+class RouteCandidate(BaseModel):
+    """A model, what it was expected to take, and why it would not be the one (null if it would)."""
+
+    model: str
+    size: str | None
+    state: str
+    space: str | None
+    expected_ms: float
+    passed_over: str | None
+
+
+class RouteResponse(BaseModel):
+    """The model that would answer, why, and every model with its reason."""
+
+    model_config = ALWAYS_WHOLE
+
+    object: Literal["route"] = "route"
+    model: str
+    space: str | None
+    reason: str
+    role: str
+    failover: list[str]
+    languages: list[str]
+    candidates: list[RouteCandidate]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A decision that was not carried out; ``facts`` are what the texts told."""
+
+    decision: Decision
+    facts: Facts
+    candidates: list[RouteCandidate]
+
+
+def route_body(found: Explanation, role: Role) -> bytes:
+    """Returns the answer of `/v1/route`."""
+    decision = found.decision
+    own = {card.model: card.space for card in found.candidates}
+    response = RouteResponse(
+        model=decision.model,
+        space=decision.space or own[decision.model],
+        reason=decision.reason,
+        role=role.value,
+        failover=list(decision.failover),
+        languages=sorted(found.facts.languages),
+        candidates=found.candidates,
+    )
+    return dump(response.model_dump())

@@ -15,14 +15,14 @@ from deployments.api.http import REQUIRE_SPACE, answer, read_body
 from deployments.api.limits import ApiLimits
 from deployments.api.requests import RerankRequest, SimilarityRequest, parse
 from deployments.api.responses import about, as_lists, dump, usage, written
-from deployments.embedding.awaiting import aside, gather_or_cancel, in_time
-from deployments.embedding.batch import Vectors
-from deployments.embedding.errors import InvalidRequest, ModelUnavailable
-from deployments.embedding.models.model import Role
-from deployments.embedding.request import Embeddings, EncodeRequest
-from deployments.embedding.routing.policy import Decision
-from deployments.embedding.routing.refusals import refuse_replaced
-from deployments.embedding.vectors import INLINE_NUMBERS, normalized
+from deployments.core.awaiting import aside, gather_or_cancel, in_time
+from deployments.core.batch import Vectors
+from deployments.core.errors import InvalidRequest, ModelUnavailable
+from deployments.core.models.spec import Role
+from deployments.core.request import Embeddings, EncodeRequest
+from deployments.core.routing.policy import Decision
+from deployments.core.routing.refusals import refuse_replaced
+from deployments.core.vectors import INLINE_NUMBERS, normalized
 
 _TRIES = 10
 

@@ -13,17 +13,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from deployments.api.backend import Texts
-from deployments.api.decisions import Explanation, RouteCandidate
-from deployments.api.listings import ModelItem, SpaceItem
-from deployments.embedding.batching.lanes import Lane
-from deployments.embedding.errors import ContextLengthExceeded, InvalidRequest
-from deployments.embedding.models.model import ModelSpec, Pooling, Prompts, Size
-from deployments.embedding.models.prompts import effective_instruction, render
-from deployments.embedding.models.space import space_id
-from deployments.embedding.request import Embeddings, EncodeRequest, TokenInput, check_dimensions
-from deployments.embedding.routing.facts import Candidate, Facts
-from deployments.embedding.routing.policy import Decision, choose
-from deployments.embedding.vectors import finished
+from deployments.api.responses import Explanation, ModelItem, RouteCandidate, SpaceItem
+from deployments.core.errors import ContextLengthExceeded, InvalidRequest
+from deployments.core.lane import Lane
+from deployments.core.models.prompts import effective_instruction, render
+from deployments.core.models.space import space_id
+from deployments.core.models.spec import ModelSpec, Pooling, Prompts, Size
+from deployments.core.request import Embeddings, EncodeRequest, TokenInput, check_dimensions
+from deployments.core.routing.facts import Candidate, Facts
+from deployments.core.routing.policy import Decision, choose
+from deployments.core.vectors import finished
 
 DIMENSION = 8
 _SPECIAL_TOKENS = 2

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from deployments.embedding.models.space import space_id
+from deployments.core.models.space import space_id
 
 from .calls import EMBEDDINGS, JSON, RERANK, ROUTE, SIMILARITY, check_refusal, embed, ok, send
 from .fake_backend import INSTRUCT, NESTED, PLAIN

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from deployments.api.responses import as_lists, dump, embeddings_body
-from deployments.embedding.batching.lanes import Lane
-from deployments.embedding.models.space import space_id
-from deployments.embedding.request import Embeddings, EncodeRequest, TokenInput
+from deployments.core.lane import Lane
+from deployments.core.models.space import space_id
+from deployments.core.request import Embeddings, EncodeRequest, TokenInput
 
 from .calls import EMBEDDINGS, app_of, connect, embed, ok, send
 from .fake_backend import INSTRUCT, NESTED, PLAIN, FakeBackend, expected, vector_of

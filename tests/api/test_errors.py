@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.embedding.errors import (
+from deployments.core.errors import (
     BodyTooLarge,
     BodyTooSlow,
     DeadlineExceeded,

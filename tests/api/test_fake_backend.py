@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from deployments.api.backend import Backend
-from deployments.embedding.models.model import Role
-from deployments.embedding.request import EncodeRequest
+from deployments.core.models.spec import Role
+from deployments.core.request import EncodeRequest
 
 from .fake_backend import INSTRUCT, PLAIN, SPECS, FakeBackend, expected
 

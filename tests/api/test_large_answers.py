@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from deployments.api import responses, scoring
-from deployments.embedding.vectors import INLINE_NUMBERS
+from deployments.core.vectors import INLINE_NUMBERS
 
 from .calls import EMBEDDINGS, SIMILARITY, ok, send
 

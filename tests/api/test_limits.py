@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from deployments.api import advice, requests
-from deployments.embedding.batching.lanes import Lane
+from deployments.core.lane import Lane
 
 from .calls import EMBEDDINGS, RERANK, SIMILARITY, app_of, check_refusal, connect, error_of, send
 from .fake_backend import FakeBackend

@@ -10,10 +10,10 @@ import openai
 import pytest
 import uvicorn
 
-from deployments.embedding.batching.lanes import Lane
-from deployments.embedding.errors import Overloaded
-from deployments.embedding.request import Embeddings, EncodeRequest
-from tests.running import free_port
+from deployments.core.errors import Overloaded
+from deployments.core.lane import Lane
+from deployments.core.request import Embeddings, EncodeRequest
+from testing.running import free_port
 
 from .calls import app_of
 from .fake_backend import FakeBackend

@@ -10,7 +10,7 @@ import schemathesis
 
 from deployments.api.app import _ROUTES
 from deployments.api.openapi import describe
-from deployments.embedding.errors import EmbedfleetError
+from deployments.core.errors import EmbedfleetError
 
 from .calls import EMBEDDINGS, RERANK, ROUTE, SIMILARITY, ok, send
 

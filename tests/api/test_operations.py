@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from deployments.embedding.models.space import space_id
+from deployments.core.models.space import space_id
 
 from .calls import check_refusal, ok
 from .fake_backend import NESTED, PLAIN, SPECS

@@ -10,11 +10,11 @@ from itertools import count
 import numpy as np
 import pytest
 
-from deployments.embedding.batching.lanes import Lane
-from deployments.embedding.errors import Overloaded
-from deployments.embedding.models.model import Role
-from deployments.embedding.models.space import space_id
-from deployments.embedding.request import EncodeRequest
+from deployments.core.errors import Overloaded
+from deployments.core.lane import Lane
+from deployments.core.models.space import space_id
+from deployments.core.models.spec import Role
+from deployments.core.request import EncodeRequest
 
 from .calls import RERANK, SIMILARITY, check_refusal, ok, send
 from .fake_backend import INSTRUCT, NESTED, PLAIN, SPECS, expected, vector_of

@@ -8,10 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from deployments.embedding.models.catalog import CATALOG
-from deployments.embedding.models.model import ModelSpec
-from tests.docstrings import docstrings
-from tests.tiny_models import LAST_TOKEN, Recipe, Shape, save_bert, save_mistral, save_xlm_roberta
+from deployments.core.models.catalog import CATALOG
+from deployments.core.models.spec import ModelSpec
+from testing.docstrings import docstrings
+from tests.support.tiny_models import (
+    LAST_TOKEN,
+    Recipe,
+    Shape,
+    save_bert,
+    save_mistral,
+    save_xlm_roberta,
+)
 
 DIMENSION = Shape().hidden
 MAX_TOKENS = Recipe().max_seq_length

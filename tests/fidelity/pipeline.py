@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from deployments.embedding.batch import Vectors
-from deployments.embedding.engine.engine import TorchEngine, encode_all
-from deployments.embedding.models.model import ModelSpec, Role
-from deployments.embedding.models.prompts import render
-from deployments.embedding.text.tokenizer import FastTokenizer
-from deployments.embedding.vectors import finished
+from deployments.core.batch import Vectors
+from deployments.core.engine.engine import TorchEngine, encode_all
+from deployments.core.models.prompts import render
+from deployments.core.models.spec import ModelSpec, Role
+from deployments.core.models.tokenizer import FastTokenizer
+from deployments.core.vectors import finished
 
 
 def encode(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from deployments.embedding.engine.engine import TorchEngine
-from deployments.embedding.models.local_format import read_spec
+from deployments.core.engine.engine import TorchEngine
+from deployments.core.models.local_format import read_spec
 from tests.fidelity.pipeline import encode
-from tests.hardware import needs_fbgemm
-from tests.tiny_models import edit_json, save_encoder, save_mistral
-from tests.tolerance import FLOAT32, WORST, WRONG, worst_cosine
+from tests.support.hardware import needs_fbgemm
+from tests.support.tiny_models import edit_json, save_encoder, save_mistral
+from tests.support.tolerance import FLOAT32, WORST, WRONG, worst_cosine
 
 PADDED = ("albert", "deberta", "deberta-v2", "distilbert", "electra", "mpnet")
 # the random weights of the others are drawn too wide for bfloat16

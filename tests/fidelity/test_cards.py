@@ -9,16 +9,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deployments.embedding.models.catalog import CATALOG
-from deployments.embedding.models.loading import find_model
-from deployments.embedding.models.model import Role
-from deployments.embedding.text.tokenizer import FastTokenizer
+from deployments.core.models.catalog import CATALOG
+from deployments.core.models.loading import find_model
+from deployments.core.models.spec import Role
+from deployments.core.models.tokenizer import FastTokenizer
 from tests.fidelity.cards import CARDS, Card, get_detailed_instruct
 from tests.fidelity.conftest import MAX_TOKENS
 from tests.fidelity.pipeline import encode
-from tests.hardware import needs_fbgemm
-from tests.tiny_models import LAST_TOKEN, Recipe, Shape, save_bert, save_mistral, save_xlm_roberta
-from tests.tolerance import FLOAT32, WORST, worst_cosine
+from tests.support.hardware import needs_fbgemm
+from tests.support.tiny_models import (
+    LAST_TOKEN,
+    Recipe,
+    Shape,
+    save_bert,
+    save_mistral,
+    save_xlm_roberta,
+)
+from tests.support.tolerance import FLOAT32, WORST, worst_cosine
 
 Save = Callable[..., Path]
 

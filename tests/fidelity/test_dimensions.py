@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from deployments.config import ModelConfig
-from deployments.embedding.errors import UnsupportedModel
-from deployments.embedding.models.local_format import read_spec
-from deployments.embedding.request import check_dimensions
-from deployments.embedding.vectors import finished
-from deployments.preprocessing import load_preprocessor
+from deployments.client.preprocessing import load_preprocessor
+from deployments.config.schema import ModelConfig
+from deployments.core.errors import UnsupportedModel
+from deployments.core.models.local_format import read_spec
+from deployments.core.request import check_dimensions
+from deployments.core.vectors import finished
 from tests.fidelity.pipeline import encode
-from tests.tiny_models import edit_json, save_bert
-from tests.tolerance import FLOAT32, worst_cosine
+from tests.support.tiny_models import edit_json, save_bert
+from tests.support.tolerance import FLOAT32, worst_cosine
 
 
 @pytest.fixture

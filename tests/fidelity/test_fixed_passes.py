@@ -13,11 +13,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from deployments.embedding.batch import TokenBatch
-from deployments.embedding.engine import attention, cuda_graphs, engine, networks
-from deployments.embedding.engine.cuda_graphs import Recorder
-from deployments.embedding.models.local_format import read_spec
-from tests.tiny_models import edit_json, save_bert, save_mistral, save_xlm_roberta
+from deployments.core.batch import TokenBatch
+from deployments.core.engine import attention, engine, networks
+from deployments.core.engine.cuda import graphs as cuda_graphs
+from deployments.core.engine.cuda.graphs import Recorder
+from deployments.core.models.local_format import read_spec
+from tests.support.tiny_models import edit_json, save_bert, save_mistral, save_xlm_roberta
 
 BATCHES = [[5], [12] * 3, [3, 40, 17, 1], [60, 58], [2] * 70, [55] * 12]
 WINDOW = 16

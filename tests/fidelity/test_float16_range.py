@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from deployments.embedding.engine import device, engine
-from deployments.embedding.engine.cpu_linear import TooLargeForFloat16
-from deployments.embedding.engine.engine import TorchEngine
-from deployments.embedding.engine.warmup import sample
-from deployments.embedding.models.local_format import read_spec
-from tests.tiny_models import save_bert, save_encoder
+from deployments.core.engine import device, engine
+from deployments.core.engine.cpu.linear import TooLargeForFloat16
+from deployments.core.engine.engine import TorchEngine
+from deployments.core.engine.warmup import sample
+from deployments.core.models.local_format import read_spec
+from tests.support.tiny_models import save_bert, save_encoder
 
 SAVES = {"flat": save_bert, "padded": lambda folder: save_encoder(folder, "distilbert")}
 

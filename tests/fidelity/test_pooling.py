@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.embedding.engine.pooling import POOLERS
-from deployments.embedding.models.model import Pooling
+from deployments.core.engine.pooling import POOLERS
+from deployments.core.models.spec import Pooling
 from tests.fidelity.cards import average_pool, last_token_pool
 
 LENGTHS = st.lists(st.integers(1, 12), min_size=1, max_size=6)

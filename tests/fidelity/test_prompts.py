@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.embedding.errors import InvalidRequest
-from deployments.embedding.models.catalog import CATALOG
-from deployments.embedding.models.model import Role
-from deployments.embedding.models.prompts import render
+from deployments.core.errors import InvalidRequest
+from deployments.core.models.catalog import CATALOG
+from deployments.core.models.prompts import render
+from deployments.core.models.spec import Role
 
 WEB = "Given a web search query, retrieve relevant passages that answer the query"
 WIKIPEDIA = "Given a question, retrieve Wikipedia passages that answer the question"

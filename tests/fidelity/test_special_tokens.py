@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from deployments.embedding.errors import ContextLengthExceeded, InvalidRequest
-from deployments.embedding.models.model import Role
-from deployments.embedding.models.prompts import render
-from deployments.embedding.request import TokenInput
-from deployments.embedding.text.tokenizer import FastTokenizer
+from deployments.core.errors import ContextLengthExceeded, InvalidRequest
+from deployments.core.models.prompts import render
+from deployments.core.models.spec import Role
+from deployments.core.models.tokenizer import FastTokenizer
+from deployments.core.request import TokenInput
 from tests.fidelity.cards import CARDS
 from tests.fidelity.conftest import MAX_TOKENS
 

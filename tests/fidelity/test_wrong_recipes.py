@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deployments.embedding.models.model import Pooling, Prompts, Role, SpecialTokens
-from deployments.embedding.models.prompts import render
+from deployments.core.models.prompts import render
+from deployments.core.models.spec import Pooling, Prompts, Role, SpecialTokens
 from tests.fidelity.cards import CARDS
 from tests.fidelity.conftest import MAX_TOKENS
 from tests.fidelity.pipeline import encode
-from tests.tolerance import WRONG, cosines
+from tests.support.tolerance import WRONG, cosines
 
 BERT, XLM_R, MISTRAL = "e5-small-v2", "multilingual-e5-large-instruct", "e5-mistral-7b-instruct"
 EVERY_TEXT = {

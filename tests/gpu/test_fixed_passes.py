@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from deployments.embedding.engine import cuda_graphs
-from deployments.embedding.engine.engine import TorchEngine
-from deployments.embedding.models.local_format import read_spec
+from deployments.core.engine.cuda import graphs as cuda_graphs
+from deployments.core.engine.engine import TorchEngine
+from deployments.core.models.local_format import read_spec
 from tests.fidelity.test_fixed_passes import BATCHES, WINDOW, batch_of
-from tests.tiny_models import edit_json, save_bert, save_mistral, save_xlm_roberta
-from tests.tolerance import BFLOAT16, worst_cosine
+from tests.support.tiny_models import edit_json, save_bert, save_mistral, save_xlm_roberta
+from tests.support.tolerance import BFLOAT16, worst_cosine
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 

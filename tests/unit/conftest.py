@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from .encoders import encoder, engine, made, worker
-from .importing import importing
+from tests.support.encoders import encoder, engine, made, worker
+from tests.support.importing import importing
 
 __all__ = ["encoder", "engine", "made", "worker"]
 
@@ -33,6 +33,6 @@ def engine_import(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[s
     if not any("test_the_engine_loads" in item.nodeid for item in request.session.items):
         yield None
         return
-    with importing("deployments.embedding.engine.engine") as process:
+    with importing("deployments.core.engine.engine") as process:
         yield process
         process.kill()

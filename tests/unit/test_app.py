@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from deployments.app import actor_options, build
-from deployments.autoscaling import POLICY
-from deployments.choosing import candidate
-from deployments.config import AppArgs, ModelConfig
+from deployments.config.schema import AppArgs, ModelConfig
+from deployments.replica.autoscaling import POLICY
+from deployments.router.chooser import candidate
 
 MINILM = "all-MiniLM-L6-v2"
 

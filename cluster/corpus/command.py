@@ -1,0 +1,118 @@
+"""``embedfleet encode``: the job's arguments, its progress and its last words."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+from contextlib import nullcontext, suppress
+
+from cluster.corpus.connect import Target, raylet
+from cluster.corpus.errors import JobError
+from cluster.corpus.execution import Run
+from cluster.corpus.job import Summary, encode_corpus
+from cluster.corpus.plan.inputs import resolve
+from cluster.corpus.progress import Printer, clock, short
+from cluster.corpus.settings import Settings
+from cluster.corpus.start_service import started_service
+from cluster.corpus.watchdog import LastWords, last_words
+from cluster.corpus.write.lance import check_lance
+from deployments.core.engine.cpu.priority import give_way
+from deployments.core.models.spec import Role
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the job and returns the exit status: 1 when it failed, 130 when it was interrupted."""
+    _take_as_ctrl_c()
+    # Ray's own words are for operators of Ray, and would break the progress line
+    logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
+    with last_words() as speaker:
+        return _status(args, Printer(sys.stderr, sys.stderr.isatty()), speaker)
+
+
+def _status(args: argparse.Namespace, printer: Printer, speaker: LastWords) -> int:
+    try:
+        summary = _encoded(args, printer, speaker)
+    except JobError as error:
+        printer.end()
+        print(f"embedfleet: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        with suppress(OSError):  # the terminal may be what has gone
+            printer.end()
+            print("embedfleet: stopped; the same command does what is missing", file=sys.stderr)
+        return 130
+    printer.end()
+    print(report(summary))
+    return 0
+
+
+def _encoded(args: argparse.Namespace, printer: Printer, speaker: LastWords) -> Summary:
+    settings = _settings(args)
+    if settings.format == "lance":
+        check_lance(resolve(settings.output)[0])
+    service = started_service(args.start, args.model, args.address) if args.start else nullcontext()
+    price = args.price_per_replica_hour
+
+    def found(target: Target) -> None:
+        speaker.joined(raylet())
+        printer.say(str(target))
+
+    how = Run(args.address, args.workers, price, printer.show, found)
+    with service:
+        if args.start:  # the service, which runs now, shall not
+            give_way()
+        return encode_corpus(settings, how)
+
+
+def _take_as_ctrl_c() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
+
+
+def report(summary: Summary) -> str:
+    """Returns the last lines of a job that has finished."""
+    manifest, counts = summary.manifest, summary.manifest.counts
+    chunks = f", {counts.written:,} chunks" if manifest.settings.get("chunk") else ""
+    lines = [
+        f"{summary.output}: {counts.rows:,} rows in, {counts.documents:,} encoded{chunks}, "
+        f"{counts.rejected:,} rejected{' (see _rejects)' if counts.rejected else ''}",
+        f"{manifest.identity.model}, space {manifest.identity.space_id}, "
+        f"{manifest.identity.dimensions} dimensions",
+    ]
+    if not summary.tokens:
+        return "\n".join([*lines, "nothing was left to do"])
+    words = [
+        f"{short(summary.tokens)} tokens in {clock(summary.seconds)}",
+        f"{short(summary.tokens_per_s)} tokens/s",
+    ]
+    if summary.cost is not None and summary.cost_per_million_tokens is not None:
+        words += [
+            f"cost {summary.cost:.4g}",
+            f"{summary.cost_per_million_tokens:.4g} per million tokens",
+        ]
+    return "\n".join([*lines, ", ".join(words)])
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    return Settings(
+        input=args.input,
+        output=args.output,
+        model=args.model,
+        text_column=args.text_column,
+        id_column=args.id_column,
+        keep=tuple(name for names in args.keep for name in names.split(",") if name),
+        role=Role(args.role) if args.role else None,
+        instruction=args.instruction,
+        dimensions=args.dimensions,
+        dtype=args.dtype,
+        limit=args.limit,
+        truncate=args.truncate,
+        chunk=args.chunk,
+        overlap=args.overlap,
+        part_mb=args.part_mb,
+        format=args.format,
+        input_format=args.input_format,
+    )

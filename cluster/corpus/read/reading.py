@@ -1,0 +1,116 @@
+"""From a part to its rows: texts as they stand there, good or bad, and the columns to carry along."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from cluster.corpus.plan.parts import Part
+from cluster.corpus.read.columns import column
+from cluster.corpus.read.records import csv_header, csv_records, json_object, lines
+from cluster.corpus.read.sources import LineSource, RowSource, Source, source_of
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A part's rows. ``texts`` holds any value, ``faults`` why a row could not be read, by row;
+    ``carried`` is an Arrow table of the id and the kept columns.
+    """
+
+    positions: Sequence[int]
+    texts: Sequence[object]
+    carried: Any
+    faults: dict[int, str]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+def read_part(
+    filesystem: Any, part: Part, text_column: str, carried: Any, source: Source | None = None
+) -> Rows:
+    """Reads a part. ``carried`` is the Arrow schema of the columns to carry along, ``source`` the
+    part's file where other parts of it are read as well.
+
+    Raises OSError or pyarrow's errors when the file itself cannot be read.
+    """
+    source = source or source_of(filesystem, part.file)
+    if isinstance(source, RowSource):
+        return _read_parquet(source, part, text_column, carried)
+    return _read_lines(filesystem, source, part, text_column, carried)
+
+
+def _read_lines(
+    filesystem: Any, source: LineSource, part: Part, text_column: str, carried: Any
+) -> Rows:
+    data = source.read(part.start, part.stop)
+    records = list(_records(filesystem, part, data))[: part.rows]
+    positions = [position for position, _ in records]
+    faults = {row: found for row, (_, found) in enumerate(records) if isinstance(found, str)}
+    values = [found if isinstance(found, dict) else {} for _, found in records]
+    table = _table(values, carried, faults)
+    return Rows(positions, [value.get(text_column) for value in values], table, faults)
+
+
+def _records(
+    filesystem: Any, part: Part, data: bytes
+) -> Iterable[tuple[int, dict[str, Any] | str]]:
+    if part.file.format == "json":
+        return ((position, json_object(line)) for position, line in lines(data, part.start))
+    if part.file.format == "text":
+        return ((p, {"text": _decoded(line)}) for p, line in lines(data, part.start))
+    return _csv_rows(csv_header(filesystem, part.file), data, part.start)
+
+
+def _csv_rows(
+    header: list[str], data: bytes, start: int
+) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    for number, (position, fields) in enumerate(csv_records(data, start)):
+        if start == 0 and number == 0:
+            continue
+        if isinstance(fields, str):
+            yield position, fields
+        elif len(fields) != len(header):
+            yield position, f"broken record: {len(fields)} fields, the header has {len(header)}"
+        else:
+            yield position, dict(zip(header, fields, strict=True))
+
+
+def _decoded(line: bytes) -> str | bytes:
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        return line
+
+
+def _table(values: Sequence[dict[str, Any]], schema: Any, faults: dict[int, str]) -> Any:
+    columns = [
+        column([value.get(field.name) for value in values], field, faults) for field in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _read_parquet(source: RowSource, part: Part, text_column: str, carried: Any) -> Rows:
+    columns = list(dict.fromkeys([text_column, *carried.names]))
+    table = pa.Table.from_batches(source.read(part.start, part.stop, columns))
+    return Rows(
+        range(part.start, part.stop),
+        texts_of(table[text_column]),
+        table.select(carried.names).cast(carried),
+        {},
+    )
+
+
+def texts_of(column: Any) -> list[object]:
+    """Returns a column's values; a text that is not valid UTF-8 comes as bytes."""
+    try:
+        found: list[object] = column.to_pylist()
+    except UnicodeDecodeError:
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        raw = column.cast(pa.large_binary()).to_pylist()
+        found = [value if value is None else _decoded(value) for value in raw]
+    return found

@@ -1,0 +1,208 @@
+"""Records of line formats: where they start, which lets a file be read in parts, and what they hold."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from cluster.corpus.errors import JobError
+from cluster.corpus.plan.inputs import InputFile
+
+_BLOCK = 1 << 20
+_HEAD = 1 << 16
+_LF, _CR, _QUOTE = b'\n\r"'
+_OPENS = np.isin(np.arange(256), [*b',\n"'])  # what a quote that opens a field stands behind
+_BOM = b"\xef\xbb\xbf"
+_LONGEST_FIELD = 1 << 30  # a field may be as long as a part
+
+Offsets = npt.NDArray[np.intp]
+
+
+class _Unclear(Exception):
+    """Counting quotes does not tell where a stream's records end."""
+
+
+def starts(ends: Iterable[tuple[int, Offsets]], target: int) -> list[int]:
+    """Returns offsets that cut a stream into runs of whole records, each of ``target`` bytes or a
+    record more; the last is the end. ``ends`` tells of each block its size and where records end.
+    """
+    cuts, position = [0], 0
+    for size, found in ends:
+        firsts = position + found
+        while (at := int(np.searchsorted(firsts, cuts[-1] + target))) < len(firsts):
+            cuts.append(int(firsts[at]))
+        position += size
+    return cuts if cuts[-1] == position else [*cuts, position]
+
+
+def _line_ends(blocks: Iterable[bytes]) -> Iterator[tuple[int, Offsets]]:
+    for block in blocks:
+        yield len(block), np.flatnonzero(np.frombuffer(block, np.uint8) == _LF) + 1
+
+
+def _record_ends(blocks: Iterable[bytes]) -> Iterator[tuple[int, Offsets]]:
+    """Where CSV records end: at the newlines with an even number of quotes before them.
+
+    Raises _Unclear where csv.reader would take a quote for a character of a field, or a carriage
+    return for an error, since the count is then worth nothing from there on.
+    """
+    before, odd = b"\n", 0
+    for block in _without_mark(blocks):
+        data = np.frombuffer(before + block, np.uint8)
+        quotes = np.flatnonzero(data[1:] == _QUOTE)
+        ends = np.flatnonzero(data[1:] == _LF)
+        returns = np.flatnonzero(data[:-1] == _CR)
+        alone = returns[data[returns + 1] != _LF] - 1
+        if not _OPENS[data[quotes[odd::2]]].all() or not _inside(alone, quotes, odd).all():
+            raise _Unclear
+        yield len(block), ends[~_inside(ends, quotes, odd)] + 1
+        before, odd = block[-1:], (odd + len(quotes)) & 1
+
+
+def _inside(places: Offsets, quotes: Offsets, odd: int) -> npt.NDArray[np.bool_]:
+    """Which places lie between quotes; ``odd`` is 1 where a quote is open before the first."""
+    return ((np.searchsorted(quotes, places) + odd) & 1).astype(bool)
+
+
+def _without_mark(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Commas in place of a byte order mark: what follows is the start of a field as well."""
+    for number, block in enumerate(blocks):
+        marked = number == 0 and block.startswith(_BOM)
+        yield b"," * len(_BOM) + block[len(_BOM) :] if marked else block
+
+
+def blocks_of(stream: Any) -> Iterator[bytes]:
+    """Yields a stream's bytes."""
+    while block := stream.read(_BLOCK):
+        yield block
+
+
+def bytes_per_line(filesystem: Any, file: InputFile) -> float:
+    """Returns the mean length of the lines that a file begins with, in decompressed bytes."""
+    with filesystem.open_input_stream(file.path, compression=file.compression) as stream:
+        head: bytes = stream.read(_HEAD)
+    return max(1, len(head)) / max(1, head.count(b"\n"))
+
+
+def cut_file(filesystem: Any, file: InputFile, target: int) -> list[int]:
+    """Returns the offsets of a file's parts, the end last. Offsets are of the decompressed bytes.
+
+    An uncompressed file of lines is only looked at near its cuts; CSV and compressed files are read
+    through, CSV twice where quotes stand within fields that have none around them.
+    """
+    if file.size == 0:
+        return [0]
+    if file.format == "csv":
+        return _cut_csv(filesystem, file, target)
+    if file.compression:
+        with filesystem.open_input_stream(file.path, compression=file.compression) as stream:
+            return starts(_line_ends(blocks_of(stream)), target)
+    cuts = [0]
+    with filesystem.open_input_file(file.path) as handle:
+        while cuts[-1] < file.size:
+            cuts.append(_next_line(handle, cuts[-1] + target - 1, file.size))
+    return cuts
+
+
+def _cut_csv(filesystem: Any, file: InputFile, target: int) -> list[int]:
+    with filesystem.open_input_stream(file.path, compression=file.compression) as stream:
+        try:
+            return starts(_record_ends(blocks_of(stream)), target)
+        except _Unclear:
+            pass
+    with filesystem.open_input_stream(file.path, compression=file.compression) as stream:
+        return _parsed_starts(io.BufferedReader(stream, _BLOCK), target)
+
+
+def _parsed_starts(stream: Iterable[bytes], target: int) -> list[int]:
+    """As `starts`, by the very parser that reads the parts; several times slower."""
+    cuts, stop = [0], 0
+    for _, stop, _ in _csv_rows(stream, 0):
+        if stop - cuts[-1] >= target:
+            cuts.append(stop)
+    return cuts if cuts[-1] == stop else [*cuts, stop]
+
+
+def _next_line(handle: Any, offset: int, size: int) -> int:
+    if offset >= size:
+        return size
+    handle.seek(offset)
+    while block := handle.read(1 << 16):
+        if (at := block.find(b"\n")) >= 0:
+            return min(size, offset + int(at) + 1)
+        offset += len(block)
+    return size
+
+
+def lines(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
+    """Yields each line that is not blank, with its offset in the file."""
+    for line in io.BytesIO(data):  # bytes.splitlines would split at carriage returns too
+        body = line.removeprefix(_BOM) if offset == 0 else line
+        if body.strip():
+            yield offset, body.rstrip(b"\r\n")
+        offset += len(line)
+
+
+def json_object(line: bytes) -> dict[str, Any] | str:
+    """Returns the object that a line holds, or why there is none."""
+    try:
+        found = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        return f"broken record: not JSON: {error}"
+    return found if isinstance(found, dict) else "broken record: not a JSON object"
+
+
+def csv_records(data: bytes, offset: int) -> Iterator[tuple[int, list[str] | str]]:
+    """Yields each record that is not blank, with its offset in the file: its fields, or why it
+    cannot be read.
+
+    What is not UTF-8 comes as lone surrogates.
+    """
+    return ((start, found) for start, _, found in _csv_rows(io.BytesIO(data), offset) if found)
+
+
+def _csv_rows(stream: Iterable[bytes], offset: int) -> Iterator[tuple[int, int, list[str] | str]]:
+    """Yields where each record starts and stops, and what it holds. ``stream`` gives lines.
+
+    After a record that cannot be read, the next line starts one.
+    """
+    start = consumed = offset
+
+    def counted() -> Iterator[str]:
+        nonlocal consumed
+        for line in stream:
+            body = line.removeprefix(_BOM) if consumed == 0 else line
+            consumed += len(line)
+            yield body.decode("utf-8", "surrogateescape")
+
+    csv.field_size_limit(_LONGEST_FIELD)  # of the whole process; there is no other
+    reader = csv.reader(counted())
+    while (found := _next_record(reader)) is not None:
+        yield start, consumed, found
+        start = consumed
+
+
+def _next_record(reader: Iterator[list[str]]) -> list[str] | str | None:
+    try:
+        return next(reader, None)
+    except csv.Error as error:
+        reason = str(error).partition(" - ")[0]  # behind it stands advice to who calls csv.reader
+        return f"broken record: {reason}"
+
+
+def csv_header(filesystem: Any, file: InputFile) -> list[str]:
+    """Returns the names in a CSV file's first record. Raises JobError when it cannot be read."""
+    with filesystem.open_input_stream(file.path, compression=file.compression) as stream:
+        head = stream.read(_BLOCK)
+    found = next((fields for _, fields in csv_records(head, 0)), [])
+    if isinstance(found, str):
+        raise JobError(
+            f"{file.path}: its header is a {found}; convert the file's line ends to \\n or \\r\\n"
+        )
+    return found

@@ -1,0 +1,79 @@
+"""What a corpus job is asked for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from cluster.corpus.errors import JobError
+from deployments.core.models.spec import Role
+
+Dtype = Literal["float32", "float16"]
+Sink = Literal["parquet", "lance"]
+WORKER_CPUS = 0.25  # what each worker of a job asks of its node
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One job: where from, where to, and which vectors.
+
+    ``input`` is a file, a folder or a glob, ``output`` a folder; either may be a URI of a pyarrow
+    file system. ``chunk`` and ``overlap`` count tokens of the text, without prompt and special
+    tokens. ``part_mb`` is how much text goes into one file of the output, and the most that one
+    part of a killed job repeats.
+    """
+
+    input: str
+    output: str
+    model: str
+    text_column: str = "text"
+    id_column: str | None = None
+    keep: tuple[str, ...] = ()
+    role: Role | None = None
+    instruction: str | None = None
+    dimensions: int | None = None
+    dtype: Dtype = "float32"
+    limit: int | None = None
+    truncate: bool = False
+    chunk: int | None = None
+    overlap: int = 0
+    part_mb: float = 2.0
+    format: Sink = "parquet"
+    input_format: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises JobError for values that contradict each other. Takes each of ``keep`` once."""
+        object.__setattr__(self, "keep", tuple(dict.fromkeys(self.keep)))
+        if self.chunk is not None and self.truncate:
+            raise JobError("--chunk and --truncate exclude each other: drop one")
+        for name, value in (
+            ("limit", self.limit),
+            ("chunk", self.chunk),
+            ("part-mb", self.part_mb),
+        ):
+            if value is not None and not 0 < value < math.inf:
+                raise JobError(f"--{name} must be a finite number above 0, not {value}")
+        if self.chunk is not None and not 0 <= self.overlap < self.chunk:
+            raise JobError(f"--overlap {self.overlap} must be less than --chunk {self.chunk}")
+        if self.overlap and self.chunk is None:
+            raise JobError("--overlap needs --chunk")
+        if taken := _RESERVED & {*self.keep}:
+            raise JobError(
+                f"--keep {', '.join(sorted(taken))}: the output has a column of that name already; "
+                "rename it in the input"
+            )
+
+    @property
+    def part_bytes(self) -> int:
+        """The text of one part, in bytes."""
+        return max(1, int(self.part_mb * 1_000_000))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The input's columns that the output carries, the id first where there is one."""
+        named = (self.id_column,) if self.id_column else ()
+        return (*named, *(c for c in self.keep if c != self.id_column))
+
+
+_RESERVED = {"id", "embedding", "document_id", "chunk", "start", "stop"}

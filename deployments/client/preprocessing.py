@@ -1,0 +1,131 @@
+"""What stands before a model's replicas: its description and its tokenizer, without its weights."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from deployments.config.schema import ModelConfig
+from deployments.core.awaiting import aside
+from deployments.core.batch import Encoded
+from deployments.core.errors import InvalidRequest, UnsupportedModel
+from deployments.core.models.lengths import lower_bound, upper_bound
+from deployments.core.models.loading import find_model
+from deployments.core.models.prompts import effective_instruction, prefix, render
+from deployments.core.models.space import space_id
+from deployments.core.models.spec import ModelSpec, Role
+from deployments.core.models.tokenizer import FastTokenizer, Tokenized
+from deployments.core.request import Embeddings, EncodeRequest, TokenInput, check_dimensions
+from deployments.core.vectors import INLINE_NUMBERS, finished
+
+# below this, a hop to another thread costs more than the tokenizing
+_INLINE_CHARACTERS = 4_000
+_FIRST_LOOK = 8
+
+
+@dataclass(frozen=True)
+class Preprocessor:
+    """A model's description and tokenizer."""
+
+    spec: ModelSpec
+    tokenizer: FastTokenizer
+
+    async def tokenized(self, request: EncodeRequest) -> Tokenized:
+        """Returns a request's texts as token ids, behind their prompts.
+
+        Raises InvalidRequest or ContextLengthExceeded. Long texts are tokenized in a thread, so
+        that the event loop goes on.
+        """
+        if isinstance(request.texts, TokenInput):
+            return await asyncio.to_thread(self._accept, request, request.texts)
+        texts = render(self.spec, request.texts, request.role, request.instruction)
+        is_long = sum(map(len, texts)) > _INLINE_CHARACTERS
+        return await aside(is_long, self.tokenizer.encode, texts, request.truncate)
+
+    async def finished(
+        self, request: EncodeRequest, tokenized: Tokenized, replies: Sequence[Encoded]
+    ) -> Embeddings:
+        """Returns a request's answer from those of its calls. Raises the first error of a text."""
+        is_large = sum(reply.vectors.size for reply in replies) > INLINE_NUMBERS
+        return await aside(is_large, self._finished, request, tokenized, replies)
+
+    def _finished(
+        self, request: EncodeRequest, tokenized: Tokenized, replies: Sequence[Encoded]
+    ) -> Embeddings:
+        for reply in replies:
+            if reply.errors:
+                raise next(iter(reply.errors.values()))
+        spec = self.spec
+        dimensions = check_dimensions(spec, request.dimensions)
+        normalize = spec.normalize if request.normalize is None else request.normalize
+        vectors = np.concatenate([reply.vectors for reply in replies])
+        return Embeddings(
+            vectors=finished(vectors, dimensions, normalize),
+            model=spec.name,
+            space=space_id(spec, dimensions),
+            tokens=tokenized.batch.tokens,
+            truncated=tokenized.truncated,
+            instruction=self._instruction(request),
+            queued_s=max(reply.queued_s for reply in replies),
+            computed_s=sum(reply.computed_s for reply in replies),
+        )
+
+    async def longest(self, texts: Sequence[str], role: Role, instruction: str | None) -> int:
+        """Returns the tokens of the longest text behind its prompt, or a bound of them.
+
+        Where bytes show that all texts are within the limit, or words that one is not, that number
+        is enough; else the texts are tokenized. Raises InvalidRequest for what is not Unicode.
+        """
+        given = instruction if self.spec.takes_instruction and role is Role.QUERY else None
+        head = prefix(self.spec, role, given)
+        bounds = [upper_bound(head + text) for text in texts]
+        if max(bounds) <= self.spec.max_tokens:
+            return max(bounds)
+        if (words := max(map(lower_bound, texts))) > self.spec.max_tokens:
+            return words
+        # the longest in bytes are tokenized first: mostly they show that the model is out of it
+        order = sorted(range(len(texts)), key=lambda row: -bounds[row])
+        first = [head + texts[row] for row in order[:_FIRST_LOOK]]
+        found = await self._counted(first)
+        if found > self.spec.max_tokens:
+            return found
+        rest = [row for row in order[_FIRST_LOOK:] if bounds[row] > self.spec.max_tokens]
+        return max(found, await self._counted([head + texts[row] for row in rest]) if rest else 0)
+
+    async def _counted(self, texts: Sequence[str]) -> int:
+        is_long = sum(map(len, texts)) > _INLINE_CHARACTERS
+        return await aside(is_long, self.tokenizer.longest, texts)
+
+    def _accept(self, request: EncodeRequest, texts: TokenInput) -> Tokenized:
+        if request.instruction:
+            raise InvalidRequest(
+                "token ids are whole sequences, prompt included: leave `instruction` out, or send "
+                "texts",
+                "instruction",
+            )
+        return self.tokenizer.accept(texts, request.truncate)
+
+    def _instruction(self, request: EncodeRequest) -> str | None:
+        if isinstance(request.texts, TokenInput):
+            return None
+        return effective_instruction(self.spec, request.role, request.instruction)
+
+
+def load_preprocessor(config: ModelConfig) -> Preprocessor:
+    """Reads, or fetches, a model's description and tokenizer. Raises as `find_model` does."""
+    files = find_model(config.name, config.path, config.revision, weights=False)
+    spec = _with_dimensions(files.spec, config)
+    return Preprocessor(spec, FastTokenizer(spec, files.folder))
+
+
+def _with_dimensions(spec: ModelSpec, config: ModelConfig) -> ModelSpec:
+    """Returns the description with the smaller dimensions that the config states."""
+    if too_large := [n for n in config.dimensions if n >= spec.dimension]:
+        raise UnsupportedModel(
+            f"dimensions: {config.name} has {spec.dimension}, so it cannot be cut to {too_large}"
+        )
+    cuts = tuple(sorted({*spec.truncatable_dimensions, *config.dimensions}))
+    return replace(spec, truncatable_dimensions=cuts)

@@ -1,0 +1,231 @@
+"""The typed ``args`` of ``serve_config.yaml``. A wrong field is refused by name before anything runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+from deployments.core.models.catalog import CATALOG
+from deployments.core.models.spec import Role, Size
+from deployments.core.routing.facts import Aim
+from deployments.core.routing.policy import AUTO
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Autoscaling(_Config):
+    """Bounds of a model's replicas; 0 as minimum lets an unused model leave the GPU.
+
+    The other fields say when their number changes: see `Goal` in `core/scaling.py`.
+    """
+
+    min_replicas: int = Field(1, ge=0)
+    max_replicas: int = Field(1, ge=1)
+    target_wait_s: float = Field(1.0, gt=0)
+    utilisation: float = Field(0.7, gt=0, le=1)
+    offline_max_replicas: int | None = Field(None, ge=0)
+    offline_after_s: float = Field(10.0, ge=0)
+    downscale_delay_s: float = Field(60.0, ge=5)
+    downscale_to_zero_delay_s: float = Field(300.0, ge=10)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError("min_replicas is above max_replicas")
+        if (self.offline_max_replicas or 0) > self.max_replicas:
+            raise ValueError("offline_max_replicas is above max_replicas")
+        return self
+
+
+class ModelConfig(_Config):
+    """One model to serve.
+
+    ``name`` is a catalog name, or any name of your own together with ``path``: a folder or a hub id
+    in sentence-transformers format. With a catalog name, ``path`` says where its weights lie.
+    ``threads`` are the processor threads of a replica, by default as ``num_cpus``; ``auto``: one for
+    each core of its node. ``streams`` forward passes run at once and share the threads, by default as
+    many as there are threads, and one on a GPU. With all cores of a Linux machine, online passes take
+    them from offline ones; with ``streams``, or elsewhere, they share passes, and ``auto`` leaves one.
+    ``languages`` (ISO 639-1), ``licence``, and the smaller ``dimensions`` that a model was trained to
+    be cut to (Matryoshka), are facts that a model's files may not state.
+    """
+
+    name: str = Field(min_length=1, max_length=200)
+    path: str | None = Field(None, min_length=1)
+    revision: str | None = None
+    size: Size | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    num_gpus: float = Field(0, ge=0)
+    num_cpus: float = Field(1, ge=0)
+    threads: PositiveInt | Literal["auto"] | None = None
+    streams: int | None = Field(None, ge=1)
+    resources: dict[str, float] = {}
+    accelerator_type: str | None = None
+    label_selector: dict[str, str] = {}
+    replicas: PositiveInt | Autoscaling = 1
+    token_budget: int | None = Field(None, ge=16)
+    languages: tuple[str, ...] | None = None
+    licence: str | None = None
+    dimensions: tuple[PositiveInt, ...] = ()
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.path is None and self.name not in CATALOG and "/" not in self.name:
+            raise ValueError(
+                f"{self.name!r} is not in the catalog ({', '.join(CATALOG)}); "
+                "set `path` to a folder or a hub id"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _streams_have_threads(self) -> Self:
+        if self.streams is None or self.threads == "auto" or self._may_have_gpu:
+            return self
+        threads = self.threads or max(1, int(self.num_cpus))
+        if self.streams > threads:
+            raise ValueError(f"streams is above threads ({threads}; by default as num_cpus)")
+        return self
+
+    @model_validator(mode="after")
+    def _has_one_gpu(self) -> Self:
+        if self.num_gpus > 1:
+            raise ValueError(
+                "num_gpus is above 1: a replica uses one GPU, for more raise `replicas`"
+            )
+        if self.num_gpus and int(self.device.partition(":")[2] or 0):
+            raise ValueError(
+                f"device is {self.device}, but with `num_gpus` a replica sees no other GPU than its own, "
+                "which is cuda:0: leave `device` out"
+            )
+        return self
+
+    @property
+    def device_to_use(self) -> str:
+        """``device``, where ``auto`` without ``num_gpus`` is the CPU: Ray does not hide the GPUs that
+        it has given to other replicas.
+        """
+        return "cpu" if self.device == "auto" and not self.num_gpus else self.device
+
+    @property
+    def _may_have_gpu(self) -> bool:
+        return self.device_to_use != "cpu"
+
+    @property
+    def can_be_cold(self) -> bool:
+        """Whether having no replica is a normal state."""
+        return isinstance(self.replicas, Autoscaling) and self.replicas.min_replicas == 0
+
+    @property
+    def deployment_name(self) -> str:
+        """The name of the model's Ray Serve deployment."""
+        return "encoder-" + re.sub(r"[^\w.-]", "--", self.name)
+
+
+class SpaceMember(_Config):
+    """A model of a space, and the roles that it answers there."""
+
+    model: str
+    roles: tuple[Role, ...] = Field(tuple(Role), min_length=1)
+
+
+class Space(_Config):
+    """Models whose vectors compare. ``floor`` is the least cosine of one text between two of them."""
+
+    name: str = Field(min_length=1, pattern=r"^[\w./-]+$")
+    members: tuple[SpaceMember, ...] = Field(min_length=2)
+    floor: float = Field(0.9, gt=0, le=1)
+
+
+class Routing(_Config):
+    """How models are chosen; the router's ``user_config`` has these fields too and replaces them.
+
+    ``sizes`` says which size a model stands for. ``busy_s`` is the expected wait beyond which
+    `balanced` looks for another model. ``barred_licences`` are SPDX names or ``non-commercial``.
+    """
+
+    aim: Aim = Aim.BALANCED
+    busy_s: float = Field(0.5, ge=0)
+    sizes: dict[str, Size] = {}
+    spaces: tuple[Space, ...] = ()
+    barred_licences: tuple[str, ...] = ()
+
+    def check(self, models: Iterable[str]) -> None:
+        """Raises ValueError that names the field which does not go with the configured models."""
+        names = list(models)
+        for model in self.sizes:
+            _require(model in names, f"routing.sizes.{model}: no such model; models are {names}")
+        taken = {*names, *Size, AUTO}
+        members: set[str] = set()
+        for i, space in enumerate(self.spaces):
+            field = f"routing.spaces.{i}"
+            _require(space.name not in taken, f"{field}.name: {space.name!r} is already taken")
+            taken.add(space.name)
+            for j, member in enumerate(space.members):
+                at = f"{field}.members.{j}.model: {member.model!r}"
+                _require(member.model in names, f"{at} is not among models {names}")
+                _require(member.model not in members, f"{at} is in a space already")
+                members.add(member.model)
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)
+
+
+class Limits(_Config):
+    """What is refused, and for how long anything may take.
+
+    ``max_requests`` may be under way in one router; HAProxy's connections to it follow (`embedfleet
+    env`). Lanes bound what waits in tokens; a storm of short requests is held up before, in the router.
+    ``offline_patience_s`` is for how long offline texts let online ones go first where both share passes.
+    """
+
+    max_body_bytes: int = Field(8_000_000, ge=1)
+    max_requests: int = Field(256, ge=1)
+    max_texts: int = Field(2_048, ge=1)
+    request_timeout_s: float = Field(60.0, gt=0)
+    cold_wait_s: float = Field(4.0, gt=0, lt=5)
+    online_max_wait_s: float = Field(10.0, gt=0)
+    offline_max_wait_s: float = Field(60.0, gt=0)
+    offline_patience_s: float = Field(2.0, gt=0)
+
+
+class AppArgs(_Config):
+    """Everything under ``args`` in ``serve_config.yaml``.
+
+    ``router_cpus`` is 0 by default: where the models take all cores, the service still has to answer.
+    """
+
+    models: tuple[ModelConfig, ...] = Field(min_length=1)
+    default_model: str | None = None
+    truncate: bool = False
+    routers: int = Field(1, ge=1)
+    router_cpus: float = Field(0.0, ge=0)
+    routing: Routing = Routing()
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [model.name for model in self.models]
+        if repeated := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"models named twice: {', '.join(sorted(repeated))}")
+        if AUTO in names:
+            raise ValueError(f"a model cannot be named {AUTO!r}: that asks for a choice")
+        self.routing.check(names)
+        choices = [*names, AUTO, *(space.name for space in self.routing.spaces)]
+        if self.default_model is not None and self.default_model not in choices:
+            raise ValueError(f"default_model {self.default_model!r} is not among models {choices}")
+        return self
+
+
+def routing_of(user_config: Any, models: Iterable[str]) -> Routing:
+    """Returns the router's ``user_config`` as typed. Raises ValueError that names the field."""
+    routing = Routing.model_validate(user_config or {})
+    routing.check(models)
+    return routing

@@ -1,0 +1,108 @@
+"""What travels to a replica and back: token ids as one flat buffer, vectors as another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from deployments.core.errors import EmbedfleetError
+
+Ids = npt.NDArray[np.int32]
+Vectors = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Texts as token ids, special tokens included.
+
+    ``ids`` is flat int32 of shape ``(sum(lengths),)``; ``lengths`` is int32 of shape ``(texts,)``.
+    """
+
+    ids: Ids
+    lengths: Ids
+
+    @classmethod
+    def from_lists(cls, texts: Sequence[Sequence[int]]) -> TokenBatch:
+        """Builds a batch from one sequence of ids a text."""
+        lengths = np.fromiter((len(t) for t in texts), np.int32, len(texts))
+        ids = np.fromiter((i for t in texts for i in t), np.int32, int(lengths.sum()))
+        return cls(ids, lengths)
+
+    @classmethod
+    def from_arrays(cls, texts: Sequence[Ids]) -> TokenBatch:
+        """Builds a batch from one int32 array of ids a text."""
+        lengths = np.fromiter((len(t) for t in texts), np.int32, len(texts))
+        return cls(np.concatenate(texts), lengths)
+
+    @classmethod
+    def concatenate(cls, batches: Sequence[TokenBatch]) -> TokenBatch:
+        """Joins batches in order."""
+        if len(batches) == 1:
+            return batches[0]
+        return cls(
+            np.concatenate([b.ids for b in batches]), np.concatenate([b.lengths for b in batches])
+        )
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in all texts, without padding."""
+        return len(self.ids)
+
+    @cached_property
+    def offsets(self) -> npt.NDArray[np.int64]:
+        """Where each text starts in ``ids``, and the end: shape ``(texts + 1,)``."""
+        return np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
+
+    def text(self, row: int) -> Ids:
+        """Returns one text's ids, a view."""
+        return self.ids[self.offsets[row] : self.offsets[row + 1]]
+
+    def select(self, rows: Sequence[int]) -> TokenBatch:
+        """Returns a batch of these texts, in the order given."""
+        return TokenBatch.from_arrays([self.text(row) for row in rows])
+
+    def slice(self, start: int, stop: int) -> TokenBatch:
+        """Returns texts ``start`` to ``stop``, as views."""
+        return TokenBatch(
+            self.ids[self.offsets[start] : self.offsets[stop]], self.lengths[start:stop]
+        )
+
+    def padded(self, pad_id: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Returns ids and mask of shape ``(texts, longest)``, padded on the right."""
+        mask = np.arange(int(self.lengths.max())) < self.lengths[:, None]
+        ids = np.full(mask.shape, pad_id, np.int64)
+        ids[mask] = self.ids
+        return ids, mask
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A replica's answer: float32 vectors ``(texts, dimension)``, pooled and not normalised, and
+    where the time went (seconds). ``errors`` holds the rows that have an error in place of a vector.
+    """
+
+    vectors: Vectors
+    queued_s: float
+    computed_s: float
+    errors: Mapping[int, EmbedfleetError] = field(default_factory=dict)
+
+    def slice(self, start: int, stop: int) -> Encoded:
+        """Returns the answer of texts ``start`` to ``stop`` alone, as views."""
+        errors = {row - start: e for row, e in self.errors.items() if start <= row < stop}
+        return Encoded(self.vectors[start:stop], self.queued_s, self.computed_s, errors)
+
+    def among(
+        self, rows: Sequence[int], texts: int, others: Mapping[int, EmbedfleetError]
+    ) -> Encoded:
+        """Returns the answer of so many texts, of which these are ``rows``, the others' errors in it."""
+        vectors = np.zeros((texts, self.vectors.shape[1]), np.float32)
+        vectors[rows] = self.vectors
+        errors = {rows[row]: error for row, error in self.errors.items()}
+        return Encoded(vectors, self.queued_s, self.computed_s, {**errors, **others})

@@ -1,0 +1,209 @@
+"""Who shares the next forward pass: texts wait in two lanes and leave in micro-batches.
+
+The unit of queueing is one text with its token count. Online texts go first; offline texts fill
+what is left and never starve, by an ageing guard or, in streams of their own, by their priority.
+Nothing here waits, and the clock is passed in.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Generic, Protocol, TypeVar
+
+from deployments.core.batching.packing import around_oldest, first_fit
+from deployments.core.lane import Lane
+
+_ONLINE_MEMORY_S = 1.0  # so long after an online text another is expected
+
+
+class Drop(StrEnum):
+    """Why a text left its lane without a forward pass."""
+
+    GONE = "caller_gone"
+    EXPIRED = "deadline"
+
+
+class Owner(Protocol):
+    """Whoever gets a text's vector; the texts of an owner that has gone are dropped."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody waits for the vectors any more."""
+        ...
+
+
+OwnerT = TypeVar("OwnerT", bound=Owner)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Waiting(Generic[OwnerT]):
+    """One text in a lane: row ``row`` of its owner's request. Times are seconds of one clock."""
+
+    owner: OwnerT
+    row: int
+    tokens: int
+    lane: Lane
+    arrived: float
+    deadline: float
+
+
+@dataclass(frozen=True)
+class MicroBatch(Generic[OwnerT]):
+    """What one forward pass takes, and what was dropped while choosing it.
+
+    ``leaves_some`` says that it could not take all that waited.
+    """
+
+    texts: list[Waiting[OwnerT]]
+    dropped: list[tuple[Waiting[OwnerT], Drop]]
+    pads: bool = True
+    leaves_some: bool = False
+
+    @property
+    def all_texts(self) -> list[Waiting[OwnerT]]:
+        """Those of the pass, and those dropped."""
+        return [*self.texts, *(text for text, _ in self.dropped)]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in the pass, without padding."""
+        return sum(text.tokens for text in self.texts)
+
+    @property
+    def cost(self) -> int:
+        """Tokens that the engine computes: with padding, longest × rows."""
+        if not self.pads:
+            return self.tokens
+        return max((text.tokens for text in self.texts), default=0) * len(self.texts)
+
+
+@dataclass(frozen=True)
+class LaneLimits:
+    """How micro-batches are formed.
+
+    ``token_budget`` is the most that a pass may cost, unless one text alone costs more: longest ×
+    rows where the engine ``pads``, else the sum of its tokens. ``shared_budget`` is the most of a
+    pass that both lanes share, and of an offline pass within a second of an online text:
+    whoever comes next waits for that pass. ``offline_patience_s`` is how long offline texts let
+    online ones go first. ``window`` is how many texts, oldest first, a pass is chosen from.
+    ``streams`` is how many passes may run at once, ``worth_a_pass`` the tokens from which one more
+    begins beside those that run. Where online texts ``preempt`` offline ones, each lane has so many
+    streams of its own, so nothing is shared; the operating system takes cores from offline passes, and
+    leaves them a tenth.
+    """
+
+    token_budget: int
+    shared_budget: int
+    offline_patience_s: float = 2.0
+    window: int = 512
+    pads: bool = True
+    streams: int = 1
+    worth_a_pass: int = 1
+    preempt: bool = False
+
+    def __post_init__(self) -> None:
+        if self.shared_budget > self.token_budget:
+            raise ValueError("shared_budget is above token_budget")
+
+    @property
+    def sharing(self) -> tuple[tuple[Lane, ...], ...]:
+        """The lanes, grouped by those whose texts may share a stream, the more urgent ones first."""
+        return tuple((lane,) for lane in Lane) if self.preempt else (tuple(Lane),)
+
+
+@dataclass
+class Lanes(Generic[OwnerT]):
+    """Two queues of texts, and the choice of the next micro-batch. Not thread-safe."""
+
+    limits: LaneLimits
+    _queues: dict[Lane, deque[Waiting[OwnerT]]] = field(
+        default_factory=lambda: {lane: deque() for lane in Lane}
+    )
+    _tokens: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
+    _offline_served: float = float("-inf")
+    _online_seen: float = float("-inf")
+    _online_owed: bool = False  # passes may be slower than patience: never two running over online
+
+    def waiting_texts(self, lane: Lane) -> int:
+        """Returns how many texts wait in this lane."""
+        return len(self._queues[lane])
+
+    def waiting_tokens(self, lane: Lane) -> int:
+        """Returns how many tokens, without padding, wait in this lane."""
+        return self._tokens[lane]
+
+    def __bool__(self) -> bool:
+        return any(self._queues.values())
+
+    def put(
+        self, owner: OwnerT, tokens: Sequence[int], lane: Lane, now: float, deadline: float
+    ) -> None:
+        """Queues an owner's texts, given by their token counts, in order."""
+        if not self._queues[Lane.OFFLINE] and lane is Lane.OFFLINE:
+            self._offline_served = now  # patience counts from when there is something to wait for
+        if lane is Lane.ONLINE:
+            self._online_seen = now
+        self._queues[lane].extend(
+            Waiting(owner, row, count, lane, now, deadline) for row, count in enumerate(tokens)
+        )
+        self._tokens[lane] += sum(tokens)
+
+    def take(
+        self, now: float, most: int | None = None, lanes: Sequence[Lane] = tuple(Lane)
+    ) -> MicroBatch[OwnerT]:
+        """Returns the next micro-batch; it is empty only when nothing is left to compute.
+
+        ``most`` is its budget where that is less than the limit; it is taken from these ``lanes``.
+        """
+        dropped: list[tuple[Waiting[OwnerT], Drop]] = []
+        candidates = {lane: self._window(lane, now, dropped, lane in lanes) for lane in Lane}
+        budget = min(self.limits.token_budget, most or self.limits.token_budget)
+        chosen = self._choose(candidates, now, budget)
+        taken = set(map(id, chosen))
+        for lane, texts in candidates.items():
+            self._queues[lane].extendleft(t for t in reversed(texts) if id(t) not in taken)
+        for text in chosen:
+            self._tokens[text.lane] -= text.tokens
+        online, offline = candidates[Lane.ONLINE], candidates[Lane.OFFLINE]
+        if offline and offline[0] in chosen:  # short texts that top up do not help the oldest
+            self._offline_served = now
+        self._online_owed = bool(online) and all(text.lane is Lane.OFFLINE for text in chosen)
+        leaves_some = any(self._queues[lane] for lane in lanes)
+        return MicroBatch(chosen, dropped, self.limits.pads, leaves_some)
+
+    def _choose(
+        self, candidates: dict[Lane, list[Waiting[OwnerT]]], now: float, budget: int
+    ) -> list[Waiting[OwnerT]]:
+        online, offline = candidates[Lane.ONLINE], candidates[Lane.OFFLINE]
+        impatient = now - self._offline_served > self.limits.offline_patience_s
+        if offline and ((impatient and not self._online_owed) or not online):
+            return self._fill(offline, min(budget, self._offline_budget(now)))
+        chosen = self._fill(online, budget)
+        return first_fit(chosen, offline, self.limits.shared_budget, self.limits.pads)
+
+    def _fill(self, texts: list[Waiting[OwnerT]], budget: int) -> list[Waiting[OwnerT]]:
+        if self.limits.pads:
+            return around_oldest(texts, budget)
+        return first_fit(texts[:1], texts[1:], budget, pads=False)
+
+    def _offline_budget(self, now: float) -> int:
+        online_is_active = now - self._online_seen <= _ONLINE_MEMORY_S
+        waits_for_it = online_is_active and not self.limits.preempt
+        return self.limits.shared_budget if waits_for_it else self.limits.token_budget
+
+    def _window(
+        self, lane: Lane, now: float, dropped: list[tuple[Waiting[OwnerT], Drop]], is_open: bool
+    ) -> list[Waiting[OwnerT]]:
+        """Takes the oldest live texts out of an open lane; the dead ones go to ``dropped``."""
+        queue, alive = self._queues[lane], list[Waiting[OwnerT]]()
+        while is_open and queue and len(alive) < self.limits.window:
+            text = queue.popleft()
+            if text.owner.gone or text.deadline <= now:
+                self._tokens[lane] -= text.tokens
+                dropped.append((text, Drop.GONE if text.owner.gone else Drop.EXPIRED))
+            else:
+                alive.append(text)
+        return alive

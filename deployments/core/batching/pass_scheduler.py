@@ -1,0 +1,107 @@
+"""Which pass begins next, and whether another one may run beside it.
+
+The texts of trials may kill the process: each runs alone, so that nothing else is blamed or lost.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from deployments.core.batching.job import Job
+from deployments.core.batching.lanes import Drop, LaneLimits, Lanes, MicroBatch, Waiting
+from deployments.core.lane import Lane
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A pass of these lanes, or a trial, since then."""
+
+    since: float
+    lanes: Sequence[Lane]
+    batch: MicroBatch[Job]
+    is_trial: bool
+
+
+class PassScheduler:
+    """Lanes and trials, which take turns. Not thread-safe; the clock is passed in.
+
+    Whoever asks says for which ``lanes``: those whose texts may share a stream, `LaneLimits.sharing`.
+    """
+
+    def __init__(self, limits: LaneLimits) -> None:
+        self.lanes: Lanes[Job] = Lanes(limits)
+        self._limits = limits
+        self._trials: deque[Waiting[Job]] = deque()
+        self._owed: set[Sequence[Lane]] = set()  # a pass, since the last trial
+        self._running: dict[int, _Running] = {}
+
+    def try_alone(self, job: Job, now: float, deadline: float) -> None:
+        """Queues a call's texts for passes of their own."""
+        counts = enumerate(job.batch.lengths.tolist())
+        self._trials.extend(Waiting(job, r, n, job.lane, now, deadline) for r, n in counts)
+
+    def may_begin(self, lanes: Sequence[Lane] = tuple(Lane)) -> bool:
+        """Whether `take` has something for these lanes that may run now."""
+        if self._trial_is_next:
+            return not self._running and Lane.ONLINE in lanes
+        is_on_trial = any(running.is_trial for running in self._running.values())
+        if is_on_trial or not self._has_texts(lanes):
+            return False
+        # then further work waits for it, unless there is as much of it
+        ends_soon = any(batch.cost < self._limits.worth_a_pass for batch in self._passes(lanes))
+        return not ends_soon or self._waiting(lanes) >= self._limits.worth_a_pass
+
+    def take(self, now: float, lanes: Sequence[Lane] = tuple(Lane)) -> MicroBatch[Job]:
+        """Returns what runs next, maybe nothing but dropped texts; it runs until it has `ended`."""
+        if is_trial := self._trial_is_next:
+            self._owed = set(self._limits.sharing)
+            batch = self._trial(now)
+        else:
+            self._owed.discard(lanes)
+            batch = self.lanes.take(now, self._share(lanes), lanes)
+        self._running[id(batch)] = _Running(now, lanes, batch, is_trial)
+        return batch
+
+    def ended(self, batch: MicroBatch[Job]) -> None:
+        """This pass has ended; it may be said more than once."""
+        self._running.pop(id(batch), None)
+
+    @property
+    def running(self) -> list[float]:
+        """When each pass that runs now was taken."""
+        return [running.since for running in self._running.values()]
+
+    def clear(self) -> Iterator[Job]:
+        """Empties lanes and trials; yields whose texts they were, some more than once."""
+        while self.lanes:
+            yield from (text.owner for text in self.lanes.take(float("-inf")).all_texts)
+        while self._trials:
+            yield self._trials.popleft().owner
+
+    def _trial(self, now: float) -> MicroBatch[Job]:
+        text = self._trials.popleft()
+        if text.owner.gone or text.deadline <= now:
+            return MicroBatch([], [(text, Drop.GONE if text.owner.gone else Drop.EXPIRED)])
+        return MicroBatch([text], [], self._limits.pads)
+
+    def _share(self, lanes: Sequence[Lane]) -> int:
+        """The most that a pass takes, so that the other idle streams get theirs."""
+        idle = self._limits.streams - len(self._passes(lanes))
+        if idle <= 1:
+            return self._limits.token_budget
+        return max(self._limits.worth_a_pass, -(-self._waiting(lanes) // idle))
+
+    def _has_texts(self, lanes: Sequence[Lane]) -> bool:
+        return any(map(self.lanes.waiting_texts, lanes))
+
+    def _waiting(self, lanes: Sequence[Lane]) -> int:
+        return sum(map(self.lanes.waiting_tokens, lanes))
+
+    def _passes(self, lanes: Sequence[Lane]) -> list[MicroBatch[Job]]:
+        return [running.batch for running in self._running.values() if running.lanes == lanes]
+
+    @property
+    def _trial_is_next(self) -> bool:
+        return bool(self._trials) and not any(map(self._has_texts, self._owed))

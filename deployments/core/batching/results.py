@@ -1,0 +1,91 @@
+"""Hands out what passes found, in a thread of its own, so that the next pass begins at once.
+
+To answer a call wakes its event loop, which takes Python's lock, and the engine would wait for that
+between two passes. While a pass computes, nobody needs the lock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from deployments.core.batch import Vectors
+from deployments.core.batching.job import Job
+from deployments.core.batching.lanes import MicroBatch, Waiting
+from deployments.core.batching.observing import DeferredObserver
+from deployments.core.batching.passes import any_failed
+from deployments.core.errors import DeadlineExceeded, EmbedfleetError, ModelUnavailable
+
+
+class ResultDispatcher:
+    """Answers in the order in which passes end. Thread-safe, but for `close`.
+
+    Once some work has raised, its calls get that error, and `settle` and `drop` raise it.
+    """
+
+    def __init__(self, notes: DeferredObserver) -> None:
+        self._observer = notes
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="answers")
+        # the thread is made now: made by the engine's thread it would have that one's priority
+        self._pool.submit(int).result()
+        self.broken: BaseException | None = None
+
+    def settle(
+        self,
+        batch: MicroBatch[Job],
+        outcome: Sequence[Vectors | EmbedfleetError],
+        started: float,
+        seconds: float,
+    ) -> None:
+        """Gives each text of a pass its vector or error. Raises ValueError if one has none."""
+        results = list(zip(batch.texts, outcome, strict=True))
+
+        def work() -> None:
+            for text, result in results:
+                text.owner.start(started)
+                text.owner.settle(text.row, result)
+            for job in _owners(batch.texts):
+                job.computed_s += seconds
+                job.finish_if_settled(started)
+            if not any_failed(outcome):
+                self._observer.ran(batch, started, seconds)
+
+        self._hand_over(work, batch.texts)
+
+    def drop(self, batch: MicroBatch[Job]) -> None:
+        """Answers the texts that left their lane without a pass."""
+        if not batch.dropped:
+            return
+        texts, now = [text for text, _ in batch.dropped], time.monotonic()
+
+        def work() -> None:
+            for text, reason in batch.dropped:
+                late = DeadlineExceeded("the deadline passed before its turn came")
+                text.owner.settle(text.row, late)
+                self._observer.dropped(text.lane, reason)
+            for job in _owners(texts):
+                job.finish_if_settled(now)
+
+        self._hand_over(work, texts)
+
+    def close(self) -> None:
+        """Returns when all is answered."""
+        self._pool.shutdown()
+
+    def _hand_over(self, work: Callable[[], None], texts: Sequence[Waiting[Job]]) -> None:
+        if self.broken is not None:
+            raise self.broken
+        self._pool.submit(self._guarded, work, texts)
+
+    def _guarded(self, work: Callable[[], None], texts: Sequence[Waiting[Job]]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            self.broken = error
+            for job in _owners(texts):
+                job.fail(ModelUnavailable(f"the answer could not be handed out: {error!r}"))
+
+
+def _owners(texts: Iterable[Waiting[Job]]) -> Iterable[Job]:
+    return {id(text.owner): text.owner for text in texts}.values()

@@ -1,0 +1,275 @@
+"""The loops around an engine: take a micro-batch, run it, hand out the vectors, again.
+
+Forward passes have threads of their own, one each stream, so an event loop that feeds them is never
+blocked; where online texts preempt offline ones, the threads of these have a lower priority. Knows
+nothing of Ray or asyncio; answers arrive in `concurrent.futures.Future` objects.
+
+How fast a replica's engine is while it works, told by its passes.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+from deployments.core.batch import Encoded, TokenBatch
+from deployments.core.batching.job import Job
+from deployments.core.batching.lanes import LaneLimits, MicroBatch
+from deployments.core.batching.observing import DeferredObserver, NullObserver, Observer
+from deployments.core.batching.pass_scheduler import PassScheduler
+from deployments.core.batching.passes import any_failed, run_waiting
+from deployments.core.batching.results import ResultDispatcher
+from deployments.core.engine.cpu.priority import give_way
+from deployments.core.errors import ModelUnavailable, Overloaded
+from deployments.core.lane import Lane
+
+if TYPE_CHECKING:
+    from deployments.core.engine.interface import Engine
+
+log = logging.getLogger(__name__)
+_CLOSE_S = 1.0
+_RETRY_AFTER_S = 1.0
+
+
+class Worker:
+    """Feeds one engine from two lanes. Thread-safe.
+
+    ``on_death`` is called by a loop that dies, before its calls get an error.
+    """
+
+    on_death: Callable[[], None] = staticmethod(lambda: None)
+
+    def __init__(
+        self,
+        engine: Engine,
+        limits: LaneLimits,
+        max_wait_s: Mapping[Lane, float],
+        tokens_per_s: float,
+        observer: Observer | None = None,
+    ) -> None:
+        """``max_wait_s`` bounds each lane: work that would wait longer is refused.
+
+        ``tokens_per_s`` is the speed of all streams together.
+        """
+        self._engine = engine
+        self._limits = limits
+        self._max_wait_s = dict(max_wait_s)
+        self._speed = Speed(tokens_per_s, limits)
+        self.streams = limits.streams
+        self._scheduler = PassScheduler(limits)
+        self._lock = threading.Lock()
+        self._work = {lanes: threading.Condition(self._lock) for lanes in limits.sharing}
+        self._observer = DeferredObserver(observer or NullObserver(), self._all_waiting)
+        self._dispatcher = ResultDispatcher(self._observer)
+        self._stopping = False
+        self._broken: BaseException | None = None
+        self.last_success: float | None = None
+        self._threads = {
+            lanes: [self._thread(lanes, number) for number in range(self.streams)]
+            for lanes in limits.sharing
+        }
+        self._open_loops = len(self._all_threads)
+        for thread in self._all_threads:
+            thread.start()
+
+    def _thread(self, lanes: Sequence[Lane], number: int) -> threading.Thread:
+        name = f"engine-{'-'.join(lanes)}-{number}"
+        return threading.Thread(target=self._loop, args=(lanes,), name=name, daemon=True)
+
+    @property
+    def tokens_per_s(self) -> float:
+        """The measured speed of all streams together."""
+        return self._speed.tokens_per_s
+
+    @property
+    def _all_threads(self) -> list[threading.Thread]:
+        return [thread for threads in self._threads.values() for thread in threads]
+
+    def submit(
+        self,
+        batch: TokenBatch,
+        lane: Lane,
+        timeout_s: float,
+        begin: Callable[[int | None], None] | None = None,
+    ) -> Future[Encoded]:
+        """Queues a call's texts; the future gives their vectors in order.
+
+        Cancelling the future drops what is not yet computed. With ``begin`` it is a trial: each text
+        has a forward pass of its own, and ``begin`` is told its row before that and None after. Raises
+        Overloaded, with the seconds until the lane's backlog is worked off, when the lane is full.
+        """
+        now = time.monotonic()
+        job = Job(batch, lane, self._engine.dimension, now, begin)
+        with self._lock:
+            self._refuse_if_broken()
+            if begin is None:
+                self._refuse_if_full(lane, len(batch), batch.tokens)
+                self._scheduler.lanes.put(job, batch.lengths.tolist(), lane, now, now + timeout_s)
+            else:
+                self._scheduler.try_alone(job, now, now + timeout_s)
+            self._wake_one()
+        if not len(batch):
+            job.finish_if_settled(now)
+        return job.future
+
+    def waiting(self, lane: Lane) -> tuple[int, int]:
+        """Returns how many texts and tokens wait in a lane."""
+        with self._lock:
+            return self._scheduler.lanes.waiting_texts(lane), self._scheduler.lanes.waiting_tokens(
+                lane
+            )
+
+    def _all_waiting(self) -> dict[Lane, tuple[int, int]]:
+        return {lane: self.waiting(lane) for lane in Lane}
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Ends the loops after the running passes; what still waits is answered with an error."""
+        with self._lock:
+            self._stopping = True
+            self._wake_all()
+        deadline = time.monotonic() + timeout_s
+        for thread in self._all_threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    @property
+    def alive(self) -> bool:
+        """Whether all loops run, and their answers are handed out."""
+        running = all(thread.is_alive() for thread in self._all_threads)
+        return running and self._dispatcher.broken is None
+
+    @property
+    def urgent_threads(self) -> set[int]:
+        """The system's ids of the threads that online texts wait for."""
+        threads = next(iter(self._threads.values()))
+        return {thread.native_id for thread in threads if thread.native_id is not None}
+
+    @property
+    def pass_s(self) -> float:
+        """Seconds that the oldest running forward pass has taken so far; 0 between passes."""
+        with self._lock:
+            since = self._scheduler.running
+        return time.monotonic() - min(since) if since else 0.0
+
+    def _refuse_if_broken(self) -> None:
+        broken = self._broken or self._dispatcher.broken
+        if broken is not None or self._stopping:
+            raise _gone(f"has ended: {broken or 'shutting down'}")
+
+    def _refuse_if_full(self, lane: Lane, texts: int, tokens: int) -> None:
+        waiting = self._scheduler.lanes.waiting_tokens(lane)
+        room = max(4.0 * self._limits.token_budget, self._max_wait_s[lane] * self.tokens_per_s)
+        if waiting and waiting + tokens > room:
+            self._observer.refused(lane, texts)
+            raise Overloaded(
+                f"{waiting} tokens already wait in the {lane} lane; retry later, or add replicas",
+                retry_after_s=waiting / self.tokens_per_s,
+            )
+
+    def _loop(self, lanes: tuple[Lane, ...]) -> None:
+        batch: MicroBatch[Job] | None = None
+        clock = time.monotonic
+        if Lane.ONLINE not in lanes:
+            give_way({threading.get_native_id()})
+            clock = time.thread_time  # what it waits for a core does not count
+        try:
+            while (batch := self._next(lanes, batch)) is not None:
+                self._dispatcher.drop(batch)
+                if batch.texts:
+                    self._run(batch, clock)
+        except BaseException as error:
+            log.exception("the engine's loop has died; this replica will be replaced")
+            self._broken = error
+            self.on_death()
+            for text in batch.all_texts if batch else ():
+                text.owner.fail(_gone(f"has died: {error!r}"))
+        finally:
+            self._end(batch)
+
+    def _next(
+        self, lanes: tuple[Lane, ...], last: MicroBatch[Job] | None
+    ) -> MicroBatch[Job] | None:
+        """Waits for the next pass of a thread whose last one has ended; None: there is none."""
+        with self._lock:
+            if last is not None:
+                self._scheduler.ended(last)
+                self._wake_one(besides=lanes)  # a trial may have waited for this end
+            while not (self._is_ending or self._scheduler.may_begin(lanes)):
+                self._work[lanes].wait()
+            if self._is_ending:
+                return None
+            batch = self._scheduler.take(time.monotonic(), lanes)
+            self._wake_one()
+            return batch
+
+    def _wake_one(self, besides: tuple[Lane, ...] = ()) -> None:
+        for lanes, work in self._work.items():
+            if lanes != besides and self._scheduler.may_begin(lanes):
+                work.notify()
+
+    def _wake_all(self) -> None:
+        for work in self._work.values():
+            work.notify_all()
+
+    @property
+    def _is_ending(self) -> bool:
+        return self._stopping or self._broken is not None
+
+    def _run(self, batch: MicroBatch[Job], clock: Callable[[], float]) -> None:
+        self._observer.pass_begins()
+        with self._lock:
+            has_all_threads = len(batch.texts) == len(self._scheduler.running) == 1 < self.streams
+        started, before = time.monotonic(), clock()
+        outcome = run_waiting(self._engine, batch.texts)
+        seconds = clock() - before
+        with self._lock:
+            if not any_failed(outcome):
+                self.last_success = time.monotonic()
+                if not has_all_threads:
+                    self._speed.learn(batch, seconds, len(self._scheduler.running))
+        self._dispatcher.settle(batch, outcome, started, seconds)
+
+    def _end(self, last: MicroBatch[Job] | None) -> None:
+        """Lets the other loops end too; the last of them waits until all is answered."""
+        with self._lock:
+            if last is not None:
+                self._scheduler.ended(last)
+            for job in self._scheduler.clear():
+                job.fail(_gone("is shutting down"))
+            self._wake_all()
+            self._open_loops -= 1
+            is_last = not self._open_loops
+        if is_last:
+            self._dispatcher.close()
+            self._observer.close(_CLOSE_S)
+
+
+def _gone(why: str) -> ModelUnavailable:
+    return ModelUnavailable(f"the engine's loop {why}", "model", _RETRY_AFTER_S)
+
+
+_TELLING_SHARE = 0.25
+_NEWEST = 0.2
+
+
+class Speed:
+    """Follows the tokens per second of all streams together. Not thread-safe."""
+
+    def __init__(self, tokens_per_s: float, limits: LaneLimits) -> None:
+        self.tokens_per_s = tokens_per_s
+        self._limits = limits
+
+    def learn(self, batch: MicroBatch[Job], seconds: float, running: int) -> None:
+        """Takes in the seconds of a pass, one of so many ``running``.
+
+        A small one tells what a pass costs, not how fast the engine is when there is enough to do.
+        """
+        streams = self._limits.streams
+        share = min(1.0, batch.cost / self._limits.token_budget)
+        if share >= _TELLING_SHARE or batch.leaves_some:
+            measured = streams * batch.tokens / max(seconds, 1e-6)
+            weight = _NEWEST * share * min(1.0, running / streams)
+            self.tokens_per_s += weight * (measured - self.tokens_per_s)

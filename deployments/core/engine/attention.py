@@ -1,0 +1,165 @@
+"""Attention over texts that stand one behind the other, without padding between them.
+
+A pass without padding spends nothing on it in the linear layers, where nearly all the work is, and
+lets short and long texts share a pass at the price of their tokens. transformers calls `attend`
+in each layer, by the name `FLAT`; it knows no mask function of that name and so makes no mask.
+"""
+
+# no postponed annotations here: TorchScript reads the types
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AttentionInterface, PreTrainedConfig
+
+from deployments.core.engine.layout import Group, Layout, Places
+
+FLAT = "embedfleet_flat"
+
+# models whose attention we know, and whether their positions count from the padding id on
+COUNTS_FROM_PADDING = {
+    "bert": False,
+    "mistral": False,
+    "xlm-roberta": True,
+    "roberta": True,
+    "camembert": True,
+}
+CAUSAL = frozenset({"mistral"})
+
+
+def attend(  # noqa: PLR0913, PLR0917  # transformers sets the signature
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    *,
+    layout: Places,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attends within each text; a causal token looks at the last ``sliding_window`` tokens.
+
+    Query, key and value are ``(1, heads, tokens, width)``; returns ``(1, tokens, heads, width)``, as
+    transformers' attention functions do.
+    """
+    del attention_mask, kwargs
+    states = [s.transpose(1, 2)[0] for s in (query, key, value)]
+    causal = bool(getattr(module, "is_causal", False))
+    back = sliding_window - 1 if sliding_window and sliding_window < layout.longest else -1
+    rule = Rule(causal, back, scaling)
+    if can_fuse(query.device, query.dtype, query.shape[-1]):
+        return _fused(states, layout, rule).unsqueeze(0), None
+    assert isinstance(layout, Layout)
+    attended = attend_in_blocks(torch.cat(states, dim=1), key.shape[1], layout.groups, rule)
+    return attended.unsqueeze(0), None
+
+
+AttentionInterface.register(FLAT, attend)
+
+
+def can_fuse(device: torch.device, dtype: torch.dtype, width: int) -> bool:
+    """Whether one operator attends within each text: of the layout it reads no more than `Places`.
+
+    ``width`` is that of a head. The bounds are those of torch's FlashAttention 2 kernel.
+    """
+    fits = dtype in (torch.bfloat16, torch.float16) and width % 8 == 0 and width <= 256
+    return device.type == "cuda" and fits and _capability(device) >= (8, 0)
+
+
+@cache
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
+
+
+def head_width(config: PreTrainedConfig) -> int:
+    """Returns the width of a model's attention heads."""
+    own = getattr(config, "head_dim", None)
+    return int(own or config.hidden_size // config.num_attention_heads)
+
+
+class Rule(NamedTuple):
+    """What a token looks at: if ``causal`` only at tokens before it, at most ``back`` of them unless
+    that is -1. ``scale`` multiplies the scores; None stands for the usual one.
+    """
+
+    causal: bool = False
+    back: int = -1
+    scale: float | None = None
+
+
+def attend_in_blocks(states: Tensor, key_heads: int, groups: list[Group], rule: Rule) -> Tensor:
+    """Returns ``(tokens, query heads, width)``, with zeros for tokens behind the last text.
+
+    ``states`` ``(tokens, heads, width)`` are query, key and value side by side. Several query heads
+    may share one of the ``key_heads`` (grouped-query attention). TorchScript takes this as it is.
+    """
+    heads = [states.size(1) - 2 * key_heads, key_heads, key_heads]
+    found = states.new_empty([states.size(0), heads[0], states.size(2)])
+    for group in groups:
+        attended = _in_blocks(_spread(states, group), heads, group, rule)
+        _gather(attended, group, found)
+    found[groups[-1].stop :] = 0
+    return found
+
+
+def _spread(flat: Tensor, group: Group) -> Tensor:
+    """Returns ``(tokens, heads, width)`` as ``(blocks, heads, length, width)``."""
+    own, tokens = flat[group.start : group.stop], group.tokens
+    if tokens is not None:
+        own = own.index_select(0, tokens)
+    return own.view(group.blocks, group.length, flat.size(1), flat.size(2)).transpose(1, 2)
+
+
+def _in_blocks(states: Tensor, heads: list[int], group: Group, rule: Rule) -> Tensor:
+    query, key, value = torch.split_with_sizes(states, heads, dim=1)
+    slides = rule.causal and rule.back >= 0
+    return F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=_sliding(group.length, rule.back, states.device) if slides else group.mask,
+        is_causal=rule.causal and not slides,
+        scale=rule.scale,
+        enable_gqa=heads[0] != heads[1],
+    )
+
+
+def _gather(attended: Tensor, group: Group, into: Tensor) -> None:
+    """Puts ``(blocks, heads, length, width)`` in place, ``into`` ``(tokens, heads, width)``."""
+    back, own = attended.transpose(1, 2).flatten(0, 1), into[group.start : group.stop]
+    places = group.places
+    if places is None:
+        own.copy_(back)
+    else:
+        torch.index_select(back, 0, places, out=own)
+
+
+def _sliding(length: int, back: int, device: torch.device) -> Tensor:
+    seen = torch.ones(length, length, dtype=torch.bool, device=device)
+    return seen.tril().triu(-back)
+
+
+def _fused(states: list[Tensor], places: Places, rule: Rule) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    query, key, value = states
+    found = varlen_attn(
+        query,
+        key,
+        value,
+        places.ends,
+        places.ends,
+        places.longest,
+        places.longest,
+        scale=rule.scale,
+        window_size=(rule.back, 0) if rule.causal else (-1, -1),
+        # several query heads share a key head
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    assert isinstance(found, Tensor)
+    return found

@@ -1,0 +1,101 @@
+"""How many tokens a pass should have on this machine, and how fast it then is: measured, not guessed."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from deployments.core.engine.device import is_out_of_memory
+from deployments.core.engine.warmup import passages, run_at_once
+
+if TYPE_CHECKING:
+    from deployments.core.batch import TokenBatch
+    from deployments.core.engine.device import PassSizes
+    from deployments.core.engine.interface import Engine
+
+log = logging.getLogger(__name__)
+_TRIES = 8
+# what a stream spends between two passes, choosing texts and handing out vectors (benchmarks/LOG.md)
+_BETWEEN_PASSES_S = 0.0017
+_MEASURE_S = 10.0
+_PERHAPS = 2.0  # times as long as it should take: one look may have been slow
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The token budget of a pass, and the tokens per second of full ones."""
+
+    token_budget: int
+    tokens_per_s: float
+
+
+def calibrate(engine: Engine, sizes: PassSizes, max_tokens: int, streams: int = 1) -> Calibration:
+    """Tries growing passes of passage-like texts, and takes the best of ``sizes``.
+
+    ``streams`` passes run at once. Ends where the device's memory ends, or after some seconds.
+    Raises what the engine raises when even the first does not work.
+    """
+    ends = time.perf_counter() + _MEASURE_S
+    budgets = sizes.budgets if sizes.enough else _short(engine, sizes, max_tokens, streams)
+    work = {budget: [passages(engine, budget, max_tokens)] * streams for budget in budgets}
+    fitting = _fitting(engine, work, ends)
+    # the same work of each size, in turn, and the best of each: whatever else starts at the same time
+    # then slows all of them, where a short try would sooner be lucky
+    passes = {budget: fitting[-1] // budget for budget in fitting}
+    speeds = dict.fromkeys(fitting, 0.0)
+    for budget in fitting * _TRIES:
+        if speeds[budget] and time.perf_counter() > ends:
+            break
+        speed = _speed(engine, work[budget], passes[budget])
+        speeds[budget] = max(speeds[budget], speed)
+    budget = best_budget(speeds, streams, sizes)
+    return Calibration(budget, speeds[budget])
+
+
+def _short(engine: Engine, sizes: PassSizes, max_tokens: int, streams: int) -> tuple[int, ...]:
+    """Returns the first size, which is as fast as any, and those that may be short.
+
+    To try all of them takes a slow CPU seconds of every start.
+    """
+    first, *larger = sizes.budgets
+    batches = [passages(engine, first, max_tokens)] * streams
+    run_at_once(engine, batches)  # what is made on first use
+    speed = _speed(engine, batches, 1)
+    most_s = _PERHAPS * sizes.short_s
+    return (first, *(budget for budget in larger if streams * budget / speed <= most_s))
+
+
+def best_budget(speeds: Mapping[int, float], streams: int, sizes: PassSizes) -> int:
+    """Returns the budget to take, by the tokens per second of each. ``streams`` passes run at once."""
+    least = sizes.enough * max(speeds.values())
+    enough = [budget for budget, speed in speeds.items() if speed >= least]
+    short = [budget for budget in enough if streams * budget / speeds[budget] <= sizes.short_s]
+    return max([min(enough), *short])
+
+
+def _fitting(engine: Engine, work: Mapping[int, Sequence[TokenBatch]], ends: float) -> list[int]:
+    """Makes a first pass of each size; returns those that fit the memory, and the time."""
+    found: list[int] = []
+    for budget, batches in work.items():
+        try:
+            run_at_once(engine, batches)
+        except Exception as error:
+            if not found or not is_out_of_memory(error):
+                raise
+            log.info("a pass of %d tokens does not fit the memory", budget)
+            break
+        found.append(budget)
+        if time.perf_counter() > ends:
+            break
+    return found
+
+
+def _speed(engine: Engine, batches: Sequence[TokenBatch], times: int) -> float:
+    """Returns the tokens per second of so many passes of each batch."""
+    started = time.perf_counter()
+    run_at_once(engine, batches, times)
+    seconds = time.perf_counter() - started + times * _BETWEEN_PASSES_S
+    return times * sum(batch.tokens for batch in batches) / seconds

@@ -1,0 +1,129 @@
+"""What the hardware under a replica can do: device, precision, defaults that follow from them.
+
+What an error says of the device: that it is only full, or that it is lost to this process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from deployments.core.engine.cpu.linear import has_fbgemm
+from deployments.core.errors import UnsupportedModel
+from deployments.core.models.spec import ModelSpec
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_FAST_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
+
+
+@dataclass(frozen=True)
+class PassSizes:
+    """How many tokens a full forward pass may have, for `calibrate` to choose from.
+
+    Of ``budgets`` the smallest is taken that has the share ``enough`` of the fastest one's speed: who
+    comes next waits for less. With 0 it is the first in any case. A larger one that is as fast and takes
+    ``short_s`` at most is better: where engine and service share cores, fewer passes leave more to the
+    service.
+    """
+
+    budgets: tuple[int, ...]
+    enough: float = 0.95
+    short_s: float = 0.0
+
+
+# a CPU gains next to nothing beyond 256, but for the time between two passes, and a full pass of 1,024
+# takes it a tenth of a second (benchmarks/LOG.md); a GPU gains until it is full
+_PASS_SIZES = {
+    "cpu": PassSizes((256, 1_024), enough=0.0, short_s=0.06),
+    "cuda": PassSizes((4_096, 8_192, 16_384, 32_768, 65_536)),
+}
+
+
+def choose_device(wanted: str = "auto") -> torch.device:
+    """Returns the device of this process. Raises UnsupportedModel when it is asked for and absent."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(wanted)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UnsupportedModel(
+            f"device {wanted} is asked for, but this replica sees no CUDA device: install torch with "
+            "CUDA and a driver that is new enough for it, or set `device` to cpu"
+        )
+    return device
+
+
+def cuda_devices() -> int:
+    """Returns how many GPUs torch can use; its own count may be of those that the driver lists."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def choose_dtype(spec: ModelSpec, device: torch.device, wanted: str = "auto") -> torch.dtype:
+    """Returns the precision of the weights: bfloat16 where it is fast, else float16 where that is,
+    else float32. Raises UnsupportedModel for a precision that the model does not stand.
+
+    On a CPU with AVX2 float16 weights are widened as they are read, and all else is float32.
+    """
+    if wanted == "auto":
+        candidates = _preferred(device)
+        wanted = next((name for name in candidates if name in spec.dtypes), "float32")
+    if wanted not in spec.dtypes:
+        raise UnsupportedModel(f"{spec.name} runs in {', '.join(spec.dtypes)}, not in {wanted}")
+    return _DTYPES[wanted]
+
+
+def pass_sizes(device: torch.device) -> PassSizes:
+    """Returns the sizes of a full forward pass to choose from on such a device."""
+    return _PASS_SIZES.get(device.type, PassSizes((4_096,)))
+
+
+def _preferred(device: torch.device) -> tuple[str, ...]:
+    if device.type == "cuda":
+        fast = torch.cuda.get_device_capability(device) >= (8, 0)  # older GPUs emulate it, slowly
+        return ("bfloat16", "float16") if fast else ("float16",)
+    bfloat16 = ("bfloat16",) if _cpu_flags() & _FAST_BFLOAT16 else ()
+    return (*bfloat16, "float16") if has_fbgemm() else bfloat16
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    words = (line.split() for line in lines if line.lower().startswith(("flags", "features")))
+    return {word for line in words for word in line}
+
+
+_NO_MEMORY = ("allocate memory", "out of memory", "ALLOC_FAILED")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device, or the host, had no room for the pass."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    )
+
+
+def reason_of(error: BaseException) -> str:
+    """Returns the line that tells the reason.
+
+    TorchScript's errors begin with pages of source, CUDA's end with advice.
+    """
+    lines = str(error).strip().splitlines()
+    if not lines:
+        return repr(error)
+    line = lines[0] if isinstance(error, torch.AcceleratorError) else lines[-1]
+    return line.removeprefix("RuntimeError: ")
+
+
+def answers(device: torch.device) -> bool:
+    """Whether the device still does anything for this process; after some CUDA errors it does not.
+
+    It is a copy that is tried, no kernel: a GPU that this build of torch has no kernels for answers.
+    """
+    try:
+        torch.zeros(1).to(device).cpu()
+    except Exception as error:
+        return is_out_of_memory(error)  # a neighbour's doing, and it passes
+    return True

@@ -1,0 +1,224 @@
+"""Reads a model's description from its own files, in sentence-transformers format.
+
+The files: ``modules.json``, ``1_Pooling/config.json``, ``sentence_bert_config.json``,
+``config_sentence_transformers.json``, ``config.json``. What cannot be honoured is refused by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deployments.core.errors import UnsupportedModel
+from deployments.core.models.spec import ModelSpec, Pooling, Prompts, SpecialTokens
+from deployments.core.models.tokenizer import load_tokenizer, template_of
+
+_LEGACY_POOLING = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+_POOLING = {"mean": Pooling.MEAN, "cls": Pooling.CLS, "lasttoken": Pooling.LAST_TOKEN}
+# the first that is there, as sentence-transformers
+_TRANSFORMER_CONFIGS = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+_UNSUPPORTED_SETTINGS = ("query_length", "document_length", "query_expansion", "processing_kwargs")
+_QUERY_PROMPTS = ("query",)
+_DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # in this order, as sentence-transformers
+_INSTRUCTION = re.compile(r"Instruct: (?P<instruction>.+)\nQuery: ?", re.DOTALL)
+# positions that RoBERTa-style position ids lose: padding index + 1
+_RESERVED_POSITIONS = {"xlm-roberta": 2, "roberta": 2, "camembert": 2, "xlm-roberta-xl": 2}
+
+
+@dataclass(frozen=True)
+class _Modules:
+    transformer: Path
+    pooling: Path
+    normalize: bool
+
+
+def read_spec(name: str, model_dir: Path, revision: str | None = None) -> ModelSpec:
+    """Returns the description of the model in ``model_dir``.
+
+    Without ``revision`` the hash of its files stands for it. Raises UnsupportedModel, naming the
+    file and the setting, for what cannot be honoured.
+    """
+    modules = _modules(model_dir)
+    config = _json(modules.transformer / "config.json")
+    _refuse_remote_code(model_dir, config)
+    bert = _transformer_config(modules.transformer)
+    pooling, dimension = _pooling(modules.pooling / "config.json")
+    return ModelSpec(
+        name=name,
+        repo=str(model_dir.absolute()),
+        revision=revision or content_hash(model_dir),
+        backbone=str(config.get("model_type", "unknown")),
+        pooling=pooling,
+        dimension=dimension,
+        max_tokens=_max_tokens(modules.transformer, config, bert),
+        prompts=_prompts(model_dir),
+        special_tokens=_special_tokens(modules.transformer),
+        normalize=modules.normalize,
+        lowercase=bool(bert.get("do_lower_case", False)),
+        truncatable_dimensions=_shorter(config.get("matryoshka_dimensions"), dimension),
+    )
+
+
+def content_hash(model_dir: Path) -> str:
+    """Returns the SHA-256 over the names and contents of a model's files (40 hex digits)."""
+    digest = hashlib.sha256()
+    for path in sorted(model_dir.rglob("*")):
+        if path.suffix in {".json", ".safetensors"} and path.is_file():
+            digest.update(str(path.relative_to(model_dir)).encode())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:40]
+
+
+def _modules(model_dir: Path) -> _Modules:
+    path = model_dir / "modules.json"
+    kinds: dict[str, Path] = {}
+    for module in _json(path):
+        kinds[_module_kind(path, str(module.get("type")))] = model_dir / module.get("path", "")
+    for needed in ("Transformer", "Pooling"):
+        if needed not in kinds:
+            raise UnsupportedModel(f"{path} has no {needed} module")
+    if kinds["Transformer"] != model_dir:
+        raise UnsupportedModel(
+            f"{path} keeps the transformer in {kinds['Transformer'].name}: not supported; save the "
+            "model anew with a current sentence-transformers"
+        )
+    return _Modules(kinds["Transformer"], kinds["Pooling"], "Normalize" in kinds)
+
+
+def _module_kind(path: Path, type_name: str) -> str:
+    if not type_name.startswith("sentence_transformers."):
+        raise UnsupportedModel(
+            f"{path} asks for {type_name}, code that would have to be trusted; that stays off"
+        )
+    kind = type_name.rsplit(".", 1)[-1]
+    if kind not in ("Transformer", "Pooling", "Normalize"):
+        raise UnsupportedModel(f"{path} asks for a {kind} module ({type_name}): not supported")
+    return kind
+
+
+def _refuse_remote_code(model_dir: Path, config: dict[str, Any]) -> None:
+    if "auto_map" in config:
+        raise UnsupportedModel(
+            f"{model_dir}/config.json has auto_map, code that would have to be trusted "
+            "(trust_remote_code); that stays off"
+        )
+
+
+def _transformer_config(transformer: Path) -> dict[str, Any]:
+    paths = [transformer / name for name in _TRANSFORMER_CONFIGS]
+    path = next((path for path in paths if _optional_json(path)), paths[0])
+    config = _optional_json(path)
+    for setting in _UNSUPPORTED_SETTINGS:
+        if config.get(setting):
+            raise UnsupportedModel(f"{path} sets {setting}, which is not supported")
+    task = config.get("transformer_task", "feature-extraction")
+    if task != "feature-extraction":
+        raise UnsupportedModel(f"{path} has transformer_task: {task}, which is not supported")
+    return config
+
+
+def _pooling(path: Path) -> tuple[Pooling, int]:
+    config = _json(path)
+    legacy = [mode for key, mode in _LEGACY_POOLING.items() if config.get(key)]
+    found = config.get("pooling_mode", legacy or "mean")
+    modes = [found] if isinstance(found, str) else list(found)
+    if len(modes) != 1 or modes[0] not in _POOLING:
+        known = ", ".join(sorted(_POOLING))
+        raise UnsupportedModel(f"{path} asks for pooling {modes}; supported: one of {known}")
+    if config.get("include_prompt", True) is False:
+        raise UnsupportedModel(f"{path} has include_prompt: false, which is not supported")
+    dimension = config.get("embedding_dimension", config.get("word_embedding_dimension"))
+    if not isinstance(dimension, int):
+        raise UnsupportedModel(f"{path} does not say its word_embedding_dimension")
+    return _POOLING[modes[0]], dimension
+
+
+def _shorter(stated: Any, dimension: int) -> tuple[int, ...]:
+    """Returns the dimensions to cut to that ``config.json`` states, as vLLM reads them."""
+    found = stated if isinstance(stated, list) else []
+    return tuple(sorted({n for n in found if isinstance(n, int) and 0 < n < dimension}))
+
+
+def _max_tokens(transformer: Path, config: dict[str, Any], bert: dict[str, Any]) -> int:
+    tokenizer = _optional_json(transformer / "tokenizer_config.json")
+    positions = config.get("max_position_embeddings")
+    if isinstance(positions, int):
+        positions -= _RESERVED_POSITIONS.get(str(config.get("model_type")), 0)
+    stated = bert.get("max_seq_length") or tokenizer.get("model_max_length")
+    limits = [n for n in (stated, positions) if isinstance(n, int) and n > 0]
+    if not limits:
+        raise UnsupportedModel(
+            f"{transformer} states no length limit: set max_seq_length in sentence_bert_config.json"
+        )
+    return min(limits)
+
+
+def _special_tokens(transformer: Path) -> SpecialTokens | None:
+    """Returns what ``tokenizer_config.json`` asks for beyond ``tokenizer.json``, if anything.
+
+    Transformers 4 obeyed the former and 5 obeys the latter, so models such as e5-mistral lose the
+    end token that they were trained with (https://github.com/embeddings-benchmark/mteb/pull/5237).
+    """
+    config = _optional_json(transformer / "tokenizer_config.json")
+    if not config.get("add_eos_token") and not config.get("add_bos_token"):
+        return None
+    tokenizer = load_tokenizer(transformer)
+    template = template_of(tokenizer)
+
+    def added(name: str) -> tuple[int, ...]:
+        token = config.get(f"{name}_token")
+        content = token.get("content") if isinstance(token, dict) else token
+        found = tokenizer.token_to_id(str(content)) if config.get(f"add_{name}_token") else None
+        return () if found is None else (found,)
+
+    asked = SpecialTokens(template.first or added("bos"), template.last or added("eos"))
+    return None if asked == template else asked
+
+
+def _prompts(model_dir: Path) -> Prompts:
+    config = _optional_json(model_dir / "config_sentence_transformers.json")
+    prompts: dict[str, str] = config.get("prompts") or {}
+    default_name = config.get("default_prompt_name") or ""
+    # the default is for both roles, unless it is the prompt of one
+    of_a_role = default_name in (*_QUERY_PROMPTS, *_DOCUMENT_PROMPTS)
+    default = "" if of_a_role else prompts.get(default_name, "")
+
+    def of(names: tuple[str, ...]) -> str:
+        return next((prompts[n] for n in names if prompts.get(n) is not None), default)
+
+    query, document = of(_QUERY_PROMPTS), of(_DOCUMENT_PROMPTS)
+    instruct = _INSTRUCTION.fullmatch(query)
+    if instruct is None:
+        return Prompts(query=query, document=document)
+    instruction = instruct["instruction"]
+    template = query.replace(instruction, "{instruction}", 1)
+    return Prompts("", document, template, instruction)
+
+
+def _json(path: Path) -> Any:
+    if not path.is_file():
+        raise UnsupportedModel(f"{path} is missing: not a model in sentence-transformers format")
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UnsupportedModel(f"{path} is not valid JSON: {error}") from error
+
+
+def _optional_json(path: Path) -> dict[str, Any]:
+    found = _json(path) if path.is_file() else {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,32 @@
+"""The identity of an embedding space: vectors compare only within one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from functools import lru_cache
+
+from deployments.core.models.spec import ModelSpec
+
+
+@lru_cache(maxsize=1_024)
+def space_id(spec: ModelSpec, dimensions: int | None = None) -> str:
+    """Returns a short hash of all that decides whether two vectors may be compared.
+
+    Precision is left out on purpose: bfloat16 and float32 vectors of one model do compare. A
+    Matryoshka prefix is a space of its own and shows its dimension after a colon.
+    """
+    prompts = asdict(spec.prompts)
+    prompts.pop("default_instruction")  # queries under other instructions meet the same documents
+    identity = {
+        "revision": spec.revision,
+        "prompts": prompts,
+        "special_tokens": asdict(spec.special_tokens) if spec.special_tokens else None,
+        "lowercase": spec.lowercase,
+        "pooling": spec.pooling.value,
+        "normalize": spec.normalize,
+        "dimension": spec.dimension,
+    }
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+    return digest if dimensions in (None, spec.dimension) else f"{digest}:{dimensions}"

@@ -1,0 +1,226 @@
+"""From texts to token ids. Needs the `tokenizers` library only, so it runs without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import tokenizers
+from tokenizers.normalizers import Lowercase
+from tokenizers.normalizers import Sequence as NormalizerSequence
+
+from deployments.core.batch import TokenBatch
+from deployments.core.errors import (
+    ContextLengthExceeded,
+    EmbedfleetError,
+    InvalidRequest,
+    UnsupportedModel,
+)
+from deployments.core.models.spec import ModelSpec, SpecialTokens
+from deployments.core.request import TokenInput
+
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Where a text's tokens stand: ``(start, stop)`` characters, and the word each belongs to."""
+
+    offsets: list[tuple[int, int]]
+    words: list[int | None]
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """Token ids of some texts, and the rows whose texts were cut to the model's limit."""
+
+    batch: TokenBatch
+    truncated: tuple[int, ...]
+
+
+class Tokenizer(Protocol):
+    """What the client needs of a tokenizer."""
+
+    def encode(self, texts: Sequence[str], truncate: bool = False) -> Tokenized:
+        """Returns ids within the model's limit, special tokens in place."""
+        ...
+
+    def accept(self, tokens: TokenInput, truncate: bool = False) -> Tokenized:
+        """Returns the caller's own ids, if they can only have come from this tokenizer."""
+        ...
+
+    def longest(self, texts: Sequence[str]) -> int:
+        """Returns the tokens of the longest text, special tokens included, whatever the limit."""
+        ...
+
+
+class FastTokenizer:
+    """Encodes texts by a model's ``tokenizer.json`` and puts the special tokens in place itself.
+
+    The tokenizer's own post-processor is not trusted with that: the one in e5-mistral's
+    ``tokenizer.json`` leaves the end token out, without which last-token pooling gives another
+    vector. Their place is reserved before truncation, so they always stand first and last.
+    """
+
+    def __init__(self, spec: ModelSpec, model_dir: Path) -> None:
+        """Raises UnsupportedModel when ``tokenizer.json`` is missing or cannot be read."""
+        self._spec = spec
+        self._tokenizer = load_tokenizer(model_dir)
+        if spec.lowercase:
+            _lowercase_first(self._tokenizer)
+        self._special = spec.special_tokens or template_of(self._tokenizer)
+        self._room = spec.max_tokens - len(self._special.first) - len(self._special.last)
+
+    def encode(self, texts: Sequence[str], truncate: bool = False) -> Tokenized:
+        """Returns the ids of ``texts``, special tokens included.
+
+        Raises ContextLengthExceeded when a text is over the model's limit and ``truncate`` is
+        false, InvalidRequest when a text is not valid Unicode.
+        """
+        return self._framed(self._contents(texts), truncate)
+
+    def longest(self, texts: Sequence[str]) -> int:
+        """Returns the tokens of the longest text, special tokens included, whatever the limit."""
+        special = self._spec.max_tokens - self._room
+        return special + max(map(len, self._contents(texts)), default=0)
+
+    def spans(self, texts: Sequence[str]) -> list[Spans]:
+        """Returns where the tokens of each text stand, without special tokens and of any length.
+
+        Raises InvalidRequest when a text is not valid Unicode.
+        """
+        try:
+            encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        except TypeError:
+            raise _not_unicode(texts) from None
+        return [Spans(encoding.offsets, encoding.word_ids) for encoding in encodings]
+
+    @property
+    def room(self) -> int:
+        """The most tokens of a text and its prompt."""
+        return self._room
+
+    def _framed(self, contents: Sequence[Sequence[int]], truncate: bool) -> Tokenized:
+        over = tuple(row for row, ids in enumerate(contents) if len(ids) > self._room)
+        if over and not truncate:
+            raise self._too_long(over, len(contents[over[0]]), len(contents))
+        first, last = self._special.first, self._special.last
+        batch = TokenBatch.from_lists([(*first, *c[: self._room], *last) for c in contents])
+        if 0 in batch.lengths:
+            raise InvalidRequest("a text holds nothing that the model reads", "input")
+        return Tokenized(batch, over)
+
+    def accept(self, tokens: TokenInput, truncate: bool = False) -> Tokenized:
+        """Returns ids that the caller made with this very tokenizer.
+
+        Raises InvalidRequest when another tokenizer is named, an id is out of the vocabulary or
+        the special tokens are not in place; ContextLengthExceeded as `encode` does.
+        """
+        if tokens.tokenizer not in (self._spec.name, self._spec.repo):
+            raise InvalidRequest(
+                f"{self._spec.name} cannot read token ids of {tokens.tokenizer!r}; send text",
+                "tokenizer",
+            )
+        return self._framed(
+            [self._content_of(row, ids) for row, ids in enumerate(tokens.rows)], truncate
+        )
+
+    def _content_of(self, row: int, ids: Sequence[int]) -> Sequence[int]:
+        first, last = self._special.first, self._special.last
+        stop = len(ids) - len(last)
+        if tuple(ids[: len(first)]) != first or tuple(ids[stop:]) != last or stop < len(first):
+            raise InvalidRequest(
+                f"token ids {row} must start with {list(first)} and end with {list(last)}", "input"
+            )
+        if max(ids, default=0) >= self._tokenizer.get_vocab_size() or min(ids, default=0) < 0:
+            raise InvalidRequest(f"token ids {row} are not in the vocabulary", "input")
+        return ids[len(first) : stop]
+
+    def _contents(self, texts: Sequence[str]) -> list[list[int]]:
+        try:
+            if len(texts) == 1:  # no thread pool for the commonest call
+                return [self._tokenizer.encode(texts[0], add_special_tokens=False).ids]
+            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        except TypeError:
+            raise _not_unicode(texts) from None
+        return [encoding.ids for encoding in encodings]
+
+    def _too_long(self, rows: Sequence[int], content: int, texts: int) -> ContextLengthExceeded:
+        """``content`` are the tokens of the first of these rows."""
+        found = content + self._spec.max_tokens - self._room
+        where = f"text {rows[0]}" if texts > 1 else "the text"
+        others = f" (so are texts {_listed(rows[1:])})" if rows[1:] else ""
+        return ContextLengthExceeded(
+            f"{where} has {found} tokens, {self._spec.name} takes at most {self._spec.max_tokens}"
+            f"{others}; shorten it, send `truncate`: true, or choose a model with a longer context",
+            "input",
+        )
+
+
+def _listed(rows: Sequence[int]) -> str:
+    shown = ", ".join(map(str, rows[:_SHOWN]))
+    return shown if len(rows) <= _SHOWN else f"{shown} and {len(rows) - _SHOWN} more"
+
+
+def template_of(tokenizer: tokenizers.Tokenizer) -> SpecialTokens:
+    """Reads from the tokenizer's own post-processor what stands before and after a text."""
+    content = tokenizer.encode("a", add_special_tokens=False).ids
+    framed = tokenizer.encode("a").ids
+    for start in range(len(framed) - len(content) + 1):
+        stop = start + len(content)
+        if framed[start:stop] == content:
+            return SpecialTokens(tuple(framed[:start]), tuple(framed[stop:]))
+    raise UnsupportedModel(f"special tokens {framed} do not frame the text {content}")
+
+
+def load_tokenizer(model_dir: Path) -> tokenizers.Tokenizer:
+    """Returns the tokenizer of ``tokenizer.json``, without the lengths that may be baked into it.
+
+    Raises UnsupportedModel when the file is missing or cannot be read.
+    """
+    path = model_dir / "tokenizer.json"
+    if not path.is_file():
+        raise UnsupportedModel(
+            f"{model_dir} has no tokenizer.json; save the model's fast tokenizer beside its weights"
+        )
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise UnsupportedModel(f"{path} cannot be read: {error}") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def _lowercase_first(tokenizer: tokenizers.Tokenizer) -> None:
+    steps = [Lowercase(), tokenizer.normalizer] if tokenizer.normalizer else [Lowercase()]
+    tokenizer.normalizer = NormalizerSequence(steps)
+
+
+def _not_unicode(texts: Sequence[str]) -> InvalidRequest:
+    row = next((i for i, text in enumerate(texts) if _has_surrogate(text)), 0)
+    return InvalidRequest(
+        f"text {row} is not valid Unicode (it holds half of a surrogate pair); re-encode it",
+        "input",
+    )
+
+
+def _has_surrogate(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def out_of_vocabulary(batch: TokenBatch, vocabulary: int) -> dict[int, EmbedfleetError]:
+    """Returns an error for each row with an id that the model does not have: no GPU survives one."""
+    outside = (batch.ids < 0) | (batch.ids >= vocabulary)
+    if not outside.any():
+        return {}
+    rows = np.searchsorted(batch.offsets, np.flatnonzero(outside), side="right") - 1
+    error = InvalidRequest(f"token ids must be in [0, {vocabulary})", "input")
+    return dict.fromkeys(np.unique(rows).tolist(), error)

@@ -1,0 +1,172 @@
+"""Finds a model's files on this machine, or fetches them from the hub, and checks what they are."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import re
+import socket
+from pathlib import Path
+from textwrap import shorten
+
+from deployments.core.errors import ModelUnavailable, UnsupportedModel
+
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+_DESCRIPTION = ("*.json", "*/config.json", "*.txt", "*.model")
+_WEIGHTS = ("*.safetensors",)
+_HUB_TIMEOUT_S = 4.0
+_MOST_SAID = 300
+_MAY_NOT_READ = (401, 403)
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether this may be a model's id on the hub, ``owner/name``."""
+    return bool(_HUB_ID.fullmatch(source))
+
+
+def find_files(
+    source: str,
+    revision: str | None,
+    package: str | None = None,
+    *,
+    weights: bool = True,
+    described: bool = False,
+) -> Path:
+    """Returns the folder that holds a model's files.
+
+    ``source`` is a local folder or a hub id; ``package`` an installed Python package that carries
+    the model. Without ``weights`` only the tokenizer and the descriptions are fetched; a model that
+    is ``described`` needs no description in sentence-transformers format. Blocks for as long as a
+    download takes. Raises ModelUnavailable with the reason and the remedy.
+    """
+    if package is not None and (bundled := _in_package(package)) is not None:
+        return bundled
+    if Path(source).is_dir():
+        return Path(source)
+    if not is_hub_id(source):
+        raise ModelUnavailable(f"{source} is neither a folder on this machine nor a hub id")
+    return _from_hub(source, revision, weights, described)
+
+
+def check_sha256(model_dir: Path, expected: str) -> None:
+    """Raises ModelUnavailable unless ``model.safetensors`` has this SHA-256 (hex)."""
+    path = model_dir / "model.safetensors"
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelUnavailable(f"{path} cannot be read: {error}") from error
+    if found != expected:
+        raise ModelUnavailable(
+            f"{path} has SHA-256 {found}, not {expected}: the file is damaged or not the original; "
+            "replace it"
+        )
+
+
+def refuse_other_weights(folder: Path, source: str) -> None:
+    """Raises UnsupportedModel where a model's folder has no safetensors, the only weights read."""
+    if not any(folder.glob("*.safetensors")):
+        raise UnsupportedModel(
+            f"{source} has no safetensors weights; save the model anew with "
+            "`safe_serialization=True`"
+        )
+
+
+def _in_package(package: str) -> Path | None:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        return None
+    return Path(spec.origin).parent / "model"
+
+
+def _from_hub(repo: str, revision: str | None, weights: bool, described: bool) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    wanted = [*_DESCRIPTION, *(_WEIGHTS if weights else ())]
+    try:  # the cache first: no network where the files are at hand
+        cached = snapshot_download(
+            repo, revision=revision, allow_patterns=wanted, local_files_only=True
+        )
+        if _is_whole(Path(cached), weights, described):
+            return Path(cached)
+    except LocalEntryNotFoundError:
+        pass
+    return _download(repo, revision, wanted)
+
+
+def _is_whole(folder: Path, weights: bool, described: bool) -> bool:
+    """Whether an interrupted download left out nothing that is read."""
+    needed = {"config.json", "tokenizer.json"}
+    if not described:
+        needed.add("modules.json")
+    if weights:
+        needed |= _weights_of(folder)
+    has_pooling = described or any(folder.glob("*/config.json"))
+    return has_pooling and all((folder / name).is_file() for name in needed)
+
+
+def _weights_of(folder: Path) -> set[str]:
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return {"model.safetensors"}
+    return set(json.loads(index.read_text())["weight_map"].values())
+
+
+def _download(repo: str, revision: str | None, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        found = snapshot_download(
+            repo, revision=revision, allow_patterns=patterns, etag_timeout=_HUB_TIMEOUT_S
+        )
+    except GatedRepoError as error:
+        raise ModelUnavailable(
+            f"{repo} is gated: accept its licence on the hub, then set HF_TOKEN for the replicas"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ModelUnavailable(f"{repo} has no revision {revision} on the hub") from error
+    except RepositoryNotFoundError as error:
+        raise ModelUnavailable(
+            f"{repo} is not on the hub, or is private: check the name, or set HF_TOKEN"
+        ) from error
+    except OSError as error:  # the hub's own errors are among them
+        raise ModelUnavailable(_why_not(repo, error)) from error
+    return Path(found)
+
+
+def _why_not(repo: str, error: OSError) -> str:
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.errors import DisabledRepoError, HfHubHTTPError, LocalEntryNotFoundError
+
+    # "no such file here" is also raised for what the hub answered, and for a network that is down
+    cause = (isinstance(error, LocalEntryNotFoundError) and error.__cause__) or error
+    said = shorten(str(cause) or type(cause).__name__, _MOST_SAID, placeholder=" …")
+    status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
+    if status in _MAY_NOT_READ and not isinstance(cause, DisabledRepoError):
+        return (
+            f"the hub does not let the replicas read {repo} ({said}); set HF_TOKEN to a valid token "
+            "that may read it"
+        )
+    if status is None and _is_of_this_machine(cause):
+        return (
+            f"the files of {repo} cannot be kept in the model cache, {HF_HUB_CACHE} ({said}); let "
+            "the replicas write there, make room, or set HF_HOME to another folder"
+        )
+    why = "cannot be reached" if status is None else "does not give them"
+    return (
+        f"the files of {repo} are not on this machine and the hub {why} ({said}); "
+        "put them in the model cache (HF_HOME), or set the model's `path` in the config"
+    )
+
+
+def _is_of_this_machine(error: BaseException) -> bool:
+    """Whether it is a full disk or the like: the hub library's own errors have no number."""
+    numbered = isinstance(error, OSError) and error.errno is not None
+    return numbered and not isinstance(error, ConnectionError | TimeoutError | socket.gaierror)

@@ -1,0 +1,64 @@
+"""What a caller wants encoded, and what comes back, independent of HTTP and of Ray."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from deployments.core.batch import Vectors
+from deployments.core.errors import InvalidRequest
+from deployments.core.models.spec import ModelSpec, Role
+
+
+@dataclass(frozen=True)
+class TokenInput:
+    """Texts that the caller has tokenized: whole sequences, prompt and special tokens included."""
+
+    tokenizer: str
+    rows: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class EncodeRequest:
+    """Texts of one role for one model.
+
+    ``dimensions`` None means all of the model's, ``normalize`` None what the model does.
+    """
+
+    texts: tuple[str, ...] | TokenInput
+    role: Role = Role.DOCUMENT
+    instruction: str | None = None
+    truncate: bool = False
+    dimensions: int | None = None
+    normalize: bool | None = None
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Vectors float32 ``(texts, dimensions)`` in the order asked, and what they are.
+
+    ``tokens`` counts prompts and special tokens, after truncation; ``truncated`` holds the rows
+    that were cut; ``instruction`` is the one rendered, given or default. Times are seconds.
+    """
+
+    vectors: Vectors
+    model: str
+    space: str
+    tokens: int
+    truncated: tuple[int, ...] = ()
+    instruction: str | None = None
+    queued_s: float = 0.0
+    computed_s: float = 0.0
+
+
+def check_dimensions(spec: ModelSpec, dimensions: int | None) -> int:
+    """Returns the output dimension. Raises InvalidRequest for one that the model cannot give."""
+    if dimensions is None or dimensions == spec.dimension:
+        return spec.dimension
+    if dimensions in spec.truncatable_dimensions:
+        return dimensions
+    choice = f"gives {' or '.join(map(str, spec.dimensions))} dimensions"
+    if not spec.truncatable_dimensions and dimensions < spec.dimension:
+        choice += (
+            " (if it was trained to be cut, state smaller ones as its `dimensions` in the config)"
+        )
+    raise InvalidRequest(f"{spec.name} {choice}, not {dimensions}", "dimensions")

@@ -1,0 +1,165 @@
+"""Which model answers a request. Pure: facts, candidates and load in, decision out.
+
+A request's ``model`` is a name or Hugging Face id, a size, a configured space, or ``auto``; each
+may have ``-query`` or ``-document`` behind it. A name or a size means one model, whatever the load.
+Within a space, and for ``auto``, first the hard constraints (`constraints`), then the aim (`aims`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+
+from deployments.core.errors import InvalidRequest, NoModelFits, UnknownModel
+from deployments.core.models.prompts import choose_role
+from deployments.core.models.spec import Role, Size
+from deployments.core.routing.aims import Option, options, pick
+from deployments.core.routing.constraints import licence_problem, problems
+from deployments.core.routing.facts import Candidate, Facts, Load, Policy, Situation
+from deployments.core.routing.refusals import no_model_fits, refuse_other_space
+from deployments.core.routing.spaces import is_in, space_to_tell
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The model that answers, why, and the role that the name asked for, if any.
+
+    ``space`` is what the answer calls its space where that is not the model's own: a shared one.
+    ``failover`` are other models that would give vectors of that same space, best first.
+    ``passed_over`` says of every other candidate why it is not the one.
+    """
+
+    model: str
+    reason: str
+    role: Role | None = None
+    space: str | None = None
+    failover: tuple[str, ...] = ()
+    passed_over: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+
+def choose(
+    facts: Facts,
+    candidates: Sequence[Candidate],
+    loads: Mapping[str, Load] | None = None,
+    policy: Policy | None = None,
+) -> Decision:
+    """Returns which model answers. The same facts, candidates and loads give the same answer.
+
+    Raises UnknownModel, SpaceMismatch, NoModelFits or ModelUnavailable, each with what there is.
+    """
+    situation = Situation(facts, candidates, loads or {}, policy or Policy())
+    for name, role in _readings(facts.requested or AUTO):
+        for candidate in candidates:
+            if name in (candidate.name, candidate.repo):
+                return _direct(situation, [candidate], "name", role)
+        if sized := [c for c in candidates if c.size is not None and c.size == name]:
+            return _direct(situation, sized, "size", role)
+        if members := [c for c in candidates if c.shared and c.shared.name == name]:
+            within = replace(situation, facts=replace(facts, space=facts.space or name))
+            return _by_policy(within, members, "space", role)
+        if name == AUTO:
+            return _by_policy(situation, candidates, AUTO, role)
+    raise UnknownModel(_unknown(str(facts.requested), candidates), "model")
+
+
+def is_left_open(requested: str | None, candidates: Sequence[Candidate]) -> bool:
+    """Whether the policy chooses, so that the texts have to be looked at."""
+    for name, _ in _readings(requested or AUTO):
+        if any(name in (c.name, c.repo, c.size) for c in candidates):
+            return False
+        if name == AUTO or any(c.shared and c.shared.name == name for c in candidates):
+            return True
+    return False
+
+
+def roles_of(facts: Facts) -> frozenset[Role]:
+    """Returns the roles that a request left to the policy will be answered in."""
+    return facts.roles or frozenset({_role(_readings(facts.requested or AUTO)[-1][1], facts)})
+
+
+def agree(from_name: Role | None, from_field: Role | None) -> Role | None:
+    """Returns the role of name and ``input_type`` together.
+
+    Raises InvalidRequest when they contradict each other.
+    """
+    if from_name and from_field and from_name is not from_field:
+        raise InvalidRequest(
+            f'`model` ends in "-{from_name}", but `input_type` is "{from_field}"; drop one',
+            "input_type",
+        )
+    return from_name or from_field
+
+
+def _role(from_name: Role | None, facts: Facts) -> Role:
+    return choose_role(from_name, facts.instruction)
+
+
+def _direct(
+    situation: Situation, meant: Sequence[Candidate], reason: str, role: Role | None
+) -> Decision:
+    """The first that was meant, whatever its load: a size must not mix spaces in an index."""
+    facts = situation.facts
+    refuse_other_space(facts, meant, situation.candidates)
+    chosen = next(c for c in meant if is_in(facts, c))
+    if barred := licence_problem(situation, chosen):
+        raise NoModelFits(f"{chosen.name} may not answer: {barred}", "model")
+    space = space_to_tell(facts, chosen) if facts.space else None
+    others = [c.name for c in situation.candidates if c is not chosen]
+    over = dict.fromkeys(others, f"`model` asks for {facts.requested}")
+    return Decision(chosen.name, reason, role, space, passed_over=over)
+
+
+def _by_policy(
+    situation: Situation, meant: Sequence[Candidate], kind: str, role: Role | None
+) -> Decision:
+    facts = situation.facts
+    refuse_other_space(facts, meant, situation.candidates)
+    over = problems(situation, facts.roles or frozenset({_role(role, facts)}))
+    left = options(situation, [c for c in situation.candidates if c.name not in over])
+    if not left:
+        raise no_model_fits(situation, over)
+    chosen, why = pick(situation, left)
+    others = [option for option in left if option is not chosen]
+    over |= {o.candidate.name: f"{chosen.candidate.name} is {why}" for o in others}
+    space = space_to_tell(facts, chosen.candidate)
+    failover = _same_space(situation, others, space)
+    return Decision(chosen.candidate.name, f"{kind}: {why}", role, space, failover, over)
+
+
+def _same_space(
+    situation: Situation, others: Sequence[Option], space: str | None
+) -> tuple[str, ...]:
+    """Returns the models that may stand in, by falling suitability; none outside a shared space."""
+    left = [o for o in others if space and space_to_tell(situation.facts, o.candidate) == space]
+    found: list[str] = []
+    while left:
+        following, _ = pick(situation, left)
+        found.append(following.candidate.name)
+        left.remove(following)
+    return tuple(found)
+
+
+def _readings(requested: str) -> list[tuple[str, Role | None]]:
+    """The whole name first: a model may really be called something-query."""
+    readings: list[tuple[str, Role | None]] = [(requested, None)]
+    for role in Role:
+        if requested.endswith(f"-{role}"):
+            readings.append((requested.removesuffix(f"-{role}"), role))
+    return readings
+
+
+def _unknown(requested: str, candidates: Sequence[Candidate]) -> str:
+    by_lower = {name.lower(): name for c in candidates for name in (c.name, c.repo)}
+    close = get_close_matches(requested.lower(), by_lower, n=1, cutoff=0.8)
+    hint = f", did you mean {by_lower[close[0]]!r}?" if close else ";"
+    return f"no model {requested!r} here{hint} known: {_known(candidates)}"
+
+
+def _known(candidates: Sequence[Candidate]) -> str:
+    names = [candidate.name for candidate in candidates]
+    sizes = [size for size in Size if any(c.size is size for c in candidates)]
+    spaces = dict.fromkeys(c.shared.name for c in candidates if c.shared)
+    return ", ".join([*names, *sizes, *spaces, AUTO])

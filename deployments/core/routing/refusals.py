@@ -1,0 +1,68 @@
+"""What a caller is told when no model may answer: what was in the way, and what would match."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from deployments.core.errors import EmbedfleetError, ModelUnavailable, NoModelFits, SpaceMismatch
+from deployments.core.routing.constraints import state_problem
+from deployments.core.routing.facts import Candidate, Facts, Situation
+from deployments.core.routing.spaces import is_in, spaces_of
+
+_RETRY_AFTER_S = 5.0
+
+
+def refuse_other_space(
+    facts: Facts, meant: Sequence[Candidate], candidates: Sequence[Candidate]
+) -> None:
+    """Raises unless one of ``meant`` answers in the space that the request requires.
+
+    SpaceMismatch says what would match; ModelUnavailable says why a configured space does not hold.
+    """
+    if facts.space is None or any(is_in(facts, candidate) for candidate in meant):
+        return
+    asked = facts.space.split(":")[0]
+    for candidate in candidates:
+        shared = candidate.shared
+        if shared and shared.problem and asked in (shared.name, shared.id):
+            raise ModelUnavailable(
+                f"space {shared.name} does not answer: {shared.problem}", "space", _RETRY_AFTER_S
+            )
+    raise SpaceMismatch(_mismatch(facts, meant, candidates), "space")
+
+
+def no_model_fits(situation: Situation, passed_over: Mapping[str, str]) -> EmbedfleetError:
+    """Returns the refusal that lists every model and what was in its way."""
+    reasons = "; ".join(f"{name}: {why}" for name, why in passed_over.items())
+    out = [c for c in situation.candidates if passed_over[c.name] == state_problem(situation, c)]
+    if out:
+        return ModelUnavailable(
+            f"no model that fits this request can answer now ({reasons})", "model", _RETRY_AFTER_S
+        )
+    return NoModelFits(
+        f"no model here fits this request ({reasons}); name a model to have it answer all the same",
+        "model",
+    )
+
+
+def refuse_replaced(facts: Facts, told: str | None, found: str) -> None:
+    """Raises SpaceMismatch when the model was replaced after it was chosen for its own space.
+
+    ``told`` is the shared space that was decided on, if any, and ``found`` the one answered from.
+    """
+    if facts.space is not None and told is None and found != facts.space:
+        raise SpaceMismatch(
+            f"the model that answered in space {facts.space} was replaced by one in {found}",
+            "space",
+        )
+
+
+def _mismatch(facts: Facts, meant: Sequence[Candidate], candidates: Sequence[Candidate]) -> str:
+    matching = [c.name for c in candidates if is_in(facts, c)]
+    if matching:
+        asked = f"{facts.requested!r} does not answer in space {facts.space}"
+        return f'{asked}; these do: {", ".join(matching)}. Set `model` to one, or to "auto"'
+    there = {c.name: " or ".join(spaces_of(facts, c)) for c in meant}
+    known = ", ".join(f"{name} {space}" for name, space in there.items() if space)
+    at = f" at {facts.dimensions} dimensions" if facts.dimensions else ""
+    return f"no model here answers in space {facts.space}{at}; the spaces are: {known or 'none'}"

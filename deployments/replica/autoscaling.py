@@ -1,0 +1,104 @@
+"""What Ray Serve's controller asks for every model that scales: its view → `core/scaling.py`.
+
+Serve calls this in the controller, ten times a second; replicas report once a second. Where no
+replica runs and a call waits, Serve starts the first one without asking.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from ray.serve.config import AutoscalingContext
+
+from deployments.core.lane import Lane
+from deployments.core.scaling import Demand, Goal, State, decide
+
+log = logging.getLogger("ray.serve")
+
+POLICY = "deployments.replica.autoscaling:TokenPolicy"
+REPORT_EVERY_S = 1.0
+LOOK_BACK_S = 5.0
+_RECENT_S = 2.5  # three reports
+_STATE = "scaling"
+_DECIDED = "decided"
+
+
+class Point(Protocol):
+    """One value that a replica reported, and when."""
+
+    timestamp: float
+    value: float
+
+
+Series = Mapping[Any, Sequence[Point]]
+
+
+def report(
+    asked: Mapping[Lane, float], waiting: Mapping[Lane, float], tokens_per_s: float, start_s: float
+) -> dict[str, float]:
+    """Returns what a replica reports: tokens ever asked of it, tokens that wait, its speed."""
+    lanes = {f"asked_{lane}": float(asked[lane]) for lane in Lane}
+    backlog = {f"waiting_{lane}": float(waiting[lane]) for lane in Lane}
+    return {**lanes, **backlog, "tokens_per_s": tokens_per_s, "start_s": start_s}
+
+
+class TokenPolicy:
+    """Serve makes one for each model, with the fields of `Goal`."""
+
+    def __init__(self, **goal: Any) -> None:
+        """Raises TypeError for a field that `Goal` does not have."""
+        self._goal = Goal(**goal)
+
+    def __call__(self, context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
+        """Returns the number of replicas to have, and the state that comes back with the next call."""
+        now, known = context.current_time, context.policy_state
+        replicas = context.target_num_replicas
+        if now - known.get(_DECIDED, float("-inf")) < REPORT_EVERY_S:
+            return replicas, dict(known)
+        demand = demand_of(context)
+        wanted, state = decide(self._goal, demand, replicas, known.get(_STATE, State()), now)
+        if wanted != replicas:
+            log.info(
+                "%s: from %d to %d replicas: %s", context.deployment_name, replicas, wanted, demand
+            )
+        return wanted, {_STATE: state, _DECIDED: now}
+
+
+def demand_of(context: AutoscalingContext) -> Demand:
+    """Returns what the replicas that have reported say, and the calls that wait for a first one."""
+    reported: Mapping[str, Series] = context.raw_metrics or {}
+    return Demand(
+        running=context.current_num_replicas,
+        speed=_mean(reported.get("tokens_per_s", {})),
+        start_s=_mean(reported.get("start_s", {})),
+        arriving={lane: _rate(reported.get(f"asked_{lane}", {})) for lane in Lane},
+        waiting={lane: _level(reported.get(f"waiting_{lane}", {})) for lane in Lane},
+        calls=context.total_num_requests if context.current_num_replicas == 0 else 0.0,
+    )
+
+
+def _mean(series: Series) -> float:
+    latest = [points[-1].value for points in series.values() if points]
+    return sum(latest) / len(latest) if latest else 0.0
+
+
+def _level(series: Series) -> float:
+    """Returns the sum over the replicas, each evened out over its last reports."""
+    recent = [_recent(points) for points in series.values() if points]
+    return sum(sum(p.value for p in points) / len(points) for points in recent)
+
+
+def _rate(series: Series) -> float:
+    """Returns how fast the counters of all replicas grow, per second."""
+    return sum(_growth(_recent(points)) for points in series.values() if points)
+
+
+def _growth(points: Sequence[Point]) -> float:
+    seconds = points[-1].timestamp - points[0].timestamp
+    return (points[-1].value - points[0].value) / seconds if seconds > 0 else 0.0
+
+
+def _recent(points: Sequence[Point]) -> Sequence[Point]:
+    return [p for p in points if points[-1].timestamp - p.timestamp < _RECENT_S]

@@ -1,0 +1,238 @@
+"""A model made ready to encode on this machine. Loads torch, so only replicas import it."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+import torch
+
+from deployments.config.schema import Limits, ModelConfig
+from deployments.core.background_loader import NeedsNewProcess
+from deployments.core.batch import TokenBatch
+from deployments.core.batching.worker import Worker
+from deployments.core.engine.calibration import Calibration, calibrate
+from deployments.core.engine.cpu.priority import engine_goes_first, thread_ids
+from deployments.core.engine.cuda.pinning import (
+    Memory,
+    Seen,
+    device_problem,
+    memory_problem,
+    share_of_device,
+)
+from deployments.core.engine.device import (
+    PassSizes,
+    answers,
+    choose_device,
+    cuda_devices,
+    is_out_of_memory,
+    pass_sizes,
+    reason_of,
+)
+from deployments.core.engine.engine import TorchEngine
+from deployments.core.engine.warmup import passages, run_at_once, warm_up, warm_up_alone
+from deployments.core.errors import ModelUnavailable
+from deployments.core.lane import Lane
+from deployments.core.models.loading import ModelFiles, find_model
+from deployments.core.models.spec import ModelSpec
+from deployments.metrics import WorkerMetrics
+from deployments.replica.passes import ThreadPlan, lane_limits, plan_threads
+
+log = logging.getLogger("ray.serve")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with its engine running; ``start_s`` is how long it took to load.
+
+    ``gpu_ids`` are the GPUs that Ray has assigned, ``memory`` what it takes of one; None on a CPU.
+    """
+
+    spec: ModelSpec
+    engine: TorchEngine
+    worker: Worker
+    start_s: float
+    token_budget: int
+    gpu_ids: tuple[str, ...] = ()
+    memory: Memory | None = None
+
+    @property
+    def longest_pass_s(self) -> float:
+        """Seconds that the largest forward pass, which may be one text's, takes beside others."""
+        tokens = max(self.token_budget, self.spec.max_tokens)
+        return self.worker.streams * tokens / self.worker.tokens_per_s
+
+    @property
+    def device(self) -> str:
+        """The device, with its product name where it has one."""
+        device = self.engine.device
+        if device.type != "cuda":
+            return device.type
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+
+    @property
+    def dtype(self) -> str:
+        """The precision of the weights."""
+        return str(self.engine.dtype).removeprefix("torch.")
+
+
+def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
+    """Fetches, checks, loads and warms up a model.
+
+    Raises ModelUnavailable or UnsupportedModel with the reason and the remedy. Ends the process where
+    its GPU is lost.
+    """
+    with _faults_of_the_device(config):
+        return _loaded(config, limits)
+
+
+@contextmanager
+def _faults_of_the_device(config: ModelConfig) -> Iterator[None]:
+    """Says what to do where memory is short; ends where the GPU is lost: a new process may reach it."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # CUDA's errors are RuntimeErrors
+        if is_out_of_memory(error):
+            on_gpu = config.device_to_use != "cpu"
+            raise ModelUnavailable(memory_problem(on_gpu, reason_of(error))) from error
+        began = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        if began and not answers(choose_device(config.device_to_use)):
+            log.critical("%s: its GPU answers no more, this replica ends: %s", config.name, error)
+            _end_process()
+        raise
+
+
+def _loaded(config: ModelConfig, limits: Limits) -> LoadedModel:
+    started = time.monotonic()
+    _forget_failed_load()
+    assigned = assigned_gpus()
+    _refuse_other_device(config, assigned)
+    files = find_model(config.name, config.path, config.revision)
+    split = plan_threads(config)
+    engine = _engine(config, files, split)
+    max_tokens, streams = files.spec.max_tokens, split.streams
+    asked = config.token_budget
+    sizes = PassSizes((asked,)) if asked else pass_sizes(engine.device)
+    pace = calibrate(engine, sizes, max_tokens, streams)
+    full = [passages(engine, pace.token_budget, max_tokens)] * streams
+    memory = _memory(engine, config, full)
+    warm_up(engine, pace.token_budget, max_tokens)
+    team = lend_threads(engine, split, max_tokens)
+    worker = _worker(engine, config, limits, pace, split)
+    engine_goes_first(worker.urgent_threads | team)
+    start_s = time.monotonic() - started
+    model = LoadedModel(files.spec, engine, worker, start_s, pace.token_budget, assigned, memory)
+    _report(config, model, split)
+    return model
+
+
+def _forget_failed_load() -> None:
+    """The weights of an attempt that failed would stand on the device beside those of this one."""
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def _engine(config: ModelConfig, files: ModelFiles, split: ThreadPlan) -> TorchEngine:
+    # whichever threads OpenMP makes for loading end with the thread that loads: see `Threads.lend`
+    with ThreadPoolExecutor(1) as loader:
+        return loader.submit(
+            TorchEngine, files.spec, files.folder, config.device_to_use, config.dtype, split.each
+        ).result()
+
+
+def lend_threads(engine: TorchEngine, split: ThreadPlan, max_tokens: int) -> set[int]:
+    """Lets one text alone have the idle streams' threads; returns the ids of those made for it."""
+    # passes with several threads of their own have a team each, and a further one would let them sleep
+    if split.streams == 1 or split.each > 1:
+        return set()
+    before = thread_ids()
+    if engine.lend_threads(split.threads, max_tokens):
+        warm_up_alone(engine, max_tokens)
+    return thread_ids() - before
+
+
+def _worker(
+    engine: TorchEngine, config: ModelConfig, limits: Limits, pace: Calibration, split: ThreadPlan
+) -> Worker:
+    worker = Worker(
+        engine,
+        lane_limits(engine, limits, pace, split),
+        {Lane.ONLINE: limits.online_max_wait_s, Lane.OFFLINE: limits.offline_max_wait_s},
+        pace.tokens_per_s,
+        WorkerMetrics(config.name, pace.token_budget),
+    )
+    worker.on_death = _end_process
+    return worker
+
+
+def _end_process() -> None:
+    """Serve replaces a dead replica at once, and clients send again what was with it.
+
+    One that fails its health checks would go on answering, and fast, for half a minute.
+    """
+    logging.shutdown()
+    os._exit(1)
+
+
+def assigned_gpus() -> tuple[str, ...]:
+    """Returns the ids of the GPUs that Ray has set aside for this process."""
+    if not ray.is_initialized():
+        return ()
+    return tuple(map(str, ray.get_runtime_context().get_accelerator_ids().get("GPU", ())))
+
+
+def _refuse_other_device(config: ModelConfig, assigned: tuple[str, ...]) -> None:
+    if config.device == "cpu":  # asked for, so the GPUs are only logical
+        return
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    seen = Seen(visible, cuda_devices(), torch.cuda.device_count())
+    if not config.num_gpus and config.device == "auto" and seen.devices:
+        log.info("%s has no `num_gpus`, so it runs on the CPU of this GPU node", config.name)
+    if problem := device_problem(config.num_gpus, assigned, seen):
+        raise NeedsNewProcess(problem) if seen.only_listed else ModelUnavailable(problem)
+    if 0 < config.num_gpus < 1:  # so that one replica cannot take its neighbours' memory
+        _, total = torch.cuda.mem_get_info()
+        share = share_of_device(config.num_gpus, total)
+        torch.cuda.set_per_process_memory_fraction(share / total)
+
+
+def _memory(
+    engine: TorchEngine, config: ModelConfig, batches: Sequence[TokenBatch]
+) -> Memory | None:
+    """Returns what the weights and these passes at once take of the device."""
+    if engine.device.type != "cuda":
+        return None
+    torch.cuda.empty_cache()  # larger passes may have been tried
+    torch.cuda.reset_peak_memory_stats(engine.device)
+    run_at_once(engine, batches)
+    _, total = torch.cuda.mem_get_info(engine.device)
+    used = torch.cuda.max_memory_reserved(engine.device)
+    return Memory(used, share_of_device(config.num_gpus, total))
+
+
+def _told(model: LoadedModel) -> str:
+    memory = model.memory
+    share = f", {memory.used_mib} of {memory.limit_mib} MiB" if memory else ""
+    return f"{model.device}, GPU {', '.join(model.gpu_ids) or 'none'} assigned{share}"
+
+
+def _report(config: ModelConfig, model: LoadedModel, split: ThreadPlan) -> None:
+    log.info(
+        "%s is ready after %.1f s: %s on %s, %d × %d threads, %.0f tokens/s, token budget %d, pid %d",
+        config.name,
+        model.start_s,
+        model.dtype,
+        _told(model),
+        split.streams,
+        split.each,
+        model.worker.tokens_per_s,
+        model.token_budget,
+        os.getpid(),
+    )

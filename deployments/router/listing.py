@@ -1,0 +1,76 @@
+"""What the service tells of its models and spaces."""
+
+from __future__ import annotations
+
+from deployments.api.responses import ModelItem, RouteCandidate, SpaceItem
+from deployments.config.schema import Space
+from deployments.core.models.weights import is_hub_id
+from deployments.core.routing.facts import Candidate, Facts
+from deployments.core.routing.policy import Decision
+from deployments.core.routing.spaces import space_to_tell
+from deployments.router.spaces import Verdict
+from deployments.wire.status import ModelStatus
+
+
+def model_item(candidate: Candidate, status: ModelStatus) -> ModelItem:
+    """Returns one model as ``GET /v1/models`` shows it."""
+    spec, replica = candidate.spec, status.replica
+    repo = spec.repo if spec else candidate.repo
+    hub_id = repo if is_hub_id(repo) else None
+    memory = dict(zip(("used", "limit"), replica.memory_mib or (), strict=False))
+    return ModelItem(
+        id=candidate.name,
+        owned_by=hub_id.split("/")[0] if hub_id else "local",
+        hugging_face_id=hub_id,
+        state=status.state,
+        reason=status.reason,
+        replicas=status.replicas,
+        size=candidate.size.value if candidate.size else None,
+        dimension=spec.dimension if spec else None,
+        dimensions=list(spec.dimensions) if spec else None,
+        max_tokens=spec.max_tokens if spec else None,
+        languages=list(spec.languages) if spec else None,
+        space_id=candidate.own_space(),
+        licence=spec.licence if spec else None,
+        default_instruction=spec.prompts.default_instruction if spec else None,
+        device=replica.device,
+        dtype=replica.dtype,
+        tokens_per_s=replica.tokens_per_s,
+        waiting_tokens=sum(replica.waiting.values()) if status.replicas else None,
+        token_budget=replica.token_budget,
+        streams=replica.streams,
+        gpu_ids=list(replica.gpu_ids),
+        memory_mib=memory or None,
+        shared_space=candidate.shared.name if candidate.shared else None,
+    )
+
+
+def space_item(space: Space, verdict: Verdict) -> SpaceItem:
+    """Returns one configured space as ``GET /v1/models`` shows it."""
+    return SpaceItem(
+        name=space.name,
+        id=verdict.id or None,
+        state="unavailable" if verdict.problem else "ready",
+        reason=verdict.problem,
+        worst_cosine=verdict.worst,
+        members={m.model: [role.value for role in m.roles] for m in space.members},
+    )
+
+
+def route_candidate(
+    candidate: Candidate,
+    status: ModelStatus,
+    facts: Facts,
+    decision: Decision,
+    expected_ms: float,
+) -> RouteCandidate:
+    """Returns one model as ``POST /v1/route`` shows it."""
+    own = candidate.own_space(facts.dimensions)
+    return RouteCandidate(
+        model=candidate.name,
+        size=candidate.size.value if candidate.size else None,
+        state=status.state,
+        space=space_to_tell(facts, candidate) or own,
+        expected_ms=round(expected_ms, 1),
+        passed_over=decision.passed_over.get(candidate.name),
+    )

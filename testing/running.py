@@ -1,0 +1,205 @@
+"""Starts the real service, as a user does, on free ports and in a Ray of its own."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import ray
+import yaml
+
+from testing.waiting import until
+
+API_KEY = "test-key"
+_START_TIMEOUT_S = 180.0
+
+
+@dataclass(frozen=True)
+class RunningService:
+    """A service under test."""
+
+    url: str
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    def client(self, timeout_s: float = 60.0) -> httpx.Client:
+        """Returns an HTTP client that carries the key."""
+        headers = {"authorization": f"Bearer {API_KEY}"}
+        # plain HTTP: to load the certificates takes each client 30 ms
+        return httpx.Client(base_url=self.url, headers=headers, timeout=timeout_s, verify=False)
+
+    @property
+    def ray_address(self) -> str:
+        """The address of the service's own Ray, for jobs; other Rays may run on this machine."""
+        session = self.log.parent / "ray" / "session_latest"
+        (file,) = session.glob("gcs_server_port_*")
+        return f"{ray.util.get_node_ip_address()}:{file.read_text()}"
+
+    def states(self) -> dict[str, str]:
+        """Returns each model's state."""
+        with self.client() as http:
+            return {m["id"]: m["state"] for m in http.get("/v1/models").json()["data"]}
+
+    def metric(self, name: str, model: str = "") -> list[float]:
+        """Returns the values of a metric, one for each of its series (of one model, if named)."""
+        with self.client() as http:
+            lines = http.get("/metrics").text.splitlines()
+        label = model and f'"{model}"'
+        ours = [line for line in lines if line.startswith(name + "{") and label in line]
+        return [float(line.rsplit(" ", 1)[1]) for line in ours]
+
+
+def free_port() -> int:
+    """Returns a port that nobody listens on, and that no outgoing connection is given meanwhile.
+
+    Those come from 32,768 up; Ray's workers and replicas listen on 10,002 to 31,000.
+    """
+    while True:
+        port = random.randrange(31_001, 32_768)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("0.0.0.0", port))
+            return port
+
+
+def config(
+    models: Sequence[Mapping[str, Any]],
+    port: int,
+    app: Mapping[str, Any] | None = None,
+    **args: Any,
+) -> dict[str, Any]:
+    """Returns a Serve config of these models, each with a small share of a CPU.
+
+    ``app`` holds further fields of the application, such as ``deployments``.
+    """
+    small = [{"num_cpus": 0.1, "threads": 1, **model} for model in models]
+    return {
+        "proxy_location": "HeadOnly",  # of several nodes on one machine, one can have the port
+        "http_options": {"host": "127.0.0.1", "port": port},
+        "logging_config": {"enable_access_log": False},
+        "applications": [
+            {
+                "name": "embedfleet",
+                "import_path": "deployments.app:build",
+                "route_prefix": "/",
+                "args": {"models": small, "router_cpus": 0.1, **args},
+                **(app or {}),
+            }
+        ],
+    }
+
+
+@contextmanager
+def running_service(
+    models: Sequence[Mapping[str, Any]],
+    wait_for: Sequence[str],
+    path: str = "auto",
+    environment: Mapping[str, str] | None = None,
+    app: Mapping[str, Any] | None = None,
+    **args: Any,
+) -> Iterator[RunningService]:
+    """Runs ``embedfleet serve`` until the models of ``wait_for`` are ready, and stops it after."""
+    port, folder = free_port(), short_folder()
+    file = folder / "serve_config.yaml"
+    file.write_text(yaml.safe_dump(config(models, port, app, **args)))
+    with serving([str(file), "--path", path], port, wait_for, environment, folder) as service:
+        yield service
+
+
+@contextmanager
+def serving(
+    arguments: Sequence[str],
+    port: int,
+    wait_for: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> Iterator[RunningService]:
+    """The same with any ``arguments`` that make it listen on ``port``; ``folder`` is gone after it."""
+    folder = folder or short_folder()
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cluster.cli", "serve", *arguments],
+            env={**environment_in(folder), **(environment or {})},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    service = RunningService(f"http://127.0.0.1:{port}", log, process)
+    try:
+        _wait(service, wait_for)
+        yield service
+    finally:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)  # at once, whatever is under way
+        try:
+            process.wait(60)
+        finally:
+            process.kill()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def short_folder() -> Path:
+    """Makes a folder for Ray, whose Unix sockets allow a hundred characters: pytest's own exceed that."""
+    return Path(tempfile.mkdtemp(prefix="ef-"))
+
+
+_hundreds = random.sample(range(100), 100)
+
+
+def free_hundred() -> int:
+    """Returns the first of a hundred ports that nobody listens on, never the same ones twice."""
+    while True:
+        first = 20_000 + 100 * _hundreds.pop()
+        with ExitStack() as probes, suppress(OSError):
+            for port in range(first, first + 100):
+                probes.enter_context(socket.socket()).bind(("0.0.0.0", port))
+            return first
+
+
+def environment_in(folder: Path) -> dict[str, str]:
+    """Returns the environment of a Ray that keeps to itself, in this folder."""
+    # on these, services on one machine would take each other's requests: they share ports
+    ports = free_hundred()
+    ours = {
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports + 90),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(ports + 91),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(ports),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports + 89),
+        "RAY_TMPDIR": str(folder),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports + 92),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(ports + 93),
+        "EMBEDFLEET_API_KEYS": API_KEY,
+        "HF_HUB_OFFLINE": "1",
+        "RAY_metrics_report_interval_ms": "1000",
+        "PYTHONUNBUFFERED": "1",
+    }
+    kept = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "PYTEST_CURRENT_TEST")}
+    return {**kept, **ours}
+
+
+def _wait(service: RunningService, models: Sequence[str]) -> None:
+    def ready() -> bool:
+        assert service.process.poll() is None, "it has ended"
+        with suppress(httpx.HTTPError, KeyError, ValueError):
+            states = service.states()
+            return all(states[name] == "ready" for name in models)
+        return False
+
+    try:
+        until(ready, _START_TIMEOUT_S, "ready")
+    except AssertionError as why:
+        log = service.log.read_text()[-5000:]
+        raise RuntimeError(f"the service did not start, {why}:\n{log}") from why

@@ -1,0 +1,117 @@
+"""The clients that people use, over HTTP against the running service."""
+
+from __future__ import annotations
+
+import base64
+
+import numpy as np
+import openai
+import pytest
+from langchain_openai import OpenAIEmbeddings
+from langchain_tests.integration_tests import EmbeddingsIntegrationTests
+from llama_index.embeddings.openai_like import OpenAILikeEmbedding
+
+from testing.running import API_KEY, RunningService
+
+MODEL = "all-MiniLM-L6-v2"
+TEXTS = ["A cat sits on the mat.", "Interest rates were raised again.", "日本語"]
+
+
+@pytest.fixture
+def client(service: RunningService) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{service.url}/v1", api_key=API_KEY, max_retries=0)
+
+
+def test_openai_takes_a_text(client):
+    answer = client.embeddings.create(model=MODEL, input=TEXTS[0])
+    assert answer.model == MODEL
+    assert len(answer.data) == 1
+    assert len(answer.data[0].embedding) == 384
+    assert answer.usage.prompt_tokens == answer.usage.total_tokens == 9
+
+
+def test_openai_takes_a_list_in_order(client):
+    together = client.embeddings.create(model=MODEL, input=TEXTS).data
+    alone = [client.embeddings.create(model=MODEL, input=t).data[0].embedding for t in TEXTS]
+    assert [item.index for item in together] == [0, 1, 2]
+    for item, vector in zip(together, alone, strict=True):
+        assert np.dot(item.embedding, vector) > 0.9995
+
+
+def test_openai_float_and_base64_are_the_same_numbers(client):
+    as_float = client.embeddings.create(model=MODEL, input=TEXTS, encoding_format="float").data
+    as_base64 = client.embeddings.create(model=MODEL, input=TEXTS, encoding_format="base64").data
+    for one, other in zip(as_float, as_base64, strict=True):
+        decoded = np.frombuffer(base64.b64decode(other.embedding), "<f4")
+        assert np.array_equal(np.float32(one.embedding), decoded)
+
+
+def test_openai_dimensions(client):
+    assert len(client.embeddings.create(model=MODEL, input="x", dimensions=384).data) == 1
+    with pytest.raises(openai.BadRequestError, match="384") as refused:
+        client.embeddings.create(model=MODEL, input="x", dimensions=100)
+    assert refused.value.param == "dimensions"
+
+
+def test_openai_sees_the_errors_it_knows(service, client):
+    with pytest.raises(openai.NotFoundError, match=MODEL):
+        client.embeddings.create(model="gpt-4", input="x")
+    stranger = openai.OpenAI(base_url=f"{service.url}/v1", api_key="wrong", max_retries=0)
+    with pytest.raises(openai.AuthenticationError):
+        stranger.embeddings.create(model=MODEL, input="x")
+
+
+def test_openai_lists_models(client):
+    assert MODEL in [model.id for model in client.models.list()]
+
+
+def _langchain(service: RunningService, **options) -> OpenAIEmbeddings:
+    return OpenAIEmbeddings(
+        model=MODEL, base_url=f"{service.url}/v1", api_key=API_KEY, max_retries=0, **options
+    )
+
+
+def test_langchain_works_with_its_token_ids_off(service):
+    embeddings = _langchain(service, check_embedding_ctx_length=False)
+    vectors = np.array(embeddings.embed_documents(TEXTS))
+    assert vectors.shape == (3, 384)
+    assert np.dot(vectors[0], embeddings.embed_query(TEXTS[0])) > 0.9995
+
+
+def test_langchain_with_foreign_token_ids_is_told_what_to_set(service, monkeypatch):
+    # what its default sends: ids of OpenAI's tokenizer, whose file is a download
+    body = {"model": MODEL, "input": [[32, 8415, 23082, 389, 279, 5634, 13]]}
+    with service.client() as http:
+        answer = http.post("/v1/embeddings", json=body)
+    assert answer.status_code == 400
+    assert "check_embedding_ctx_length=False" in answer.json()["error"]["message"]
+
+
+class TestLangchainStandard(EmbeddingsIntegrationTests):
+    """LangChain's own test class."""
+
+    @pytest.fixture(autouse=True)
+    def _service(self, service: RunningService) -> None:
+        self._url = service.url
+
+    @property
+    def embeddings_class(self) -> type[OpenAIEmbeddings]:
+        return OpenAIEmbeddings
+
+    @property
+    def embedding_model_params(self) -> dict:
+        return {
+            "model": MODEL,
+            "base_url": f"{self._url}/v1",
+            "api_key": API_KEY,
+            "check_embedding_ctx_length": False,
+        }
+
+
+def test_llama_index(service):
+    embedding = OpenAILikeEmbedding(
+        model_name=MODEL, api_base=f"{service.url}/v1", api_key=API_KEY, max_retries=0
+    )
+    vectors = np.array(embedding.get_text_embedding_batch(TEXTS))
+    assert vectors.shape == (3, 384)
+    assert np.dot(vectors[1], embedding.get_query_embedding(TEXTS[1])) > 0.9995

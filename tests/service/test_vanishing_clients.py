@@ -1,0 +1,113 @@
+"""Clients that connect, send and vanish: their texts are not computed, and nothing leaks."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+from testing.running import API_KEY, RunningService
+from testing.waiting import until
+
+MODEL = "minilm-float32"
+VANISHING = 250  # fewer than a router lets in at once
+
+
+def counted(service: RunningService) -> tuple[float, float]:
+    """Returns how many texts of this model were computed, and how many dropped."""
+    names = ("embedfleet_texts_total", "embedfleet_dropped_texts_total")
+    computed, dropped = (sum(service.metric(name, MODEL)) for name in names)
+    return computed, dropped
+
+
+def settled(service: RunningService) -> tuple[float, float]:
+    """Returns these counters once Ray has exported all of them."""
+    seen = [counted(service)]
+
+    def stays() -> bool:
+        time.sleep(4)
+        seen.append(counted(service))
+        return seen[-1] == seen[-2]
+
+    until(stays, 60, "counters that stay")
+    return seen[-1]
+
+
+def request_bytes(number: int) -> bytes:
+    body = json.dumps({"model": MODEL, "input": f"vanishing client number {number}"}).encode()
+    head = (
+        "POST /v1/embeddings HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n"
+        f"authorization: Bearer {API_KEY}\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def connect_and_send(service: RunningService) -> list[socket.socket]:
+    """Returns clients whose requests are all in the service."""
+    address = urlsplit(service.url)
+    clients = []
+    for number in range(VANISHING):
+        clients.append(socket.create_connection((address.hostname, address.port), timeout=60))
+        clients[-1].sendall(request_bytes(number))
+    time.sleep(0.5)
+    return clients
+
+
+@contextmanager
+def kept_busy(service: RunningService, texts: list[str]) -> Iterator[None]:
+    """The replica has so much to do meanwhile that whoever comes next has to wait."""
+    with ThreadPoolExecutor(1) as pool, service.client(timeout_s=120) as http:
+        body = {"model": MODEL, "input": texts, "truncate": True}
+        busy = pool.submit(http.post, "/v1/embeddings", json=body)
+        time.sleep(0.5)
+        yield
+        assert busy.result().status_code == 200
+
+
+def seconds_of_work(service: RunningService, seconds: float) -> list[str]:
+    """Returns texts that fill whole passes, so that no other text fits beside them."""
+    with service.client() as http:
+        (model,) = (m for m in http.get("/v1/models").json()["data"] if m["id"] == MODEL)
+    texts = min(2_048, int(seconds * model["tokens_per_s"] / model["max_tokens"]))
+    return [f"{number}" + " word" * model["max_tokens"] for number in range(texts)]
+
+
+def test_texts_of_vanished_clients_are_not_computed(service):
+    texts = seconds_of_work(service, 5)
+    computed, dropped = settled(service)
+    with kept_busy(service, texts):
+        for client in connect_and_send(service):
+            client.close()
+    with service.client() as http:
+        started = time.monotonic()
+        body = {"model": MODEL, "input": "x"}
+        assert http.post("/v1/embeddings", json=body).status_code == 200
+        assert time.monotonic() - started < 5
+    answered = computed + len(texts) + 1
+    until(lambda: counted(service)[0] >= answered, 45, "all that was answered is counted")
+    computed_after, dropped_after = settled(service)
+    assert dropped_after > dropped, "none had reached the replica"
+    all_the_same = computed_after - answered
+    assert all_the_same <= VANISHING * 0.1, f"of {VANISHING} so many were computed"
+
+
+def test_who_stays_is_answered_though_others_of_the_same_call_vanish(service):
+    with kept_busy(service, seconds_of_work(service, 3)):
+        clients = connect_and_send(service)
+        for client in clients[::3]:
+            client.close()
+        for client in clients[1::3] + clients[2::3]:
+            assert client.recv(64).startswith(b"HTTP/1.1 200 OK")
+            client.close()
+
+
+def test_nothing_waits_afterwards(service):
+    def empty() -> bool:
+        texts, tokens = (service.metric(f"embedfleet_queue_{what}") for what in ("texts", "tokens"))
+        return bool(texts and tokens) and not any(texts + tokens)
+
+    until(empty, 45, "empty queues")

@@ -1,0 +1,64 @@
+"""The service with an engine that really breaks: on some texts its process dies, on others it hangs,
+and after others no pass succeeds any more.
+
+    import_path: tests.support.breakable:build
+
+Each death, or pass that hangs, adds a line to ``deaths.txt`` in the model's folder.
+"""
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+from ray.serve import Application
+
+from deployments.app import graph
+from deployments.client.preprocessing import load_preprocessor
+from deployments.config.schema import AppArgs, Limits, ModelConfig
+from deployments.core.batch import TokenBatch, Vectors
+from deployments.replica.deployment import Encoder
+from deployments.replica.loading import LoadedModel
+
+# what such a text ends with
+POISON = "end this process"
+SLEEP = "sleep for ever"
+BREAK = "break the engine"
+
+
+class Breakable(Encoder):
+    """The encoder of the service, with a short patience for passes that hang."""
+
+    wedged_after_s = 2.0
+
+    def load(self, config: ModelConfig, limits: Limits) -> LoadedModel:
+        """Returns the model with its forward pass in our hands."""
+        model = super().load(config, limits)
+        tokenizer = load_preprocessor(config).tokenizer
+        ends = [tokenizer.encode((t,)).batch.ids.tolist()[1:] for t in (POISON, SLEEP, BREAK)]
+        forward, deaths = model.engine.forward, Path(config.path) / "deaths.txt"
+        broken = threading.Event()
+
+        def breaking(batch: TokenBatch) -> Vectors:
+            texts = [batch.text(row).tolist() for row in range(len(batch))]
+            kills, hangs, breaks = (any(t[-len(e) :] == e for t in texts) for e in ends)
+            if kills or hangs or breaks:
+                with deaths.open("a") as file:
+                    file.write(f"{os.getpid()} of {len(texts)} texts\n")
+            if kills:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if hangs:
+                threading.Event().wait()
+            if breaks:
+                broken.set()
+            if broken.is_set():
+                raise RuntimeError("CUDA error: an illegal memory access was encountered")
+            return forward(batch)
+
+        model.engine.forward = breaking
+        return model
+
+
+def build(args: AppArgs) -> Application:
+    """As `deployments.app.build`."""
+    return graph(args, Breakable)

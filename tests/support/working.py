@@ -1,0 +1,117 @@
+"""A worker over the fake engine, and how tests feed it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from deployments.core.batch import Encoded, TokenBatch
+from deployments.core.batching.lanes import Drop, LaneLimits
+from deployments.core.batching.observing import Pass
+from deployments.core.batching.worker import Worker
+from deployments.core.errors import EmbedfleetError
+from deployments.core.lane import Lane
+from tests.support.fake_engine import FakeEngine, vector_of
+
+PATIENCE_S = 10.0  # how long a test waits for what comes at once
+
+
+@dataclass
+class Watcher:
+    """The `Observer` protocol: keeps what it saw."""
+
+    passes: list[list[int]] = field(default_factory=list)
+    drops: list[tuple[Lane, Drop]] = field(default_factory=list)
+    refusals: list[tuple[Lane, int]] = field(default_factory=list)
+    left: dict[Lane, tuple[int, int]] = field(default_factory=dict)
+    on_pass: Callable[[], None] = lambda: None
+
+    def ran(self, done: Pass) -> None:
+        """Keeps the lengths of a pass."""
+        self.passes.append(list(done.lengths))
+        self.on_pass()
+
+    def dropped(self, lane: Lane, reason: Drop) -> None:
+        """Keeps a drop."""
+        self.drops.append((lane, reason))
+
+    def refused(self, lane: Lane, texts: int) -> None:
+        """Keeps a refusal."""
+        self.refusals.append((lane, texts))
+
+    def waiting(self, left: Mapping[Lane, tuple[int, int]]) -> None:
+        """Keeps the latest backlog."""
+        self.left.update(left)
+
+
+@contextmanager
+def working(
+    engine: FakeEngine,
+    budget: int = 16,
+    max_wait_s: float = 1e6,
+    observer: Watcher | None = None,
+    tokens_per_s: float = 100.0,
+    streams: int = 1,
+    preempt: bool = False,
+) -> Iterator[Worker]:
+    """Yields a running worker; at the end it is stopped, whatever its engine does."""
+    waits = dict.fromkeys(Lane, max_wait_s)
+    worth = int(0.4 * budget)
+    limits = LaneLimits(
+        budget,
+        budget,
+        offline_patience_s=1e9,
+        streams=streams,
+        worth_a_pass=worth,
+        preempt=preempt,
+    )
+    worker = Worker(engine, limits, waits, tokens_per_s, observer)
+    try:
+        yield worker
+    finally:
+        engine.release.set()
+        worker.stop()
+        assert not worker.alive
+
+
+def submit(
+    worker: Worker, *texts: list[int], lane: Lane = Lane.ONLINE, timeout_s: float = 1e6
+) -> Future[Encoded]:
+    """Queues one call."""
+    return worker.submit(TokenBatch.from_lists(texts), lane, timeout_s)
+
+
+def hold(worker: Worker, engine: FakeEngine) -> Future[Encoded]:
+    """Submits a call whose pass is held in the engine, so that what comes next must wait."""
+    engine.held = True
+    future = submit(worker, [1])
+    assert engine.entered.wait(PATIENCE_S)
+    engine.held = False
+    return future
+
+
+def until(happened: Callable[[], bool]) -> None:
+    """Waits for what comes soon, in another thread."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def check_answer(future: Future[Encoded], *texts: list[int]) -> None:
+    """Asserts that a call has the vectors of its texts, in order."""
+    found = future.result(PATIENCE_S)
+    assert found.errors == {}
+    np.testing.assert_array_equal(found.vectors, [vector_of(text) for text in texts])
+
+
+def error_of(future: Future[Encoded], row: int = 0) -> EmbedfleetError:
+    """Returns the error of one text; it must be the only one of its call."""
+    errors = future.result(PATIENCE_S).errors
+    assert set(errors) == {row}
+    return errors[row]

@@ -1,0 +1,134 @@
+"""Replicas that die on a text: how many, and what becomes of the texts that were with it."""
+
+from __future__ import annotations
+
+import time
+from itertools import count
+
+import numpy as np
+import pytest
+
+from deployments.client.poison import Isolation, ReplicaDied, Suspects
+from deployments.core.batch import Encoded, TokenBatch
+from deployments.core.errors import KillsReplicas, Overloaded
+from deployments.core.lane import Lane
+
+
+class Notes:
+    """The `Record` protocol in memory, for the clients of one test."""
+
+    def __init__(self):
+        self.begun, self.killers = {}, set()
+
+    async def last_begun(self, trial):
+        return self.begun.get(trial)
+
+    async def block(self, trial, text):
+        self.killers.add(text)
+
+    async def blocked(self, texts):
+        return [text for text in texts if text in self.killers]
+
+
+class Fleet:
+    """Replicas that die on texts which hold a poisoned id, or when the script says so."""
+
+    def __init__(self, record, poison=(), accidents=()):
+        self.record, self.poison, self.accidents = record, set(poison), set(accidents)
+        self.deaths, self.number, self.sent = 0, count(), []
+
+    async def send(self, batch, lane, deadline, trial):
+        texts = [batch.text(row).tolist() for row in range(len(batch))]
+        self.sent.append([text[0] for text in texts])
+        if next(self.number) in self.accidents:
+            self.die()
+        for row, text in enumerate(texts):
+            if trial:
+                self.record.begun[trial] = row
+            if self.poison & set(text):
+                self.die()
+        return Encoded(np.array([[float(text[0])] for text in texts], np.float32), 0.5, 0.25)
+
+    def die(self):
+        self.deaths += 1
+        raise ReplicaDied("dead")
+
+
+@pytest.fixture
+def record():
+    return Notes()
+
+
+async def call(fleet, *ids, client=None):
+    """Makes a call of one-token texts; returns the vectors and the rows with errors."""
+    client = client or Isolation(Suspects(), fleet.record)
+    batch = TokenBatch.from_lists([[i] for i in ids])
+    found = await client.call(fleet.send, 1, batch, Lane.ONLINE, time.monotonic() + 60)
+    assert all(isinstance(error, KillsReplicas) for error in found.errors.values())
+    assert (
+        found.vectors[:, 0] == [0 if row in found.errors else i for row, i in enumerate(ids)]
+    ).all()
+    return set(found.errors)
+
+
+async def test_without_a_death_nothing_is_added(record):
+    fleet = Fleet(record)
+    assert await call(fleet, 1, 2, 3) == set()
+    assert fleet.sent == [[1, 2, 3]]
+
+
+@pytest.mark.parametrize("place", [0, 31, 63])
+async def test_a_poisoned_text_kills_two_and_its_neighbours_are_answered(record, place):
+    fleet = Fleet(record, poison=[place + 1])
+    assert await call(fleet, *range(1, 65)) == {place}
+    assert fleet.deaths == 2
+
+
+async def test_each_further_poisoned_text_of_a_call_costs_one_more(record):
+    fleet = Fleet(record, poison=[3, 7, 9])
+    assert await call(fleet, *range(1, 11)) == {2, 6, 8}
+    assert fleet.deaths == 4
+
+
+@pytest.mark.parametrize("accidents", [[0], [0, 1]])
+async def test_accidents_refuse_nobody(record, accidents):
+    fleet = Fleet(record, accidents=accidents)
+    assert await call(fleet, 1, 2, 3) == set()
+    assert fleet.deaths == len(accidents)
+
+
+async def test_a_client_remembers_and_does_not_send_it_again(record):
+    fleet, client = Fleet(record, poison=[2]), Isolation(Suspects(), record)
+    await call(fleet, 1, 2, client=client)
+    fleet.sent.clear()
+    assert await call(fleet, 5, 2, 6, client=client) == {1}
+    assert (fleet.deaths, fleet.sent) == (2, [[5, 6]])
+
+
+async def test_who_was_cleared_travels_in_company_again(record):
+    fleet, client = Fleet(record, accidents=[0]), Isolation(Suspects(), record)
+    await call(fleet, 1, 2, client=client)
+    assert await call(fleet, 1, 2, client=client) == set()
+    assert fleet.sent == [[1, 2]] * 3
+
+
+async def test_another_client_loses_one_replica_not_two(record):
+    fleet = Fleet(record, poison=[2])
+    await call(fleet, 1, 2)
+    assert await call(fleet, 2, 3) == {0}
+    assert fleet.deaths == 3
+
+
+async def test_a_trial_that_a_neighbour_ended_blocks_nobody(record):
+    """Another call's text may kill the replica while the suspected still wait there."""
+    fleet = Fleet(record, accidents=[0, 1, 2])
+    assert await call(fleet, 1, 2) == set()
+
+
+async def test_other_errors_are_the_calls_own(record):
+    async def send(*_):
+        raise Overloaded("full")
+
+    client = Isolation(Suspects(), record)
+    with pytest.raises(Overloaded):
+        await client.call(send, 1, TokenBatch.from_lists([[1]]), Lane.ONLINE, 0.0)

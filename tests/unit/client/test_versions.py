@@ -1,0 +1,124 @@
+"""The versions of one model: read once, waited for in the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from deployments.client.preprocessing import Preprocessor
+from deployments.client.versions import Versions
+from deployments.config.schema import ModelConfig
+from deployments.core.errors import ModelUnavailable
+from deployments.core.models.space import space_id
+from deployments.wire.calls import OtherVersion
+from testing.waiting import until
+from tests.support.scripted import SPEC, Numbers, spec_of
+
+PATIENCE_S = 10.0
+OWN = ModelConfig(name=SPEC.name)
+NEW = ModelConfig(name=SPEC.name, revision="f" * 40)
+OTHER = OtherVersion(NEW, space_id(spec_of(NEW)))
+
+
+class Loader:
+    """Reads tokenizers; those of new versions wait until they are let go."""
+
+    def __init__(self):
+        self.loaded, self.go = [], threading.Event()
+
+    def __call__(self, config):
+        self.loaded.append(config)
+        if config is not OWN:
+            assert self.go.wait(PATIENCE_S)
+        return Preprocessor(spec_of(config), Numbers())
+
+
+@pytest.fixture
+def loader():
+    found = Loader()
+    yield found
+    found.go.set()
+
+
+def versions(loader, config=OWN):
+    return Versions(config, loader, lambda preprocessor: None)
+
+
+def test_who_waits_for_a_model_takes_no_thread(loader):
+    async def wait_and_work():
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        found = versions(loader, NEW)
+        waiting = [asyncio.create_task(found.ready(PATIENCE_S)) for _ in range(5)]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(PATIENCE_S / 2):
+            await asyncio.to_thread(loader.go.set)
+            return await asyncio.gather(*waiting)
+
+    assert len({version.space for version in asyncio.run(wait_and_work())}) == 1
+
+
+async def test_who_has_waited_long_enough_is_told_so(loader):
+    found = versions(loader, NEW)
+    for _ in range(2):  # the first does not end the wait of others
+        with pytest.raises(ModelUnavailable, match="is loading"):
+            await found.ready(0.01)
+    loader.go.set()
+    assert (await found.ready(PATIENCE_S)).space == OTHER.space
+
+
+async def test_a_new_version_is_read_once_for_all_calls(loader):
+    found = versions(loader)
+    await found.ready(PATIENCE_S)
+    moving = [asyncio.create_task(found.move(OTHER, PATIENCE_S)) for _ in range(64)]
+    await asyncio.sleep(0.05)
+    loader.go.set()
+    moved = await asyncio.gather(*moving)
+    assert loader.loaded == [OWN, NEW]
+    assert len({id(version.coalescer) for version in moved}) == 1
+    assert found.latest is await found.move(OTHER, PATIENCE_S) is moved[0]
+
+
+async def test_back_at_its_own_version_nothing_is_read(loader):
+    found = versions(loader)
+    own = await found.ready(PATIENCE_S)
+    loader.go.set()
+    await found.move(OTHER, PATIENCE_S)
+    assert await found.move(OtherVersion(OWN, own.space), PATIENCE_S) is own is found.latest
+    assert loader.loaded == [OWN, NEW]
+
+
+async def test_a_new_version_is_waited_for_until_the_deadline(loader):
+    found = versions(loader)
+    own = await found.ready(PATIENCE_S)
+    with pytest.raises(ModelUnavailable, match="is loading"):
+        await found.move(OTHER, 0.01)
+    assert found.latest is own
+
+
+async def test_files_that_are_not_what_the_replica_has_loaded(loader):
+    loader.go.set()
+    found = versions(loader)
+    await found.ready(PATIENCE_S)
+    with pytest.raises(ModelUnavailable, match="e5-small: its files have changed") as refused:
+        await found.move(OtherVersion(NEW, "another"), PATIENCE_S)
+    assert refused.value.retry_after_s == 5.0
+    found.close()
+
+
+async def test_a_version_that_could_not_be_read_is_read_again_when_it_is_met_again(loader):
+    loader.go.set()
+    found = versions(loader)
+    await found.ready(PATIENCE_S)
+    gone = OtherVersion(NEW, "gone")
+    for times in (1, 2):
+        with pytest.raises(ModelUnavailable, match="have changed"):
+            await found.move(gone, PATIENCE_S)
+        await asyncio.to_thread(until, lambda: not reading(), PATIENCE_S)
+        assert loader.loaded == [OWN, *[NEW] * times]
+
+
+def reading():
+    return [thread for thread in threading.enumerate() if thread.name == f"load-{SPEC.name}"]

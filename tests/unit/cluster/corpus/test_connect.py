@@ -1,0 +1,140 @@
+"""What a job says when the service is there and does not answer."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from ray.exceptions import AuthenticationError, RayActorError, RayTaskError
+from ray.serve.exceptions import RayServeException
+
+from cluster.corpus import connect as target
+from cluster.corpus.connect import Target, why_waiting
+from cluster.corpus.errors import JobError, WrongModel
+from deployments.config.schema import ModelConfig
+from deployments.core.errors import ModelUnavailable
+from deployments.wire.served import ServedModel
+from deployments.wire.status import ModelState, ModelStatus
+
+
+@pytest.fixture
+def fails(monkeypatch):
+    """Sets what asking the service raises."""
+
+    def raises(error: Exception) -> None:
+        async def served(app, model):
+            raise error
+
+        monkeypatch.setattr(target, "_application", lambda: "app")
+        monkeypatch.setattr(target, "_served", served)
+
+    return raises
+
+
+@pytest.mark.parametrize(
+    "error", [TimeoutError(), OSError("gone"), RayActorError(), RayServeException("no app")]
+)
+def test_a_service_that_does_not_answer_now_may_later(fails, error):
+    fails(error)
+    with pytest.raises(JobError, match=r"does not answer \(.*serve status") as said:
+        target.find_target("m")
+    assert not isinstance(said.value, WrongModel)
+
+
+@pytest.mark.parametrize("cause", [ValueError("a bug"), TimeoutError("a bug")])
+def test_what_fails_within_the_service_is_not_waited_for(fails, cause):
+    fails(RayTaskError("served", "trace", cause).as_instanceof_cause())
+    with pytest.raises(WrongModel, match=r"cannot say what it serves: \w+Error\('a bug'\)"):
+        target.find_target("m")
+
+
+def test_a_token_that_is_wanted_is_said(fails, monkeypatch):
+    error = AuthenticationError("the token is missing")
+    fails(error)
+    with pytest.raises(WrongModel, match="the token is missing"):
+        target.find_target("m")
+
+    def refuses(**_):
+        raise error
+
+    monkeypatch.setattr(target.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(target.ray, "init", refuses)
+    with pytest.raises(WrongModel, match=r"its token: the token is missing"):
+        target.connect(None)
+
+
+@pytest.mark.parametrize(
+    ("error", "address", "mode", "words"),
+    [
+        (
+            "Failed to connect to Ray cluster",
+            None,
+            None,
+            "wants the token of who started it, in ~/",
+        ),
+        (
+            "Failed to connect to Ray cluster",
+            "a:b",
+            None,
+            "wants RAY_AUTH_MODE=token and the token",
+        ),
+        ("Failed to connect to Ray cluster", "a:b", "token", "wants the token of who started it"),
+        ("Could not find any running Ray instance", None, None, None),
+    ],
+)
+def test_who_is_not_let_in_may_lack_the_token(monkeypatch, error, address, mode, words):
+    def refuses(**_):
+        raise ConnectionError(error)
+
+    monkeypatch.setattr(target.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(target.ray, "init", refuses)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    if mode:
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    with pytest.raises(JobError) as said:
+        target.connect(address)
+    assert (words or "for this job's time") in str(said.value)
+    assert ("token" in str(said.value)) == (words is not None)
+
+
+def served(state: ModelState, replicas: int = 0, reason: str | None = None) -> ServedModel:
+    config = ModelConfig(name="e5-small")
+    return ServedModel(config, None, None, ModelStatus(state, replicas, reason))
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (served(ModelState.READY, 1), "e5-small, 1 replica, on the Ray at 10.0.0.1:6379"),
+        (served(ModelState.READY, 2), "e5-small, 2 replicas, on the Ray at 10.0.0.1:6379"),
+        (
+            served(ModelState.STARTING, 0, "no node is free"),
+            "e5-small, 0 replicas, starting: no node is free, on the Ray at 10.0.0.1:6379",
+        ),
+    ],
+)
+def test_a_job_says_what_it_has_found(monkeypatch, model, words):
+    context = SimpleNamespace(gcs_address="10.0.0.1:6379")
+    monkeypatch.setattr(target.ray, "get_runtime_context", lambda: context)
+    assert str(Target("app", model)) == words
+
+
+@pytest.mark.parametrize(
+    ("now", "why"),
+    [
+        (served(ModelState.READY, 1), None),
+        (served(ModelState.COLD), "e5-small is cold"),
+        (served(ModelState.UNAVAILABLE, 0, "no GPU"), "e5-small is unavailable: no GPU"),
+        (ModelUnavailable("e5-small is gone", "model", 1.0), "e5-small is gone"),
+        (OSError("gone"), "the service does not answer (OSError('gone'))"),
+    ],
+)
+def test_why_a_job_waits(monkeypatch, now, why):
+    async def answer(app, model):
+        if isinstance(now, OSError):
+            raise now
+        return now
+
+    monkeypatch.setattr(target, "_served", answer)
+    assert why_waiting(Target("app", served(ModelState.READY, 1))) == why

@@ -1,0 +1,61 @@
+"""What the command line says of an address at which no service of ours is."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from cluster import cli
+from cluster.service.http import Service
+
+URL = "http://here:1"
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """Sets what any server answers with status 200."""
+
+    def set_to(content: bytes) -> None:
+        response = httpx.Response(200, content=content)
+        monkeypatch.setattr(httpx.Client, "request", lambda *_, **__: response)
+
+    return set_to
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"<html>", b"", b"\xff\xfe\xfd", b"[]", b'{"object": "list"}', b'{"data": [{"id": "gpt"}]}'],
+)
+@pytest.mark.parametrize("command", ["models", "verify"])
+def test_another_server(answers, capsys, command, content):
+    answers(content)
+    assert cli.main([command, "--url", URL]) == 1
+    assert f"at {URL} is another server; set --url" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["models", "verify"])
+def test_an_address_that_is_none(capsys, command):
+    assert cli.main([command, "--url", "http://here:eight"]) == 1
+    assert "http://here:eight is no address" in capsys.readouterr().err
+
+
+def test_what_is_ours(answers):
+    answers(b'{"data": [{"id": "m"}], "spaces": []}')
+    assert Service(URL).models() == [{"id": "m"}]
+    assert Service(URL).spaces() == []
+
+
+@pytest.mark.parametrize("command", ["models", "verify"])
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [([], "asks for an API key"), (["--api-key", "wrong"], "does not know this API key")],
+)
+def test_a_service_that_wants_a_key(monkeypatch, capsys, command, key, words):
+    monkeypatch.delenv("EMBEDFLEET_API_KEY", raising=False)
+    body = {"error": {"message": "send your API key as `Authorization: Bearer <key>`"}}
+    response = httpx.Response(401, json=body)
+    monkeypatch.setattr(httpx.Client, "request", lambda *_, **__: response)
+    assert cli.main([command, "--url", URL, *key]) == 1
+    said = capsys.readouterr().err
+    assert f"the service at {URL} {words}; set EMBEDFLEET_API_KEY, or --api-key" in said
+    assert "Bearer" not in said

@@ -1,0 +1,219 @@
+"""Where a service listens: whether it can, under which address, and what it shows of its models."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+import subprocess
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from cluster import cli
+from cluster.service import listening
+from cluster.service import serve as serving
+from cluster.service.config_file import ConfigError
+from cluster.service.listening import is_serve, models_of, url_of, why_not
+from cluster.service.serve import _refuse_taken_port
+from tests.support.local_server import local_server
+from tests.unit.cluster.service.test_announcing import Child
+
+
+@contextmanager
+def listener(host):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        taken = socket.create_server((host, 0), family=family)
+    except OSError as error:
+        pytest.skip(f"this machine has no {host}: {error}")
+    with taken:
+        yield taken.getsockname()[1]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost", "::1", "::"])
+def test_a_port_is_taken_while_somebody_listens(host):
+    with listener("127.0.0.1" if host == "localhost" else host) as port:
+        assert why_not(host, port).errno == errno.EADDRINUSE
+        with pytest.raises(ConfigError, match=f"port {port} is taken"):
+            _refuse_taken_port(host, port)
+    assert why_not(host, port) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b'{"/": "embedfleet"}', 200, "Ray Serve runs at {url} already; `serve deploy CONFIG`"),
+        (b"{}", 200, "Ray Serve runs at {url} already; `serve deploy CONFIG`"),
+        (b"[]", 200, "port {port} is taken"),
+        (b"\xff<html>", 200, "port {port} is taken"),
+        (b"{}", 404, "port {port} is taken"),
+    ],
+)
+def test_a_serve_that_runs_already_is_told_from_other_servers(
+    monkeypatch, capsys, body, status, words
+):
+    monkeypatch.setattr(serving, "_run", lambda *_: pytest.fail("started"))
+    with local_server(body, status) as port:
+        command = ["serve", "serve_config.yaml", "--path", "python", "--port", str(port)]
+        assert cli.main(command) == 2
+    assert words.format(port=port, url=f"http://127.0.0.1:{port}") in capsys.readouterr().err
+
+
+def test_what_listens_and_says_nothing_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(listening, "_ROUTES_TIMEOUT_S", 0.05)
+    with listener("127.0.0.1") as port:
+        assert not is_serve(url_of("127.0.0.1", port))
+    assert not is_serve(url_of("127.0.0.1", port))
+
+
+def test_a_host_that_is_not_here_is_told_from_a_port_that_is_taken():
+    with pytest.raises(ConfigError, match=r"nothing can listen at 192\.0\.2\.1, port 8000"):
+        _refuse_taken_port("192.0.2.1", 8000)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("0.0.0.0", "http://127.0.0.1:80"),
+        ("::", "http://[::1]:80"),
+        ("fd00::1", "http://[fd00::1]:80"),
+        ("node", "http://node:80"),
+    ],
+)
+def test_the_address_at_which_a_service_is_reached(host, url):
+    assert url_of(host, 80) == url
+    assert url_of(host, 80, tls=True) == url.replace("http:", "https:")
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The headers of each look at the models, which the key "schlüssel" opens."""
+    calls = []
+
+    def get(url, headers, timeout, **_):
+        calls.append(dict(headers))
+        opens = dict(headers).get(b"authorization") == "Bearer schlüssel".encode()
+        return httpx.Response(200 if opens else 401, json={"data": []})
+
+    monkeypatch.setattr(listening.httpx, "get", get)
+    for name in ("EMBEDFLEET_API_KEYS", "EMBEDFLEET_API_KEYS_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    return calls
+
+
+def test_the_models_are_asked_for_with_a_key_of_the_variable(asked, monkeypatch):
+    monkeypatch.setenv("EMBEDFLEET_API_KEYS", " , schlüssel , other")
+    assert models_of("http://here").startswith("MODEL")
+
+
+def test_the_models_are_asked_for_with_a_key_of_the_file(asked, monkeypatch, tmp_path):
+    (tmp_path / "keys").write_text("schlüssel\n")
+    monkeypatch.setenv("EMBEDFLEET_API_KEYS_FILE", str(tmp_path / "keys"))
+    assert models_of("http://here").startswith("MODEL")
+
+
+def test_models_that_are_not_shown_are_not_passed_over_in_silence(asked):
+    assert "/v1/models answers 401" in models_of("http://here")
+    assert asked == [{}]
+
+
+@pytest.mark.parametrize(
+    ("args", "host", "port"),
+    [
+        ((), "127.0.0.1", 8_123),
+        (("--port", "8124"), "127.0.0.1", 8_124),
+        (("--host", "0.0.0.0", "--port", "8124"), "0.0.0.0", 8_124),
+    ],
+)
+def test_what_the_command_says_wins(tmp_path, monkeypatch, args, host, port):
+    started = []
+
+    def start(command, environment, url):
+        content = yaml.safe_load(Path(command[-1]).read_text())
+        started.append((content["http_options"], url))
+        return 0
+
+    monkeypatch.setattr(serving, "_run", start)
+    monkeypatch.setattr(serving, "why_not", lambda host, port: None)
+    app = {"import_path": "deployments.app:build", "args": {"models": [{"name": "e5-small"}]}}
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump({"http_options": {"port": 8_123}, "applications": [app]}))
+    assert cli.main(["serve", str(file), *args]) == 0
+    assert started == [({"host": host, "port": port}, url_of(host, port))]
+
+
+@pytest.fixture
+def https(tmp_path):
+    """A server whose certificate nobody has signed and that is made out to another name."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    made = "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=elsewhere -days 1".split()
+    subprocess.run([*made, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Ready)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield url_of("127.0.0.1", server.server_port, tls=True)
+    server.shutdown()
+    server.server_close()
+
+
+class Ready(BaseHTTPRequestHandler):
+    """Answers everything with a list of no models."""
+
+    def do_GET(self):
+        """Answers."""
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"data": []}')
+
+    def log_message(self, *_):
+        """Says nothing."""
+
+
+def test_a_service_with_a_certificate_is_seen_to_be_ready(https, capsys):
+    listening.announce(Child(20), https)
+    said = capsys.readouterr().out
+    assert f"at {https}" in said
+    assert "MODEL" in said
+
+
+@pytest.fixture
+def with_tls(tmp_path, monkeypatch):
+    """A config with a certificate; what would be started from it, and where it is looked for."""
+    started = []
+    monkeypatch.setattr(serving, "_run", lambda command, environment, url: started.append(url) or 0)
+    monkeypatch.setattr(serving, "why_not", lambda host, port: None)
+    monkeypatch.delenv("RAY_SERVE_ENABLE_HA_PROXY", raising=False)
+    app = {"import_path": "deployments.app:build", "args": {"models": [{"name": "e5-small"}]}}
+    http = {"ssl_keyfile": "key.pem", "ssl_certfile": "certificate.pem"}
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump({"http_options": http, "applications": [app]}))
+    return file, started
+
+
+def test_haproxy_has_no_certificate(with_tls, monkeypatch, capsys):
+    file, started = with_tls
+    assert cli.main(["serve", str(file), "--path", "haproxy"]) == 2
+    assert "HAProxy does not speak TLS" in capsys.readouterr().err
+    assert cli.main(["serve", str(file), "--path", "python"]) == 0
+    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "0")
+    assert cli.main(["serve", str(file), "--path", "haproxy"]) == 0
+    assert started == ["https://127.0.0.1:8000"] * 2
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_keys_that_are_none_keep_it_from_starting(asked, tmp_path, monkeypatch, capsys, host):
+    monkeypatch.setattr(serving, "_run", lambda *_: pytest.fail("started"))
+    monkeypatch.setattr(serving, "why_not", lambda host, port: None)
+    monkeypatch.setenv("EMBEDFLEET_API_KEYS_FILE", str(tmp_path / "keys"))
+    for words in ("No such file", "which holds no key"):
+        assert cli.main(["serve", "serve_config.yaml", "--host", host]) == 2
+        assert words in capsys.readouterr().err
+        (tmp_path / "keys").touch()

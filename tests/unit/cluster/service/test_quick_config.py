@@ -1,0 +1,120 @@
+"""The config that `embedfleet serve --model` stands for."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import pytest
+import yaml
+
+from cluster.service.config_file import read_config, written
+from cluster.service.quick_config import Machine, as_yaml, this_machine
+from deployments.config.schema import AppArgs
+
+LAPTOP = Machine(cores=2, gpus=0)
+
+
+def args_of(models, machine=LAPTOP):
+    (app,) = yaml.safe_load(as_yaml(models, machine))["applications"]
+    return AppArgs.model_validate(app["args"])
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("e5-small", "e5-small"),
+        ("intfloat/e5-small", "e5-small"),
+        ("acme/tiny", "acme/tiny"),
+    ],
+)
+def test_names_of_the_catalog_and_hub_ids(model, name):
+    (found,) = args_of([model]).models
+    assert (found.name, found.path, found.threads) == (name, None, "auto")
+
+
+@pytest.mark.parametrize(
+    "written", ["{folder}/our-model", "our-model", "./our-model", "~/our-model"]
+)
+def test_a_folder_is_named_by_its_last_part(tmp_path, monkeypatch, written):
+    (tmp_path / "our-model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (found,) = args_of([written.format(folder=tmp_path)]).models
+    assert (found.name, found.path) == ("our-model", str((tmp_path / "our-model").resolve()))
+
+
+@pytest.mark.parametrize("name", ["e5-small", "intfloat/e5-small"])
+def test_a_folder_in_the_way_does_not_stand_for_a_name_of_the_catalog(tmp_path, monkeypatch, name):
+    (tmp_path / "e5-small").mkdir()
+    monkeypatch.chdir(tmp_path)
+    (found,) = args_of([name]).models
+    assert (found.name, found.path) == ("e5-small", None)
+
+
+def test_a_folder_named_as_in_the_catalog_holds_that_models_weights(tmp_path):
+    (tmp_path / "e5-small").mkdir()
+    (found,) = args_of([str(tmp_path / "e5-small")]).models
+    assert (found.name, found.path) == ("e5-small", str((tmp_path / "e5-small").resolve()))
+
+
+@pytest.mark.parametrize("gpus", range(5))
+@pytest.mark.parametrize("cores", [1, 2, 96])
+@pytest.mark.parametrize("models", [1, 2, 3, 5, 9])
+def test_all_have_a_place_at_once(models, cores, gpus):
+    found = args_of([f"acme/{n}" for n in range(models)], Machine(cores, gpus)).models
+    (share,) = {model.num_gpus for model in found}
+    (cpus,) = {model.num_cpus for model in found}
+    assert models * cpus <= cores
+    assert cores - models * cpus >= 0.25  # for a corpus job's worker
+    assert 0 < cpus <= 1
+    assert bool(share) == bool(gpus)
+    assert {model.threads for model in found} == {None if gpus else "auto"}
+    if gpus:
+        on_each = math.floor(1 / share + 1e-9)  # a replica's share is of one GPU
+        assert gpus * on_each >= models
+        assert (share == 1) is (models <= gpus)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "",
+        "/",
+        "e5-smal",
+        "./nowhere/",
+        "~/nowhere",
+        "~nobody-here/x",
+        "/nowhere/at/all",
+        "x" * 5_000,
+    ],
+)
+def test_what_is_neither_is_refused(model):
+    with pytest.raises(ValueError, match="no folder is there, and it is neither"):
+        as_yaml([model], LAPTOP)
+
+
+def test_two_of_one_name_are_refused(tmp_path):
+    (tmp_path / "a" / "own").mkdir(parents=True)
+    (tmp_path / "b" / "own").mkdir(parents=True)
+    with pytest.raises(ValueError, match="two models would be named own"):
+        as_yaml([str(tmp_path / "a" / "own"), str(tmp_path / "b" / "own")], LAPTOP)
+    with pytest.raises(ValueError, match="two models would be named e5-small"):
+        as_yaml(["e5-small", "intfloat/e5-small"], LAPTOP)
+
+
+def test_the_file_is_a_config_like_any_other():
+    with written(as_yaml(["e5-small", "acme/tiny"], LAPTOP)) as file:
+        found = read_config(file)
+        assert (found.host, found.port, found.tls) == (None, 8000, False)
+    assert not file.exists()
+
+
+@pytest.mark.parametrize(("available", "gpus"), [(True, 2), (False, 0)])
+def test_gpus_that_only_the_driver_knows_do_not_count(tmp_path, monkeypatch, available, gpus):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").touch()
+    fake = f"def device_count(): return 2\ndef is_available(): return {available}\n"
+    (tmp_path / "torch" / "cuda.py").write_text(fake)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert this_machine() == Machine(os.cpu_count(), gpus)

@@ -1,0 +1,204 @@
+"""The args of `serve_config.yaml`: what is wrong is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from deployments.config.schema import AppArgs, Autoscaling, Limits, ModelConfig
+
+MODEL = "all-MiniLM-L6-v2"
+SHIPPED = Path(__file__).parents[3] / "serve_config.yaml"
+
+
+def args(**fields):
+    return AppArgs.model_validate({"models": [{"name": MODEL}], **fields})
+
+
+def model(**fields):
+    return ModelConfig.model_validate({"name": MODEL, **fields})
+
+
+def refusal(make, **fields):
+    """Returns the place and the words of the first thing that is wrong."""
+    with pytest.raises(ValidationError) as refused:
+        make(**fields)
+    error = refused.value.errors()[0]
+    return ".".join(map(str, error["loc"])), error["msg"]
+
+
+def test_a_name_is_enough():
+    found = args()
+    assert (found.models[0].name, found.models[0].replicas) == (MODEL, 1)
+    assert (found.truncate, found.default_model, found.limits) == (False, None, Limits())
+
+
+def test_the_shipped_config_is_valid():
+    config = yaml.safe_load(SHIPPED.read_text())
+    for application in config["applications"]:
+        AppArgs.model_validate(application["args"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        ({"modells": []}, "modells"),
+        ({"model": MODEL}, "model"),
+        ({"truncat": True}, "truncat"),
+        ({"limits": {"max_text": 1}}, "limits.max_text"),
+        ({"models": [{"name": MODEL, "num_gpu": 1}]}, "models.0.num_gpu"),
+        ({"models": [{"name": MODEL}, {"name": "e5-small", "dtypes": "auto"}]}, "models.1.dtypes"),
+    ],
+)
+def test_a_misspelt_field_is_refused_by_name(fields, place):
+    assert refusal(args, **fields) == (place, "Extra inputs are not permitted")
+
+
+def test_misspelt_autoscaling_is_refused_by_name():
+    place, words = refusal(Autoscaling.model_validate, obj={"min_replicas": 0, "max_replica": 2})
+    assert (place, words) == ("max_replica", "Extra inputs are not permitted")
+
+
+@pytest.mark.parametrize(
+    ("fields", "place", "words"),
+    [
+        ({"models": []}, "models", "at least 1"),
+        ({"models": [{}]}, "models.0.name", "required"),
+        ({"models": [{"name": ""}]}, "models.0.name", "at least 1"),
+        ({"models": [{"name": "e5-smal"}]}, "models.0", "e5-small-v2"),
+        ({"models": [{"name": "mine"}]}, "models.0", "set `path` to a folder or a hub id"),
+        ({"models": [{"name": MODEL}] * 2}, "", f"named twice: {MODEL}"),
+        ({"default_model": "e5-small"}, "", "'e5-small' is not among models"),
+        ({"routers": 0}, "routers", "greater than or equal to 1"),
+        ({"router_cpus": -1}, "router_cpus", "greater than or equal to 0"),
+        ({"truncate": "perhaps"}, "truncate", "boolean"),
+    ],
+)
+def test_what_is_wrong_with_an_app(fields, place, words):
+    where, why = refusal(args, **fields)
+    assert where == place
+    assert words in why
+
+
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        ({"dtype": "int8"}, "dtype"),
+        ({"device": "gpu"}, "device"),
+        ({"device": "cuda:x"}, "device"),
+        ({"size": "tiny"}, "size"),
+        ({"path": ""}, "path"),
+        ({"num_gpus": -1}, "num_gpus"),
+        ({"num_cpus": -0.5}, "num_cpus"),
+        ({"threads": 0}, "threads.constrained-int"),
+        ({"threads": "many"}, "threads.constrained-int"),
+        ({"token_budget": 15}, "token_budget"),
+        ({"resources": {"disk": "much"}}, "resources.disk"),
+        ({"replicas": 0}, "replicas.constrained-int"),
+        ({"replicas": -1}, "replicas.constrained-int"),
+        ({"replicas": {"min_replicas": 3, "max_replicas": 2}}, "replicas.constrained-int"),
+        ({"replicas": {"max_replicas": 0}}, "replicas.constrained-int"),
+    ],
+)
+def test_what_is_wrong_with_a_model(fields, place):
+    assert refusal(model, **fields)[0] == place
+
+
+@pytest.mark.parametrize("fields", [{"threads": 2}, {"num_cpus": 2.5}])
+def test_more_streams_than_threads(fields):
+    assert model(streams=2, **fields).streams == 2
+    assert "streams is above threads (2" in refusal(model, streams=3, **fields)[1]
+
+
+def test_how_many_threads_there_will_be_is_not_known_before_there_is_a_node():
+    assert model(streams=3, threads="auto").threads == "auto"
+
+
+def test_a_gpu_s_streams_have_no_threads():
+    assert model(streams=2, num_gpus=1).streams == 2
+
+
+def test_a_replica_uses_one_gpu():
+    assert "num_gpus is above 1" in refusal(model, num_gpus=2)[1]
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0"])
+def test_the_gpu_that_ray_assigns_is_the_first_that_a_replica_sees(device):
+    assert model(device=device, num_gpus=1).device == device
+    assert "device is cuda:1, but" in refusal(model, device="cuda:1", num_gpus=0.5)[1]
+
+
+def test_offline_work_may_not_have_more_replicas_than_there_are():
+    wrong = {"max_replicas": 2, "offline_max_replicas": 3}
+    _, words = refusal(Autoscaling.model_validate, obj=wrong)
+    assert "offline_max_replicas is above max_replicas" in words
+
+
+def test_a_minimum_above_the_maximum():
+    fields = {"min_replicas": 3, "max_replicas": 2}
+    assert "min_replicas is above max_replicas" in refusal(Autoscaling, **fields)[1]
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:12"])
+def test_devices(device):
+    assert model(device=device).device == device
+
+
+@pytest.mark.parametrize(
+    ("device", "num_gpus", "used"),
+    [
+        ("auto", 0, "cpu"),
+        ("auto", 0.5, "auto"),
+        ("cuda:1", 0, "cuda:1"),
+        ("cpu", 1, "cpu"),
+    ],
+)
+def test_a_gpu_that_ray_has_not_assigned_is_not_taken(device, num_gpus, used):
+    assert model(device=device, num_gpus=num_gpus).device_to_use == used
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [(field, 0) for field in Limits.model_fields] + [("cold_wait_s", 5.0), ("max_texts", -1)],
+)
+def test_limits_are_above_zero(field, wrong):
+    assert refusal(Limits, **{field: wrong})[0] == field
+
+
+@pytest.mark.parametrize(
+    ("replicas", "cold"),
+    [
+        (1, False),
+        (2, False),
+        ({"min_replicas": 1, "max_replicas": 4}, False),
+        ({"max_replicas": 4}, False),
+        ({"min_replicas": 0, "max_replicas": 4}, True),
+    ],
+)
+def test_only_a_model_that_scales_to_zero_can_be_cold(replicas, cold):
+    assert model(replicas=replicas).can_be_cold is cold
+
+
+@pytest.mark.parametrize(
+    ("name", "deployment"),
+    [
+        (MODEL, "encoder-all-MiniLM-L6-v2"),
+        ("acme/tiny_v1.5", "encoder-acme--tiny_v1.5"),
+        ("a model:x#y", "encoder-a--model--x--y"),
+    ],
+)
+def test_names_of_deployments(name, deployment):
+    assert model(name=name, path="/models/x").deployment_name == deployment
+
+
+@pytest.mark.parametrize("fields", [{"name": "acme/tiny"}, {"name": "mine", "path": "/models/x"}])
+def test_models_of_the_users_own(fields):
+    assert model(**fields).name == fields["name"]
+
+
+def test_a_config_cannot_be_changed_afterwards():
+    with pytest.raises(ValidationError, match="frozen"):
+        args().truncate = True

@@ -1,0 +1,130 @@
+"""Attention in blocks is attention of each text alone, whatever stands beside it."""
+
+from __future__ import annotations
+
+import math
+from itertools import accumulate
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import BertConfig, MistralConfig
+
+from deployments.core.engine import attention
+from deployments.core.engine.attention import Rule, attend_in_blocks, can_fuse, head_width
+from deployments.core.engine.layout import Layout
+
+CPU = torch.device("cpu")
+WIDTH = 8
+LENGTHS = st.lists(st.integers(1, 130), min_size=1, max_size=12).map(
+    lambda lengths: sorted(lengths, reverse=True)
+)
+SHORT = st.lists(st.integers(1, 16), min_size=2, max_size=40).map(
+    lambda lengths: sorted(lengths, reverse=True)
+)
+
+
+def states_of(tokens: int, heads: int) -> torch.Tensor:
+    torch.manual_seed(tokens)
+    return torch.randn(tokens, heads, WIDTH)
+
+
+def alone(states: torch.Tensor, key_heads: int, causal: bool, back: int) -> torch.Tensor:
+    """The attention of one text ``(tokens, heads, width)``, written out."""
+    query, key, value = states.transpose(0, 1).split(
+        [states.shape[1] - 2 * key_heads, key_heads, key_heads]
+    )
+    seen = torch.ones(len(states), len(states), dtype=torch.bool)
+    if causal:
+        seen = seen.tril()
+    if back >= 0:
+        seen = seen.triu(-back)
+    found = F.scaled_dot_product_attention(
+        query[None], key[None], value[None], attn_mask=seen, enable_gqa=True
+    )
+    return found[0].transpose(0, 1)
+
+
+def check(lengths: list[int], heads: int, key_heads: int, rule: Rule, behind: int = 0) -> None:
+    states = states_of(sum(lengths) + behind, heads)
+    layout = Layout(lengths, CPU, torch.float32, rule.causal)
+    found = attend_in_blocks(states, key_heads, layout.groups, rule)
+    texts = states[: sum(lengths)].split(lengths)
+    expected = torch.cat([alone(text, key_heads, rule.causal, rule.back) for text in texts])
+    torch.testing.assert_close(found[: sum(lengths)], expected, rtol=1e-4, atol=1e-5)
+    assert found[sum(lengths) :].count_nonzero() == 0
+
+
+@given(LENGTHS | SHORT, st.integers(0, 20))
+def test_both_ways(lengths, behind):
+    check(lengths, 6, 2, Rule(), behind)
+
+
+@settings(max_examples=40)
+@given(LENGTHS | SHORT)
+def test_causal_with_shared_key_heads(lengths):
+    check(lengths, 4 + 2, 1, Rule(causal=True))
+
+
+@settings(max_examples=20)
+@given(LENGTHS)
+def test_causal_within_a_window(lengths):
+    check(lengths, 6, 2, Rule(causal=True, back=5))
+
+
+@pytest.mark.parametrize(
+    "lengths", [[16] * 4, [32] * 3, [8] * 4, [48], [33], [1], [64, 64, 16, 16]]
+)
+def test_blocks_that_are_just_full(lengths):
+    check(lengths, 6, 2, Rule())
+
+
+@given(LENGTHS | SHORT)
+def test_a_block_costs_little_more_than_its_texts(lengths):
+    groups = Layout(lengths, CPU, torch.float32, causal=False).groups
+    ends = list(accumulate(lengths))
+    assert [g.stop for g in groups[:-1]] == [g.start for g in groups[1:]]
+    assert (groups[0].start, groups[-1].stop) == (0, ends[-1])
+    assert len(groups) <= 9, "each group is a call of its own"
+    for group in groups:
+        texts = sum(group.start < end <= group.stop for end in ends)
+        if group.length > 32:
+            assert group.blocks * group.length < 2 * (group.stop - group.start)
+        assert group.blocks <= texts
+
+
+@given(SHORT)
+def test_very_short_texts_share_blocks(lengths):
+    (group,) = Layout(lengths, CPU, torch.float32, causal=False).groups
+    assert group.blocks == math.ceil(len(lengths) / (32 // lengths[0]))
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "width", "capability", "can"),
+    [
+        ("cuda", torch.bfloat16, 64, (9, 0), True),
+        ("cuda", torch.float16, 256, (8, 0), True),
+        ("cuda", torch.float32, 64, (9, 0), False),
+        ("cuda", torch.bfloat16, 26, (9, 0), False),  # TinyBERT's
+        ("cuda", torch.bfloat16, 264, (9, 0), False),
+        ("cuda", torch.float16, 64, (7, 5), False),
+        ("cpu", torch.bfloat16, 64, (9, 0), False),
+    ],
+)
+def test_where_attention_is_one_operator(monkeypatch, device, dtype, width, capability, can):
+    monkeypatch.setattr(attention, "_capability", lambda _: capability)
+    assert can_fuse(torch.device(device), dtype, width) is can
+
+
+@pytest.mark.parametrize(
+    ("config", "width"),
+    [
+        (BertConfig(hidden_size=384, num_attention_heads=12), 32),
+        (MistralConfig(hidden_size=4096, num_attention_heads=32, head_dim=128), 128),
+        (MistralConfig(hidden_size=512, num_attention_heads=8, head_dim=32), 32),
+    ],
+)
+def test_the_width_of_a_head(config, width):
+    assert head_width(config) == width

@@ -1,0 +1,181 @@
+"""What the tokenizer accepts and refuses, over a tokenizer of whole words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from deployments.core.batch import TokenBatch
+from deployments.core.errors import ContextLengthExceeded, InvalidRequest, UnsupportedModel
+from deployments.core.models.catalog import CATALOG
+from deployments.core.models.spec import SpecialTokens
+from deployments.core.models.tokenizer import FastTokenizer, out_of_vocabulary, template_of
+from deployments.core.request import TokenInput
+
+FIRST, LAST, UNKNOWN = 0, 1, 2
+WORDS = {"<s>": FIRST, "</s>": LAST, "?": UNKNOWN, "a": 3, "B": 4, "b": 5}
+SPEC = replace(CATALOG["e5-small"], max_tokens=6)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    words = Tokenizer(models.WordLevel(WORDS, unk_token="?"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    special = [("<s>", FIRST), ("</s>", LAST)]
+    words.post_processor = processors.TemplateProcessing("<s> $A </s>", special_tokens=special)
+    words.enable_truncation(3)  # baked in, and not the model's limit
+    words.save(str(tmp_path / "tokenizer.json"))
+    return tmp_path
+
+
+def ids_of(tokenized):
+    batch = tokenized.batch
+    return [batch.text(row).tolist() for row in range(len(batch))]
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        ("a b", [FIRST, 3, 5, LAST]),
+        ("a B", [FIRST, 3, 4, LAST]),
+        ("never", [FIRST, UNKNOWN, LAST]),
+        ("", [FIRST, LAST]),
+        ("a a a a", [FIRST, 3, 3, 3, 3, LAST]),
+        ("\x00", [FIRST, UNKNOWN, LAST]),
+    ],
+)
+def test_a_text_stands_in_its_frame(folder, text, ids):
+    tokenizer = FastTokenizer(SPEC, folder)
+    assert ids_of(tokenizer.encode([text])) == [ids]
+    assert ids_of(tokenizer.encode([text, "a"])) == [ids, [FIRST, 3, LAST]]
+
+
+def test_lower_case_where_the_model_asks_for_it(folder):
+    tokenizer = FastTokenizer(replace(SPEC, lowercase=True), folder)
+    assert ids_of(tokenizer.encode(["A B"])) == [[FIRST, 3, 5, LAST]]
+
+
+def test_the_catalogs_special_tokens_go_before_the_files(folder):
+    spec = replace(SPEC, special_tokens=SpecialTokens((5,), (4, 4)))
+    tokenizer = FastTokenizer(spec, folder)
+    assert ids_of(tokenizer.encode(["a"])) == [[5, 3, 4, 4]]
+
+
+def test_truncation_keeps_the_frame_and_says_where_it_cut(folder):
+    found = FastTokenizer(SPEC, folder).encode(["a", "b " * 9, "a a a a", "a " * 5], truncate=True)
+    assert ids_of(found)[1] == [FIRST, 5, 5, 5, 5, LAST]
+    assert found.truncated == (1, 3)
+
+
+LONG = "a " * 9
+
+
+@pytest.mark.parametrize(
+    ("texts", "where", "others"),
+    [
+        (["a " * 5], "the text has 7", ""),
+        (["a", LONG], "text 1 has 11", ""),
+        ([LONG, "a", LONG, LONG], "text 0 has 11", " (so are texts 2, 3)"),
+        ([LONG] * 99, "text 0 has 11", " 19, 20 and 78 more)"),
+    ],
+)
+def test_a_text_over_the_limit(folder, texts, where, others):
+    with pytest.raises(ContextLengthExceeded) as refused:
+        FastTokenizer(SPEC, folder).encode(texts)
+    said = refused.value.message
+    assert said.startswith(f"{where} tokens, e5-small takes at most 6")
+    assert f"{others}; shorten it, send `truncate`: true" in said
+    assert refused.value.param == "input"
+
+
+@pytest.mark.parametrize(
+    ("texts", "where"), [(["\ud800"], "text 0"), (["a", "b", "a\udfff"], "text 2")]
+)
+def test_half_of_a_surrogate_pair(folder, texts, where):
+    with pytest.raises(InvalidRequest, match=f"{where} is not valid Unicode.*re-encode") as refused:
+        FastTokenizer(SPEC, folder).encode(texts)
+    assert refused.value.param == "input"
+
+
+def test_a_text_of_nothing_without_a_frame(folder):
+    tokenizer = FastTokenizer(replace(SPEC, special_tokens=SpecialTokens((), ())), folder)
+    with pytest.raises(InvalidRequest, match="holds nothing"):
+        tokenizer.encode([" "])
+
+
+@pytest.mark.parametrize("name", ["e5-small", "intfloat/e5-small"])
+def test_token_ids_of_this_tokenizer(folder, name):
+    rows = ((FIRST, 3, LAST), (FIRST, LAST))
+    assert ids_of(FastTokenizer(SPEC, folder).accept(TokenInput(name, rows))) == [
+        list(row) for row in rows
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "ids", "param", "advice"),
+    [
+        ("cl100k_base", (FIRST, 3, LAST), "tokenizer", "cannot read token ids of 'cl100k_base'"),
+        ("e5-small", (3, LAST), "input", r"token ids 1 must start with \[0\] and end with \[1\]"),
+        ("e5-small", (FIRST, 3), "input", "must start with"),
+        ("e5-small", (FIRST,), "input", "must start with"),
+        ("e5-small", (FIRST, 6, LAST), "input", "token ids 1 are not in the vocabulary"),
+        ("e5-small", (FIRST, -1, LAST), "input", "not in the vocabulary"),
+        ("e5-small", (FIRST, 2**31 - 1, LAST), "input", "not in the vocabulary"),
+        ("e5-small", (FIRST, *[3] * 9, LAST), "input", "text 1 has 11 tokens"),
+    ],
+)
+def test_token_ids_that_cannot_be_of_this_tokenizer(folder, name, ids, param, advice):
+    rows = ((FIRST, 3, LAST), ids)
+    with pytest.raises(InvalidRequest, match=advice) as refused:
+        FastTokenizer(SPEC, folder).accept(TokenInput(name, rows))
+    assert refused.value.param == param
+
+
+def test_one_id_is_not_both_ends_of_a_frame(folder):
+    tokenizer = FastTokenizer(replace(SPEC, special_tokens=SpecialTokens((5,), (5,))), folder)
+    assert ids_of(tokenizer.accept(TokenInput("e5-small", ((5, 5),)))) == [[5, 5]]
+    with pytest.raises(InvalidRequest, match="must start with"):
+        tokenizer.accept(TokenInput("e5-small", ((5,),)))
+
+
+def test_token_ids_are_cut_inside_their_frame(folder):
+    rows = ((FIRST, *[3] * 9, LAST),)
+    found = FastTokenizer(SPEC, folder).accept(TokenInput("e5-small", rows), truncate=True)
+    assert (ids_of(found), found.truncated) == ([[FIRST, 3, 3, 3, 3, LAST]], (0,))
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", "\x00"])
+def test_a_tokenizer_that_cannot_be_read(tmp_path, content):
+    if content is not None:
+        (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(UnsupportedModel, match=r"tokenizer\.json"):
+        FastTokenizer(SPEC, tmp_path)
+
+
+def test_special_tokens_that_do_not_frame_are_refused():
+    class Interleaving:
+        def encode(self, text, add_special_tokens=True):
+            return SimpleNamespace(ids=[3, FIRST, 3] if add_special_tokens else [3, 3])
+
+    with pytest.raises(UnsupportedModel, match="do not frame"):
+        template_of(Interleaving())
+
+
+@pytest.mark.parametrize(
+    ("texts", "wrong"),
+    [
+        ([[0, 5], [1]], []),
+        ([[6], [1], [2, 6, 7]], [0, 2]),
+        ([[1], [-1]], [1]),
+        ([[], [0, 2**31 - 1]], [1]),
+        ([[3], [], [9], []], [2]),
+        ([], []),
+    ],
+)
+def test_rows_with_ids_out_of_the_vocabulary(texts, wrong):
+    found = out_of_vocabulary(TokenBatch.from_lists(texts), 6)
+    assert sorted(found) == wrong
+    assert all("must be in [0, 6)" in error.message for error in found.values())

@@ -1,0 +1,176 @@
+"""The policy, case by case: who answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from deployments.core.lane import Lane
+from deployments.core.routing.facts import Aim, Facts
+from deployments.core.routing.policy import choose
+from tests.support.policy_fleet import (
+    ALL,
+    BROKEN,
+    BUSIER,
+    BUSY,
+    COLD,
+    IDLE,
+    LONG,
+    MANY,
+    NESTED,
+    OFFLINE_BUSY,
+    QUICK,
+    SOON,
+    WIDE,
+    long_text,
+)
+
+ANSWERED = {
+    # languages
+    "short English": (Facts("auto"), {}, "small-en"),
+    "English for sure": (Facts("auto", languages=frozenset({"en"})), {}, "small-en"),
+    "Korean": (Facts("auto", languages=frozenset({"ko"})), {}, "many"),
+    "Chinese": (Facts("auto", languages=frozenset({"zh"})), {}, "many"),
+    "Korean and English": (Facts("auto", languages=frozenset({"ko", "en"})), {}, "many"),
+    "Norwegian by its other name": (Facts("auto", languages=frozenset({"nb"})), {}, "many"),
+    "languages not stated": (Facts("auto", languages=frozenset({"th"})), {}, "own"),
+    "Korean, stated goes before busy": (
+        Facts("auto", languages=frozenset({"ko"})),
+        {"many": IDLE, "own": BUSY},
+        "many",
+    ),
+    # lengths
+    "at the limit": (Facts("auto", longest=long_text(512)), {}, "small-en"),
+    "over the limit of most": (Facts("auto", longest=long_text(513)), {}, "long"),
+    "3,000 tokens": (Facts("auto", longest=long_text(3_000)), {}, "long"),
+    "truncate prefers not to": (Facts("auto", longest=long_text(600), truncate=True), {}, "long"),
+    "truncate where all would cut": (
+        Facts("auto", longest=long_text(9_000), truncate=True),
+        {},
+        "small-en",
+    ),
+    # dimensions, instruction, token ids
+    "its dimension": (Facts("auto", dimensions=16), {}, "many"),
+    "a Matryoshka prefix": (Facts("auto", dimensions=4), {}, "nested"),
+    "the common dimension": (Facts("auto", dimensions=8), {}, "small-en"),
+    "an instruction": (Facts("auto", instruction="Find it"), {}, "many"),
+    "an instruction, long": (
+        Facts("auto", instruction="Find it", longest=long_text(600)),
+        {},
+        "long",
+    ),
+    "token ids by name": (Facts("auto", tokenizer="nested"), {}, "nested"),
+    "token ids by hub id": (Facts("auto", tokenizer="acme/long"), {}, "long"),
+    # states
+    "one is broken": (Facts("auto"), {"small-en": BROKEN}, "many"),
+    "one is cold": (Facts("auto"), {"small-en": COLD}, "many"),
+    "one starts soon enough, but others are there": (Facts("auto"), {"small-en": SOON}, "many"),
+    "offline work waits for a start": (
+        Facts("auto", lane=Lane.OFFLINE, dimensions=16),
+        {"many": COLD},
+        "many",
+    ),
+    "nothing else fits, so it is started": (Facts("auto", dimensions=16), {"many": COLD}, "many"),
+    "best does not wait for a start": (Facts("auto", aim=Aim.BEST), {"long": COLD}, "many"),
+    # aims
+    "best": (Facts("auto", aim=Aim.BEST), {}, "long"),
+    "best, busy or not": (Facts("auto", aim=Aim.BEST), {"long": BUSY}, "long"),
+    "fast, all alike": (Facts("auto", aim=Aim.FAST), {}, "small-en"),
+    "fast goes by speed": (
+        Facts("auto", aim=Aim.FAST, tokens=100),
+        {"small-en": IDLE, "long": QUICK},
+        "long",
+    ),
+    "fast goes by wait": (Facts("auto", aim=Aim.FAST), {"small-en": BUSY}, "many"),
+    "balanced takes the smallest": (Facts("auto", aim=Aim.BALANCED), {}, "small-en"),
+    "balanced leaves a busy one": (Facts("auto"), {"small-en": BUSY}, "many"),
+    "balanced, all busy": (
+        Facts("auto"),
+        dict.fromkeys([c.name for c in ALL], BUSIER) | {"long": BUSY},
+        "long",
+    ),
+    "offline work is not in an online text's way": (
+        Facts("auto"),
+        {"small-en": OFFLINE_BUSY},
+        "small-en",
+    ),
+    "offline work waits for both lanes": (
+        Facts("auto", lane=Lane.OFFLINE),
+        {"small-en": OFFLINE_BUSY},
+        "many",
+    ),
+    # max_latency_ms: the best that fits
+    "plenty of time": (Facts("auto", max_latency_ms=1e6), {"long": BUSY}, "long"),
+    "the large one would be late": (Facts("auto", max_latency_ms=100), {"long": BUSY}, "many"),
+    "only the small one is in time": (
+        Facts("auto", max_latency_ms=100),
+        {"long": BUSY, "many": BUSY, "nested": BUSY, "own": BUSY},
+        "small-en",
+    ),
+    "none is in time": (
+        Facts("auto", max_latency_ms=1),
+        dict.fromkeys([c.name for c in ALL], BUSIER) | {"many": BUSY},
+        "many",
+    ),
+    "in time, and another aim": (
+        Facts("auto", max_latency_ms=100, aim=Aim.BALANCED),
+        {"long": BUSY},
+        "small-en",
+    ),
+    "the forward pass counts": (
+        Facts("auto", max_latency_ms=100, tokens=500),
+        dict.fromkeys([c.name for c in ALL], IDLE) | {"nested": QUICK},
+        "nested",
+    ),
+    "a text has one stream where others are busy": (
+        Facts("auto", aim=Aim.FAST, tokens=500, largest=500),
+        {"small-en": replace(WIDE, waiting={Lane.OFFLINE: 10})},
+        "many",
+    ),
+    "and all of them where they are idle": (
+        Facts("auto", aim=Aim.FAST, tokens=500, largest=500),
+        {"small-en": WIDE},
+        "small-en",
+    ),
+    "many texts have all streams": (
+        Facts("auto", aim=Aim.FAST, tokens=500, largest=50),
+        {"small-en": replace(WIDE, waiting={Lane.OFFLINE: 10})},
+        "small-en",
+    ),
+    "a cold start counts": (
+        Facts("auto", max_latency_ms=100, lane=Lane.OFFLINE),
+        {"long": COLD},
+        "many",
+    ),
+    # names and sizes mean one model, whatever the load
+    "a name": (Facts("long"), {"long": BUSY}, "long"),
+    "a hub id": (Facts("acme/long"), {}, "long"),
+    "a size": (Facts("medium"), {"many": BUSIER}, "many"),
+    "a size of several, in the space required": (
+        Facts("medium", space=NESTED.own_space()),
+        {},
+        "nested",
+    ),
+    "a broken one by name": (Facts("small-en"), {"small-en": BROKEN}, "small-en"),
+    "a name against its language": (Facts("small-en", languages=frozenset({"ko"})), {}, "small-en"),
+    "nothing": (Facts(), {}, "small-en"),
+    # a required space
+    "its own space": (Facts("auto", space=LONG.own_space()), {}, "long"),
+    "its own space, busy": (Facts("auto", space=LONG.own_space()), {"long": BUSIER}, "long"),
+    "a space alone": (Facts(space=MANY.own_space()), {}, "many"),
+    "a space and its dimensions": (
+        Facts("auto", space=NESTED.own_space(4), dimensions=4),
+        {},
+        "nested",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ANSWERED)
+def test_who_answers(case):
+    facts, loads, expected = ANSWERED[case]
+    found = choose(facts, ALL, loads)
+    assert found.model == expected, found
+    assert set(found.passed_over) == {c.name for c in ALL} - {expected}
+    assert all(found.passed_over.values())

@@ -1,0 +1,32 @@
+"""What happens to pooled vectors last."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from deployments.core.vectors import finished, normalized
+
+POOLED = np.array([[3, 4, 12], [0, 0, 0], [0, -5, 0], [1e-3, 0, 0]], np.float32)
+
+
+def test_rows_get_length_one_and_zero_stays_zero():
+    found = normalized(POOLED)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), [1, 0, 1, 1], atol=1e-6)
+    np.testing.assert_allclose(found[0], [3 / 13, 4 / 13, 12 / 13], atol=1e-7)
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_a_prefix_is_normalised_after_the_cut(dimensions):
+    found = finished(POOLED, dimensions, normalize=True)
+    cut = POOLED[0, :dimensions]
+    np.testing.assert_allclose(found[0], cut / np.linalg.norm(cut), atol=1e-7)
+    assert found.flags.c_contiguous
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_unnormalised_vectors_are_left_as_they_are(dimensions):
+    found = finished(POOLED, dimensions, normalize=False)
+    np.testing.assert_array_equal(found, POOLED[:, :dimensions])
+    assert found.flags.c_contiguous

@@ -1,0 +1,128 @@
+"""What Serve's controller knows, as the policy sees it; Serve's own types, nothing started."""
+
+from __future__ import annotations
+
+import pytest
+from ray.serve._private.common import DeploymentID, ReplicaID, TimeStampedValue
+from ray.serve.autoscaling_policy import _apply_autoscaling_config
+from ray.serve.config import AutoscalingConfig, AutoscalingContext
+
+from deployments.app import _scale
+from deployments.config.schema import Autoscaling, ModelConfig
+from deployments.core.lane import Lane
+from deployments.core.scaling import Demand
+from deployments.replica.autoscaling import TokenPolicy, demand_of, report
+
+NOW = 1_000.0
+ID = DeploymentID("encoder-a", "embedfleet")
+REPLICAS = [ReplicaID(name, ID) for name in "ab"]
+SCALING = Autoscaling(min_replicas=0, max_replicas=4, downscale_to_zero_delay_s=10)
+
+
+def lanes(online: float, offline: float = 0) -> dict[Lane, float]:
+    return {Lane.ONLINE: online, Lane.OFFLINE: offline}
+
+
+def reports(*values: dict[str, float]) -> dict[str, list[TimeStampedValue]]:
+    """Returns the series of one replica that reported so, a second apart, the last one now."""
+    times = [NOW - age for age in reversed(range(len(values)))]
+    return {
+        name: [TimeStampedValue(at, value[name]) for at, value in zip(times, values, strict=True)]
+        for name in values[0]
+    }
+
+
+def context(*replicas: dict, target: int = 1, calls: float = 0, state=None, now: float = NOW):
+    metrics: dict = {}
+    for replica, series in zip(REPLICAS, replicas, strict=False):
+        for name, points in series.items():
+            metrics.setdefault(name, {})[replica] = points
+    return AutoscalingContext(
+        deployment_id=ID,
+        deployment_name=ID.name,
+        app_name=ID.app_name,
+        current_num_replicas=len(replicas),
+        target_num_replicas=target,
+        running_replicas=REPLICAS[: len(replicas)],
+        total_num_requests=calls,
+        total_queued_requests=calls,
+        aggregated_metrics=None,
+        raw_metrics=lambda: metrics,
+        capacity_adjusted_min_replicas=0,
+        capacity_adjusted_max_replicas=4,
+        policy_state=state or {},
+        last_scale_up_time=None,
+        last_scale_down_time=None,
+        current_time=now,
+        config=AutoscalingConfig(
+            **_scale(ModelConfig(name="e5-small", replicas=SCALING))["autoscaling_config"]
+        ),
+    )
+
+
+def busy(*asked: int, waiting: int = 0, speed: float = 1_000.0):
+    return reports(*(report(lanes(n), lanes(waiting), speed, 2.0) for n in asked))
+
+
+def test_counters_become_rates_and_backlogs_add_up():
+    first, second = busy(0, 100, 300, 600, waiting=50), busy(0, 0, 10, waiting=30, speed=3_000)
+    assert demand_of(context(first, second)) == Demand(
+        2, 2_000, 2.0, lanes(250 + 5), lanes(80), 0.0
+    )
+
+
+def test_a_replica_that_has_just_come_has_no_rate_yet():
+    assert demand_of(context(busy(500))).arriving == lanes(0)
+
+
+def test_a_replica_without_its_model_has_nothing_to_say():
+    assert demand_of(context(reports(report(lanes(5), lanes(0), 10, 1)), {})).speed == 10
+    assert demand_of(context({})) == Demand(1)
+
+
+def test_where_none_runs_the_waiting_calls_count():
+    assert demand_of(context(target=0, calls=3)) == Demand(0, calls=3)
+
+
+def drive(policy, seconds: int, *replicas: dict, target: int = 1) -> int:
+    """Asks as Serve does, ten times a second; returns the number of replicas at the end."""
+    state: dict = {}
+    for tick in range(seconds * 10):
+        now = NOW + tick / 10
+        target, state = policy(context(*replicas, target=target, state=state, now=now))
+    return target
+
+
+@pytest.fixture
+def policy():
+    """The policy as Serve wraps it, with its own delays and factors."""
+    goal = _scale(ModelConfig(name="e5-small", replicas=SCALING))["autoscaling_config"]["policy"]
+    return _apply_autoscaling_config(TokenPolicy(**goal["policy_kwargs"]))
+
+
+def test_serve_adds_no_delay_of_its_own(policy):
+    load = busy(0, 2_000, 4_000)
+    assert drive(policy, 3, load) == 1
+    assert drive(policy, 5, load) == 3
+
+
+def test_without_tokens_it_goes_to_zero_whatever_calls_there_are(policy):
+    idle = busy(900, 900, 900)
+    assert drive(policy, 10, idle) == 1
+    assert drive(policy, 13, idle) == 0
+
+
+def test_the_first_call_starts_a_replica_at_once(policy):
+    assert policy(context(target=0, calls=1))[0] == 1
+
+
+def test_it_decides_once_a_second(policy):
+    _, state = policy(context(busy(0, 0)))
+    again = context(busy(0, 0), state=state, now=NOW + 0.5)
+    again._raw_metrics_value = None  # it does not even look
+    assert policy(again)[1]["decided"] == NOW
+
+
+def test_an_unknown_field_is_refused():
+    with pytest.raises(TypeError, match="patience"):
+        TokenPolicy(min_replicas=0, max_replicas=1, patience=3)

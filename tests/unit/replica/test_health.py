@@ -1,0 +1,82 @@
+"""A replica without Ray: when it calls itself ill."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+
+import pytest
+
+from deployments.core.background_loader import NeedsNewProcess
+from deployments.core.batch import Encoded
+from deployments.core.errors import EmbedfleetError, ModelUnavailable
+from deployments.replica import deployment as encoder_module
+from tests.support.encoders import encode
+from tests.support.working import hold
+
+
+async def test_a_new_replica_is_tried_with_a_real_pass(encoder, engine):
+    await encoder.check_health()
+    assert len(engine.passes) == 1
+
+
+async def test_a_busy_replica_needs_no_trial(encoder, engine):
+    assert isinstance(await encode(encoder, [7]), Encoded)
+    await encode(encoder, [8])  # by now the loop has written down the first
+    await encoder.check_health()
+    assert engine.passes == [[7], [8]]
+
+
+@pytest.mark.parametrize(
+    "error", [lambda: RuntimeError("CUDA error: device-side assert"), MemoryError]
+)
+async def test_a_failing_pass_makes_it_ill(encoder, engine, error):
+    engine.poison, engine.error = int(encoder_module.sample(engine, 1, 8).ids[0]), error
+    with pytest.raises(EmbedfleetError):
+        await encoder.check_health()
+
+
+async def test_a_hanging_pass_makes_it_ill(encoder, engine, worker, monkeypatch):
+    monkeypatch.setattr(encoder_module, "_PROBE_TIMEOUT_S", 0.01)
+    hold(worker, engine)
+    with pytest.raises(TimeoutError):
+        await encoder.check_health()
+
+
+async def test_a_pass_that_hangs_makes_it_ill_without_a_trial(encoder, engine, worker):
+    encoder.wedged_after_s = 0.0
+    hold(worker, engine)
+    time.sleep(0.01)
+    with pytest.raises(RuntimeError, match="a forward pass hangs"):
+        await encoder.check_health()
+
+
+async def test_a_slow_model_is_given_time(encoder, engine, worker, monkeypatch):
+    monkeypatch.setattr(encoder_module, "_needs_probe", lambda _: False)
+    encoder.wedged_after_s = 0.0
+    encoder._model.value.longest_pass_s = 60.0
+    hold(worker, engine)
+    await encoder.check_health()
+
+
+async def test_an_ended_loop_makes_it_ill(encoder, worker):
+    worker.stop()
+    with pytest.raises(RuntimeError, match="the engine's loop has ended"):
+        await encoder.check_health()
+
+
+@pytest.mark.parametrize(
+    ("error", "told_s", "ill"),
+    [(NeedsNewProcess, 0.0, True), (NeedsNewProcess, 60.0, False), (ModelUnavailable, 0.0, False)],
+)
+async def test_one_that_needs_a_new_process_says_why_and_is_then_ill(
+    made, monkeypatch, error, told_s, ill
+):
+    def fail():
+        raise error("CUDA does not start")
+
+    monkeypatch.setattr(encoder_module, "_TOLD_S", told_s)
+    encoder = made(fail)
+    assert "CUDA does not start" in (await encode(encoder, [1])).message
+    with pytest.raises(RuntimeError, match="needs a new process: CUDA") if ill else nullcontext():
+        await encoder.check_health()

@@ -1,0 +1,91 @@
+"""What the benchmarks count by, held against what it stands for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModel
+
+from benchmarks.bound import Work
+from benchmarks.closed_loop import parse
+from benchmarks.reporting import paired, spread
+from benchmarks.shapes import BUNDLED, SHAPES
+from benchmarks.texts import KINDS, case
+from deployments.core.models.loading import find_model
+from deployments.core.models.tokenizer import FastTokenizer
+from tests.support.importing import importing, loaded
+
+
+def test_the_engine_benchmark_runs_where_there_is_neither_ray_nor_http():
+    found = loaded(importing("benchmarks.engine"))
+    assert found >= {"torch", "transformers"}
+    assert found.isdisjoint({"ray", "fastapi", "uvicorn", "starlette", "sentencepiece", "pydantic"})
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_operations_are_those_of_the_models_own_layers(name):
+    config = SHAPES[name].config()
+    with torch.device("meta"):
+        model = AutoModel.from_config(config)
+    linears = [
+        m for n, m in model.named_modules() if isinstance(m, nn.Linear) and "pooler" not in n
+    ]
+    assert Work.of(config).operations(attended=0) == 2 * sum(m.weight.numel() for m in linears)
+
+
+def test_attention_costs_scores_and_sums_half_of_it_where_causal():
+    bert, mistral = (Work.of(SHAPES[name].config()) for name in (BUNDLED, "mistral-7b"))
+    assert bert.operations(100) - bert.operations(0) == 6 * 4 * 100 * 384
+    assert mistral.operations(100) - mistral.operations(0) == 32 * 2 * 100 * 4_096
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    files = find_model(BUNDLED, weights=False)
+    return FastTokenizer(files.spec, files.folder)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_texts_are_of_their_kind(tokenizer, kind):
+    least, most = {"short queries": (8, 16), "passages": (55, 120), "mixed long": (16, 256)}[kind]
+    found = case(kind, tokenizer, 20_000)
+    assert 20_000 <= found.batch.tokens < 20_000 + most
+    assert found.batch.lengths.min() >= least
+    assert found.batch.lengths.max() <= most
+    assert len(found.texts) == len(found.batch)
+
+
+def test_as_many_long_texts_as_short_ones(tokenizer):
+    lengths = case("mixed long", tokenizer, 100_000).batch.lengths
+    counts, _ = np.histogram(lengths, bins=8, range=(16, 257))
+    assert counts.min() > 0.7 * counts.max()
+
+
+def test_ratios_are_of_the_same_round():
+    assert paired([10, 2, 30], [5, 1, 10]) == 2
+    assert spread([1000.4, 3.0, 50.0]) == "50 (3–1,000)"
+    assert spread([0.123], digits=2) == "0.12"
+
+
+WRK = """\
+Running 15s test @ http://127.0.0.1:8000/v1/embeddings
+  1 threads and 16 connections
+  Latency Distribution
+     50%  110.20ms
+     99%    1.25s
+  1500 requests in 15.00s, 2.10MB read
+{refusals}Requests/sec:    100.00
+Transfer/sec:    143.36KB
+"""
+
+
+@pytest.mark.parametrize(
+    ("refusals", "rate", "errors"),
+    [("", 100.0, 0), ("  Non-2xx or 3xx responses: 1480\n", 4 / 3, 1_480)],
+)
+def test_a_refusal_is_not_counted_as_an_answer(refusals, rate, errors):
+    found = parse(WRK.format(refusals=refusals))
+    assert (found.rate, found.errors) == (pytest.approx(rate), errors)
+    assert (found.p50_s, found.p99_s) == pytest.approx((0.1102, 1.25))

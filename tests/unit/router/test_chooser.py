@@ -1,0 +1,219 @@
+"""From a request's texts and the replicas' words to the policy's facts and loads."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from deployments.client.preprocessing import Preprocessor
+from deployments.config.schema import AppArgs, ModelConfig, Routing
+from deployments.core.batch import TokenBatch
+from deployments.core.errors import InvalidRequest, NoModelFits
+from deployments.core.lane import Lane
+from deployments.core.models.catalog import CATALOG
+from deployments.core.models.lengths import about, upper_bound
+from deployments.core.models.spec import Role, Size
+from deployments.core.models.tokenizer import Tokenized
+from deployments.core.request import TokenInput
+from deployments.core.routing.facts import Facts, Shared
+from deployments.router.chooser import Chooser, candidate
+from deployments.wire.status import ModelState, ModelStatus, ReplicaState, ReplicaStatus
+
+MINILM, E5, MANY = "all-MiniLM-L6-v2", "e5-small", "multilingual-e5-large-instruct"
+
+
+class Words:
+    """The `Tokenizer` protocol: a word is a token. Counts how many texts it was shown."""
+
+    def __init__(self):
+        self.shown = 0
+
+    def longest(self, texts):
+        self.shown += len(texts)
+        return max(len(text.split()) for text in texts)
+
+    def encode(self, texts, truncate=False):
+        return Tokenized(TokenBatch.from_lists([[1]] * len(texts)), ())
+
+    def accept(self, tokens, truncate=False):
+        raise NotImplementedError
+
+
+class FakeFleet:
+    def __init__(self):
+        self.statuses, self.words = {}, {}
+
+    def status(self, name):
+        return self.statuses.get(name, ModelStatus(ModelState.READY, 1))
+
+    def measured(self, name):
+        return self.words.get(name)
+
+
+@pytest.fixture
+def fleet():
+    return FakeFleet()
+
+
+@pytest.fixture
+def tokenizer():
+    return Words()
+
+
+def chooser(fleet, tokenizer, shared=lambda name: None, **fields):
+    models = [{"name": name} for name in (MINILM, E5, MANY)]
+    args = AppArgs.model_validate({"models": models, **fields})
+    preprocessors = {name: Preprocessor(CATALOG[name], tokenizer) for name in (MINILM, E5, MANY)}
+    clients = {
+        name: SimpleNamespace(preprocessor=f, spec=f.spec) for name, f in preprocessors.items()
+    }
+    made = Chooser(args, clients, fleet, shared)
+    made.configure(args.routing)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("texts", "facts", "model"),
+    [
+        (["an English text about plants"], Facts("auto"), MINILM),
+        (["한국어 텍스트입니다"], Facts("auto"), MANY),
+        (["word " * 300], Facts("auto"), E5),
+        (["a text"], Facts("auto", instruction="Find it"), MANY),
+        (["a text"], Facts("auto", dimensions=1024), MANY),
+        (TokenInput(E5, ((1, 2),)), Facts("auto"), E5),
+        (["한국어 텍스트입니다"], Facts(MINILM), MINILM),
+        (["a text"], Facts("small"), MINILM),
+    ],
+)
+async def test_who_answers(fleet, tokenizer, texts, facts, model):
+    _, decision = await chooser(fleet, tokenizer).choose(facts, texts)
+    assert decision.model == model
+
+
+async def test_without_a_model_it_is_the_default(fleet, tokenizer):
+    _, decision = await chooser(fleet, tokenizer).choose(Facts(), ["a"])
+    assert (decision.model, decision.reason) == (MINILM, "default")
+    left_open = chooser(fleet, tokenizer, default_model="auto")
+    _, decision = await left_open.choose(Facts(), ["한국어 텍스트입니다"])
+    assert decision.model == MANY
+
+
+async def test_a_named_model_costs_no_look_at_the_texts(fleet, tokenizer):
+    await chooser(fleet, tokenizer).choose(Facts(E5), ["word " * 10_000])
+    assert tokenizer.shown == 0
+
+
+async def test_short_texts_are_not_tokenized_to_be_counted(fleet, tokenizer):
+    facts, _ = await chooser(fleet, tokenizer).choose(Facts("auto"), ["a short text"])
+    assert tokenizer.shown == 0
+    assert facts.longest[MINILM] == upper_bound("a short text")
+
+
+@pytest.mark.parametrize(
+    ("texts", "tokens", "largest"),
+    [
+        (["short", "word " * 80], about(["short", "word " * 80]), about(["word " * 80])),
+        (TokenInput(MINILM, ((1, 2), (1, 2, 3, 4))), 6, 4),
+    ],
+)
+async def test_about_how_much_work_all_texts_are_and_the_largest(
+    fleet, tokenizer, texts, tokens, largest
+):
+    facts, _ = await chooser(fleet, tokenizer).choose(Facts("auto"), texts)
+    assert (facts.tokens, facts.largest) == (tokens, largest)
+
+
+async def test_a_long_text_is_counted_behind_its_prompt(fleet, tokenizer):
+    facts, _ = await chooser(fleet, tokenizer).choose(Facts("auto"), ["word " * 300])
+    # 300 words are over MiniLM's limit in any case; e5's prompt is one more
+    assert facts.longest == {MINILM: 300, E5: 301, MANY: 300}
+    assert tokenizer.shown == 2
+
+
+async def test_a_batch_out_of_a_models_limit_is_known_by_a_few_texts(fleet, tokenizer, monkeypatch):
+    monkeypatch.setattr("deployments.client.preprocessing.lower_bound", lambda text: 1)
+    texts = ["word " * 600, *["word " * 590] * 500]
+    with pytest.raises(NoModelFits, match="the longest text has at least 600"):
+        await chooser(fleet, tokenizer).choose(Facts("auto"), texts)
+    assert tokenizer.shown <= 3 * 8
+
+
+async def test_a_corpus_job_has_one_model(fleet, tokenizer):
+    shared = {E5: Shared("mine", "0", frozenset(Role))}
+    ours = chooser(fleet, tokenizer, shared.get)
+    assert (await ours.choose_one("small")).model == MINILM
+    assert (await ours.choose_one(f"{E5}-query")).role is Role.QUERY
+    for name in ("auto", "auto-document", "mine"):
+        with pytest.raises(InvalidRequest, match=f"a corpus job needs one model.*`{name}`"):
+            await ours.choose_one(name)
+
+
+def test_loads_are_those_of_all_replicas(fleet, tokenizer):
+    waiting = {Lane.ONLINE: 100, Lane.OFFLINE: 7}
+    replica = ReplicaStatus(
+        ReplicaState.READY, tokens_per_s=50, start_s=9.0, waiting=waiting, streams=4
+    )
+    fleet.statuses[E5] = ModelStatus(ModelState.READY, 3, replica=replica)
+    fleet.words[E5] = replica
+    load = chooser(fleet, tokenizer).loads()[E5]
+    assert (load.waiting[Lane.ONLINE], load.waiting[Lane.OFFLINE]) == (300, 21)
+    assert (load.tokens_per_s, load.replicas, load.start_s) == (150, 3, 9.0)
+    assert load.streams == 4  # of each
+
+
+def test_a_cold_model_keeps_what_was_measured(fleet, tokenizer):
+    fleet.statuses[E5] = ModelStatus(ModelState.COLD)
+    fleet.words[E5] = ReplicaStatus(ReplicaState.READY, tokens_per_s=50, start_s=9.0)
+    load = chooser(fleet, tokenizer).loads()[E5]
+    assert (load.state, load.tokens_per_s, load.start_s) == (ModelState.COLD, 50, 9.0)
+
+
+def test_what_is_under_way_counts_before_the_next_look(fleet, tokenizer):
+    made = chooser(fleet, tokenizer)
+    with made.under_way(E5, Lane.ONLINE, 500), made.under_way(E5, Lane.ONLINE, 50):
+        assert made.loads()[E5].waiting[Lane.ONLINE] == 550
+        assert made.loads()[MINILM].waiting[Lane.ONLINE] == 0
+    assert made.loads()[E5].waiting[Lane.ONLINE] == 0
+
+
+async def test_a_flood_moves_the_next_request(fleet, tokenizer):
+    made = chooser(fleet, tokenizer)
+    with made.under_way(MINILM, Lane.ONLINE, 1_000_000):
+        _, decision = await made.choose(Facts("auto"), ["a text"])
+    assert decision.model == E5
+
+
+def test_the_config_says_sizes_languages_and_licences(fleet, tokenizer):
+    made = chooser(fleet, tokenizer)
+    made.configure(Routing(sizes={E5: Size.LARGE}))
+    assert {c.name: c.size for c in made.candidates()}[E5] is Size.LARGE
+    own = ModelConfig(name=E5, languages=("de",), licence="cc-by-nc-4.0")
+    found = candidate(own, CATALOG[E5])
+    assert (found.languages, found.spec.licence) == (("de",), "cc-by-nc-4.0")
+
+
+def test_the_size_of_a_model_that_is_named_by_its_hub_id():
+    e5 = CATALOG[MANY]
+    by_id, by_path = ModelConfig(name=e5.repo), ModelConfig(name="ours", path=e5.repo)
+    for model in (by_id, by_path):
+        found = candidate(model)
+        assert (found.name, found.size, found.repo) == (model.name, e5.size, e5.repo)
+
+
+def test_a_candidate_is_made_anew_when_its_space_is_settled(fleet, tokenizer):
+    verdicts = {}
+    made = chooser(fleet, tokenizer, shared=verdicts.get)
+    assert made.candidates()[0].shared is None
+    verdicts[MINILM] = Shared("pair", "0123456789ab", frozenset(Role))
+    assert made.candidates()[0].shared_space() == "0123456789ab"
+
+
+@pytest.mark.parametrize("text", ["", "abc", "größe", "한국어", "ﷺ" * 3, "\ud800"])
+def test_the_bound_holds_for_bytes_and_for_what_they_decompose_into(text):
+    assert upper_bound(text) >= len(text.encode(errors="surrogatepass")) + 2
+    assert about([text]) >= 1
+
+
+def test_a_ligature_that_grows_is_bounded():
+    assert upper_bound("ﷺ") >= 18

@@ -1,0 +1,56 @@
+"""A model's state, from what Serve, one of its replicas and the cluster say."""
+
+from __future__ import annotations
+
+import pytest
+
+from deployments.config.schema import Autoscaling, ModelConfig
+from deployments.router.fleet import judge
+from deployments.wire.status import ModelState, ModelStatus, ReplicaState, ReplicaStatus
+
+FIXED = ModelConfig(name="all-MiniLM-L6-v2", num_gpus=1)
+ELASTIC = FIXED.model_copy(update={"replicas": Autoscaling(min_replicas=0, max_replicas=4)})
+ROOM, NO_ROOM = [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}}], []
+SERVES = "an update waits for a GPU"
+WORD = ReplicaStatus(ReplicaState.READY, None, "cuda:0", "bfloat16", 9_000)
+LOADING = ReplicaStatus(ReplicaState.LOADING, "loading")
+DAMAGED = ReplicaStatus(ReplicaState.UNAVAILABLE, "the file is damaged")
+
+
+@pytest.mark.parametrize(
+    ("replica", "status"),
+    [
+        (None, ModelStatus(ModelState.READY, 2)),  # too busy to say: it runs, so calls go there
+        (WORD, ModelStatus(ModelState.READY, 2, SERVES, WORD)),
+        (LOADING, ModelStatus(ModelState.STARTING, 2, "loading", LOADING)),
+        (DAMAGED, ModelStatus(ModelState.UNAVAILABLE, 2, "the file is damaged", DAMAGED)),
+    ],
+)
+@pytest.mark.parametrize("config", [FIXED, ELASTIC])
+@pytest.mark.parametrize("nodes", [ROOM, NO_ROOM])
+def test_a_running_replica_speaks_for_its_model(config, nodes, replica, status):
+    assert judge(config, 2, SERVES, replica, nodes) == status
+
+
+@pytest.mark.parametrize(
+    ("config", "message", "nodes", "state", "reason"),
+    [
+        (FIXED, "", ROOM, ModelState.STARTING, "its first replica is starting"),
+        (FIXED, "pulling an image", ROOM, ModelState.STARTING, "pulling an image"),
+        (ELASTIC, "", ROOM, ModelState.COLD, "no replica runs; a request starts one"),
+        (ELASTIC, "pulling an image", ROOM, ModelState.COLD, "a request starts one"),
+        (
+            FIXED,
+            "pulling",
+            NO_ROOM,
+            ModelState.UNAVAILABLE,
+            "no node of the cluster has CPU and GPU",
+        ),
+        (ELASTIC, "", NO_ROOM, ModelState.UNAVAILABLE, "no node of the cluster has CPU and GPU"),
+    ],
+)
+def test_without_a_replica_the_cluster_decides(config, message, nodes, state, reason):
+    status = judge(config, 0, message, None, nodes)
+    assert (status.state, status.replicas) == (state, 0)
+    assert reason in status.reason
+    assert status.refuses == (config is FIXED and nodes is NO_ROOM)
