@@ -26,7 +26,7 @@ from benchmarks.encode_live import Live, live
 from benchmarks.harness import MODEL, report, service
 from deployments.config.schema import ModelConfig
 from deployments.core.batch import TokenBatch
-from deployments.replica.passes import plan_threads
+from deployments.replica.pass_plan import plan_threads
 from testing.encoding import vectors_of
 from testing.running import RunningService
 
@@ -52,7 +52,7 @@ def bare_engine(texts: list[str], threads: int) -> tuple[float, np.ndarray]:
     tokenizer = FastTokenizer(files.spec, files.folder)
     engine.forward(TokenBatch.from_lists([[101, 2000, 102]] * 32))
     started = time.perf_counter()
-    batch = tokenizer.encode(texts, truncate=True).batch
+    batch = tokenizer.tokenize(texts, truncate=True).batch
     vectors = encode_all(engine, batch, TOKEN_BUDGET, threads)
     return time.perf_counter() - started, normalized(vectors)
 

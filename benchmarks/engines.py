@@ -65,7 +65,7 @@ def embedfleet_from_texts(setting: Setting, engine: TorchEngine) -> Encode:
     tokenizer = FastTokenizer(setting.files.spec, setting.files.folder)
 
     def encode(case: Case) -> Vectors:
-        batch = tokenizer.encode(case.texts, truncate=True).batch
+        batch = tokenizer.tokenize(case.texts, truncate=True).batch
         return normalized(encode_all(engine, batch, setting.token_budget, setting.streams))
 
     return encode

@@ -37,11 +37,11 @@ class Case:
 def case(kind: str, tokenizer: FastTokenizer, tokens: int) -> Case:
     """Returns about so many ``tokens`` of texts of a kind; they repeat where there are too few."""
     texts = chosen(kind, tokenizer)
-    lengths = tokenizer.encode(texts, truncate=True).batch.lengths
+    lengths = tokenizer.tokenize(texts, truncate=True).batch.lengths
     ends = np.cumsum(np.tile(lengths, 1 + tokens // int(lengths.sum())))
     count = int(np.searchsorted(ends, tokens)) + 1
     taken = tuple(text for text, _ in zip(cycle(texts), range(count), strict=False))
-    return Case(kind, taken, tokenizer.encode(taken, truncate=True).batch)
+    return Case(kind, taken, tokenizer.tokenize(taken, truncate=True).batch)
 
 
 def chosen(kind: str, tokenizer: FastTokenizer) -> list[str]:
@@ -65,14 +65,14 @@ def _first_lines() -> list[str]:
 
 
 def _within(texts: Sequence[str], tokenizer: FastTokenizer, bounds: tuple[int, int]) -> list[str]:
-    lengths = tokenizer.encode(texts, truncate=True).batch.lengths
+    lengths = tokenizer.tokenize(texts, truncate=True).batch.lengths
     return [t for t, n in zip(texts, lengths, strict=True) if bounds[0] <= n <= bounds[1]]
 
 
 def _evenly_long(tokenizer: FastTokenizer) -> list[str]:
     """Returns as many texts of each of eight ranges of length; the model's limit cuts the longest."""
     texts = all_docstrings()
-    lengths = tokenizer.encode(texts, truncate=True).batch.lengths
+    lengths = tokenizer.tokenize(texts, truncate=True).batch.lengths
     edges = np.linspace(_SHORTEST, min(_LONGEST, int(lengths.max())) + 1, 9)
     ranges = [np.flatnonzero((low <= lengths) & (lengths < high)) for low, high in pairwise(edges)]
     most = min(map(len, ranges))

@@ -31,7 +31,7 @@ _SCRAPE_TIMEOUT_S = 3.0
 _NOISE = re.compile(r'(?<=[{,])(Component|SessionName|Version|otel_\w+)="[^"]*",?')
 
 
-class WorkerMetrics:
+class BatcherMetrics:
     """Records what a replica's lanes and engine do.
 
     Sums are kept here while passes follow each other, since Ray's counters take 4% of a pass.

@@ -43,7 +43,7 @@ class Preprocessor:
             return await asyncio.to_thread(self._accept, request, request.texts)
         texts = render(self.spec, request.texts, request.role, request.instruction)
         is_long = sum(map(len, texts)) > _INLINE_CHARACTERS
-        return await aside(is_long, self.tokenizer.encode, texts, request.truncate)
+        return await aside(is_long, self.tokenizer.tokenize, texts, request.truncate)
 
     async def finished(
         self, request: EncodeRequest, tokenized: Tokenized, replies: Sequence[Encoded]
@@ -106,7 +106,7 @@ class Preprocessor:
                 "texts",
                 "instruction",
             )
-        return self.tokenizer.accept(texts, request.truncate)
+        return self.tokenizer.accept_ids(texts, request.truncate)
 
     def _instruction(self, request: EncodeRequest) -> str | None:
         if isinstance(request.texts, TokenInput):

@@ -37,7 +37,7 @@ from deployments.wire.calls import OtherVersion, Terms
 from deployments.wire.status import ReplicaState, ReplicaStatus
 
 if TYPE_CHECKING:
-    from deployments.core.batching.worker import Worker
+    from deployments.core.batching.batcher import Batcher
     from deployments.replica.loading import LoadedModel
 
 log = logging.getLogger("ray.serve")
@@ -122,7 +122,7 @@ class Encoder:
     ) -> Encoded:
         self._asked[Lane(lane)] += batch.tokens
         begin = partial(trials.begin, trial) if trial else None
-        return await asyncio.wrap_future(model.worker.submit(batch, Lane(lane), timeout_s, begin))
+        return await asyncio.wrap_future(model.batcher.submit(batch, Lane(lane), timeout_s, begin))
 
     async def status(self) -> ReplicaStatus:
         """Returns what this replica is, for `/v1/models`."""
@@ -135,12 +135,12 @@ class Encoder:
             ReplicaState.READY,
             device=model.device,
             dtype=model.dtype,
-            tokens_per_s=round(model.worker.tokens_per_s),
-            waiting={lane: model.worker.waiting(lane)[1] for lane in Lane},
+            tokens_per_s=round(model.batcher.tokens_per_s),
+            waiting={lane: model.batcher.waiting(lane)[1] for lane in Lane},
             start_s=model.start_s,
             gpu_ids=model.gpu_ids,
             token_budget=model.token_budget,
-            streams=model.worker.streams,
+            streams=model.batcher.streams,
             memory_mib=(m.used_mib, m.limit_mib) if (m := model.memory) else None,
         )
 
@@ -151,9 +151,9 @@ class Encoder:
         """
         if (model := self._model.value) is None:
             return {}
-        worker, start_s = model.worker, max(self._start_s, model.start_s)
-        waiting = {lane: worker.waiting(lane)[1] for lane in Lane}
-        return report(self._asked, waiting, worker.tokens_per_s, start_s)
+        batcher, start_s = model.batcher, max(self._start_s, model.start_s)
+        waiting = {lane: batcher.waiting(lane)[1] for lane in Lane}
+        return report(self._asked, waiting, batcher.tokens_per_s, start_s)
 
     async def check_health(self) -> None:
         """Raises when the engine's loop has ended, when a real forward pass fails or hangs, or when
@@ -166,12 +166,12 @@ class Encoder:
             await self._check_siblings()
             self._check_process()
             return
-        if not model.worker.alive:
+        if not model.batcher.alive:
             raise RuntimeError(f"{self._name}: the engine's loop has ended")
-        if (running := model.worker.pass_s) > self._wedged_after(model):
+        if (running := model.batcher.pass_s) > self._wedged_after(model):
             raise RuntimeError(f"{self._name}: a forward pass hangs, for {running:.0f} s now")
-        if _needs_probe(model.worker):
-            probe = model.worker.submit(sample(model.engine, 1, 8), Lane.ONLINE, _PROBE_TIMEOUT_S)
+        if _needs_probe(model.batcher):
+            probe = model.batcher.submit(sample(model.engine, 1, 8), Lane.ONLINE, _PROBE_TIMEOUT_S)
             found = await asyncio.wait_for(asyncio.wrap_future(probe), _PROBE_TIMEOUT_S)
             for error in found.errors.values():
                 raise error
@@ -193,11 +193,11 @@ class Encoder:
     def __del__(self) -> None:
         self._model.stop()
         if (model := self._model.value) is not None:
-            model.worker.stop(timeout_s=1.0)
+            model.batcher.stop(timeout_s=1.0)
 
 
-def _needs_probe(worker: Worker) -> bool:
-    last = worker.last_success
+def _needs_probe(batcher: Batcher) -> bool:
+    last = batcher.last_success
     return last is None or time.monotonic() - last > _IDLE_BEFORE_PROBE_S
 
 

@@ -17,7 +17,7 @@ import torch
 from deployments.config.schema import Limits, ModelConfig
 from deployments.core.background_loader import NeedsNewProcess
 from deployments.core.batch import TokenBatch
-from deployments.core.batching.worker import Worker
+from deployments.core.batching.batcher import Batcher
 from deployments.core.engine.calibration import Calibration, calibrate
 from deployments.core.engine.cpu.priority import engine_goes_first, thread_ids
 from deployments.core.engine.cuda.pinning import (
@@ -42,8 +42,8 @@ from deployments.core.errors import ModelUnavailable
 from deployments.core.lane import Lane
 from deployments.core.models.loading import ModelFiles, find_model
 from deployments.core.models.spec import ModelSpec
-from deployments.metrics import WorkerMetrics
-from deployments.replica.passes import ThreadPlan, lane_limits, plan_threads
+from deployments.metrics import BatcherMetrics
+from deployments.replica.pass_plan import ThreadPlan, lane_limits, plan_threads
 
 log = logging.getLogger("ray.serve")
 
@@ -57,7 +57,7 @@ class LoadedModel:
 
     spec: ModelSpec
     engine: TorchEngine
-    worker: Worker
+    batcher: Batcher
     start_s: float
     token_budget: int
     gpu_ids: tuple[str, ...] = ()
@@ -67,7 +67,7 @@ class LoadedModel:
     def longest_pass_s(self) -> float:
         """Seconds that the largest forward pass, which may be one text's, takes beside others."""
         tokens = max(self.token_budget, self.spec.max_tokens)
-        return self.worker.streams * tokens / self.worker.tokens_per_s
+        return self.batcher.streams * tokens / self.batcher.tokens_per_s
 
     @property
     def device(self) -> str:
@@ -125,10 +125,10 @@ def _loaded(config: ModelConfig, limits: Limits) -> LoadedModel:
     memory = _memory(engine, config, full)
     warm_up(engine, pace.token_budget, max_tokens)
     team = lend_threads(engine, split, max_tokens)
-    worker = _worker(engine, config, limits, pace, split)
-    engine_goes_first(worker.urgent_threads | team)
+    batcher = _batcher(engine, config, limits, pace, split)
+    engine_goes_first(batcher.urgent_threads | team)
     start_s = time.monotonic() - started
-    model = LoadedModel(files.spec, engine, worker, start_s, pace.token_budget, assigned, memory)
+    model = LoadedModel(files.spec, engine, batcher, start_s, pace.token_budget, assigned, memory)
     _report(config, model, split)
     return model
 
@@ -158,18 +158,18 @@ def lend_threads(engine: TorchEngine, split: ThreadPlan, max_tokens: int) -> set
     return thread_ids() - before
 
 
-def _worker(
+def _batcher(
     engine: TorchEngine, config: ModelConfig, limits: Limits, pace: Calibration, split: ThreadPlan
-) -> Worker:
-    worker = Worker(
+) -> Batcher:
+    batcher = Batcher(
         engine,
         lane_limits(engine, limits, pace, split),
         {Lane.ONLINE: limits.online_max_wait_s, Lane.OFFLINE: limits.offline_max_wait_s},
         pace.tokens_per_s,
-        WorkerMetrics(config.name, pace.token_budget),
+        BatcherMetrics(config.name, pace.token_budget),
     )
-    worker.on_death = _end_process
-    return worker
+    batcher.on_death = _end_process
+    return batcher
 
 
 def _end_process() -> None:
@@ -232,7 +232,7 @@ def _report(config: ModelConfig, model: LoadedModel, split: ThreadPlan) -> None:
         _told(model),
         split.streams,
         split.each,
-        model.worker.tokens_per_s,
+        model.batcher.tokens_per_s,
         model.token_budget,
         os.getpid(),
     )

@@ -34,7 +34,7 @@ from deployments.metrics import DecisionMetrics, RequestMetrics, scrape_cluster
 from deployments.router.chooser import Chooser
 from deployments.router.fleet import Fleet
 from deployments.router.listing import model_item, route_candidate, space_item
-from deployments.router.spaces import Agreement
+from deployments.router.shared_spaces import Agreement
 from deployments.wire.served import ServedModel, spec_of
 
 log = logging.getLogger("ray.serve")

@@ -8,7 +8,7 @@ from deployments.core.models.weights import is_hub_id
 from deployments.core.routing.facts import Candidate, Facts
 from deployments.core.routing.policy import Decision
 from deployments.core.routing.spaces import space_to_tell
-from deployments.router.spaces import Verdict
+from deployments.router.shared_spaces import Verdict
 from deployments.wire.status import ModelStatus
 
 

@@ -49,7 +49,7 @@ def tokenizer() -> FastTokenizer:
 
 @pytest.fixture(scope="module")
 def batch(tokenizer, texts):
-    return tokenizer.encode(texts, truncate=True).batch
+    return tokenizer.tokenize(texts, truncate=True).batch
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def test_its_own_files_say_what_the_catalog_says():
 
 def test_the_published_scores(tokenizer, engine):
     example = SPEC.published_example
-    queries = vectors_of(engine, tokenizer.encode(example.queries).batch)
-    documents = vectors_of(engine, tokenizer.encode(example.documents).batch)
+    queries = vectors_of(engine, tokenizer.tokenize(example.queries).batch)
+    documents = vectors_of(engine, tokenizer.tokenize(example.documents).batch)
     scores = example.scale * queries @ documents.T
     assert np.abs(scores - np.array(example.scores)).max() <= SCORE

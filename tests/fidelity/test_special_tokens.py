@@ -43,7 +43,7 @@ def unlimited(tiny):
 
 
 def ids_of(tokenizer: FastTokenizer, text: str, truncate: bool = True) -> list[int]:
-    return tokenizer.encode([text], truncate).batch.ids.tolist()
+    return tokenizer.tokenize([text], truncate).batch.ids.tolist()
 
 
 @pytest.mark.parametrize("name", MISTRALS)

@@ -35,7 +35,7 @@ class Breakable(Encoder):
         """Returns the model with its forward pass in our hands."""
         model = super().load(config, limits)
         tokenizer = load_preprocessor(config).tokenizer
-        ends = [tokenizer.encode((t,)).batch.ids.tolist()[1:] for t in (POISON, SLEEP, BREAK)]
+        ends = [tokenizer.tokenize((t,)).batch.ids.tolist()[1:] for t in (POISON, SLEEP, BREAK)]
         forward, deaths = model.engine.forward, Path(config.path) / "deaths.txt"
         broken = threading.Event()
 

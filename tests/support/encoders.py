@@ -10,15 +10,15 @@ import pytest
 
 from deployments.config.schema import Limits, ModelConfig
 from deployments.core.batch import TokenBatch
-from deployments.core.batching.worker import Worker
+from deployments.core.batching.batcher import Batcher
 from deployments.core.engine.cuda.pinning import Memory
 from deployments.core.models.catalog import CATALOG
 from deployments.core.models.space import space_id
 from deployments.core.models.spec import ModelSpec
 from deployments.replica.deployment import Encoder
 from deployments.wire.calls import Terms
+from tests.support.batching import PATIENCE_S, working
 from tests.support.fake_engine import FakeEngine
-from tests.support.working import PATIENCE_S, working
 
 CONFIG = ModelConfig(name="all-MiniLM-L6-v2")
 SPEC = CATALOG[CONFIG.name]
@@ -29,7 +29,7 @@ class Loaded:
     """Stands for `replica.LoadedModel`."""
 
     engine: FakeEngine
-    worker: Worker
+    batcher: Batcher
     device: str = "cpu"
     dtype: str = "float32"
     start_s: float = 1.5
@@ -46,7 +46,7 @@ def engine():
 
 
 @pytest.fixture
-def worker(engine):
+def batcher(engine):
     with working(engine) as found:
         yield found
 
@@ -68,8 +68,8 @@ def made(monkeypatch):
 
 
 @pytest.fixture
-def encoder(made, engine, worker):
-    return made(lambda: Loaded(engine, worker))
+def encoder(made, engine, batcher):
+    return made(lambda: Loaded(engine, batcher))
 
 
 async def encode(encoder, *texts, lane="online", trial=None, space=None):

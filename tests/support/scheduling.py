@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from deployments.core.batch import TokenBatch
-from deployments.core.batching.job import Job
 from deployments.core.batching.pass_scheduler import PassScheduler
+from deployments.core.batching.pending_call import PendingCall
 from deployments.core.lane import Lane
 
 BUDGET = 100
@@ -12,11 +12,11 @@ NOW = 1_000.0
 LATER = NOW + 60
 
 
-def job(*lengths: int) -> Job:
-    return Job(TokenBatch.from_lists([[7] * n for n in lengths]), Lane.ONLINE, 4, NOW)
+def call(*lengths: int) -> PendingCall:
+    return PendingCall(TokenBatch.from_lists([[7] * n for n in lengths]), Lane.ONLINE, 4, NOW)
 
 
-def put(turns: PassScheduler, *lengths: int, lane: Lane = Lane.ONLINE) -> Job:
-    found = job(*lengths)
+def put(turns: PassScheduler, *lengths: int, lane: Lane = Lane.ONLINE) -> PendingCall:
+    found = call(*lengths)
     turns.lanes.put(found, lengths, lane, NOW, LATER)
     return found

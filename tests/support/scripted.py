@@ -21,11 +21,11 @@ NEVER = object()
 class Numbers:
     """The `Tokenizer` protocol: a text is its number of tokens, as in "passage: 12"."""
 
-    def encode(self, texts, truncate=False):
+    def tokenize(self, texts, truncate=False):
         counts = [int(text.split()[-1]) for text in texts]
         return Tokenized(TokenBatch.from_lists([[count] * count for count in counts]), (0,))
 
-    def accept(self, tokens, truncate=False):
+    def accept_ids(self, tokens, truncate=False):
         raise NotImplementedError
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.encoders import encoder, engine, made, worker
+from tests.support.encoders import batcher, encoder, engine, made
 from tests.support.importing import importing
 
-__all__ = ["encoder", "engine", "made", "worker"]
+__all__ = ["batcher", "encoder", "engine", "made"]
 
 
 def forbidden(*_: object, **__: object) -> None:

@@ -25,9 +25,9 @@ from cluster.corpus.progress import Tally
 from cluster.corpus.read.reading import Rows, read_part
 from cluster.corpus.read.sources import Source, source_of
 from cluster.corpus.work import Work
+from cluster.corpus.write.assemble import assemble
 from cluster.corpus.write.manifest import Counts
 from cluster.corpus.write.output import ids_of
-from cluster.corpus.write.tables import assemble
 from deployments.client.client import EncoderClient
 from deployments.client.preprocessing import Preprocessor
 from deployments.core.batch import Vectors

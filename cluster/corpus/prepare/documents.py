@@ -120,18 +120,18 @@ def _tokenized(
     """Returns ids, the texts that were cut, and those that hold nothing (their ids are a stand-in)."""
     rendered = render(preprocessor.spec, texts, cut.role, cut.instruction)
     try:
-        found = preprocessor.tokenizer.encode(rendered, truncate=True)
+        found = preprocessor.tokenizer.tokenize(rendered, truncate=True)
     except InvalidRequest:
         bad = [n for n, text in enumerate(rendered) if not _readable(preprocessor, text)]
         stand_in = [text if n not in bad else "a" for n, text in enumerate(rendered)]
-        found = preprocessor.tokenizer.encode(stand_in, truncate=True)
+        found = preprocessor.tokenizer.tokenize(stand_in, truncate=True)
         return found.batch, found.truncated, bad
     return found.batch, found.truncated, ()
 
 
 def _readable(preprocessor: Preprocessor, text: str) -> bool:
     try:
-        preprocessor.tokenizer.encode([text], truncate=True)
+        preprocessor.tokenizer.tokenize([text], truncate=True)
     except InvalidRequest:
         return False
     return True

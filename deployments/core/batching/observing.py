@@ -1,4 +1,4 @@
-"""What happens in a worker, told to whoever records it when that disturbs least.
+"""What happens in a batcher, told to whoever records it when that disturbs least.
 
 Ray's metrics hold Python's lock for a third of a millisecond a pass. Told at once, they would hold it
 just when the answers of that pass leave; a moment after the next pass has begun, they are gone, and on
@@ -17,8 +17,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from deployments.core.batching.job import Job
     from deployments.core.batching.lanes import Drop, MicroBatch
+    from deployments.core.batching.pending_call import PendingCall
     from deployments.core.lane import Lane
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Pass:
     queued_s: Mapping[Lane, float]
 
     @classmethod
-    def of(cls, batch: MicroBatch[Job], started: float, seconds: float) -> Pass:
+    def of(cls, batch: MicroBatch[PendingCall], started: float, seconds: float) -> Pass:
         """Returns what there is to record of a micro-batch, without its texts and vectors."""
         first = {text.lane: text.arrived for text in reversed(batch.texts)}
         waits = {lane: max(0.0, started - arrived) for lane, arrived in first.items()}
@@ -63,7 +63,7 @@ class Observer(Protocol):
 
 
 class NullObserver:
-    """The observer of a worker that nobody watches."""
+    """The observer of a batcher that nobody watches."""
 
     def ran(self, done: Pass) -> None:
         """As `Observer.ran`."""
@@ -97,7 +97,7 @@ class DeferredObserver:
         self._thread = threading.Thread(target=self._loop, name="observer", daemon=True)
         self._thread.start()
 
-    def ran(self, batch: MicroBatch[Job], started: float, seconds: float) -> None:
+    def ran(self, batch: MicroBatch[PendingCall], started: float, seconds: float) -> None:
         """Notes that a micro-batch went through the engine."""
         self._notes.append(partial(self._observer.ran, Pass.of(batch, started, seconds)))
 

@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from deployments.core.batching.job import Job
 from deployments.core.batching.lanes import Drop, LaneLimits, Lanes, MicroBatch, Waiting
+from deployments.core.batching.pending_call import PendingCall
 from deployments.core.lane import Lane
 
 
@@ -20,7 +20,7 @@ class _Running:
 
     since: float
     lanes: Sequence[Lane]
-    batch: MicroBatch[Job]
+    batch: MicroBatch[PendingCall]
     is_trial: bool
 
 
@@ -31,16 +31,16 @@ class PassScheduler:
     """
 
     def __init__(self, limits: LaneLimits) -> None:
-        self.lanes: Lanes[Job] = Lanes(limits)
+        self.lanes: Lanes[PendingCall] = Lanes(limits)
         self._limits = limits
-        self._trials: deque[Waiting[Job]] = deque()
+        self._trials: deque[Waiting[PendingCall]] = deque()
         self._owed: set[Sequence[Lane]] = set()  # a pass, since the last trial
         self._running: dict[int, _Running] = {}
 
-    def try_alone(self, job: Job, now: float, deadline: float) -> None:
+    def try_alone(self, call: PendingCall, now: float, deadline: float) -> None:
         """Queues a call's texts for passes of their own."""
-        counts = enumerate(job.batch.lengths.tolist())
-        self._trials.extend(Waiting(job, r, n, job.lane, now, deadline) for r, n in counts)
+        counts = enumerate(call.batch.lengths.tolist())
+        self._trials.extend(Waiting(call, r, n, call.lane, now, deadline) for r, n in counts)
 
     def may_begin(self, lanes: Sequence[Lane] = tuple(Lane)) -> bool:
         """Whether `take` has something for these lanes that may run now."""
@@ -53,7 +53,7 @@ class PassScheduler:
         ends_soon = any(batch.cost < self._limits.worth_a_pass for batch in self._passes(lanes))
         return not ends_soon or self._waiting(lanes) >= self._limits.worth_a_pass
 
-    def take(self, now: float, lanes: Sequence[Lane] = tuple(Lane)) -> MicroBatch[Job]:
+    def take(self, now: float, lanes: Sequence[Lane] = tuple(Lane)) -> MicroBatch[PendingCall]:
         """Returns what runs next, maybe nothing but dropped texts; it runs until it has `ended`."""
         if is_trial := self._trial_is_next:
             self._owed = set(self._limits.sharing)
@@ -64,7 +64,7 @@ class PassScheduler:
         self._running[id(batch)] = _Running(now, lanes, batch, is_trial)
         return batch
 
-    def ended(self, batch: MicroBatch[Job]) -> None:
+    def ended(self, batch: MicroBatch[PendingCall]) -> None:
         """This pass has ended; it may be said more than once."""
         self._running.pop(id(batch), None)
 
@@ -73,14 +73,14 @@ class PassScheduler:
         """When each pass that runs now was taken."""
         return [running.since for running in self._running.values()]
 
-    def clear(self) -> Iterator[Job]:
+    def clear(self) -> Iterator[PendingCall]:
         """Empties lanes and trials; yields whose texts they were, some more than once."""
         while self.lanes:
             yield from (text.owner for text in self.lanes.take(float("-inf")).all_texts)
         while self._trials:
             yield self._trials.popleft().owner
 
-    def _trial(self, now: float) -> MicroBatch[Job]:
+    def _trial(self, now: float) -> MicroBatch[PendingCall]:
         text = self._trials.popleft()
         if text.owner.gone or text.deadline <= now:
             return MicroBatch([], [(text, Drop.GONE if text.owner.gone else Drop.EXPIRED)])
@@ -99,7 +99,7 @@ class PassScheduler:
     def _waiting(self, lanes: Sequence[Lane]) -> int:
         return sum(map(self.lanes.waiting_tokens, lanes))
 
-    def _passes(self, lanes: Sequence[Lane]) -> list[MicroBatch[Job]]:
+    def _passes(self, lanes: Sequence[Lane]) -> list[MicroBatch[PendingCall]]:
         return [running.batch for running in self._running.values() if running.lanes == lanes]
 
     @property

@@ -16,8 +16,8 @@ from deployments.core.engine.warmup import sample
 from deployments.core.errors import EmbedfleetError, ModelUnavailable, TextFailed
 
 if TYPE_CHECKING:
-    from deployments.core.batching.job import Job
     from deployments.core.batching.lanes import Waiting
+    from deployments.core.batching.pending_call import PendingCall
     from deployments.core.engine.interface import Engine
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,9 @@ def run_pass(engine: Engine, texts: Sequence[Ids]) -> list[Vectors | EmbedfleetE
     return run_pass(engine, texts[:middle]) + run_pass(engine, texts[middle:])
 
 
-def run_waiting(engine: Engine, texts: Sequence[Waiting[Job]]) -> list[Vectors | EmbedfleetError]:
+def run_waiting(
+    engine: Engine, texts: Sequence[Waiting[PendingCall]]
+) -> list[Vectors | EmbedfleetError]:
     """Returns the same for texts of a lane, or for the one of a trial, whose call is told of it."""
     ids = [text.owner.batch.text(text.row) for text in texts]
     begin = texts[0].owner.begin

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from deployments.core.batch import Vectors
-from deployments.core.batching.job import Job
 from deployments.core.batching.lanes import MicroBatch, Waiting
 from deployments.core.batching.observing import DeferredObserver
 from deployments.core.batching.passes import any_failed
+from deployments.core.batching.pending_call import PendingCall
 from deployments.core.errors import DeadlineExceeded, EmbedfleetError, ModelUnavailable
 
 
@@ -33,7 +33,7 @@ class ResultDispatcher:
 
     def settle(
         self,
-        batch: MicroBatch[Job],
+        batch: MicroBatch[PendingCall],
         outcome: Sequence[Vectors | EmbedfleetError],
         started: float,
         seconds: float,
@@ -45,15 +45,15 @@ class ResultDispatcher:
             for text, result in results:
                 text.owner.start(started)
                 text.owner.settle(text.row, result)
-            for job in _owners(batch.texts):
-                job.computed_s += seconds
-                job.finish_if_settled(started)
+            for call in _owners(batch.texts):
+                call.computed_s += seconds
+                call.finish_if_settled(started)
             if not any_failed(outcome):
                 self._observer.ran(batch, started, seconds)
 
         self._hand_over(work, batch.texts)
 
-    def drop(self, batch: MicroBatch[Job]) -> None:
+    def drop(self, batch: MicroBatch[PendingCall]) -> None:
         """Answers the texts that left their lane without a pass."""
         if not batch.dropped:
             return
@@ -64,8 +64,8 @@ class ResultDispatcher:
                 late = DeadlineExceeded("the deadline passed before its turn came")
                 text.owner.settle(text.row, late)
                 self._observer.dropped(text.lane, reason)
-            for job in _owners(texts):
-                job.finish_if_settled(now)
+            for call in _owners(texts):
+                call.finish_if_settled(now)
 
         self._hand_over(work, texts)
 
@@ -73,19 +73,19 @@ class ResultDispatcher:
         """Returns when all is answered."""
         self._pool.shutdown()
 
-    def _hand_over(self, work: Callable[[], None], texts: Sequence[Waiting[Job]]) -> None:
+    def _hand_over(self, work: Callable[[], None], texts: Sequence[Waiting[PendingCall]]) -> None:
         if self.broken is not None:
             raise self.broken
         self._pool.submit(self._guarded, work, texts)
 
-    def _guarded(self, work: Callable[[], None], texts: Sequence[Waiting[Job]]) -> None:
+    def _guarded(self, work: Callable[[], None], texts: Sequence[Waiting[PendingCall]]) -> None:
         try:
             work()
         except BaseException as error:
             self.broken = error
-            for job in _owners(texts):
-                job.fail(ModelUnavailable(f"the answer could not be handed out: {error!r}"))
+            for call in _owners(texts):
+                call.fail(ModelUnavailable(f"the answer could not be handed out: {error!r}"))
 
 
-def _owners(texts: Iterable[Waiting[Job]]) -> Iterable[Job]:
+def _owners(texts: Iterable[Waiting[PendingCall]]) -> Iterable[PendingCall]:
     return {id(text.owner): text.owner for text in texts}.values()

@@ -44,11 +44,11 @@ class Tokenized:
 class Tokenizer(Protocol):
     """What the client needs of a tokenizer."""
 
-    def encode(self, texts: Sequence[str], truncate: bool = False) -> Tokenized:
+    def tokenize(self, texts: Sequence[str], truncate: bool = False) -> Tokenized:
         """Returns ids within the model's limit, special tokens in place."""
         ...
 
-    def accept(self, tokens: TokenInput, truncate: bool = False) -> Tokenized:
+    def accept_ids(self, tokens: TokenInput, truncate: bool = False) -> Tokenized:
         """Returns the caller's own ids, if they can only have come from this tokenizer."""
         ...
 
@@ -74,7 +74,7 @@ class FastTokenizer:
         self._special = spec.special_tokens or template_of(self._tokenizer)
         self._room = spec.max_tokens - len(self._special.first) - len(self._special.last)
 
-    def encode(self, texts: Sequence[str], truncate: bool = False) -> Tokenized:
+    def tokenize(self, texts: Sequence[str], truncate: bool = False) -> Tokenized:
         """Returns the ids of ``texts``, special tokens included.
 
         Raises ContextLengthExceeded when a text is over the model's limit and ``truncate`` is
@@ -113,11 +113,11 @@ class FastTokenizer:
             raise InvalidRequest("a text holds nothing that the model reads", "input")
         return Tokenized(batch, over)
 
-    def accept(self, tokens: TokenInput, truncate: bool = False) -> Tokenized:
+    def accept_ids(self, tokens: TokenInput, truncate: bool = False) -> Tokenized:
         """Returns ids that the caller made with this very tokenizer.
 
         Raises InvalidRequest when another tokenizer is named, an id is out of the vocabulary or
-        the special tokens are not in place; ContextLengthExceeded as `encode` does.
+        the special tokens are not in place; ContextLengthExceeded as `tokenize` does.
         """
         if tokens.tokenizer not in (self._spec.name, self._spec.repo):
             raise InvalidRequest(

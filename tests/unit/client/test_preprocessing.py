@@ -26,10 +26,10 @@ class FakeTokenizer:
     def __init__(self):
         self.given, self.threads = [], []
 
-    def encode(self, texts, truncate=False):
+    def tokenize(self, texts, truncate=False):
         return self._keep(tuple(texts), truncate)
 
-    def accept(self, tokens, truncate=False):
+    def accept_ids(self, tokens, truncate=False):
         return self._keep(tokens, truncate)
 
     def _keep(self, given, truncate):

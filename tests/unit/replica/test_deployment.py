@@ -18,9 +18,9 @@ from deployments.replica import deployment as encoder_module
 from deployments.replica.deployment import Siblings
 from deployments.wire.calls import OtherVersion
 from deployments.wire.status import ReplicaState, ReplicaStatus
+from tests.support.batching import PATIENCE_S, hold
 from tests.support.encoders import CONFIG, SPEC, Loaded, encode
 from tests.support.fake_engine import vector_of
-from tests.support.working import PATIENCE_S, hold
 
 PINNED = CONFIG.model_copy(update={"revision": SPEC.revision})
 
@@ -73,11 +73,11 @@ async def test_a_trial_notes_each_text_for_the_time_of_its_own_pass(encoder, eng
     assert noted == [("t", 0, 0), ("t", None, 1), ("t", 1, 1), ("t", None, 2)]
 
 
-async def test_a_refusal_comes_back_as_a_value(encoder, worker, monkeypatch):
+async def test_a_refusal_comes_back_as_a_value(encoder, batcher, monkeypatch):
     def refuse(*_):
         raise Overloaded("full", None, 1.0)
 
-    monkeypatch.setattr(worker, "submit", refuse)
+    monkeypatch.setattr(batcher, "submit", refuse)
     found = await encode(encoder, [1])
     assert (type(found), found.retry_after_s) == (Overloaded, 1.0)
 
@@ -119,9 +119,9 @@ async def test_it_stands_back_while_another_replica_has_the_model(made, monkeypa
     assert others.looks == []
 
 
-async def test_one_that_could_load_has_no_need_to_look(made, engine, worker, monkeypatch):
+async def test_one_that_could_load_has_no_need_to_look(made, engine, batcher, monkeypatch):
     monkeypatch.setattr(encoder_module, "Siblings", Others())
-    encoder = made(lambda: Loaded(engine, worker))
+    encoder = made(lambda: Loaded(engine, batcher))
     await encoder.check_health()
 
 
@@ -159,10 +159,10 @@ async def test_a_ready_replica_says_what_it_is(encoder):
     assert await encoder.status() == replace(ready, waiting=empty, start_s=1.5)
 
 
-async def test_it_reports_what_was_asked_of_it_and_what_waits(encoder, engine, worker):
+async def test_it_reports_what_was_asked_of_it_and_what_waits(encoder, engine, batcher):
     await encode(encoder, [1, 2], [3])
     await encode(encoder, [4], lane="offline")
-    hold(worker, engine)
+    hold(batcher, engine)
     waiting = asyncio.ensure_future(encode(encoder, [5, 6], lane="offline"))
     await asyncio.sleep(0)
     assert encoder.record_autoscaling_stats() == {
@@ -170,18 +170,18 @@ async def test_it_reports_what_was_asked_of_it_and_what_waits(encoder, engine, w
         "asked_offline": 3,
         "waiting_online": 0,
         "waiting_offline": 2,
-        "tokens_per_s": worker.tokens_per_s,
+        "tokens_per_s": batcher.tokens_per_s,
         "start_s": 1.5,
     }
     engine.release.set()
     await waiting
 
 
-async def test_work_that_is_refused_counts_as_asked(encoder, worker, monkeypatch):
+async def test_work_that_is_refused_counts_as_asked(encoder, batcher, monkeypatch):
     def refuse(*_):
         raise Overloaded("full", None, 1.0)
 
-    monkeypatch.setattr(worker, "submit", refuse)
+    monkeypatch.setattr(batcher, "submit", refuse)
     await encode(encoder, [1, 2])
     assert encoder.record_autoscaling_stats()["asked_online"] == 2
 

@@ -11,8 +11,8 @@ from deployments.core.background_loader import NeedsNewProcess
 from deployments.core.batch import Encoded
 from deployments.core.errors import EmbedfleetError, ModelUnavailable
 from deployments.replica import deployment as encoder_module
+from tests.support.batching import hold
 from tests.support.encoders import encode
-from tests.support.working import hold
 
 
 async def test_a_new_replica_is_tried_with_a_real_pass(encoder, engine):
@@ -36,31 +36,31 @@ async def test_a_failing_pass_makes_it_ill(encoder, engine, error):
         await encoder.check_health()
 
 
-async def test_a_hanging_pass_makes_it_ill(encoder, engine, worker, monkeypatch):
+async def test_a_hanging_pass_makes_it_ill(encoder, engine, batcher, monkeypatch):
     monkeypatch.setattr(encoder_module, "_PROBE_TIMEOUT_S", 0.01)
-    hold(worker, engine)
+    hold(batcher, engine)
     with pytest.raises(TimeoutError):
         await encoder.check_health()
 
 
-async def test_a_pass_that_hangs_makes_it_ill_without_a_trial(encoder, engine, worker):
+async def test_a_pass_that_hangs_makes_it_ill_without_a_trial(encoder, engine, batcher):
     encoder.wedged_after_s = 0.0
-    hold(worker, engine)
+    hold(batcher, engine)
     time.sleep(0.01)
     with pytest.raises(RuntimeError, match="a forward pass hangs"):
         await encoder.check_health()
 
 
-async def test_a_slow_model_is_given_time(encoder, engine, worker, monkeypatch):
+async def test_a_slow_model_is_given_time(encoder, engine, batcher, monkeypatch):
     monkeypatch.setattr(encoder_module, "_needs_probe", lambda _: False)
     encoder.wedged_after_s = 0.0
     encoder._model.value.longest_pass_s = 60.0
-    hold(worker, engine)
+    hold(batcher, engine)
     await encoder.check_health()
 
 
-async def test_an_ended_loop_makes_it_ill(encoder, worker):
-    worker.stop()
+async def test_an_ended_loop_makes_it_ill(encoder, batcher):
+    batcher.stop()
     with pytest.raises(RuntimeError, match="the engine's loop has ended"):
         await encoder.check_health()
 

@@ -16,7 +16,7 @@ from deployments.core.engine.cpu.linear import ONE_DNN
 from deployments.core.errors import ModelUnavailable
 from deployments.replica import loading as replica
 from deployments.replica.loading import lend_threads, load_model
-from deployments.replica.passes import ThreadPlan, lane_limits, shared_budget, worth_a_pass
+from deployments.replica.pass_plan import ThreadPlan, lane_limits, shared_budget, worth_a_pass
 
 CPU = torch.device("cpu")
 

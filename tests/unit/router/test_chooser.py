@@ -33,10 +33,10 @@ class Words:
         self.shown += len(texts)
         return max(len(text.split()) for text in texts)
 
-    def encode(self, texts, truncate=False):
+    def tokenize(self, texts, truncate=False):
         return Tokenized(TokenBatch.from_lists([[1]] * len(texts)), ())
 
-    def accept(self, tokens, truncate=False):
+    def accept_ids(self, tokens, truncate=False):
         raise NotImplementedError
 
 

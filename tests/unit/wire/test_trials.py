@@ -8,7 +8,7 @@ import pytest
 
 from deployments.wire import trials
 from deployments.wire.trials import ClusterRecord
-from tests.support.working import PATIENCE_S
+from tests.support.batching import PATIENCE_S
 
 
 @pytest.fixture

@@ -23,9 +23,9 @@ from cluster.corpus.prepare.documents import Documents, Item
 from cluster.corpus.read.reading import read_part
 from cluster.corpus.settings import Settings
 from cluster.corpus.work import Work
+from cluster.corpus.write.assemble import assemble
 from cluster.corpus.write.manifest import Counts, identify
 from cluster.corpus.write.output import Output
-from cluster.corpus.write.tables import assemble
 from deployments.config.schema import ModelConfig
 from deployments.core.models.catalog import CATALOG
 

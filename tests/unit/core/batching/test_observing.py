@@ -1,4 +1,4 @@
-"""When what happens in a worker is told to whoever records it."""
+"""When what happens in a batcher is told to whoever records it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from deployments.core.batching import observing
 from deployments.core.batching.lanes import Drop, MicroBatch, Waiting
 from deployments.core.batching.observing import DeferredObserver, NullObserver, Pass
 from deployments.core.lane import Lane
-from tests.support.working import PATIENCE_S, Watcher, until
+from tests.support.batching import PATIENCE_S, Watcher, until
 
 NOTHING = MicroBatch([], [])
 ROWS = [(0, 3, Lane.ONLINE), (1, 7, Lane.OFFLINE), (2, 5, Lane.ONLINE)]

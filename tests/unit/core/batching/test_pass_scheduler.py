@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from deployments.core.batching.lanes import Drop, LaneLimits
 from deployments.core.batching.pass_scheduler import PassScheduler
 from deployments.core.lane import Lane
-from tests.support.scheduling import BUDGET, LATER, NOW, job, put
+from tests.support.scheduling import BUDGET, LATER, NOW, call, put
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_one_stream_takes_what_fits():
 def test_a_trial_begins_when_all_else_has_ended_and_runs_alone(turns):
     put(turns, *[BUDGET] * 4)
     first, second = turns.take(NOW), turns.take(NOW)
-    suspected = job(5, 6)
+    suspected = call(5, 6)
     turns.try_alone(suspected, NOW, LATER)
     assert not turns.may_begin()  # its turn comes, so no other pass begins
     turns.ended(first)
@@ -93,7 +93,7 @@ def test_a_trial_begins_when_all_else_has_ended_and_runs_alone(turns):
 
 
 def test_trials_follow_each_other_where_nothing_else_waits(turns):
-    turns.try_alone(job(5, 6), NOW, LATER)
+    turns.try_alone(call(5, 6), NOW, LATER)
     for row in (0, 1):
         batch = turns.take(NOW)
         assert [text.row for text in batch.texts] == [row]
@@ -103,7 +103,7 @@ def test_trials_follow_each_other_where_nothing_else_waits(turns):
 
 @pytest.mark.parametrize(("now", "reason"), [(NOW, Drop.GONE), (LATER, Drop.EXPIRED)])
 def test_a_trial_that_nobody_waits_for_is_dropped(turns, now, reason):
-    suspected = job(5)
+    suspected = call(5)
     turns.try_alone(suspected, NOW, LATER)
     if reason is Drop.GONE:
         suspected.future.cancel()
@@ -112,7 +112,7 @@ def test_a_trial_that_nobody_waits_for_is_dropped(turns, now, reason):
 
 
 def test_clearing_yields_all_that_waits(turns):
-    waiting, suspected = put(turns, 5, 6), job(7)
+    waiting, suspected = put(turns, 5, 6), call(7)
     turns.try_alone(suspected, NOW, LATER)
     assert {id(owner) for owner in turns.clear()} == {id(waiting), id(suspected)}
     assert not turns.may_begin()
@@ -130,25 +130,25 @@ BURST = st.tuples(LENGTHS, st.sampled_from([*Lane, "trial"]))
 )
 def test_nothing_is_lost_and_nothing_comes_twice(steps, streams, pads, preempt):
     limits = LaneLimits(BUDGET, 40, pads=pads, streams=streams, worth_a_pass=40, preempt=preempt)
-    turns, jobs, trials, seen = PassScheduler(limits), [], [], []
+    turns, calls, trials, seen = PassScheduler(limits), [], [], []
     running = {lanes: deque() for lanes in limits.sharing}
     for step, burst in enumerate([*steps, *[None] * 1_000]):
         now = NOW + 0.05 * step  # so that offline texts lose their patience
         lanes = limits.sharing[step % len(limits.sharing)]
         if burst is not None and burst[1] == "trial":
-            trials.append(job(*burst[0]))
-            jobs.append(trials[-1])
+            trials.append(call(*burst[0]))
+            calls.append(trials[-1])
             turns.try_alone(trials[-1], NOW, LATER)
         elif burst is not None:
-            jobs.append(put(turns, *burst[0], lane=burst[1]))
+            calls.append(put(turns, *burst[0], lane=burst[1]))
         elif len(running[lanes]) < streams and turns.may_begin(lanes):
             batch = turns.take(now, lanes)
             running[lanes].append(batch)
-            seen += [(jobs.index(text.owner), text.row) for text in batch.texts]
+            seen += [(calls.index(text.owner), text.row) for text in batch.texts]
             check_pass(batch, lanes, trials, alone=sum(map(len, running.values())) == 1)
         elif running[lanes]:
             turns.ended(running[lanes].popleft())
-    sent = [(number, row) for number, job in enumerate(jobs) for row in range(len(job.batch))]
+    sent = [(number, row) for number, call in enumerate(calls) for row in range(len(call.batch))]
     assert sorted(seen) == sent
     assert not any(map(turns.may_begin, limits.sharing))
 

@@ -7,7 +7,7 @@ import pytest
 from deployments.core.batching.lanes import LaneLimits
 from deployments.core.batching.pass_scheduler import PassScheduler
 from deployments.core.lane import Lane
-from tests.support.scheduling import BUDGET, LATER, NOW, job, put
+from tests.support.scheduling import BUDGET, LATER, NOW, call, put
 
 ONLINE, OFFLINE = (Lane.ONLINE,), (Lane.OFFLINE,)
 
@@ -66,7 +66,7 @@ def test_a_pass_leaves_only_what_it_might_have_taken(preempting, lane):
 def test_a_trial_is_for_urgent_threads_and_all_wait_for_it(preempting):
     put(preempting, BUDGET, lane=Lane.OFFLINE)
     offline = preempting.take(NOW, OFFLINE)
-    preempting.try_alone(job(5), NOW, LATER)
+    preempting.try_alone(call(5), NOW, LATER)
     put(preempting, BUDGET, BUDGET)
     put(preempting, BUDGET, lane=Lane.OFFLINE)
     assert not any(map(preempting.may_begin, (ONLINE, OFFLINE)))
@@ -80,7 +80,7 @@ def test_a_trial_is_for_urgent_threads_and_all_wait_for_it(preempting):
 
 
 def test_between_trials_each_lane_has_its_turn(preempting):
-    preempting.try_alone(job(5, 6), NOW, LATER)
+    preempting.try_alone(call(5, 6), NOW, LATER)
     first = preempting.take(NOW, ONLINE)
     put(preempting, BUDGET, BUDGET, BUDGET)
     put(preempting, BUDGET, lane=Lane.OFFLINE)

@@ -13,8 +13,8 @@ from deployments.core.batch import TokenBatch
 from deployments.core.engine.cpu.priority import can_give_way
 from deployments.core.errors import EmbedfleetError
 from deployments.core.lane import Lane
+from tests.support.batching import PATIENCE_S, check_answer, hold, submit, until, working
 from tests.support.fake_engine import FakeEngine
-from tests.support.working import PATIENCE_S, check_answer, hold, submit, until, working
 
 POISON = 666
 BUDGET = 4
@@ -33,20 +33,20 @@ class Meeting(FakeEngine):
 
 
 def test_passes_run_at_once_and_each_call_gets_its_own():
-    with working(Meeting(), BUDGET, streams=2) as worker:
+    with working(Meeting(), BUDGET, streams=2) as batcher:
         calls = [[[n] * 4, [n + 1] * 4] for n in range(20, 28, 2)]
-        for answer, texts in [(submit(worker, *texts), texts) for texts in calls]:
+        for answer, texts in [(submit(batcher, *texts), texts) for texts in calls]:
             check_answer(answer, *texts)
 
 
 def test_a_hung_pass_is_seen_while_others_go_on():
     engine = FakeEngine()
-    with working(engine, BUDGET, streams=2) as worker:
-        hung = hold(worker, engine)
-        check_answer(submit(worker, [2] * 4), [2] * 4)
-        before = worker.pass_s
-        check_answer(submit(worker, [3] * 4), [3] * 4)
-        assert worker.pass_s > before > 0
+    with working(engine, BUDGET, streams=2) as batcher:
+        hung = hold(batcher, engine)
+        check_answer(submit(batcher, [2] * 4), [2] * 4)
+        before = batcher.pass_s
+        check_answer(submit(batcher, [3] * 4), [3] * 4)
+        assert batcher.pass_s > before > 0
         engine.release.set()
         check_answer(hung, [1])
 
@@ -66,13 +66,13 @@ class Priorities(FakeEngine):
 
 def test_online_texts_do_not_wait_for_offline_passes():
     engine = FakeEngine()
-    with working(engine, BUDGET, preempt=True) as worker:
+    with working(engine, BUDGET, preempt=True) as batcher:
         engine.held = True
-        held = submit(worker, [1] * 4, lane=Lane.OFFLINE)
+        held = submit(batcher, [1] * 4, lane=Lane.OFFLINE)
         assert engine.entered.wait(PATIENCE_S)
         engine.held = False
-        waiting = submit(worker, [2] * 4, lane=Lane.OFFLINE)
-        check_answer(submit(worker, [3] * 4), [3] * 4)
+        waiting = submit(batcher, [2] * 4, lane=Lane.OFFLINE)
+        check_answer(submit(batcher, [3] * 4), [3] * 4)
         with pytest.raises(TimeoutError):
             waiting.result(0.05)
         engine.release.set()
@@ -85,22 +85,22 @@ def test_online_texts_do_not_wait_for_offline_passes():
 def test_only_the_threads_of_offline_texts_give_way(preempt, less):
     own = os.getpriority(os.PRIO_PROCESS, 0)
     engine = Priorities()
-    with working(engine, BUDGET, streams=2, preempt=preempt) as worker:
-        check_answer(submit(worker, [1] * 4), [1] * 4)
-        check_answer(submit(worker, [2] * 4, lane=Lane.OFFLINE), [2] * 4)
+    with working(engine, BUDGET, streams=2, preempt=preempt) as batcher:
+        check_answer(submit(batcher, [1] * 4), [1] * 4)
+        check_answer(submit(batcher, [2] * 4, lane=Lane.OFFLINE), [2] * 4)
     assert engine.niceness == {1: own, 2: min(19, own + less)}
 
 
 def test_a_trial_waits_for_offline_passes_and_these_for_it():
     engine = FakeEngine()
-    with working(engine, BUDGET, streams=2, preempt=True) as worker:
+    with working(engine, BUDGET, streams=2, preempt=True) as batcher:
         engine.held = True
-        held = submit(worker, [1] * 4, lane=Lane.OFFLINE)
+        held = submit(batcher, [1] * 4, lane=Lane.OFFLINE)
         assert engine.entered.wait(PATIENCE_S)
         engine.entered.clear()
         begun: list[int | None] = []
-        trial = worker.submit(TokenBatch.from_lists([[5]]), Lane.OFFLINE, 60.0, begun.append)
-        later = submit(worker, [3] * 4, lane=Lane.OFFLINE)
+        trial = batcher.submit(TokenBatch.from_lists([[5]]), Lane.OFFLINE, 60.0, begun.append)
+        later = submit(batcher, [3] * 4, lane=Lane.OFFLINE)
         assert not engine.entered.wait(0.05)
         engine.release.set()
         check_answer(held, [1] * 4)
@@ -111,10 +111,10 @@ def test_a_trial_waits_for_offline_passes_and_these_for_it():
 
 def test_a_trial_runs_alone():
     engine = FakeEngine()
-    with working(engine, BUDGET, streams=2) as worker:
-        first = hold(worker, engine)
+    with working(engine, BUDGET, streams=2) as batcher:
+        first = hold(batcher, engine)
         begun: list[int | None] = []
-        trial = worker.submit(TokenBatch.from_lists([[5]]), Lane.ONLINE, 60.0, begun.append)
+        trial = batcher.submit(TokenBatch.from_lists([[5]]), Lane.ONLINE, 60.0, begun.append)
         with pytest.raises(TimeoutError):
             trial.result(0.05)
         assert begun == []
@@ -127,15 +127,15 @@ def test_a_trial_runs_alone():
 @pytest.mark.parametrize("preempt", [False, True])
 def test_all_are_answered_whoever_comes_at_once(preempt):
     """Both lanes and trials, from several threads: no thread sleeps while it has work."""
-    with working(FakeEngine(), BUDGET, streams=2, preempt=preempt) as worker:
+    with working(FakeEngine(), BUDGET, streams=2, preempt=preempt) as batcher:
 
         def ask(number: int) -> None:
             texts = [[number] * (1 + number % BUDGET)] * (1 + number % 3)
             if number % 5 == 0:
                 batch = TokenBatch.from_lists(texts)
-                answer = worker.submit(batch, Lane.ONLINE, 60.0, lambda row: None)
+                answer = batcher.submit(batch, Lane.ONLINE, 60.0, lambda row: None)
             else:
-                answer = submit(worker, *texts, lane=[*Lane][number % 2])
+                answer = submit(batcher, *texts, lane=[*Lane][number % 2])
             if number % 7 == 0:
                 time.sleep(0.001)  # so that the lanes run empty now and then
             check_answer(answer, *texts)
@@ -146,12 +146,12 @@ def test_all_are_answered_whoever_comes_at_once(preempt):
 
 def test_one_dead_loop_ends_all():
     engine = FakeEngine(poison=POISON, error=lambda: SystemExit("gone"))
-    with working(engine, BUDGET, streams=2) as worker:
-        running = hold(worker, engine)
+    with working(engine, BUDGET, streams=2) as batcher:
+        running = hold(batcher, engine)
         with pytest.raises(EmbedfleetError, match="loop has died"):
-            submit(worker, [POISON] * 4).result(PATIENCE_S)
-        until(lambda: not worker.alive)
+            submit(batcher, [POISON] * 4).result(PATIENCE_S)
+        until(lambda: not batcher.alive)
         with pytest.raises(EmbedfleetError, match="has ended"):
-            submit(worker, [3])
+            submit(batcher, [3])
         engine.release.set()
         check_answer(running, [1])  # what was under way is answered

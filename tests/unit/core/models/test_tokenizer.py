@@ -49,23 +49,23 @@ def ids_of(tokenized):
 )
 def test_a_text_stands_in_its_frame(folder, text, ids):
     tokenizer = FastTokenizer(SPEC, folder)
-    assert ids_of(tokenizer.encode([text])) == [ids]
-    assert ids_of(tokenizer.encode([text, "a"])) == [ids, [FIRST, 3, LAST]]
+    assert ids_of(tokenizer.tokenize([text])) == [ids]
+    assert ids_of(tokenizer.tokenize([text, "a"])) == [ids, [FIRST, 3, LAST]]
 
 
 def test_lower_case_where_the_model_asks_for_it(folder):
     tokenizer = FastTokenizer(replace(SPEC, lowercase=True), folder)
-    assert ids_of(tokenizer.encode(["A B"])) == [[FIRST, 3, 5, LAST]]
+    assert ids_of(tokenizer.tokenize(["A B"])) == [[FIRST, 3, 5, LAST]]
 
 
 def test_the_catalogs_special_tokens_go_before_the_files(folder):
     spec = replace(SPEC, special_tokens=SpecialTokens((5,), (4, 4)))
     tokenizer = FastTokenizer(spec, folder)
-    assert ids_of(tokenizer.encode(["a"])) == [[5, 3, 4, 4]]
+    assert ids_of(tokenizer.tokenize(["a"])) == [[5, 3, 4, 4]]
 
 
 def test_truncation_keeps_the_frame_and_says_where_it_cut(folder):
-    found = FastTokenizer(SPEC, folder).encode(["a", "b " * 9, "a a a a", "a " * 5], truncate=True)
+    found = FastTokenizer(SPEC, folder).tokenize(["a", "b " * 9, "a a a a", "a " * 5], truncate=True)
     assert ids_of(found)[1] == [FIRST, 5, 5, 5, 5, LAST]
     assert found.truncated == (1, 3)
 
@@ -84,7 +84,7 @@ LONG = "a " * 9
 )
 def test_a_text_over_the_limit(folder, texts, where, others):
     with pytest.raises(ContextLengthExceeded) as refused:
-        FastTokenizer(SPEC, folder).encode(texts)
+        FastTokenizer(SPEC, folder).tokenize(texts)
     said = refused.value.message
     assert said.startswith(f"{where} tokens, e5-small takes at most 6")
     assert f"{others}; shorten it, send `truncate`: true" in said
@@ -96,20 +96,20 @@ def test_a_text_over_the_limit(folder, texts, where, others):
 )
 def test_half_of_a_surrogate_pair(folder, texts, where):
     with pytest.raises(InvalidRequest, match=f"{where} is not valid Unicode.*re-encode") as refused:
-        FastTokenizer(SPEC, folder).encode(texts)
+        FastTokenizer(SPEC, folder).tokenize(texts)
     assert refused.value.param == "input"
 
 
 def test_a_text_of_nothing_without_a_frame(folder):
     tokenizer = FastTokenizer(replace(SPEC, special_tokens=SpecialTokens((), ())), folder)
     with pytest.raises(InvalidRequest, match="holds nothing"):
-        tokenizer.encode([" "])
+        tokenizer.tokenize([" "])
 
 
 @pytest.mark.parametrize("name", ["e5-small", "intfloat/e5-small"])
 def test_token_ids_of_this_tokenizer(folder, name):
     rows = ((FIRST, 3, LAST), (FIRST, LAST))
-    assert ids_of(FastTokenizer(SPEC, folder).accept(TokenInput(name, rows))) == [
+    assert ids_of(FastTokenizer(SPEC, folder).accept_ids(TokenInput(name, rows))) == [
         list(row) for row in rows
     ]
 
@@ -130,20 +130,20 @@ def test_token_ids_of_this_tokenizer(folder, name):
 def test_token_ids_that_cannot_be_of_this_tokenizer(folder, name, ids, param, advice):
     rows = ((FIRST, 3, LAST), ids)
     with pytest.raises(InvalidRequest, match=advice) as refused:
-        FastTokenizer(SPEC, folder).accept(TokenInput(name, rows))
+        FastTokenizer(SPEC, folder).accept_ids(TokenInput(name, rows))
     assert refused.value.param == param
 
 
 def test_one_id_is_not_both_ends_of_a_frame(folder):
     tokenizer = FastTokenizer(replace(SPEC, special_tokens=SpecialTokens((5,), (5,))), folder)
-    assert ids_of(tokenizer.accept(TokenInput("e5-small", ((5, 5),)))) == [[5, 5]]
+    assert ids_of(tokenizer.accept_ids(TokenInput("e5-small", ((5, 5),)))) == [[5, 5]]
     with pytest.raises(InvalidRequest, match="must start with"):
-        tokenizer.accept(TokenInput("e5-small", ((5,),)))
+        tokenizer.accept_ids(TokenInput("e5-small", ((5,),)))
 
 
 def test_token_ids_are_cut_inside_their_frame(folder):
     rows = ((FIRST, *[3] * 9, LAST),)
-    found = FastTokenizer(SPEC, folder).accept(TokenInput("e5-small", rows), truncate=True)
+    found = FastTokenizer(SPEC, folder).accept_ids(TokenInput("e5-small", rows), truncate=True)
     assert (ids_of(found), found.truncated) == ([[FIRST, 3, 3, 3, 3, LAST]], (0,))
 
 

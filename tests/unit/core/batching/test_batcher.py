@@ -10,8 +10,16 @@ import torch
 from deployments.core.batching.lanes import Drop
 from deployments.core.errors import DeadlineExceeded, Overloaded
 from deployments.core.lane import Lane
+from tests.support.batching import (
+    PATIENCE_S,
+    Watcher,
+    check_answer,
+    error_of,
+    hold,
+    submit,
+    working,
+)
 from tests.support.fake_engine import FakeEngine, vector_of
-from tests.support.working import PATIENCE_S, Watcher, check_answer, error_of, hold, submit, working
 
 POISON = 666
 
@@ -19,24 +27,24 @@ POISON = 666
 def test_answers_stand_in_the_order_of_the_texts():
     texts = [[5], [4, 4, 4], [3, 3], [2] * 9, [7], [8, 8, 8, 8]]
     engine = FakeEngine()
-    with working(engine) as worker:
-        check_answer(submit(worker, *texts), *texts)
+    with working(engine) as batcher:
+        check_answer(submit(batcher, *texts), *texts)
     assert len(engine.passes) > 1
 
 
 def test_a_call_without_texts_is_answered_at_once():
     engine = FakeEngine()
-    with working(engine) as worker:
-        found = submit(worker).result(PATIENCE_S)
+    with working(engine) as batcher:
+        found = submit(batcher).result(PATIENCE_S)
     assert (found.vectors.shape, found.queued_s, found.computed_s) == ((0, 4), 0, 0)
     assert engine.passes == []
 
 
 def test_calls_share_a_pass():
     engine = FakeEngine()
-    with working(engine) as worker:
-        hold(worker, engine)
-        calls = [submit(worker, [number, 0]) for number in range(2, 8)]
+    with working(engine) as batcher:
+        hold(batcher, engine)
+        calls = [submit(batcher, [number, 0]) for number in range(2, 8)]
         engine.release.set()
         for number, call in enumerate(calls, start=2):
             check_answer(call, [number, 0])
@@ -44,12 +52,12 @@ def test_calls_share_a_pass():
 
 
 def test_many_threads_each_get_their_own():
-    with working(FakeEngine(), budget=8) as worker:
+    with working(FakeEngine(), budget=8) as batcher:
         answered = []
 
         def call(number: int) -> None:
             texts = [[number] * (1 + number % 3), [number + 1]]
-            check_answer(submit(worker, *texts), *texts)
+            check_answer(submit(batcher, *texts), *texts)
             answered.append(number)
 
         threads = [threading.Thread(target=call, args=(number,)) for number in range(40)]
@@ -62,10 +70,10 @@ def test_many_threads_each_get_their_own():
 
 def test_online_goes_before_offline():
     engine = FakeEngine()
-    with working(engine, budget=3) as worker:
-        hold(worker, engine)
-        offline = submit(worker, [8, 0, 0], lane=Lane.OFFLINE)
-        online = submit(worker, [9, 0, 0], lane=Lane.ONLINE)
+    with working(engine, budget=3) as batcher:
+        hold(batcher, engine)
+        offline = submit(batcher, [8, 0, 0], lane=Lane.OFFLINE)
+        online = submit(batcher, [9, 0, 0], lane=Lane.ONLINE)
         engine.release.set()
         check_answer(online, [9, 0, 0])
         check_answer(offline, [8, 0, 0])
@@ -74,17 +82,17 @@ def test_online_goes_before_offline():
 
 def test_a_text_that_breaks_the_engine_takes_only_itself_down():
     engine = FakeEngine(poison=POISON)
-    with working(engine) as worker:
-        hold(worker, engine)
-        before, broken = submit(worker, [2, 2]), submit(worker, [3, 3], [POISON, 3], [6])
-        after = submit(worker, [4, 4])
+    with working(engine) as batcher:
+        hold(batcher, engine)
+        before, broken = submit(batcher, [2, 2]), submit(batcher, [3, 3], [POISON, 3], [6])
+        after = submit(batcher, [4, 4])
         engine.release.set()
         check_answer(before, [2, 2])
         check_answer(after, [4, 4])
         error = error_of(broken, row=1)
         assert str(error) == "the engine failed on a text of 2 tokens: a poisoned text"
         assert broken.result().vectors[[0, 2]].tolist() == [vector_of([3, 3]), vector_of([6])]
-        check_answer(submit(worker, [5]), [5])
+        check_answer(submit(batcher, [5]), [5])
 
 
 @pytest.mark.parametrize(
@@ -96,26 +104,26 @@ def test_a_text_that_breaks_the_engine_takes_only_itself_down():
     ],
 )
 def test_a_text_that_never_fits_is_told_so(error):
-    with working(FakeEngine(poison=POISON, error=error)) as worker:
-        error = error_of(submit(worker, [POISON, 1]))
+    with working(FakeEngine(poison=POISON, error=error)) as batcher:
+        error = error_of(submit(batcher, [POISON, 1]))
         assert str(error) == "one text of 2 tokens does not fit the device's memory"
-        check_answer(submit(worker, [5]), [5])
+        check_answer(submit(batcher, [5]), [5])
 
 
 def test_a_pass_without_room_is_halved_and_tried_again():
     texts = [[number, 0] for number in range(2, 10)]
     engine = FakeEngine(room=4)
-    with working(engine, budget=16) as worker:
-        check_answer(submit(worker, *texts), *texts)
+    with working(engine, budget=16) as batcher:
+        check_answer(submit(batcher, *texts), *texts)
     sizes = [len(firsts) for firsts in engine.passes]
     assert sizes == [8, 4, 2, 2, 4, 2, 2]
 
 
 def test_cancelling_drops_what_is_not_computed():
     engine, watcher = FakeEngine(), Watcher()
-    with working(engine, observer=watcher) as worker:
-        hold(worker, engine)
-        cancelled, kept = submit(worker, [7], [7]), submit(worker, [8])
+    with working(engine, observer=watcher) as batcher:
+        hold(batcher, engine)
+        cancelled, kept = submit(batcher, [7], [7]), submit(batcher, [8])
         assert cancelled.cancel()
         engine.release.set()
         check_answer(kept, [8])
@@ -125,19 +133,19 @@ def test_cancelling_drops_what_is_not_computed():
 
 def test_cancelling_during_the_pass_harms_nobody():
     engine = FakeEngine()
-    with working(engine) as worker:
-        running = hold(worker, engine)
+    with working(engine) as batcher:
+        running = hold(batcher, engine)
         assert running.cancel()
         engine.release.set()
-        check_answer(submit(worker, [8]), [8])
+        check_answer(submit(batcher, [8]), [8])
 
 
 @pytest.mark.parametrize("lane", Lane)
 def test_a_deadline_that_passes_in_the_lane_is_the_answer(lane):
     engine, watcher = FakeEngine(), Watcher()
-    with working(engine, observer=watcher) as worker:
-        hold(worker, engine)
-        late, kept = submit(worker, [7], lane=lane, timeout_s=0), submit(worker, [8])
+    with working(engine, observer=watcher) as batcher:
+        hold(batcher, engine)
+        late, kept = submit(batcher, [7], lane=lane, timeout_s=0), submit(batcher, [8])
         engine.release.set()
         assert isinstance(error_of(late), DeadlineExceeded)
         check_answer(kept, [8])
@@ -148,14 +156,14 @@ def test_a_deadline_that_passes_in_the_lane_is_the_answer(lane):
 
 def test_a_full_lane_refuses_and_says_when_to_come_back():
     engine, watcher = FakeEngine(), Watcher()
-    with working(engine, budget=16, max_wait_s=0.001, observer=watcher) as worker:
-        hold(worker, engine)
-        waiting = submit(worker, *[[2] * 10] * 6)  # 60 of 4 × 16 tokens
+    with working(engine, budget=16, max_wait_s=0.001, observer=watcher) as batcher:
+        hold(batcher, engine)
+        waiting = submit(batcher, *[[2] * 10] * 6)  # 60 of 4 × 16 tokens
         with pytest.raises(Overloaded, match="60 tokens already wait in the online") as refused:
-            submit(worker, [3] * 5, [3])
+            submit(batcher, [3] * 5, [3])
         assert refused.value.retry_after_s == pytest.approx(60 / 100.0)
-        fits = submit(worker, [3] * 4)
-        assert worker.waiting(Lane.ONLINE) == (7, 64)
+        fits = submit(batcher, [3] * 4)
+        assert batcher.waiting(Lane.ONLINE) == (7, 64)
         engine.release.set()
         check_answer(waiting, *[[2] * 10] * 6)
         check_answer(fits, [3] * 4)
@@ -164,36 +172,36 @@ def test_a_full_lane_refuses_and_says_when_to_come_back():
 
 def test_offline_work_never_makes_online_refused():
     engine = FakeEngine()
-    with working(engine, max_wait_s=0.001) as worker:
-        hold(worker, engine)
-        submit(worker, *[[2] * 16] * 4, lane=Lane.OFFLINE)
+    with working(engine, max_wait_s=0.001) as batcher:
+        hold(batcher, engine)
+        submit(batcher, *[[2] * 16] * 4, lane=Lane.OFFLINE)
         with pytest.raises(Overloaded, match="offline"):
-            submit(worker, [3], lane=Lane.OFFLINE)
-        online = submit(worker, [3])
+            submit(batcher, [3], lane=Lane.OFFLINE)
+        online = submit(batcher, [3])
         engine.release.set()
         check_answer(online, [3])
 
 
 def test_an_empty_lane_takes_a_call_of_any_size():
-    with working(FakeEngine(), max_wait_s=0.001) as worker:
+    with working(FakeEngine(), max_wait_s=0.001) as batcher:
         texts = [[2] * 16] * 50
-        check_answer(submit(worker, *texts), *texts)
+        check_answer(submit(batcher, *texts), *texts)
 
 
 @pytest.mark.parametrize(("max_wait_s", "taken"), [(0.1, 64), (1.0, 100), (3.0, 300)])
 def test_the_bound_of_a_lane_is_a_time(max_wait_s, taken):
     engine = FakeEngine()
-    with working(engine, budget=16, max_wait_s=max_wait_s, tokens_per_s=100) as worker:
-        hold(worker, engine)
-        submit(worker, [2] * (taken - 1))
-        submit(worker, [2])
+    with working(engine, budget=16, max_wait_s=max_wait_s, tokens_per_s=100) as batcher:
+        hold(batcher, engine)
+        submit(batcher, [2] * (taken - 1))
+        submit(batcher, [2])
         with pytest.raises(Overloaded):
-            submit(worker, [2])
+            submit(batcher, [2])
 
 
 def test_the_observer_sees_each_pass_once_and_what_is_left():
     watcher = Watcher()
-    with working(FakeEngine(), budget=4, observer=watcher) as worker:
-        submit(worker, [1] * 4, [2] * 3, [3]).result(PATIENCE_S)
+    with working(FakeEngine(), budget=4, observer=watcher) as batcher:
+        submit(batcher, [1] * 4, [2] * 3, [3]).result(PATIENCE_S)
     assert sorted(length for lengths in watcher.passes for length in lengths) == [1, 3, 4]
     assert watcher.left == dict.fromkeys(Lane, (0, 0))

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from deployments.config.schema import ModelConfig
-from deployments.replica import passes as cores
-from deployments.replica.passes import ThreadPlan, plan_threads
+from deployments.replica import pass_plan as cores
+from deployments.replica.pass_plan import ThreadPlan, plan_threads
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A worker over the fake engine, and how tests feed it."""
+"""A batcher over the fake engine, and how tests feed it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from deployments.core.batch import Encoded, TokenBatch
+from deployments.core.batching.batcher import Batcher
 from deployments.core.batching.lanes import Drop, LaneLimits
 from deployments.core.batching.observing import Pass
-from deployments.core.batching.worker import Worker
 from deployments.core.errors import EmbedfleetError
 from deployments.core.lane import Lane
 from tests.support.fake_engine import FakeEngine, vector_of
@@ -58,8 +58,8 @@ def working(
     tokens_per_s: float = 100.0,
     streams: int = 1,
     preempt: bool = False,
-) -> Iterator[Worker]:
-    """Yields a running worker; at the end it is stopped, whatever its engine does."""
+) -> Iterator[Batcher]:
+    """Yields a running batcher; at the end it is stopped, whatever its engine does."""
     waits = dict.fromkeys(Lane, max_wait_s)
     worth = int(0.4 * budget)
     limits = LaneLimits(
@@ -70,26 +70,26 @@ def working(
         worth_a_pass=worth,
         preempt=preempt,
     )
-    worker = Worker(engine, limits, waits, tokens_per_s, observer)
+    batcher = Batcher(engine, limits, waits, tokens_per_s, observer)
     try:
-        yield worker
+        yield batcher
     finally:
         engine.release.set()
-        worker.stop()
-        assert not worker.alive
+        batcher.stop()
+        assert not batcher.alive
 
 
 def submit(
-    worker: Worker, *texts: list[int], lane: Lane = Lane.ONLINE, timeout_s: float = 1e6
+    batcher: Batcher, *texts: list[int], lane: Lane = Lane.ONLINE, timeout_s: float = 1e6
 ) -> Future[Encoded]:
     """Queues one call."""
-    return worker.submit(TokenBatch.from_lists(texts), lane, timeout_s)
+    return batcher.submit(TokenBatch.from_lists(texts), lane, timeout_s)
 
 
-def hold(worker: Worker, engine: FakeEngine) -> Future[Encoded]:
+def hold(batcher: Batcher, engine: FakeEngine) -> Future[Encoded]:
     """Submits a call whose pass is held in the engine, so that what comes next must wait."""
     engine.held = True
-    future = submit(worker, [1])
+    future = submit(batcher, [1])
     assert engine.entered.wait(PATIENCE_S)
     engine.held = False
     return future

@@ -9,7 +9,7 @@ import pytest
 from deployments import metrics
 from deployments.core.batching.observing import Pass
 from deployments.core.lane import Lane
-from deployments.metrics import WorkerMetrics
+from deployments.metrics import BatcherMetrics
 
 NOTHING = dict.fromkeys(Lane, (0, 0))
 SOMETHING = {Lane.ONLINE: (0, 0), Lane.OFFLINE: (3, 30)}
@@ -38,31 +38,31 @@ def told(monkeypatch):
     return sums
 
 
-def ran(worker: WorkerMetrics, texts: int) -> None:
-    worker.ran(Pass((10,) * texts, 10 * texts, 0.01, {Lane.OFFLINE: 0.5}))
+def ran(batcher: BatcherMetrics, texts: int) -> None:
+    batcher.ran(Pass((10,) * texts, 10 * texts, 0.01, {Lane.OFFLINE: 0.5}))
 
 
 def test_the_sums_of_a_pass(told):
-    worker = WorkerMetrics("m", 100)
-    ran(worker, 3)
-    worker.waiting(NOTHING)
+    batcher = BatcherMetrics("m", 100)
+    ran(batcher, 3)
+    batcher.waiting(NOTHING)
     assert told == {"texts_total": 3, "tokens_total": 30, "busy_seconds_total": 0.01}
 
 
 @pytest.mark.parametrize("left", [NOTHING, SOMETHING])
 def test_passes_that_follow_each_other_are_told_together(left, told, monkeypatch):
-    worker, now = WorkerMetrics("m", 100), [100.0]
+    batcher, now = BatcherMetrics("m", 100), [100.0]
     monkeypatch.setattr(metrics.time, "monotonic", lambda: now[0])
     for _ in range(4):
-        ran(worker, 1)
-        worker.waiting(left)
+        ran(batcher, 1)
+        batcher.waiting(left)
     assert told["texts_total"] == 1, "the first, then none for half a second"
     now[0] += 0.6
-    ran(worker, 1)
-    worker.waiting(left)
+    ran(batcher, 1)
+    batcher.waiting(left)
     assert told["texts_total"] == 5
 
 
 def test_a_pass_of_dropped_texts_adds_nothing(told):
-    WorkerMetrics("m", 100).waiting(NOTHING)
+    BatcherMetrics("m", 100).waiting(NOTHING)
     assert not told

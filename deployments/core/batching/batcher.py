@@ -17,11 +17,11 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from deployments.core.batch import Encoded, TokenBatch
-from deployments.core.batching.job import Job
 from deployments.core.batching.lanes import LaneLimits, MicroBatch
 from deployments.core.batching.observing import DeferredObserver, NullObserver, Observer
 from deployments.core.batching.pass_scheduler import PassScheduler
 from deployments.core.batching.passes import any_failed, run_waiting
+from deployments.core.batching.pending_call import PendingCall
 from deployments.core.batching.results import ResultDispatcher
 from deployments.core.engine.cpu.priority import give_way
 from deployments.core.errors import ModelUnavailable, Overloaded
@@ -35,7 +35,7 @@ _CLOSE_S = 1.0
 _RETRY_AFTER_S = 1.0
 
 
-class Worker:
+class Batcher:
     """Feeds one engine from two lanes. Thread-safe.
 
     ``on_death`` is called by a loop that dies, before its calls get an error.
@@ -103,18 +103,18 @@ class Worker:
         Overloaded, with the seconds until the lane's backlog is worked off, when the lane is full.
         """
         now = time.monotonic()
-        job = Job(batch, lane, self._engine.dimension, now, begin)
+        call = PendingCall(batch, lane, self._engine.dimension, now, begin)
         with self._lock:
             self._refuse_if_broken()
             if begin is None:
                 self._refuse_if_full(lane, len(batch), batch.tokens)
-                self._scheduler.lanes.put(job, batch.lengths.tolist(), lane, now, now + timeout_s)
+                self._scheduler.lanes.put(call, batch.lengths.tolist(), lane, now, now + timeout_s)
             else:
-                self._scheduler.try_alone(job, now, now + timeout_s)
+                self._scheduler.try_alone(call, now, now + timeout_s)
             self._wake_one()
         if not len(batch):
-            job.finish_if_settled(now)
-        return job.future
+            call.finish_if_settled(now)
+        return call.future
 
     def waiting(self, lane: Lane) -> tuple[int, int]:
         """Returns how many texts and tokens wait in a lane."""
@@ -170,7 +170,7 @@ class Worker:
             )
 
     def _loop(self, lanes: tuple[Lane, ...]) -> None:
-        batch: MicroBatch[Job] | None = None
+        batch: MicroBatch[PendingCall] | None = None
         clock = time.monotonic
         if Lane.ONLINE not in lanes:
             give_way({threading.get_native_id()})
@@ -190,8 +190,8 @@ class Worker:
             self._end(batch)
 
     def _next(
-        self, lanes: tuple[Lane, ...], last: MicroBatch[Job] | None
-    ) -> MicroBatch[Job] | None:
+        self, lanes: tuple[Lane, ...], last: MicroBatch[PendingCall] | None
+    ) -> MicroBatch[PendingCall] | None:
         """Waits for the next pass of a thread whose last one has ended; None: there is none."""
         with self._lock:
             if last is not None:
@@ -218,7 +218,7 @@ class Worker:
     def _is_ending(self) -> bool:
         return self._stopping or self._broken is not None
 
-    def _run(self, batch: MicroBatch[Job], clock: Callable[[], float]) -> None:
+    def _run(self, batch: MicroBatch[PendingCall], clock: Callable[[], float]) -> None:
         self._observer.pass_begins()
         with self._lock:
             has_all_threads = len(batch.texts) == len(self._scheduler.running) == 1 < self.streams
@@ -232,13 +232,13 @@ class Worker:
                     self._speed.learn(batch, seconds, len(self._scheduler.running))
         self._dispatcher.settle(batch, outcome, started, seconds)
 
-    def _end(self, last: MicroBatch[Job] | None) -> None:
+    def _end(self, last: MicroBatch[PendingCall] | None) -> None:
         """Lets the other loops end too; the last of them waits until all is answered."""
         with self._lock:
             if last is not None:
                 self._scheduler.ended(last)
-            for job in self._scheduler.clear():
-                job.fail(_gone("is shutting down"))
+            for call in self._scheduler.clear():
+                call.fail(_gone("is shutting down"))
             self._wake_all()
             self._open_loops -= 1
             is_last = not self._open_loops
@@ -262,7 +262,7 @@ class Speed:
         self.tokens_per_s = tokens_per_s
         self._limits = limits
 
-    def learn(self, batch: MicroBatch[Job], seconds: float, running: int) -> None:
+    def learn(self, batch: MicroBatch[PendingCall], seconds: float, running: int) -> None:
         """Takes in the seconds of a pass, one of so many ``running``.
 
         A small one tells what a pass costs, not how fast the engine is when there is enough to do.

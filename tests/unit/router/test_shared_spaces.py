@@ -10,7 +10,7 @@ from deployments.core.errors import ModelUnavailable
 from deployments.core.models.spec import Role
 from deployments.core.request import Embeddings
 from deployments.core.routing.spaces import SAMPLES
-from deployments.router.spaces import Agreement
+from deployments.router.shared_spaces import Agreement
 from deployments.wire.status import ModelState, ModelStatus
 
 RANDOM = np.random.default_rng(0).standard_normal((len(SAMPLES), 64)).astype(np.float32)

@@ -15,7 +15,7 @@ from cluster.corpus.plan.parts import Part
 from cluster.corpus.prepare.documents import Documents, Item
 from cluster.corpus.read.reading import read_part
 from cluster.corpus.settings import Settings
-from cluster.corpus.write.tables import assemble
+from cluster.corpus.write.assemble import assemble
 
 BAD = pa.StringArray.from_buffers(
     3, pa.py_buffer(struct.pack("<4i", 0, 2, 5, 6)), pa.py_buffer(b"abcd\xffe")

@@ -1,4 +1,4 @@
-"""One call's texts while they are under way in a worker, and the answer they add up to."""
+"""One call's texts while they are under way in a batcher, and the answer they add up to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
-class Job:
+class PendingCall:
     """Owns a call's rows; answers ``future`` once each row has a vector or an error.
 
     Where texts are tried one by one, ``begin`` is told each row before its forward pass, and None

@@ -1,4 +1,4 @@
-"""What a worker measures: times, its own speed, and how often in a row it failed."""
+"""What a batcher measures: times, its own speed, and how often in a row it failed."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from deployments.core.batching import worker as worker_module
+from deployments.core.batching import batcher as batcher_module
 from deployments.core.lane import Lane
-from tests.support.fake_engine import FakeEngine
-from tests.support.working import (
+from tests.support.batching import (
     PATIENCE_S,
     Watcher,
     check_answer,
@@ -20,6 +19,7 @@ from tests.support.working import (
     until,
     working,
 )
+from tests.support.fake_engine import FakeEngine
 
 POISON = 666
 
@@ -41,15 +41,15 @@ class SlowEngine(FakeEngine):
 @pytest.fixture
 def engine(monkeypatch):
     slow = SlowEngine()
-    monkeypatch.setattr(worker_module, "time", SimpleNamespace(monotonic=lambda: slow.now))
+    monkeypatch.setattr(batcher_module, "time", SimpleNamespace(monotonic=lambda: slow.now))
     return slow
 
 
 def test_times_tell_waiting_from_computing(engine):
-    with working(engine, budget=4) as worker:
-        held = hold(worker, engine)
+    with working(engine, budget=4) as batcher:
+        held = hold(batcher, engine)
         engine.now = 1_010.0
-        waited = submit(worker, [2] * 4, [3] * 4)  # two passes
+        waited = submit(batcher, [2] * 4, [3] * 4)  # two passes
         engine.now = 1_013.0
         engine.release.set()
         first, second = held.result(PATIENCE_S), waited.result(PATIENCE_S)
@@ -68,122 +68,122 @@ def test_times_tell_waiting_from_computing(engine):
     ],
 )
 def test_speed_is_learnt_from_each_pass_by_its_share_of_a_full_one(engine, texts, learnt):
-    with working(engine, budget=16, tokens_per_s=100) as worker:
-        submit(worker, *texts).result(PATIENCE_S)
-        worker.stop()
-        assert worker.tokens_per_s == pytest.approx(learnt)
+    with working(engine, budget=16, tokens_per_s=100) as batcher:
+        submit(batcher, *texts).result(PATIENCE_S)
+        batcher.stop()
+        assert batcher.tokens_per_s == pytest.approx(learnt)
 
 
 def test_one_of_several_streams_tells_its_part_of_their_speed(engine):
-    with working(engine, budget=16, tokens_per_s=100, streams=4) as worker:
-        submit(worker, [2] * 3, [2] * 3).result(PATIENCE_S)
-        worker.stop()
-        assert worker.tokens_per_s == pytest.approx(100 + 0.2 * 6 / 16 / 4 * (4 * 3 - 100))
+    with working(engine, budget=16, tokens_per_s=100, streams=4) as batcher:
+        submit(batcher, [2] * 3, [2] * 3).result(PATIENCE_S)
+        batcher.stop()
+        assert batcher.tokens_per_s == pytest.approx(100 + 0.2 * 6 / 16 / 4 * (4 * 3 - 100))
 
 
 def test_one_text_alone_has_the_threads_of_all_streams_and_tells_nothing(engine):
-    with working(engine, budget=16, tokens_per_s=100, streams=4) as worker:
-        submit(worker, [2] * 16).result(PATIENCE_S)
-        worker.stop()
-        assert worker.tokens_per_s == 100
+    with working(engine, budget=16, tokens_per_s=100, streams=4) as batcher:
+        submit(batcher, [2] * 16).result(PATIENCE_S)
+        batcher.stop()
+        assert batcher.tokens_per_s == 100
 
 
 def test_nor_does_it_when_another_began_meanwhile(engine):
-    with working(engine, budget=16, tokens_per_s=100, streams=2) as worker:
+    with working(engine, budget=16, tokens_per_s=100, streams=2) as batcher:
         engine.held = True
         calls = []
         for number in (1, 2):
-            calls.append(submit(worker, [2] * 16))
+            calls.append(submit(batcher, [2] * 16))
             until(lambda number=number: len(engine.starts) == number)
         engine.release.set()
         assert all(call.result(PATIENCE_S) for call in calls)
-        worker.stop()
-        learnt = 100 - worker.tokens_per_s
+        batcher.stop()
+        learnt = 100 - batcher.tokens_per_s
     from_the_second = 0.2 * (100 - 2 * 16 / 2)  # or half of it, where the first had ended
     assert learnt in (pytest.approx(from_the_second), pytest.approx(from_the_second / 2))
 
 
 def test_what_an_offline_pass_waits_for_a_core_is_no_slowness(engine, monkeypatch):
     share = SimpleNamespace(monotonic=lambda: engine.now, thread_time=lambda: engine.now / 10)
-    monkeypatch.setattr(worker_module, "time", share)
-    with working(engine, budget=16, tokens_per_s=100, preempt=True) as worker:
-        answer = submit(worker, [2] * 16, lane=Lane.OFFLINE).result(PATIENCE_S)
-        worker.stop()
-        assert worker.tokens_per_s == pytest.approx(100 + 0.2 * (80 - 100))
+    monkeypatch.setattr(batcher_module, "time", share)
+    with working(engine, budget=16, tokens_per_s=100, preempt=True) as batcher:
+        answer = submit(batcher, [2] * 16, lane=Lane.OFFLINE).result(PATIENCE_S)
+        batcher.stop()
+        assert batcher.tokens_per_s == pytest.approx(100 + 0.2 * (80 - 100))
         assert answer.computed_s == pytest.approx(0.2)
 
 
 def test_an_online_pass_beside_an_offline_one_counts_as_one_stream(engine, monkeypatch):
     clocks = SimpleNamespace(monotonic=lambda: engine.now, thread_time=lambda: 0.0)
-    monkeypatch.setattr(worker_module, "time", clocks)
-    with working(engine, budget=16, tokens_per_s=100, preempt=True) as worker:
+    monkeypatch.setattr(batcher_module, "time", clocks)
+    with working(engine, budget=16, tokens_per_s=100, preempt=True) as batcher:
         engine.held = True
-        preempted = submit(worker, [POISON] * 16, lane=Lane.OFFLINE)
+        preempted = submit(batcher, [POISON] * 16, lane=Lane.OFFLINE)
         until(lambda: len(engine.starts) == 1)
         engine.held, engine.poison = False, POISON
-        check_answer(submit(worker, [3] * 16), [3] * 16)
+        check_answer(submit(batcher, [3] * 16), [3] * 16)
         engine.release.set()
         error_of(preempted)
-        worker.stop()
-        assert worker.tokens_per_s == pytest.approx(100 + 0.2 * (8 - 100))
+        batcher.stop()
+        assert batcher.tokens_per_s == pytest.approx(100 + 0.2 * (8 - 100))
 
 
 def test_a_small_pass_that_could_not_take_more_tells_the_speed(engine):
-    with working(engine, budget=16, tokens_per_s=100) as worker:
-        submit(worker, [2] * 2, [2] * 16).result(PATIENCE_S)
-        worker.stop()
+    with working(engine, budget=16, tokens_per_s=100) as batcher:
+        submit(batcher, [2] * 2, [2] * 16).result(PATIENCE_S)
+        batcher.stop()
         after_the_first = 100 + 0.2 * 2 / 16 * (1 - 100)
-        assert worker.tokens_per_s == pytest.approx(after_the_first + 0.2 * (8 - after_the_first))
+        assert batcher.tokens_per_s == pytest.approx(after_the_first + 0.2 * (8 - after_the_first))
 
 
 def test_a_small_pass_during_which_more_came_does_not(engine):
-    with working(engine, budget=16, tokens_per_s=100) as worker:
-        held = hold(worker, engine)
-        waited = submit(worker, [2] * 16)
+    with working(engine, budget=16, tokens_per_s=100) as batcher:
+        held = hold(batcher, engine)
+        waited = submit(batcher, [2] * 16)
         engine.release.set()
         held.result(PATIENCE_S), waited.result(PATIENCE_S)
-        worker.stop()
-        assert worker.tokens_per_s == pytest.approx(100 + 0.2 * (8 - 100))
+        batcher.stop()
+        assert batcher.tokens_per_s == pytest.approx(100 + 0.2 * (8 - 100))
 
 
 def test_a_pass_that_takes_no_time_is_no_division_by_zero(engine):
     engine.seconds = 0.0
-    with working(engine) as worker:
-        check_answer(submit(worker, [2]), [2])
-        worker.stop()
-        assert 0 < worker.tokens_per_s < float("inf")
+    with working(engine) as batcher:
+        check_answer(submit(batcher, [2]), [2])
+        batcher.stop()
+        assert 0 < batcher.tokens_per_s < float("inf")
 
 
 def test_a_failed_pass_teaches_no_speed(engine):
     engine.poison = POISON
     watcher = Watcher()
-    with working(engine, observer=watcher) as worker:
-        error_of(submit(worker, [POISON]))
-        worker.stop()
-        assert worker.tokens_per_s == 100
+    with working(engine, observer=watcher) as batcher:
+        error_of(submit(batcher, [POISON]))
+        batcher.stop()
+        assert batcher.tokens_per_s == 100
     assert watcher.passes == []
 
 
 def test_the_speed_learnt_moves_the_bound_of_the_lane(engine):
-    with working(engine, budget=16, max_wait_s=10, tokens_per_s=100) as worker:
+    with working(engine, budget=16, max_wait_s=10, tokens_per_s=100) as batcher:
         for _ in range(40):
-            submit(worker, [2] * 16).result(PATIENCE_S)
-        hold(worker, engine)
-        assert worker.tokens_per_s == pytest.approx(8, rel=0.05)
-        submit(worker, [2] * 80)
-        with pytest.raises(worker_module.Overloaded) as refused:
-            submit(worker, [2] * 80)
+            submit(batcher, [2] * 16).result(PATIENCE_S)
+        hold(batcher, engine)
+        assert batcher.tokens_per_s == pytest.approx(8, rel=0.05)
+        submit(batcher, [2] * 80)
+        with pytest.raises(batcher_module.Overloaded) as refused:
+            submit(batcher, [2] * 80)
         assert refused.value.retry_after_s == pytest.approx(10, rel=0.05)
-        assert worker.waiting(Lane.ONLINE) == (1, 80)
+        assert batcher.waiting(Lane.ONLINE) == (1, 80)
 
 
 def test_only_a_pass_that_goes_well_is_a_success(engine):
     engine.poison = POISON
-    with working(engine) as worker:
-        error_of(submit(worker, [POISON]))
-        good = hold(worker, engine)  # by now the loop has written down the pass before
-        assert worker.last_success is None
+    with working(engine) as batcher:
+        error_of(submit(batcher, [POISON]))
+        good = hold(batcher, engine)  # by now the loop has written down the pass before
+        assert batcher.last_success is None
         engine.release.set()
         check_answer(good, [1])
-        worker.stop()
-        assert worker.last_success == engine.now
+        batcher.stop()
+        assert batcher.last_success == engine.now
