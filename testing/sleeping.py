@@ -19,7 +19,7 @@ from deployments.config.schema import AppArgs, Limits, ModelConfig
 from deployments.core.batch import TokenBatch, Vectors
 from deployments.core.models.spec import ModelSpec
 from deployments.replica.deployment import Encoder
-from deployments.replica.loading import LoadedModel
+from deployments.replica.loaded_model import LoadedModel
 
 TOKENS_PER_S = 4_000.0
 
@@ -45,6 +45,9 @@ class SleepingEngine:
     def lend_threads(self, most: int, max_tokens: int) -> bool:
         """Returns False: it does not compute."""
         return False
+
+    def free_memory(self) -> None:
+        """Does nothing: there is no allocator."""
 
     def forward(self, batch: TokenBatch) -> Vectors:
         """Returns ones ``(texts, dimension)``."""

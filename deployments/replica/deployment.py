@@ -38,7 +38,7 @@ from deployments.wire.status import ReplicaState, ReplicaStatus
 
 if TYPE_CHECKING:
     from deployments.core.batching.batcher import Batcher
-    from deployments.replica.loading import LoadedModel
+    from deployments.replica.loaded_model import LoadedModel
 
 log = logging.getLogger("ray.serve")
 _IDLE_BEFORE_PROBE_S = 60.0

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import ray
 import torch
@@ -32,55 +31,19 @@ from deployments.core.engine.device import (
     answers,
     choose_device,
     cuda_devices,
-    is_out_of_memory,
     pass_sizes,
-    reason_of,
 )
+from deployments.core.engine.device_errors import is_out_of_memory, reason_of
 from deployments.core.engine.engine import TorchEngine
 from deployments.core.engine.warmup import passages, run_at_once, warm_up, warm_up_alone
 from deployments.core.errors import ModelUnavailable
 from deployments.core.lane import Lane
 from deployments.core.models.loading import ModelFiles, find_model
-from deployments.core.models.spec import ModelSpec
 from deployments.metrics import BatcherMetrics
+from deployments.replica.loaded_model import LoadedModel
 from deployments.replica.pass_plan import ThreadPlan, lane_limits, plan_threads
 
 log = logging.getLogger("ray.serve")
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model with its engine running; ``start_s`` is how long it took to load.
-
-    ``gpu_ids`` are the GPUs that Ray has assigned, ``memory`` what it takes of one; None on a CPU.
-    """
-
-    spec: ModelSpec
-    engine: TorchEngine
-    batcher: Batcher
-    start_s: float
-    token_budget: int
-    gpu_ids: tuple[str, ...] = ()
-    memory: Memory | None = None
-
-    @property
-    def longest_pass_s(self) -> float:
-        """Seconds that the largest forward pass, which may be one text's, takes beside others."""
-        tokens = max(self.token_budget, self.spec.max_tokens)
-        return self.batcher.streams * tokens / self.batcher.tokens_per_s
-
-    @property
-    def device(self) -> str:
-        """The device, with its product name where it has one."""
-        device = self.engine.device
-        if device.type != "cuda":
-            return device.type
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-
-    @property
-    def dtype(self) -> str:
-        """The precision of the weights."""
-        return str(self.engine.dtype).removeprefix("torch.")
 
 
 def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
@@ -128,7 +91,17 @@ def _loaded(config: ModelConfig, limits: Limits) -> LoadedModel:
     batcher = _batcher(engine, config, limits, pace, split)
     engine_goes_first(batcher.urgent_threads | team)
     start_s = time.monotonic() - started
-    model = LoadedModel(files.spec, engine, batcher, start_s, pace.token_budget, assigned, memory)
+    model = LoadedModel(
+        files.spec,
+        engine,
+        batcher,
+        device=_device_name(engine.device),
+        dtype=str(engine.dtype).removeprefix("torch."),
+        start_s=start_s,
+        token_budget=pace.token_budget,
+        gpu_ids=assigned,
+        memory=memory,
+    )
     _report(config, model, split)
     return model
 
@@ -215,6 +188,13 @@ def _memory(
     _, total = torch.cuda.mem_get_info(engine.device)
     used = torch.cuda.max_memory_reserved(engine.device)
     return Memory(used, share_of_device(config.num_gpus, total))
+
+
+def _device_name(device: torch.device) -> str:
+    """Returns the device, with its product name if it is a GPU."""
+    if device.type != "cuda":
+        return device.type
+    return f"{device} ({torch.cuda.get_device_name(device)})"
 
 
 def _told(model: LoadedModel) -> str:

@@ -18,7 +18,7 @@ from deployments.client.preprocessing import load_preprocessor
 from deployments.config.schema import AppArgs, Limits, ModelConfig
 from deployments.core.batch import TokenBatch, Vectors
 from deployments.replica.deployment import Encoder
-from deployments.replica.loading import LoadedModel
+from deployments.replica.loaded_model import LoadedModel
 
 # what such a text ends with
 POISON = "end this process"

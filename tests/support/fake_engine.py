@@ -29,12 +29,17 @@ class FakeEngine:
     room: float = float("inf")
     held: bool = False
     passes: list[list[int]] = field(default_factory=list)
+    freed: int = 0
     entered: threading.Event = field(default_factory=threading.Event)
     release: threading.Event = field(default_factory=threading.Event)
 
     def slow_at_first(self, most: int) -> list[int]:
         """Returns some numbers of tokens."""
         return [n for n in (16, 200, 1_024) if n <= most]
+
+    def free_memory(self) -> None:
+        """Counts the calls."""
+        self.freed += 1
 
     def forward(self, batch: TokenBatch) -> Vectors:
         """Returns `vector_of` each text."""

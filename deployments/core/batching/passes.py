@@ -8,10 +8,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from deployments.core.batch import Ids, TokenBatch, Vectors
-from deployments.core.engine.device import is_out_of_memory, reason_of
+from deployments.core.engine.device_errors import is_out_of_memory, reason_of
 from deployments.core.engine.warmup import sample
 from deployments.core.errors import EmbedfleetError, ModelUnavailable, TextFailed
 
@@ -38,7 +37,8 @@ def run_pass(engine: Engine, texts: Sequence[Ids]) -> list[Vectors | EmbedfleetE
     try:
         return _checked(engine.forward(TokenBatch.from_arrays(texts)))
     except Exception as error:
-        _free(error)
+        if is_out_of_memory(error):
+            engine.free_memory()
         _check_engine(engine, error)
         if len(texts) == 1:
             return [_explained(error, len(texts[0]))]
@@ -92,11 +92,6 @@ def _not_finite() -> TextFailed:
         "the model's vector for this text is not finite; its precision is too small for it: set "
         "the model's `dtype` to bfloat16 or float32"
     )
-
-
-def _free(error: Exception) -> None:
-    if is_out_of_memory(error) and torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _explained(error: Exception, tokens: int) -> EmbedfleetError:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deployments.core.engine.device import is_out_of_memory
+from deployments.core.engine.device_errors import is_out_of_memory
 from deployments.core.engine.warmup import passages, run_at_once
 
 if TYPE_CHECKING:

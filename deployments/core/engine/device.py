@@ -1,7 +1,4 @@
-"""What the hardware under a replica can do: device, precision, defaults that follow from them.
-
-What an error says of the device: that it is only full, or that it is lost to this process.
-"""
+"""What the hardware under a replica can do: device, precision, and the defaults that follow from them."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ from pathlib import Path
 import torch
 
 from deployments.core.engine.cpu.linear import has_fbgemm
+from deployments.core.engine.device_errors import is_out_of_memory
 from deployments.core.errors import UnsupportedModel
 from deployments.core.models.spec import ModelSpec
 
@@ -95,35 +93,13 @@ def _cpu_flags() -> set[str]:
     return {word for line in words for word in line}
 
 
-_NO_MEMORY = ("allocate memory", "out of memory", "ALLOC_FAILED")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device, or the host, had no room for the pass."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
-    )
-
-
-def reason_of(error: BaseException) -> str:
-    """Returns the line that tells the reason.
-
-    TorchScript's errors begin with pages of source, CUDA's end with advice.
-    """
-    lines = str(error).strip().splitlines()
-    if not lines:
-        return repr(error)
-    line = lines[0] if isinstance(error, torch.AcceleratorError) else lines[-1]
-    return line.removeprefix("RuntimeError: ")
-
-
 def answers(device: torch.device) -> bool:
-    """Whether the device still does anything for this process; after some CUDA errors it does not.
+    """Whether the device still works for this process; after some CUDA errors it does not.
 
-    It is a copy that is tried, no kernel: a GPU that this build of torch has no kernels for answers.
+    Tries a copy rather than a kernel, so a GPU that this build of torch has no kernels for also answers.
     """
     try:
         torch.zeros(1).to(device).cpu()
     except Exception as error:
-        return is_out_of_memory(error)  # a neighbour's doing, and it passes
+        return is_out_of_memory(error)  # another process may hold the memory, and will free it
     return True

@@ -107,6 +107,11 @@ class TorchEngine:
         """Returns float32 ``(texts, dimension)``, pooled and not normalised, in the batch's order."""
         return self._threads.run(len(batch), batch.tokens, partial(self._run, batch))
 
+    def free_memory(self) -> None:
+        """Gives the memory that torch keeps for later passes back to the GPU."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     @torch.inference_mode()
     def _run(self, batch: TokenBatch, threads: int) -> Vectors:
         if self.device.type == "cpu":

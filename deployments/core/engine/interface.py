@@ -1,4 +1,4 @@
-"""What the batching needs of an engine: token ids in, vectors out."""
+"""What batching needs from an engine: token ids in, vectors out. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from deployments.core.batch import TokenBatch, Vectors
 
 
 class Engine(Protocol):
-    """What the encoder needs of an engine."""
+    """One model on one device."""
 
     dimension: int
     vocabulary: int
@@ -23,4 +23,8 @@ class Engine(Protocol):
 
         Several threads may call it at once.
         """
+        ...
+
+    def free_memory(self) -> None:
+        """Gives back memory that the device's allocator keeps; called after a pass ran out of it."""
         ...

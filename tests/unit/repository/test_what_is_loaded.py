@@ -28,9 +28,10 @@ def test_the_engine_loads_neither_ray_nor_a_server(engine_import):
             {"ray", *HEAVY, *HTTP},
         ),
         (
-            "deployments.core.batching.lanes, deployments.core.engine.warmup",
+            "deployments.core.batching.batcher, deployments.core.engine.warmup",
             {"ray", *HEAVY, *HTTP},
         ),
+        ("deployments.replica.loaded_model", HEAVY),
         ("deployments.api.app", {"ray", *HEAVY}),
     ],
 )

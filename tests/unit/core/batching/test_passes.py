@@ -92,6 +92,18 @@ def test_what_ends_the_process_is_not_caught(error):
         run_pass(FakeEngine(poison=POISON, error=error), arrays([[POISON], [1]]))
 
 
+def test_memory_is_freed_before_the_halves_are_tried():
+    engine = FakeEngine(room=4)
+    run_pass(engine, arrays([[1, 1], [2, 2], [3, 3]]))
+    assert engine.freed == 1
+
+
+def test_other_errors_free_no_memory():
+    engine = FakeEngine(poison=POISON)
+    run_pass(engine, arrays([[POISON]]))
+    assert engine.freed == 0
+
+
 class Overflowing(FakeEngine):
     """Gives infinity for the poisoned text, as float16 does for some."""
 

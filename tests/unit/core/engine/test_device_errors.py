@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from deployments.core.engine.device import answers, is_out_of_memory
+from deployments.core.engine.device import answers
+from deployments.core.engine.device_errors import is_out_of_memory
 
 
 @pytest.mark.parametrize(

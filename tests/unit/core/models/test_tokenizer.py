@@ -65,7 +65,9 @@ def test_the_catalogs_special_tokens_go_before_the_files(folder):
 
 
 def test_truncation_keeps_the_frame_and_says_where_it_cut(folder):
-    found = FastTokenizer(SPEC, folder).tokenize(["a", "b " * 9, "a a a a", "a " * 5], truncate=True)
+    found = FastTokenizer(SPEC, folder).tokenize(
+        ["a", "b " * 9, "a a a a", "a " * 5], truncate=True
+    )
     assert ids_of(found)[1] == [FIRST, 5, 5, 5, 5, LAST]
     assert found.truncated == (1, 3)
 
