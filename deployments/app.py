@@ -12,11 +12,11 @@ from deployments.replica.autoscaling import LOOK_BACK_S, POLICY, REPORT_EVERY_S
 from deployments.replica.deployment import Encoder
 from deployments.router.deployment import Router
 
-# lanes bound what waits, in tokens; this only keeps Serve's own default of 5 out of the way
+# the lanes bound the waiting tokens; this only replaces Serve's default of 5
 _CALLS_AT_A_REPLICA = 1_000
-# a router counts them; what Serve held back in a queue of its own, it would not see
+# the router bounds them itself, and would not see requests that Serve held back in a queue of its own
 _REQUESTS_AT_A_ROUTER = 100_000
-_LAST_ANSWER_S = 5.0  # to write it, once a request's own time is over
+_LAST_ANSWER_S = 5.0  # to write the answer, once a request's own time is over
 
 
 def build(args: AppArgs) -> Application:
@@ -25,7 +25,7 @@ def build(args: AppArgs) -> Application:
 
 
 def graph(args: AppArgs, encoder: type[Encoder]) -> Application:
-    """As `build`, with replicas of this class."""
+    """Like `build`, with replicas of the class ``encoder``."""
     handles = {model.name: _encoder(model, args.limits, encoder) for model in args.models}
     router = serve.deployment(
         Router,
@@ -33,32 +33,32 @@ def graph(args: AppArgs, encoder: type[Encoder]) -> Application:
         num_replicas=args.routers,
         max_surge_percent=_surge(args.routers),
         max_ongoing_requests=_REQUESTS_AT_A_ROUTER,
-        graceful_shutdown_timeout_s=_patience_s(args.limits),
+        graceful_shutdown_timeout_s=_shutdown_timeout_s(args.limits),
         ray_actor_options={"num_cpus": args.router_cpus},
     )
     return router.bind(args, handles)
 
 
-def _encoder(model: ModelConfig, limits: Limits, kind: type[Encoder]) -> Application:
-    encoder = serve.deployment(
-        kind,
+def _encoder(model: ModelConfig, limits: Limits, encoder: type[Encoder]) -> Application:
+    deployment = serve.deployment(
+        encoder,
         name=model.deployment_name,
         max_ongoing_requests=_CALLS_AT_A_REPLICA,
-        graceful_shutdown_timeout_s=_patience_s(limits),
+        graceful_shutdown_timeout_s=_shutdown_timeout_s(limits),
         ray_actor_options=actor_options(model),
-        max_surge_percent=_surge(model.replicas),
-        **_scale(model),
+        max_surge_percent=_surge(model.replicas.fixed),
+        **_scale(model.replicas),
     )
-    return encoder.bind(model, limits)
+    return deployment.bind(model, limits)
 
 
-def _patience_s(limits: Limits) -> float:
-    """Returns how long a replica that is replaced has for what it was sent; Serve's default is 20 s."""
+def _shutdown_timeout_s(limits: Limits) -> float:
+    """Returns how long a replica that is stopped may finish its calls; Serve's default is 20 s."""
     return limits.request_timeout_s + _LAST_ANSWER_S
 
 
 def actor_options(model: ModelConfig) -> dict[str, Any]:
-    """Returns what a replica asks of its node, in Ray's terms."""
+    """Returns the resources that a replica asks of its node, as Ray's options."""
     options: dict[str, Any] = {"num_cpus": model.num_cpus, "num_gpus": model.num_gpus}
     if model.resources:
         options["resources"] = dict(model.resources)
@@ -69,21 +69,26 @@ def actor_options(model: ModelConfig) -> dict[str, Any]:
     return options
 
 
-def _surge(replicas: int | Autoscaling) -> int:
-    """One replica is replaced by starting the new one first; several take turns, in their places."""
-    return 100 if replicas == 1 or isinstance(replicas, Autoscaling) else 0
+def _surge(fixed: int | None) -> int:
+    """Returns the percentage of replicas that an update may start before it stops old ones.
+
+    A model that has, or may have, one replica keeps answering while the new one starts. Several of a
+    fixed number are replaced in turns and need no spare room.
+    """
+    return 100 if fixed is None or fixed == 1 else 0
 
 
-def _scale(model: ModelConfig) -> dict[str, Any]:
-    if not isinstance(model.replicas, Autoscaling):
-        return {"num_replicas": model.replicas}
-    bounds = {"min_replicas", "max_replicas"}
+def _scale(bounds: Autoscaling) -> dict[str, Any]:
+    """Returns Serve's options for the number of replicas."""
+    if bounds.fixed is not None:
+        return {"num_replicas": bounds.fixed}
     scaling = {
-        **model.replicas.model_dump(include=bounds),
-        "policy": {"policy_function": POLICY, "policy_kwargs": model.replicas.model_dump()},
+        "min_replicas": bounds.min_replicas,
+        "max_replicas": bounds.max_replicas,
+        "policy": {"policy_function": POLICY, "policy_kwargs": bounds.model_dump()},
         "metrics_interval_s": REPORT_EVERY_S,
         "look_back_period_s": LOOK_BACK_S,
-        "upscale_delay_s": 0.0,  # the policy has its own
+        "upscale_delay_s": 0.0,  # the policy has its own delays
         "downscale_delay_s": 0.0,
     }
     return {"autoscaling_config": scaling}

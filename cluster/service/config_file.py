@@ -13,8 +13,8 @@ import yaml
 from pydantic import ValidationError
 
 from cluster.arguments import PORTS
-from deployments.config.explain import explain, unknown_key
 from deployments.config.schema import AppArgs, Limits, routing_of
+from deployments.validation import explain, unknown_key
 
 LOOPBACK = "127.0.0.1"
 DEFAULT_REQUESTS = Limits().max_requests
@@ -80,8 +80,7 @@ def read_config(file: Path) -> Ingress:
         apps = [app for app in _applications(content) if app.get("import_path") == _OURS]
         most = max((_check(app).limits.max_requests for app in apps), default=DEFAULT_REQUESTS)
     except ValidationError as error:
-        where = "user_config" if error.title == "Routing" else "args"
-        raise ConfigError(f"{file}, {where}: {explain(error)}") from error
+        raise ConfigError(f"{file}, args: {explain(error, AppArgs)}") from error
     except ValueError as error:
         raise ConfigError(f"{file}: {error}") from error
     return Ingress(http.get("host"), http.get("port", 8000), most, bool(http.get("ssl_certfile")))
@@ -174,8 +173,6 @@ def _check(app: dict[str, Any]) -> AppArgs:
         if deployment.get("name") == "router" and "user_config" in deployment:
             try:
                 routing_of(deployment["user_config"], [model.name for model in args.models])
-            except ValidationError:
-                raise
             except ValueError as error:
                 raise ValueError(f"user_config: {error}") from error
     return args

@@ -9,28 +9,27 @@ from pathlib import Path
 
 from deployments.core.errors import Unauthorized
 
-OPEN_PATHS = frozenset({"/health", "/ready"})
-
 
 class ApiKeys:
-    """The keys that open every route but `/health` and `/ready`; none means that all are open."""
+    """The keys that callers may use. Without any, the whole API is open."""
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
         self._keys = tuple(key.strip().encode() for key in keys if key.strip())
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> ApiKeys:
-        """Reads ``EMBEDFLEET_API_KEYS`` (commas between) and ``EMBEDFLEET_API_KEYS_FILE`` (lines).
+        """Reads ``EMBEDFLEET_API_KEYS`` (separated by commas) and ``EMBEDFLEET_API_KEYS_FILE`` (one a
+        line).
 
-        Each counts as unset when it is empty. Raises OSError when the file is named and cannot be
-        read, ValueError when either holds no key: a service that was meant to be closed must not open.
+        An empty variable counts as unset. Raises OSError if the file cannot be read, and ValueError
+        if a variable that is set holds no key: a service that should be closed must not open.
         """
         keys = []
         if listed := environ.get("EMBEDFLEET_API_KEYS"):
-            keys += _some(listed.split(","), "EMBEDFLEET_API_KEYS holds")
+            keys += _at_least_one(listed.split(","), "EMBEDFLEET_API_KEYS holds")
         if file := environ.get("EMBEDFLEET_API_KEYS_FILE"):
-            named = f"EMBEDFLEET_API_KEYS_FILE names {file}, which holds"
-            keys += _some(Path(file).read_text().splitlines(), named)
+            subject = f"EMBEDFLEET_API_KEYS_FILE names {file}, which holds"
+            keys += _at_least_one(Path(file).read_text().splitlines(), subject)
         return cls(keys)
 
     def __bool__(self) -> bool:
@@ -38,26 +37,26 @@ class ApiKeys:
 
     @property
     def authorization(self) -> bytes | None:
-        """The header's value with which a caller is let in; None where all are."""
+        """The value of an ``Authorization`` header that is accepted; None without keys."""
         return b"Bearer " + self._keys[0] if self._keys else None
 
-    def check(self, path: str, authorization: str | None) -> None:
-        """Raises Unauthorized unless the header carries one of the keys, or the path is open."""
-        if not self._keys or path in OPEN_PATHS:
+    def check(self, authorization: str | None) -> None:
+        """Raises Unauthorized unless the ``Authorization`` header carries one of the keys."""
+        if not self._keys:
             return
         if authorization is None:
             raise Unauthorized("send your API key as `Authorization: Bearer <key>`")
         scheme, _, key = authorization.partition(" ")
-        given = key.strip(" ").encode("latin-1")  # the bytes that were sent, as ASGI decodes them
+        sent = key.strip(" ").encode("latin-1")  # ASGI decodes header bytes as latin-1
         # every key is compared, so the time taken says nothing about which one matched
-        matches = [hmac.compare_digest(given, known) for known in self._keys]
+        matches = [hmac.compare_digest(sent, known) for known in self._keys]
         if scheme.lower() != "bearer" or not any(matches):
-            raise Unauthorized(
-                "this API key is not known; send it as `Authorization: Bearer <key>`"
-            )
+            raise Unauthorized("unknown API key; send it as `Authorization: Bearer <key>`")
 
 
-def _some(keys: list[str], what: str) -> list[str]:
+def _at_least_one(keys: list[str], subject: str) -> list[str]:
     if any(key.strip() for key in keys):
         return keys
-    raise ValueError(f"{what} no key: give one, or unset the variable to let everybody in")
+    raise ValueError(
+        f"{subject} no key: add one, or unset the variable to open the API to everyone"
+    )

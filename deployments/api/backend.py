@@ -1,4 +1,4 @@
-"""What the wire needs of whatever stands behind it."""
+"""What the HTTP API needs of the models behind it."""
 
 from __future__ import annotations
 
@@ -15,23 +15,22 @@ Texts = Sequence[str] | TokenInput
 
 
 class Backend(Protocol):
-    """The models behind the wire: the router in production, fixed vectors in the wire's own tests."""
+    """The models behind the API: in production the router, in the API's own tests fixed vectors."""
 
     async def choose(self, facts: Facts, texts: Texts) -> Decision:
-        """Returns which model answers; errors as `routing.choose`."""
+        """Returns which model answers. Raises what `routing.policy.choose` raises."""
         ...
 
     async def explain(self, facts: Facts, texts: Texts) -> Explanation:
-        """Returns which model would answer and why, each model with its reason; runs nothing."""
+        """Returns which model would answer and why, with a reason for each model. Encodes nothing."""
         ...
 
     async def encode(
         self, decision: Decision, request: EncodeRequest, lane: Lane, deadline: float
     ) -> Embeddings:
-        """Returns the vectors of a request, from the space that was decided on.
+        """Returns the vectors of a request, in the space that was decided on.
 
-        The ``deadline``, by `time.monotonic`, is the whole request's. Raises EmbedfleetError
-        subclasses.
+        ``deadline``, by `time.monotonic`, is that of the whole HTTP request. Raises EmbedfleetError.
         """
         ...
 
@@ -40,7 +39,7 @@ class Backend(Protocol):
         ...
 
     def spaces(self) -> list[SpaceItem]:
-        """Returns every configured space and whether it holds."""
+        """Returns every configured space, and whether its members agree."""
         ...
 
     async def metrics(self) -> str:

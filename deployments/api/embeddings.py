@@ -1,4 +1,4 @@
-"""``POST /v1/embeddings``."""
+"""``POST /v1/embeddings`` and ``POST /v1/route``, which explains the choice of a model."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.api.backend import Backend
-from deployments.api.http import JSON, REQUIRE_SPACE, answer, read_body
-from deployments.api.limits import ApiLimits
+from deployments.api.http import JSON, REQUIRE_SPACE, ApiLimits, embedding_response, read_body
 from deployments.api.requests import EmbeddingRequest, parse
 from deployments.api.responses import embeddings_body, route_body
 from deployments.core.awaiting import in_time
@@ -33,18 +32,19 @@ async def create_embeddings(request: Request) -> Response:
     body, facts, texts = await _read(request, deadline)
     decision = await in_time(backend.choose(facts, texts), deadline)
     role = choose_role(agree(decision.role, body.input_type), body.instruction)
-    asked = EncodeRequest(
+    to_encode = EncodeRequest(
         texts, role, body.instruction, facts.truncate, body.dimensions, body.normalize
     )
     with _admitted(request, body.priority):
-        found = await backend.encode(decision, asked, body.priority, deadline)
-    refuse_replaced(facts, decision.space, found.space)
-    return answer(await embeddings_body(found, body.encoding_format), found, decision)
+        embeddings = await backend.encode(decision, to_encode, body.priority, deadline)
+    refuse_replaced(facts, decision.space, embeddings.space)
+    content = await embeddings_body(embeddings, body.encoding_format)
+    return embedding_response(content, embeddings, decision)
 
 
 @contextmanager
 def _admitted(request: Request, lane: Lane) -> Iterator[None]:
-    """Offline requests wait for replicas in here, and must not fill the router meanwhile.
+    """Bounds the offline requests that wait here for replicas, so that they do not fill the router.
 
     Raises Overloaded.
     """
@@ -59,14 +59,14 @@ def _admitted(request: Request, lane: Lane) -> Iterator[None]:
         offline.leave(time.monotonic())
 
 
-async def route(request: Request) -> Response:
-    """Says which model would encode these inputs, and of each other model why it would not."""
+async def explain_route(request: Request) -> Response:
+    """Says which model would encode these inputs, and why each other model would not."""
     backend: Backend = request.app.state.backend
     deadline = request.app.state.limits.deadline()
     body, facts, texts = await _read(request, deadline)
-    found = await in_time(backend.explain(facts, texts), deadline)
-    role = choose_role(agree(found.decision.role, body.input_type), body.instruction)
-    return Response(route_body(found, role), media_type=JSON)
+    explanation = await in_time(backend.explain(facts, texts), deadline)
+    role = choose_role(agree(explanation.decision.role, body.input_type), body.instruction)
+    return Response(route_body(explanation, role), media_type=JSON)
 
 
 async def _read(
@@ -91,8 +91,8 @@ def _texts(
     if tokenizer is None:
         raise InvalidRequest(
             "`input` holds token ids, and ids of another tokenizer would give meaningless vectors; "
-            "send text (LangChain: check_embedding_ctx_length=False), or name the tokenizer they "
-            "come from in `tokenizer`",
+            "send text (LangChain: check_embedding_ctx_length=False), or name the tokenizer that "
+            "made them in `tokenizer`",
             "input",
         )
     return TokenInput(tokenizer, tuple(tuple(row) for row in inputs))

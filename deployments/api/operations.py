@@ -1,4 +1,4 @@
-"""What operators and clients ask of the service itself."""
+"""The routes that describe the service itself: models, health, metrics and documentation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from starlette.responses import HTMLResponse, Response
 
 from deployments.api.backend import Backend
 from deployments.api.http import JSON
-from deployments.api.openapi import describe
 from deployments.api.responses import ModelList, dump
 from deployments.core.errors import UnknownModel
 
@@ -21,14 +20,14 @@ _DOCS = """<!doctype html>
 
 
 async def list_models(request: Request) -> Response:
-    """Every configured model: what it is, and whether it answers."""
+    """Lists every configured model and space, with their states."""
     backend: Backend = request.app.state.backend
-    listed = ModelList(data=backend.models(), spaces=backend.spaces())
-    return Response(dump(listed.model_dump()), media_type=JSON)
+    listing = ModelList(data=backend.models(), spaces=backend.spaces())
+    return Response(dump(listing.model_dump()), media_type=JSON)
 
 
 async def show_model(request: Request) -> Response:
-    """One configured model, by its name or Hugging Face id, or the first one of a size."""
+    """Shows one model, by its name or Hugging Face id, or the first model of a size."""
     backend: Backend = request.app.state.backend
     name, models = request.path_params["name"], backend.models()
     named = [item for item in models if name in (item.id, item.hugging_face_id)]
@@ -38,13 +37,13 @@ async def show_model(request: Request) -> Response:
 
 
 async def health(request: Request) -> Response:
-    """200 while this process answers at all."""
+    """Answers 200 as long as this process answers at all."""
     del request
     return Response(dump({"status": "ok"}), media_type=JSON)
 
 
 async def ready(request: Request) -> Response:
-    """200 once a model answers, 503 before; a cold model counts, since a request starts it."""
+    """Answers 200 once a model is ready, 503 before; a cold model counts, since a request starts it."""
     backend: Backend = request.app.state.backend
     states = {item.id: item.state for item in backend.models()}
     is_ready = any(state in ("ready", "cold") for state in states.values())
@@ -53,18 +52,17 @@ async def ready(request: Request) -> Response:
 
 
 async def metrics(request: Request) -> Response:
-    """The whole service's metrics in Prometheus' text format."""
+    """Returns the whole service's metrics in Prometheus' text format."""
     backend: Backend = request.app.state.backend
     return Response(await backend.metrics(), media_type="text/plain; version=0.0.4")
 
 
 async def openapi(request: Request) -> Response:
-    """The OpenAPI description of the wire."""
-    del request
-    return Response(dump(describe()), media_type=JSON)
+    """Returns the OpenAPI description of the API."""
+    return Response(request.app.state.description, media_type=JSON)
 
 
 async def docs(request: Request) -> Response:
-    """Swagger UI over the description, its files served from here."""
+    """Shows the description in Swagger UI, whose files are served from here too."""
     del request
     return HTMLResponse(_DOCS)

@@ -1,4 +1,4 @@
-"""Typed request bodies: OpenAI's embeddings request and what is ours beside it."""
+"""Typed request bodies: OpenAI's embeddings request with our own fields, and the scoring requests."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from deployments.api.advice import explained, refuse_misleading
+from deployments.api.body_errors import body_error, refuse_misleading
 from deployments.core.errors import InvalidRequest
 from deployments.core.lane import Lane
 from deployments.core.models.spec import Role
 from deployments.core.routing.facts import Aim, Facts
 
 Text = Annotated[str, Field(min_length=1)]
-# what refers to something is repeated in errors, and an instruction stands in front of each text
+# bounded, since a name is repeated in errors and an instruction is put in front of each text
 Name = Annotated[str, Field(min_length=1, max_length=512)]
-_MOST_INSTRUCTION = 4_096
-# one error is answered: collecting one for each of a million wrong items would take a minute
+_MAX_INSTRUCTION = 4_096
+# only one error is answered: to collect one for each of a million wrong items would take a minute
 _NOT_EMPTY = Field(min_length=1, fail_fast=True)
 Format = Literal["float", "base64"]
 TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], _NOT_EMPTY]
-_ROLE_NAMES = {
+_ROLES = {
     "query": Role.QUERY,
     "document": Role.DOCUMENT,
     "passage": Role.DOCUMENT,
@@ -30,8 +30,8 @@ _ROLE_NAMES = {
 
 
 class _Body(BaseModel):
-    """Unknown fields are accepted, as OpenAI's clients send them, unless they look like ours or
-    would change vectors elsewhere.
+    """Unknown fields are accepted, since OpenAI's clients send them, unless they resemble a known
+    field or would change vectors on another server.
     """
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
@@ -40,41 +40,47 @@ class _Body(BaseModel):
 class _Common(_Body):
     model: Name | None = Field(
         None,
-        description="Name, Hugging Face id, size, space or auto; each also with -query/-document",
+        description="Name, Hugging Face id, size, space or `auto`; -query or -document may follow it",
     )
     instruction: str | None = Field(
         None,
         min_length=1,
-        max_length=_MOST_INSTRUCTION,
-        description="One-sentence task, for queries of instruct models",
+        max_length=_MAX_INSTRUCTION,
+        description="One-sentence task for the queries of an instruct model",
     )
     truncate: bool | None = Field(
-        None, description="Cut texts over the model's limit instead of refusing them"
+        None, description="Cut texts that are over the model's limit instead of refusing them"
     )
     normalize: bool | None = Field(
-        None, description="L2-normalise the vectors; what the model does by default"
+        None, description="L2-normalise the vectors; by default as the model does"
     )
-    space: Name | None = Field(None, description="Answer from this embedding space, or with 409")
-    aim: Aim | None = Field(None, strict=False, description="What `auto` or a space looks for")
+    space: Name | None = Field(
+        None, description="Answer in this embedding space, or refuse with 409"
+    )
+    aim: Aim | None = Field(None, strict=False, description="What `auto` or a space optimises for")
     max_latency_ms: float | None = Field(
-        None, gt=0, description="`auto` takes the best model that is expected to answer in time"
+        None,
+        gt=0,
+        description="`auto` takes the best model that is expected to answer in this time",
     )
-    priority: Lane = Field(Lane.ONLINE, strict=False, description="Who waits for whom")
-    user: str | None = Field(None, description="Accepted for OpenAI clients, not used")
+    priority: Lane = Field(
+        Lane.ONLINE, strict=False, description="`offline` requests wait for `online` ones"
+    )
+    user: str | None = Field(None, description="Accepted for OpenAI's clients and ignored")
 
     @field_validator("priority", mode="before", json_schema_input_type=Lane | None)
     @classmethod
-    def _null_is_the_default(cls, value: Any) -> Any:
+    def _null_means_online(cls, value: Any) -> Any:
         return Lane.ONLINE if value is None else value
 
     def facts(self, required_space: str | None, truncate: bool) -> Facts:
-        """Returns what the choice of a model goes by; ``required_space`` is the header's.
+        """Returns what a model is chosen by; ``required_space`` is the header's.
 
-        Raises InvalidRequest when header and body require different spaces.
+        Raises InvalidRequest if header and body require different spaces.
         """
         if required_space and self.space and required_space != self.space:
             raise InvalidRequest(
-                f"the header x-require-space says {required_space}, `space` says {self.space}; "
+                f"the header x-require-space is {required_space}, but `space` is {self.space}; "
                 "drop one",
                 "space",
             )
@@ -82,7 +88,7 @@ class _Common(_Body):
             requested=self.model,
             truncate=truncate if self.truncate is None else self.truncate,
             instruction=self.instruction,
-            space=self.space or required_space or None,  # the header may be there and empty
+            space=self.space or required_space or None,  # the header may be empty
             aim=self.aim,
             max_latency_ms=self.max_latency_ms,
             lane=self.priority,
@@ -94,21 +100,29 @@ class EmbeddingRequest(_Common):
 
     input: (
         Text | Annotated[list[Text], _NOT_EMPTY] | TokenIds | Annotated[list[TokenIds], _NOT_EMPTY]
-    ) = Field(description="One text or a list of texts; token ids only together with `tokenizer`")
+    ) = Field(description="A text or a list of texts; token ids only together with `tokenizer`")
     encoding_format: Format = "float"
-    dimensions: int | None = Field(None, ge=1, description="Fewer only for Matryoshka models")
+    dimensions: int | None = Field(
+        None, ge=1, description="Fewer than the model's own only for Matryoshka models"
+    )
     input_type: Role | None = Field(None, description="Which prompt the texts get")
-    tokenizer: str | None = Field(None, max_length=512, description="Whose token ids `input` holds")
+    tokenizer: str | None = Field(
+        None, max_length=512, description="The model whose tokenizer made the ids in `input`"
+    )
 
     @field_validator("encoding_format", mode="before", json_schema_input_type=Format | None)
     @classmethod
-    def _null_is_float(cls, value: Any) -> Any:
+    def _null_means_float(cls, value: Any) -> Any:
         return "float" if value is None else value
 
     @field_validator("input_type", mode="before")
     @classmethod
     def _role(cls, value: Any) -> Any:
-        return _role_named(value)
+        if value is None or isinstance(value, Role):
+            return value
+        if isinstance(value, str) and value in _ROLES:
+            return _ROLES[value]
+        raise ValueError(f"must be one of {', '.join(map(repr, _ROLES))}")
 
     @property
     def inputs(self) -> list[str] | list[list[int]]:
@@ -121,11 +135,11 @@ class EmbeddingRequest(_Common):
 
 
 class SimilarityRequest(_Common):
-    """``POST /v1/similarity``: a query, or several, against documents."""
+    """``POST /v1/similarity``: one or several queries against documents."""
 
     query: Text | Annotated[list[Text], _NOT_EMPTY]
     documents: Text | Annotated[list[Text], _NOT_EMPTY]
-    return_embeddings: bool = Field(False, description="Answer with the vectors too")
+    return_embeddings: bool = Field(False, description="Return the vectors as well")
 
     @property
     def queries(self) -> list[str]:
@@ -145,12 +159,17 @@ class RerankDocument(_Body):
 
 
 class RerankRequest(_Common):
-    """``POST /v1/rerank``: one query, documents sorted by their score."""
+    """``POST /v1/rerank``: documents to be sorted by their score with one query."""
 
     query: Text
     documents: Annotated[list[Text | RerankDocument], _NOT_EMPTY]
-    top_n: int | None = Field(None, ge=1, description="How many of the best to return")
+    top_n: int | None = Field(None, ge=1, description="How many of the best documents to return")
     return_documents: bool = False
+
+    @property
+    def queries(self) -> list[str]:
+        """The query as a list."""
+        return [self.query]
 
     @property
     def texts(self) -> list[str]:
@@ -166,15 +185,7 @@ def parse(kind: type[BodyT], body: bytes) -> BodyT:
     try:
         request = kind.model_validate_json(body)
     except ValidationError as error:
-        raise explained(error) from None
+        raise body_error(error, kind) from None
     if request.model_extra:
         refuse_misleading(request.model_extra, kind.model_fields)
     return request
-
-
-def _role_named(value: Any) -> Any:
-    if value is None or isinstance(value, Role):
-        return value
-    if isinstance(value, str) and value in _ROLE_NAMES:
-        return _ROLE_NAMES[value]
-    raise ValueError(f"must be one of {', '.join(map(repr, _ROLE_NAMES))}")

@@ -1,9 +1,4 @@
-"""Response bodies: their shapes for the OpenAPI description, and their bytes.
-
-What `GET /v1/models` tells of models and spaces.
-
-What ``POST /v1/route`` answers: its shape for the OpenAPI description, and its bytes.
-"""
+"""Response bodies: their models, for the OpenAPI description, and the functions that write them."""
 
 from __future__ import annotations
 
@@ -18,15 +13,19 @@ import numpy as np
 import orjson
 from pydantic import BaseModel, ConfigDict
 
+from deployments.core.batch import Vectors
 from deployments.core.errors import EmbedfleetError
 from deployments.core.models.spec import Role
 from deployments.core.request import Embeddings
 from deployments.core.routing.facts import Facts
 from deployments.core.routing.policy import Decision
 
-# of an answer, to be written at once: it takes about 3 ms, and a hop to a thread 0.1 to 0.2 ms
+# numbers of an answer that are written on the event loop: about 3 ms, and a hop to a thread costs
+# 0.1 to 0.2 ms
 _INLINE_NUMBERS = 65_536
-_ITEMS_AT_ONCE = 16  # as many numbers, if they are vectors of 4,096
+_ITEMS_AT_ONCE = 16  # as many numbers again, if they are vectors of 4,096
+# fields with a default are in every answer too
+_ALL_REQUIRED = ConfigDict(json_schema_serialization_defaults_required=True)
 
 
 class ErrorDetail(BaseModel):
@@ -39,13 +38,13 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """Every error's body."""
+    """The body of every error."""
 
     error: ErrorDetail
 
 
 class Usage(BaseModel):
-    """Tokens that were computed, prompts and special tokens included."""
+    """Tokens that were computed, including prompts and special tokens."""
 
     prompt_tokens: int
     total_tokens: int
@@ -60,7 +59,7 @@ class EmbeddingItem(BaseModel):
 
 
 class EmbeddingResponse(BaseModel):
-    """OpenAI's answer, and what is ours beside it."""
+    """OpenAI's response with our own fields."""
 
     object: Literal["list"]
     data: list[EmbeddingItem]
@@ -86,7 +85,7 @@ class SimilarityResponse(BaseModel):
 
 
 class RerankResult(BaseModel):
-    """A document's place in the request and its cosine with the query."""
+    """A document's index in the request and its cosine with the query."""
 
     index: int
     relevance_score: float
@@ -105,98 +104,36 @@ class RerankResponse(BaseModel):
     truncated: dict[str, list[int]]
 
 
-class Health(BaseModel):
-    """The process answers."""
+class RouteCandidate(BaseModel):
+    """A model, the time it was expected to take, and why it was passed over (null if it was not)."""
 
-    status: Literal["ok"]
-
-
-class Readiness(BaseModel):
-    """Whether a model answers, and each model's state."""
-
-    status: Literal["ready", "not ready"]
-    models: dict[str, str]
+    model: str
+    size: str | None
+    state: str
+    space: str | None
+    expected_ms: float
+    passed_over: str | None
 
 
-def dump(body: Any) -> bytes:
-    """Returns JSON; float32 arrays are written with just the digits that float32 has."""
-    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+class RouteResponse(BaseModel):
+    """The model that would answer, why, and every model with its reason."""
 
+    model_config = _ALL_REQUIRED
 
-async def written(
-    body: Mapping[str, Any], lists: Mapping[str, Iterable[Any]], numbers: int
-) -> bytes:
-    """Returns JSON of some fields and, behind them, lists of so many numbers together.
-
-    Many are written in a thread and a few items at a time: orjson holds the interpreter, and so the
-    event loop, for as long as it writes. No list is empty.
-    """
-    if numbers > _INLINE_NUMBERS:
-        return await asyncio.to_thread(_dump_in_parts, body, lists)
-    return dump({**body, **{name: list(items) for name, items in lists.items()}})
-
-
-def _dump_in_parts(body: Mapping[str, Any], lists: Mapping[str, Iterable[Any]]) -> bytes:
-    parts = [dump(body)[:-1]]
-    for name, items in lists.items():
-        parts += (b",", dump(name), b":[")
-        rest = iter(items)
-        while some := list(islice(rest, _ITEMS_AT_ONCE)):
-            parts += (dump(some)[1:-1], b",")
-        parts[-1] = b"]"
-    return b"".join((*parts, b"}"))
-
-
-def error_body(error: EmbedfleetError) -> bytes:
-    """Returns an error's body, all four keys."""
-    detail = {
-        "message": error.message,
-        "type": error.type,
-        "param": error.param,
-        "code": error.code,
-    }
-    return dump({"error": detail})
-
-
-def usage(tokens: int) -> dict[str, int]:
-    """Returns OpenAI's usage object."""
-    return {"prompt_tokens": tokens, "total_tokens": tokens}
-
-
-async def embeddings_body(found: Embeddings, encoding_format: str) -> bytes:
-    """Returns the answer of `/v1/embeddings`."""
-    rows = found.vectors.astype("<f4", copy=False)
-    vectors: Iterable[Any] = rows
-    if encoding_format == "base64":
-        vectors = (base64.b64encode(row.tobytes()).decode() for row in rows)
-    data = ({"object": "embedding", "index": i, "embedding": v} for i, v in enumerate(vectors))
-    return await written({"object": "list", **about(found)}, {"data": data}, rows.size)
-
-
-def about(found: Embeddings) -> dict[str, Any]:
-    """Returns the fields that say what the vectors are."""
-    return {
-        "model": found.model,
-        "usage": usage(found.tokens),
-        "space": found.space,
-        "instruction": found.instruction,
-        "truncated": list(found.truncated),
-    }
-
-
-def as_lists(vectors: np.ndarray[Any, Any]) -> list[Any]:
-    """Returns one array a row, which `dump` writes as a list."""
-    return list(np.ascontiguousarray(vectors, dtype=np.float32))
-
-
-# every field is in every answer, those with a default too
-ALWAYS_WHOLE = ConfigDict(json_schema_serialization_defaults_required=True)
+    object: Literal["route"] = "route"
+    model: str
+    space: str | None
+    reason: str
+    role: str
+    failover: list[str]
+    languages: list[str]
+    candidates: list[RouteCandidate]
 
 
 class ModelItem(BaseModel):
-    """One model: OpenAI's fields, and what there is to know about it."""
+    """One model: OpenAI's fields, and what else is known about it."""
 
-    model_config = ALWAYS_WHOLE
+    model_config = _ALL_REQUIRED
 
     id: str
     object: Literal["model"] = "model"
@@ -226,7 +163,7 @@ class ModelItem(BaseModel):
 
 
 class SpaceItem(BaseModel):
-    """Models whose vectors compare; ``members`` gives the roles that each of them answers."""
+    """Models whose vectors can be compared; ``members`` holds the roles that each of them answers."""
 
     name: str
     id: str | None
@@ -239,59 +176,118 @@ class SpaceItem(BaseModel):
 class ModelList(BaseModel):
     """Every configured model, and the spaces that some of them share."""
 
-    model_config = ALWAYS_WHOLE
+    model_config = _ALL_REQUIRED
 
     object: Literal["list"] = "list"
     data: list[ModelItem]
     spaces: list[SpaceItem]
 
 
-class RouteCandidate(BaseModel):
-    """A model, what it was expected to take, and why it would not be the one (null if it would)."""
+class Health(BaseModel):
+    """The process answers."""
 
-    model: str
-    size: str | None
-    state: str
-    space: str | None
-    expected_ms: float
-    passed_over: str | None
+    status: Literal["ok"]
 
 
-class RouteResponse(BaseModel):
-    """The model that would answer, why, and every model with its reason."""
+class Readiness(BaseModel):
+    """Whether a model answers, and each model's state."""
 
-    model_config = ALWAYS_WHOLE
-
-    object: Literal["route"] = "route"
-    model: str
-    space: str | None
-    reason: str
-    role: str
-    failover: list[str]
-    languages: list[str]
-    candidates: list[RouteCandidate]
+    status: Literal["ready", "not ready"]
+    models: dict[str, str]
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """A decision that was not carried out; ``facts`` are what the texts told."""
+    """A decision that was not carried out; ``facts`` include what was learned from the texts."""
 
     decision: Decision
     facts: Facts
     candidates: list[RouteCandidate]
 
 
-def route_body(found: Explanation, role: Role) -> bytes:
-    """Returns the answer of `/v1/route`."""
-    decision = found.decision
-    own = {card.model: card.space for card in found.candidates}
+def dump(body: Any) -> bytes:
+    """Returns JSON. Numbers of float32 arrays have only the digits that float32 has."""
+    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+async def dump_with_lists(
+    body: Mapping[str, Any], lists: Mapping[str, Iterable[Any]], numbers: int
+) -> bytes:
+    """Returns JSON of ``body`` followed by ``lists``, which together hold this many numbers.
+
+    Many numbers are written in a thread, a few items at a time, since orjson holds the interpreter,
+    and so the event loop, while it writes. No list may be empty.
+    """
+    if numbers > _INLINE_NUMBERS:
+        return await asyncio.to_thread(_dump_in_parts, body, lists)
+    return dump({**body, **{name: list(items) for name, items in lists.items()}})
+
+
+def _dump_in_parts(body: Mapping[str, Any], lists: Mapping[str, Iterable[Any]]) -> bytes:
+    parts = [dump(body)[:-1]]
+    for name, items in lists.items():
+        parts += (b",", dump(name), b":[")
+        rest = iter(items)
+        while some := list(islice(rest, _ITEMS_AT_ONCE)):
+            parts += (dump(some)[1:-1], b",")
+        parts[-1] = b"]"
+    return b"".join((*parts, b"}"))
+
+
+def error_body(error: EmbedfleetError) -> bytes:
+    """Returns an error's body, with all four keys."""
+    detail = {
+        "message": error.message,
+        "type": error.type,
+        "param": error.param,
+        "code": error.code,
+    }
+    return dump({"error": detail})
+
+
+async def embeddings_body(embeddings: Embeddings, encoding_format: str) -> bytes:
+    """Returns the body of `/v1/embeddings`."""
+    rows = embeddings.vectors.astype("<f4", copy=False)
+    vectors: Iterable[Any] = rows
+    if encoding_format == "base64":
+        vectors = (base64.b64encode(row.tobytes()).decode() for row in rows)
+    data = ({"object": "embedding", "index": i, "embedding": v} for i, v in enumerate(vectors))
+    body = {"object": "list", **provenance(embeddings)}
+    return await dump_with_lists(body, {"data": data}, rows.size)
+
+
+def provenance(embeddings: Embeddings) -> dict[str, Any]:
+    """Returns the fields that say what the vectors are."""
+    return {
+        "model": embeddings.model,
+        "usage": usage(embeddings.tokens),
+        "space": embeddings.space,
+        "instruction": embeddings.instruction,
+        "truncated": list(embeddings.truncated),
+    }
+
+
+def usage(tokens: int) -> dict[str, int]:
+    """Returns OpenAI's usage object."""
+    return {"prompt_tokens": tokens, "total_tokens": tokens}
+
+
+def rows_of(vectors: Vectors) -> list[Any]:
+    """Returns one float32 array for each row, which `dump` writes as a list."""
+    return list(np.ascontiguousarray(vectors, dtype=np.float32))
+
+
+def route_body(explanation: Explanation, role: Role) -> bytes:
+    """Returns the body of `/v1/route`."""
+    decision = explanation.decision
+    spaces = {candidate.model: candidate.space for candidate in explanation.candidates}
     response = RouteResponse(
         model=decision.model,
-        space=decision.space or own[decision.model],
+        space=decision.space or spaces[decision.model],
         reason=decision.reason,
         role=role.value,
         failover=list(decision.failover),
-        languages=sorted(found.facts.languages),
-        candidates=found.candidates,
+        languages=sorted(explanation.facts.languages),
+        candidates=explanation.candidates,
     )
     return dump(response.model_dump())

@@ -1,4 +1,7 @@
-"""``POST /v1/similarity`` and ``POST /v1/rerank``: cosine of queries and documents, by one model."""
+"""``POST /v1/similarity`` and ``POST /v1/rerank``: cosines of queries and documents.
+
+Both sides are encoded by the same model, each in its own role.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.api.backend import Backend
-from deployments.api.http import REQUIRE_SPACE, answer, read_body
-from deployments.api.limits import ApiLimits
+from deployments.api.http import REQUIRE_SPACE, ApiLimits, embedding_response, read_body
 from deployments.api.requests import RerankRequest, SimilarityRequest, parse
-from deployments.api.responses import about, as_lists, dump, usage, written
+from deployments.api.responses import dump, dump_with_lists, provenance, rows_of, usage
 from deployments.core.awaiting import aside, gather_or_cancel, in_time
 from deployments.core.batch import Vectors
 from deployments.core.errors import InvalidRequest, ModelUnavailable
 from deployments.core.models.spec import Role
 from deployments.core.request import Embeddings, EncodeRequest
+from deployments.core.routing.facts import Facts
 from deployments.core.routing.policy import Decision
 from deployments.core.routing.refusals import refuse_replaced
 from deployments.core.vectors import INLINE_NUMBERS, normalized
 
-_TRIES = 10
+_MAX_TRIES = 10
+
+_ScoringRequest = SimilarityRequest | RerankRequest
 
 
 @dataclass(frozen=True)
@@ -38,25 +43,26 @@ class _Scored:
 
 
 async def similarity(request: Request) -> Response:
-    """Returns the cosine of every query with every document, on request the vectors too."""
+    """Returns the cosine of every query with every document, and the vectors if asked for."""
     deadline = request.app.state.limits.deadline()
-    body = parse(SimilarityRequest, await _body(request, deadline))
-    scored = await _score(request, body, body.queries, deadline)
-    lists = {"scores": scored.scores}
+    body = parse(SimilarityRequest, await _read(request, deadline))
+    scored = await _score(request, body, deadline)
+    arrays = {"scores": scored.scores}
     if body.return_embeddings:
-        lists["query_embeddings"] = scored.queries.vectors
-        lists["document_embeddings"] = scored.documents.vectors
-    numbers = sum(rows.size for rows in lists.values())
-    of_rows = {name: as_lists(rows) for name, rows in lists.items()}
-    found = await written({"object": "similarity", **_about(scored)}, of_rows, numbers)
-    return answer(found, scored.queries, scored.decision)
+        arrays["query_embeddings"] = scored.queries.vectors
+        arrays["document_embeddings"] = scored.documents.vectors
+    numbers = sum(array.size for array in arrays.values())
+    lists = {name: rows_of(array) for name, array in arrays.items()}
+    fields = {"object": "similarity", **_provenance(scored)}
+    content = await dump_with_lists(fields, lists, numbers)
+    return embedding_response(content, scored.queries, scored.decision)
 
 
 async def rerank(request: Request) -> Response:
     """Returns the documents by falling cosine with the query; ties keep the request's order."""
     deadline = request.app.state.limits.deadline()
-    body = parse(RerankRequest, await _body(request, deadline))
-    scored = await _score(request, body, [body.query], deadline)
+    body = parse(RerankRequest, await _read(request, deadline))
+    scored = await _score(request, body, deadline)
     scores = scored.scores[0]
     best = np.argsort(-scores, kind="stable")[: body.top_n]
     results: list[dict[str, Any]] = [{"index": int(i), "relevance_score": scores[i]} for i in best]
@@ -64,68 +70,81 @@ async def rerank(request: Request) -> Response:
         documents = body.texts
         for result in results:
             result["document"] = {"text": documents[result["index"]]}
-    found = {"object": "rerank", "results": results, **_about(scored)}
-    return answer(dump(found), scored.queries, scored.decision)
+    content = dump({"object": "rerank", "results": results, **_provenance(scored)})
+    return embedding_response(content, scored.queries, scored.decision)
 
 
-async def _body(request: Request, deadline: float) -> bytes:
+async def _read(request: Request, deadline: float) -> bytes:
     return await read_body(request, request.app.state.limits, deadline)
 
 
-async def _score(
-    request: Request,
-    body: SimilarityRequest | RerankRequest,
-    queries: Sequence[str],
-    deadline: float,
-) -> _Scored:
-    documents = body.texts
+async def _score(request: Request, body: _ScoringRequest, deadline: float) -> _Scored:
     backend: Backend = request.app.state.backend
-    limits: ApiLimits = request.app.state.limits
-    limits.check_count(len(queries), "query")
-    limits.check_count(len(documents), "documents")
-    facts = replace(
-        body.facts(request.headers.get(REQUIRE_SPACE), limits.truncate), roles=frozenset(Role)
-    )
-    decision = await in_time(backend.choose(facts, [*queries, *documents]), deadline)
+    facts = _facts(request, body)
+    decision = await in_time(backend.choose(facts, [*body.queries, *body.texts]), deadline)
     if decision.role is not None:
         raise InvalidRequest(
             f'`model` must not end in "-{decision.role}" here: both roles are encoded', "model"
         )
-    one = replace(decision, failover=())  # both sides are answered by the same model
+    # a failover could have the two sides answered by different models
+    decision = replace(decision, failover=())
+    queries, documents = await _encode_both(backend, decision, body, facts, deadline)
+    refuse_replaced(facts, decision.space, queries.space)
+    is_large = queries.vectors.size + documents.vectors.size > INLINE_NUMBERS
+    scores = await aside(is_large, _cosines, queries.vectors, documents.vectors)
+    return _Scored(queries, documents, scores, decision)
 
-    async def side(texts: Sequence[str], role: Role, instruction: str | None) -> Embeddings:
-        asked = EncodeRequest(
+
+def _facts(request: Request, body: _ScoringRequest) -> Facts:
+    limits: ApiLimits = request.app.state.limits
+    limits.check_count(len(body.queries), "query")
+    limits.check_count(len(body.texts), "documents")
+    facts = body.facts(request.headers.get(REQUIRE_SPACE), limits.truncate)
+    return replace(facts, roles=frozenset(Role))
+
+
+async def _encode_both(
+    backend: Backend, decision: Decision, body: _ScoringRequest, facts: Facts, deadline: float
+) -> tuple[Embeddings, Embeddings]:
+    """Returns the embeddings of queries and documents, both of one space.
+
+    During an update, old and new replicas may answer side by side; then both are encoded again.
+    """
+
+    async def encode(texts: Sequence[str], role: Role) -> Embeddings:
+        instruction = body.instruction if role is Role.QUERY else None
+        request = EncodeRequest(
             tuple(texts), role, instruction, facts.truncate, normalize=body.normalize
         )
         try:
-            return await backend.encode(one, asked, body.priority, deadline)
+            return await backend.encode(decision, request, body.priority, deadline)
         except InvalidRequest as error:
-            if error.param != "input":
-                raise
-            field = "query" if role is Role.QUERY else "documents"
-            raise type(error)(f"`{field}`: {error.message}", field) from None
+            raise _of_side(error, role) from None
 
-    for _ in range(_TRIES):
-        asked, told = await gather_or_cancel(
-            side(queries, Role.QUERY, body.instruction), side(documents, Role.DOCUMENT, None)
+    for _ in range(_MAX_TRIES):
+        queries, documents = await gather_or_cancel(
+            encode(body.queries, Role.QUERY), encode(body.texts, Role.DOCUMENT)
         )
-        if asked.space == told.space:
-            break
-    else:  # old and new replicas of the model answer side by side
-        raise ModelUnavailable(f"{one.model} is being replaced", "model", 1.0)
-    refuse_replaced(facts, decision.space, asked.space)
-    is_large = asked.vectors.size + told.vectors.size > INLINE_NUMBERS
-    scores = await aside(is_large, _cosines, asked.vectors, told.vectors)
-    return _Scored(asked, told, scores, decision)
+        if queries.space == documents.space:
+            return queries, documents
+    raise ModelUnavailable(f"{decision.model} is being replaced", "model", 1.0)
+
+
+def _of_side(error: InvalidRequest, role: Role) -> InvalidRequest:
+    """Returns the error with this route's name for ``input``."""
+    if error.param != "input":
+        return error
+    field = "query" if role is Role.QUERY else "documents"
+    return type(error)(f"`{field}`: {error.message}", field)
 
 
 def _cosines(queries: Vectors, documents: Vectors) -> Vectors:
     return normalized(queries) @ normalized(documents).T
 
 
-def _about(scored: _Scored) -> dict[str, Any]:
+def _provenance(scored: _Scored) -> dict[str, Any]:
     return {
-        **about(scored.queries),
+        **provenance(scored.queries),
         "usage": usage(scored.queries.tokens + scored.documents.tokens),
         "truncated": {
             "query": list(scored.queries.truncated),

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from deployments.core.models.catalog import CATALOG
 from deployments.core.models.spec import Role, Size
 from deployments.core.routing.facts import Aim
 from deployments.core.routing.policy import AUTO
+from deployments.validation import explain
 
 
 class _Config(BaseModel):
@@ -19,9 +28,10 @@ class _Config(BaseModel):
 
 
 class Autoscaling(_Config):
-    """Bounds of a model's replicas; 0 as minimum lets an unused model leave the GPU.
+    """The bounds of a model's replicas; equal bounds are a fixed number.
 
-    The other fields say when their number changes: see `Goal` in `core/scaling.py`.
+    With 0 as minimum an unused model leaves its GPU. The other fields say when the number of
+    replicas changes: see `Goal` in `core/scaling.py`.
     """
 
     min_replicas: int = Field(1, ge=0)
@@ -41,18 +51,26 @@ class Autoscaling(_Config):
             raise ValueError("offline_max_replicas is above max_replicas")
         return self
 
+    @property
+    def fixed(self) -> int | None:
+        """The number of replicas if it never changes, else None."""
+        return self.max_replicas if self.min_replicas == self.max_replicas else None
+
 
 class ModelConfig(_Config):
     """One model to serve.
 
-    ``name`` is a catalog name, or any name of your own together with ``path``: a folder or a hub id
-    in sentence-transformers format. With a catalog name, ``path`` says where its weights lie.
-    ``threads`` are the processor threads of a replica, by default as ``num_cpus``; ``auto``: one for
-    each core of its node. ``streams`` forward passes run at once and share the threads, by default as
-    many as there are threads, and one on a GPU. With all cores of a Linux machine, online passes take
-    them from offline ones; with ``streams``, or elsewhere, they share passes, and ``auto`` leaves one.
-    ``languages`` (ISO 639-1), ``licence``, and the smaller ``dimensions`` that a model was trained to
-    be cut to (Matryoshka), are facts that a model's files may not state.
+    - ``name`` is a name of the catalog, or any other name together with ``path``: a folder or a hub id
+      in sentence-transformers format. For a catalog name, ``path`` says where its weights are.
+    - ``replicas`` is a number or bounds.
+    - ``threads`` is the number of processor threads of a replica, by default ``num_cpus``; ``auto``
+      means one for each core of its node.
+    - ``streams`` is the number of forward passes that run at once and share the threads: by default
+      one for each thread, and one on a GPU. A replica that has all cores of a Linux machine runs
+      online passes on cores that it takes from offline ones. With ``streams``, or elsewhere, both
+      lanes share passes, and ``auto`` leaves one core free.
+    - ``languages`` (ISO 639-1), ``licence``, and ``dimensions``, the smaller ones that the model was
+      trained to be cut to (Matryoshka), are facts that a model's files may not state.
     """
 
     name: str = Field(min_length=1, max_length=200)
@@ -68,11 +86,23 @@ class ModelConfig(_Config):
     resources: dict[str, float] = {}
     accelerator_type: str | None = None
     label_selector: dict[str, str] = {}
-    replicas: PositiveInt | Autoscaling = 1
+    replicas: Autoscaling = Autoscaling()
     token_budget: int | None = Field(None, ge=16)
     languages: tuple[str, ...] | None = None
     licence: str | None = None
     dimensions: tuple[PositiveInt, ...] = ()
+
+    @field_validator("replicas", mode="before")
+    @classmethod
+    def _number_means_equal_bounds(cls, value: Any) -> Any:
+        if isinstance(value, Autoscaling | Mapping):
+            return value
+        if type(value) is not int or value < 1:
+            raise ValueError(
+                "must be a whole number of at least 1, or bounds such as "
+                "`{min_replicas: 0, max_replicas: 4}`"
+            )
+        return {"min_replicas": value, "max_replicas": value}
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -89,26 +119,29 @@ class ModelConfig(_Config):
             return self
         threads = self.threads or max(1, int(self.num_cpus))
         if self.streams > threads:
-            raise ValueError(f"streams is above threads ({threads}; by default as num_cpus)")
+            raise ValueError(
+                f"streams is above threads ({threads}; the default of `threads` is `num_cpus`)"
+            )
         return self
 
     @model_validator(mode="after")
     def _has_one_gpu(self) -> Self:
         if self.num_gpus > 1:
             raise ValueError(
-                "num_gpus is above 1: a replica uses one GPU, for more raise `replicas`"
+                "num_gpus is above 1, but a replica uses one GPU; raise `replicas` to use more"
             )
         if self.num_gpus and int(self.device.partition(":")[2] or 0):
             raise ValueError(
-                f"device is {self.device}, but with `num_gpus` a replica sees no other GPU than its own, "
-                "which is cuda:0: leave `device` out"
+                f"device is {self.device}, but with `num_gpus` a replica sees only its own GPU, "
+                "as cuda:0; remove `device`"
             )
         return self
 
     @property
     def device_to_use(self) -> str:
-        """``device``, where ``auto`` without ``num_gpus`` is the CPU: Ray does not hide the GPUs that
-        it has given to other replicas.
+        """``device``, with ``auto`` resolved to the CPU if there is no ``num_gpus``.
+
+        Ray does not hide the GPUs that it has assigned to other replicas.
         """
         return "cpu" if self.device == "auto" and not self.num_gpus else self.device
 
@@ -119,7 +152,7 @@ class ModelConfig(_Config):
     @property
     def can_be_cold(self) -> bool:
         """Whether having no replica is a normal state."""
-        return isinstance(self.replicas, Autoscaling) and self.replicas.min_replicas == 0
+        return self.replicas.min_replicas == 0
 
     @property
     def deployment_name(self) -> str:
@@ -135,7 +168,10 @@ class SpaceMember(_Config):
 
 
 class Space(_Config):
-    """Models whose vectors compare. ``floor`` is the least cosine of one text between two of them."""
+    """Models whose vectors can be compared.
+
+    ``floor`` is the least cosine that any two of them may have between their vectors of one text.
+    """
 
     name: str = Field(min_length=1, pattern=r"^[\w./-]+$")
     members: tuple[SpaceMember, ...] = Field(min_length=2)
@@ -143,10 +179,10 @@ class Space(_Config):
 
 
 class Routing(_Config):
-    """How models are chosen; the router's ``user_config`` has these fields too and replaces them.
+    """How models are chosen. The router's ``user_config`` has the same fields and replaces these.
 
-    ``sizes`` says which size a model stands for. ``busy_s`` is the expected wait beyond which
-    `balanced` looks for another model. ``barred_licences`` are SPDX names or ``non-commercial``.
+    ``sizes`` overrides the size of a model. ``busy_s`` is the expected wait above which `balanced`
+    looks for another model. ``barred_licences`` are SPDX names or ``non-commercial``.
     """
 
     aim: Aim = Aim.BALANCED
@@ -156,34 +192,34 @@ class Routing(_Config):
     barred_licences: tuple[str, ...] = ()
 
     def check(self, models: Iterable[str]) -> None:
-        """Raises ValueError that names the field which does not go with the configured models."""
+        """Raises ValueError that names the first field which contradicts the configured models."""
         names = list(models)
         for model in self.sizes:
-            _require(model in names, f"routing.sizes.{model}: no such model; models are {names}")
+            _require(model in names, f"sizes.{model}: no such model; the models are {names}")
         taken = {*names, *Size, AUTO}
         members: set[str] = set()
         for i, space in enumerate(self.spaces):
-            field = f"routing.spaces.{i}"
-            _require(space.name not in taken, f"{field}.name: {space.name!r} is already taken")
+            _require(space.name not in taken, f"spaces.{i}.name: {space.name!r} is already taken")
             taken.add(space.name)
             for j, member in enumerate(space.members):
-                at = f"{field}.members.{j}.model: {member.model!r}"
-                _require(member.model in names, f"{at} is not among models {names}")
-                _require(member.model not in members, f"{at} is in a space already")
+                field = f"spaces.{i}.members.{j}.model: {member.model!r}"
+                _require(member.model in names, f"{field} is not among the models {names}")
+                _require(member.model not in members, f"{field} is already in a space")
                 members.add(member.model)
 
 
-def _require(holds: bool, message: str) -> None:
-    if not holds:
+def _require(condition: bool, message: str) -> None:
+    if not condition:
         raise ValueError(message)
 
 
 class Limits(_Config):
-    """What is refused, and for how long anything may take.
+    """How much work is accepted, and how long it may take.
 
-    ``max_requests`` may be under way in one router; HAProxy's connections to it follow (`embedfleet
-    env`). Lanes bound what waits in tokens; a storm of short requests is held up before, in the router.
-    ``offline_patience_s`` is for how long offline texts let online ones go first where both share passes.
+    ``max_requests`` may be in progress in one router; HAProxy's connections to it follow (`embedfleet
+    env`). The lanes of a replica bound the waiting tokens; this bounds a storm of short requests, in
+    the router, before they reach a replica. ``offline_patience_s`` is how long offline texts let
+    online ones go first where both lanes share passes.
     """
 
     max_body_bytes: int = Field(8_000_000, ge=1)
@@ -199,7 +235,7 @@ class Limits(_Config):
 class AppArgs(_Config):
     """Everything under ``args`` in ``serve_config.yaml``.
 
-    ``router_cpus`` is 0 by default: where the models take all cores, the service still has to answer.
+    ``router_cpus`` is 0 by default, so that a router can start where the models take all cores.
     """
 
     models: tuple[ModelConfig, ...] = Field(min_length=1)
@@ -217,7 +253,10 @@ class AppArgs(_Config):
             raise ValueError(f"models named twice: {', '.join(sorted(repeated))}")
         if AUTO in names:
             raise ValueError(f"a model cannot be named {AUTO!r}: that asks for a choice")
-        self.routing.check(names)
+        try:
+            self.routing.check(names)
+        except ValueError as error:
+            raise ValueError(f"routing.{error}") from None
         choices = [*names, AUTO, *(space.name for space in self.routing.spaces)]
         if self.default_model is not None and self.default_model not in choices:
             raise ValueError(f"default_model {self.default_model!r} is not among models {choices}")
@@ -225,7 +264,13 @@ class AppArgs(_Config):
 
 
 def routing_of(user_config: Any, models: Iterable[str]) -> Routing:
-    """Returns the router's ``user_config`` as typed. Raises ValueError that names the field."""
-    routing = Routing.model_validate(user_config or {})
+    """Returns the router's ``user_config`` as typed.
+
+    Raises ValueError that names the field: one of ours, without pydantic's own text.
+    """
+    try:
+        routing = Routing.model_validate(user_config or {})
+    except ValidationError as error:
+        raise ValueError(str(explain(error, Routing))) from None
     routing.check(models)
     return routing

@@ -9,15 +9,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from pydantic import ValidationError
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
-from deployments.api.app import PATHS, create_app
+from deployments.api.app import create_app
 from deployments.api.auth import ApiKeys
 from deployments.api.backend import Texts
-from deployments.api.limits import ApiLimits
+from deployments.api.http import ApiLimits
 from deployments.api.middleware import AdmissionMiddleware, MetricsMiddleware
 from deployments.api.responses import Explanation, ModelItem, RouteCandidate, SpaceItem
 from deployments.client.client import EncoderClient
@@ -73,14 +72,10 @@ class Router:
         """
         try:
             self._configure(routing_of(user_config, self._models))
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            field = ".".join(map(str, first["loc"]))
-            log.error("the router's user_config.%s is refused: %s", field, first["msg"])
         except ValueError as error:
-            log.error("the router's user_config is refused: %s", error)
+            log.error("the router keeps its configuration, user_config is refused: %s", error)
         else:
-            log.info("the router's user_config is taken over")
+            log.info("the router uses its new user_config")
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Serve once this replica is made."""
@@ -99,7 +94,7 @@ class Router:
         )
         app = create_app(self, allowed, keys)
         self._admission = AdmissionMiddleware(app, limits.max_requests)
-        return MetricsMiddleware(self._admission, RequestMetrics().answered, PATHS)
+        return MetricsMiddleware(self._admission, RequestMetrics().answered)
 
     async def drain(self) -> None:
         """Lets no request in any more, and returns when those under way have their answers."""

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from deployments.api.app import create_app
 from deployments.api.auth import ApiKeys
 from deployments.api.backend import Backend
-from deployments.api.limits import ApiLimits
+from deployments.api.http import ApiLimits
 from deployments.config.schema import Limits
 
 EMBEDDINGS, SIMILARITY, RERANK = "/v1/embeddings", "/v1/similarity", "/v1/rerank"

@@ -7,7 +7,7 @@ import base64
 import numpy as np
 import pytest
 
-from deployments.api.responses import as_lists, dump, embeddings_body
+from deployments.api.responses import dump, embeddings_body, rows_of
 from deployments.core.lane import Lane
 from deployments.core.models.space import space_id
 from deployments.core.request import Embeddings, EncodeRequest, TokenInput
@@ -107,7 +107,7 @@ async def test_base64_and_float_are_the_same_bytes(client):
 
 
 async def test_numbers_have_the_digits_of_float32_and_no_more():
-    assert dump(as_lists(np.float64([[0.1, 1 / 3]]))) == b"[[0.1,0.33333334]]"
+    assert dump(rows_of(np.float64([[0.1, 1 / 3]]))) == b"[[0.1,0.33333334]]"
     body = await embeddings_body(Embeddings(np.float32([[0.1, 1 / 3]]), "m", "s", 1), "float")
     assert b'"embedding":[0.1,0.33333334]' in body
 

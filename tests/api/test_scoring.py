@@ -10,11 +10,12 @@ from itertools import count
 import numpy as np
 import pytest
 
-from deployments.core.errors import Overloaded
+from deployments.core.errors import ModelUnavailable, Overloaded
 from deployments.core.lane import Lane
 from deployments.core.models.space import space_id
 from deployments.core.models.spec import Role
 from deployments.core.request import EncodeRequest
+from deployments.core.routing.policy import Decision
 
 from .calls import RERANK, SIMILARITY, check_refusal, ok, send
 from .fake_backend import INSTRUCT, NESTED, PLAIN, SPECS, expected, vector_of
@@ -172,6 +173,25 @@ async def test_what_is_refused_is_not_computed_on(client, backend):
     assert (response.status_code, ended) == (429, [("b",)])
 
 
+@pytest.mark.parametrize("path", [SIMILARITY, RERANK])
+async def test_one_side_is_never_answered_by_another_member_of_the_space(client, backend, path):
+    answer = backend.encode
+
+    async def choose(facts, texts):
+        return Decision("plain", "space", space="shared", failover=("instruct",))
+
+    async def encode(decision, request, *rest):  # as the router: another member stands in
+        for model in (decision.model, *decision.failover):
+            if model == "instruct" or request.role is Role.QUERY:
+                found = await answer(replace(decision, model=model), request, *rest)
+                return replace(found, space=decision.space)
+        raise ModelUnavailable("plain takes no more documents", "model")
+
+    backend.choose, backend.encode = choose, encode
+    response = await send(client, path, {"query": "a", "documents": ["b"]})
+    check_refusal(response, 503, "model", "model_unavailable")
+
+
 async def test_all_tries_share_one_deadline(client, backend):
     answer, sides = backend.encode, count()
 
@@ -187,15 +207,15 @@ async def test_all_tries_share_one_deadline(client, backend):
 
 
 REFUSED = [
-    ("query", None, "must be a text"),
+    ("query", None, "a text"),
     ("query", "", "empty string"),
-    ("query", 1, "must be a text"),
-    ("documents", None, "must be a list of texts"),
+    ("query", 1, "a text"),
+    ("documents", None, "a list of texts"),
     ("documents", [], "empty list"),
     ("documents", [""], "empty string"),
-    ("documents", ["a", 1], "must be a list of texts"),
-    ("documents", [["a"]], "must be a list of texts"),
-    ("documents", [[1]], "must be a list of texts"),
+    ("documents", ["a", 1], "a list of texts"),
+    ("documents", [["a"]], "a list of texts"),
+    ("documents", [[1]], "a list of texts"),
     ("instruction", "Find", "takes no instruction"),
     ("model", "plain-query", 'must not end in "-query" here: both roles'),
     ("model", "small-document", 'must not end in "-document" here: both roles'),
@@ -203,14 +223,14 @@ REFUSED = [
     ("document", "a", "did you mean `documents`?"),
 ]
 REFUSED_RERANK = [
-    ("query", ["a"], "must be a text"),
-    ("documents", "a", "must be a list of texts"),
-    ("documents", [{"txt": "a"}], "must be a list of texts"),
+    ("query", ["a"], "a text"),
+    ("documents", "a", "a list of texts"),
+    ("documents", [{"txt": "a"}], "a list of texts"),
     ("documents", [{"text": ""}], "empty string"),
     ("top_n", 0, "greater than or equal to 1"),
     ("top_n", -1, "greater than or equal to 1"),
-    ("top_n", 1.5, "integer"),
-    ("top_n", "1", "integer"),
+    ("top_n", 1.5, "whole number"),
+    ("top_n", "1", "whole number"),
     ("return_documents", 1, "boolean"),
     ("topn", 1, "did you mean `top_n`?"),
 ]

@@ -32,7 +32,7 @@ def refusal(make, **fields):
 
 def test_a_name_is_enough():
     found = args()
-    assert (found.models[0].name, found.models[0].replicas) == (MODEL, 1)
+    assert (found.models[0].name, found.models[0].replicas.fixed) == (MODEL, 1)
     assert (found.truncate, found.default_model, found.limits) == (False, None, Limits())
 
 
@@ -97,14 +97,27 @@ def test_what_is_wrong_with_an_app(fields, place, words):
         ({"threads": "many"}, "threads.constrained-int"),
         ({"token_budget": 15}, "token_budget"),
         ({"resources": {"disk": "much"}}, "resources.disk"),
-        ({"replicas": 0}, "replicas.constrained-int"),
-        ({"replicas": -1}, "replicas.constrained-int"),
-        ({"replicas": {"min_replicas": 3, "max_replicas": 2}}, "replicas.constrained-int"),
-        ({"replicas": {"max_replicas": 0}}, "replicas.constrained-int"),
+        ({"replicas": 0}, "replicas"),
+        ({"replicas": -1}, "replicas"),
+        ({"replicas": {"min_replicas": 3, "max_replicas": 2}}, "replicas"),
+        ({"replicas": {"max_replicas": 0}}, "replicas.max_replicas"),
     ],
 )
 def test_what_is_wrong_with_a_model(fields, place):
     assert refusal(model, **fields)[0] == place
+
+
+@pytest.mark.parametrize("replicas", ["2", 2.0, True, None, []])
+def test_a_number_of_replicas_must_be_a_whole_number(replicas):
+    place, words = refusal(model, replicas=replicas)
+    assert place == "replicas"
+    assert "whole number" in words
+
+
+def test_a_number_of_replicas_means_equal_bounds():
+    replicas = model(replicas=3).replicas
+    assert (replicas.min_replicas, replicas.max_replicas, replicas.fixed) == (3, 3, 3)
+    assert model(replicas={"min_replicas": 1, "max_replicas": 3}).replicas.fixed is None
 
 
 @pytest.mark.parametrize("fields", [{"threads": 2}, {"num_cpus": 2.5}])

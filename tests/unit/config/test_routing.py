@@ -53,11 +53,11 @@ def test_all_of_it():
         ({"spaces": [PAIR, PAIR]}, "routing.spaces.1.name: 'e5' is already taken"),
         (
             {"spaces": [PAIR, PAIR | {"name": "other"}]},
-            "routing.spaces.1.members.0.model: 'e5-small' is in a space already",
+            "routing.spaces.1.members.0.model: 'e5-small' is already in a space",
         ),
         (
             {"spaces": [{"name": "e5", "members": [{"model": "e5-small"}, {"model": "e6"}]}]},
-            "routing.spaces.0.members.1.model: 'e6' is not among models",
+            "routing.spaces.0.members.1.model: 'e6' is not among the models",
         ),
     ],
 )
@@ -76,7 +76,9 @@ def test_the_default_may_be_left_to_the_policy(default):
 def test_the_routers_user_config():
     assert routing_of(None, NAMES) == Routing()
     assert routing_of({"aim": "fast"}, NAMES).aim is Aim.FAST
-    with pytest.raises(ValueError, match=r"routing\.sizes\.e6: no such model"):
+    with pytest.raises(ValueError, match=r"^spaces\.0\.flor: unknown key.*`floor`"):
+        routing_of({"spaces": [PAIR | {"flor": 0.5}]}, NAMES)
+    with pytest.raises(ValueError, match=r"^sizes\.e6: no such model"):
         routing_of({"sizes": {"e6": "small"}}, NAMES)
 
 
@@ -84,7 +86,7 @@ def test_the_routers_user_config():
     ("user_config", "words"),
     [
         ("{aim: cheap}", "user_config: aim"),
-        ("{sizes: {e6: small}}", "user_config: routing.sizes.e6"),
+        ("{sizes: {e6: small}}", "user_config: sizes.e6"),
     ],
 )
 def test_a_wrong_user_config_is_refused_before_the_start(tmp_path, user_config, words):

@@ -8,7 +8,7 @@ from ray.serve.autoscaling_policy import _apply_autoscaling_config
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
 from deployments.app import _scale
-from deployments.config.schema import Autoscaling, ModelConfig
+from deployments.config.schema import Autoscaling
 from deployments.core.lane import Lane
 from deployments.core.scaling import Demand
 from deployments.replica.autoscaling import TokenPolicy, demand_of, report
@@ -54,9 +54,7 @@ def context(*replicas: dict, target: int = 1, calls: float = 0, state=None, now:
         last_scale_up_time=None,
         last_scale_down_time=None,
         current_time=now,
-        config=AutoscalingConfig(
-            **_scale(ModelConfig(name="e5-small", replicas=SCALING))["autoscaling_config"]
-        ),
+        config=AutoscalingConfig(**_scale(SCALING)["autoscaling_config"]),
     )
 
 
@@ -96,7 +94,7 @@ def drive(policy, seconds: int, *replicas: dict, target: int = 1) -> int:
 @pytest.fixture
 def policy():
     """The policy as Serve wraps it, with its own delays and factors."""
-    goal = _scale(ModelConfig(name="e5-small", replicas=SCALING))["autoscaling_config"]["policy"]
+    goal = _scale(SCALING)["autoscaling_config"]["policy"]
     return _apply_autoscaling_config(TokenPolicy(**goal["policy_kwargs"]))
 
 

@@ -13,7 +13,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from cluster.service.config_file import read_config
 from cluster.service.serve import path_environment
-from deployments.config.schema import AppArgs, Autoscaling
+from deployments.config.schema import AppArgs
 from tests.support.documents import DOCUMENTS
 from tests.support.manifests import (
     FOLDER,
@@ -77,7 +77,6 @@ def bounds_by_type(which):
     """The sum of the models' bounds for each type of GPU."""
     found: dict[str, int] = {}
     for model in gpu_args().models:
-        assert isinstance(model.replicas, Autoscaling)
         kind = f"accelerator_type:{model.accelerator_type}"
         found[kind] = found.get(kind, 0) + getattr(model.replicas, which)
     return found

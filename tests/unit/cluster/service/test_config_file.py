@@ -67,11 +67,11 @@ def why(file):
         ),
         (
             {"models": [{**MINILM, "replicas": {"min_replicas": -1}}]},
-            "models.0.replicas.min_replicas: should be greater than or equal to 0",
+            "models.0.replicas.min_replicas: must be greater than or equal to 0",
         ),
         (
             {"models": [{**MINILM, "threads": "many"}]},
-            "models.0.threads: must be a whole number, or should be 'auto'",
+            "models.0.threads: must be a whole number, or must be 'auto'",
         ),
     ],
 )

@@ -1,0 +1,140 @@
+"""The one table of routes.
+
+The app's routing, the OpenAPI description, which paths need no API key, which are answered under
+overload or while the service stops, and the labels of metrics all follow from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from deployments.api import embeddings, operations, requests, responses, scoring
+
+Handler = Callable[[Request], Awaitable[Response]]
+_OK: Mapping[int, str] = {200: "OK"}
+_ANY_ERROR = (400, 401, 404, 408, 409, 413, 415, 429, 500, 503, 504)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouteSpec:
+    """How one route is answered, described, guarded and counted.
+
+    ``request`` and ``response`` are the JSON bodies; without ``response`` the answer is plain text.
+    ``answers`` describes the statuses with that body, ``errors`` are the statuses with an error's
+    body. A route without ``summary`` is not part of the OpenAPI description.
+    """
+
+    method: Literal["GET", "POST"]
+    path: str
+    handler: Handler
+    summary: str | None = None
+    request: type[BaseModel] | None = None
+    response: type[BaseModel] | None = None
+    answers: Mapping[int, str] = field(default_factory=lambda: _OK, hash=False)
+    errors: tuple[int, ...] = ()
+    needs_key: bool = True
+    is_probe: bool = False  # answered even when too many requests are in progress
+    open_while_stopping: bool = False
+
+    @property
+    def route(self) -> Route:
+        """Starlette's route."""
+        return Route(self.path, self.handler, methods=[self.method])
+
+
+ROUTES = (
+    RouteSpec(
+        method="POST",
+        path="/v1/embeddings",
+        handler=embeddings.create_embeddings,
+        summary="Vectors of texts, compatible with OpenAI's route",
+        request=requests.EmbeddingRequest,
+        response=responses.EmbeddingResponse,
+        errors=_ANY_ERROR,
+    ),
+    RouteSpec(
+        method="POST",
+        path="/v1/route",
+        handler=embeddings.explain_route,
+        summary="Which model would answer, and why no other",
+        request=requests.EmbeddingRequest,
+        response=responses.RouteResponse,
+        errors=_ANY_ERROR,
+    ),
+    RouteSpec(
+        method="POST",
+        path="/v1/similarity",
+        handler=scoring.similarity,
+        summary="Cosines of queries and documents",
+        request=requests.SimilarityRequest,
+        response=responses.SimilarityResponse,
+        errors=_ANY_ERROR,
+    ),
+    RouteSpec(
+        method="POST",
+        path="/v1/rerank",
+        handler=scoring.rerank,
+        summary="Documents sorted by their cosine with a query",
+        request=requests.RerankRequest,
+        response=responses.RerankResponse,
+        errors=_ANY_ERROR,
+    ),
+    RouteSpec(
+        method="GET",
+        path="/v1/models",
+        handler=operations.list_models,
+        summary="The configured models and their states",
+        response=responses.ModelList,
+        errors=(401, 500),
+    ),
+    RouteSpec(
+        method="GET",
+        path="/v1/models/{name:path}",
+        handler=operations.show_model,
+        summary="One configured model",
+        response=responses.ModelItem,
+        errors=(401, 404, 500),
+    ),
+    RouteSpec(
+        method="GET",
+        path="/health",
+        handler=operations.health,
+        summary="200 while the process answers",
+        response=responses.Health,
+        needs_key=False,
+        is_probe=True,
+        open_while_stopping=True,  # a service that stops is not ready, but it is alive
+    ),
+    RouteSpec(
+        method="GET",
+        path="/ready",
+        handler=operations.ready,
+        summary="200 once a model answers, 503 before",
+        response=responses.Readiness,
+        answers={200: "OK", 503: "No model answers yet"},
+        needs_key=False,
+        is_probe=True,
+    ),
+    RouteSpec(
+        method="GET",
+        path="/metrics",
+        handler=operations.metrics,
+        summary="Prometheus metrics of the whole service",
+        errors=(401, 500),
+        is_probe=True,
+        open_while_stopping=True,
+    ),
+    RouteSpec(method="GET", path="/openapi.json", handler=operations.openapi),
+    RouteSpec(method="GET", path="/docs", handler=operations.docs),
+)
+PATHS = frozenset(route.path for route in ROUTES)
+KEYLESS_PATHS = frozenset(route.path for route in ROUTES if not route.needs_key)
+PROBE_PATHS = frozenset(route.path for route in ROUTES if route.is_probe)
+PATHS_OPEN_WHILE_STOPPING = frozenset(r.path for r in ROUTES if r.open_while_stopping)
