@@ -1,9 +1,8 @@
-"""The commands and code of the README and its pages do what they say."""
+"""The commands and code of the README and of docs/ do what they say."""
 
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,44 +13,81 @@ import yaml
 from deployments.config.schema import AppArgs
 from testing.encoding import command
 from testing.running import API_KEY, RunningService
-from tests.support.documents import DOCUMENTS
+from tests.support.documents import calls_with_answers, code_blocks
+
+CLI = f"{sys.executable} -m cluster.cli"
 
 
-def blocks(language: str) -> list[str]:
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", DOCUMENTS, re.DOTALL | re.MULTILINE)
-    return [code for kind, code in found if kind == language]
-
-
-def here(code: str, service: RunningService) -> str:
-    """The same code against the service under test, which asks for a key."""
+def adapted(code: str, service: RunningService) -> str:
+    """Returns the same code for the service under test, which asks for a key."""
     code = code.replace("http://127.0.0.1:8000", service.url).replace('"none"', f'"{API_KEY}"')
     return code.replace("curl -s", f"curl -s -H 'authorization: Bearer {API_KEY}'")
 
 
-@pytest.mark.parametrize("code", [b for b in blocks("bash") if "curl" in b])
-def test_curl(service, code):
+def run_bash(code: str, service: RunningService, folder: Path) -> str:
+    _, environment = command(service)
+    environment |= {"EMBEDFLEET_URL": service.url, "EMBEDFLEET_API_KEY": API_KEY}
     run = subprocess.run(
-        ["bash", "-ec", here(code, service)], capture_output=True, text=True, timeout=60, check=True
+        ["bash", "-ec", adapted(code, service)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
-    answer = json.loads(run.stdout)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+@pytest.mark.parametrize("code", [b for b in code_blocks("bash") if "curl" in b])
+def test_curl(service, tmp_path, code):
+    answer = json.loads(run_bash(code, service, tmp_path))
     assert "error" not in answer, answer
+
+
+@pytest.mark.parametrize(("code", "shown"), calls_with_answers())
+def test_the_answer_that_is_shown(service, tmp_path, code, shown):
+    answer = json.loads(run_bash(code, service, tmp_path))
+    expected = json.loads(shown)
+    assert list(answer) == list(expected)
+    assert cut(answer) == close_to(expected)
+
+
+def cut(value):
+    """Returns the answer with at most the first three items of each list, as the documents show it."""
+    if isinstance(value, dict):
+        return {name: cut(item) for name, item in value.items()}
+    return [cut(item) for item in value[:3]] if isinstance(value, list) else value
+
+
+def close_to(value):
+    """Returns a value that equals another with the same numbers, but for what precision changes."""
+    if isinstance(value, dict):
+        return {name: close_to(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [close_to(item) for item in value]
+    return pytest.approx(value, abs=0.005) if isinstance(value, float) else value
+
+
+@pytest.mark.parametrize("name", ["embedfleet models", "embedfleet verify"])
+def test_commands_beside_a_running_service(service, tmp_path, name):
+    assert "all-MiniLM-L6-v2" in run_bash(name.replace("embedfleet", CLI), service, tmp_path)
 
 
 @pytest.fixture(scope="module")
 def encoded(service, tmp_path_factory) -> Path:
-    """A folder in which the README's corpus has been encoded."""
+    """A folder in which the corpus of docs/corpus-jobs.md has been encoded."""
     folder = tmp_path_factory.mktemp("readme")
-    (code,) = [b for b in blocks("bash") if "embedfleet encode" in b]
-    code = code.replace("embedfleet", f"{sys.executable} -m cluster.cli")
-    _, environment = command(service)
-    subprocess.run(["bash", "-ec", code], cwd=folder, env=environment, timeout=120, check=True)
+    (code,) = [b for b in code_blocks("bash") if "embedfleet encode" in b]
+    run_bash(code.replace("embedfleet", CLI), service, folder)
     return folder
 
 
-@pytest.mark.parametrize("code", blocks("python"))
+@pytest.mark.parametrize("code", code_blocks("python"))
 def test_python(service, encoded, code):
     run = subprocess.run(
-        [sys.executable, "-c", here(code, service)],
+        [sys.executable, "-c", adapted(code, service)],
         cwd=encoded,
         capture_output=True,
         text=True,
@@ -62,7 +98,7 @@ def test_python(service, encoded, code):
     assert run.stdout
 
 
-@pytest.mark.parametrize("code", [b for b in blocks("yaml") if "import_path" in b])
+@pytest.mark.parametrize("code", [b for b in code_blocks("yaml") if "import_path" in b])
 def test_configs_are_accepted(code):
     (app,) = yaml.safe_load(code)["applications"]
     assert app["import_path"] == "deployments.app:build"

@@ -1,19 +1,31 @@
-"""The README and its pages speak of what is there: files, fields, models, commands."""
+"""The README and the other documents name only what exists: files, fields, models, commands."""
 
 from __future__ import annotations
 
 import re
+import shlex
 
 import pytest
-from pydantic_core import PydanticUndefined
 
+from cluster import cli
+from deployments import metrics
+from deployments.api.routes import PATHS
 from deployments.config.schema import AppArgs, Autoscaling, Limits, ModelConfig, Routing
+from deployments.core import errors
 from deployments.core.models.catalog import CATALOG
-from tests.support.documents import DOCUMENTS, PAGES, README, ROOT
+from tests.support.documents import DOCUMENTS, PAGES, README, ROOT, code_blocks, inline_code
 
-# told in words
-ELSEWHERE = {"spaces", "replicas", "routing", "limits"}
+# their defaults are described in words
+DESCRIBED = {"spaces", "replicas", "routing", "limits"}
 CONFIGS = [AppArgs, ModelConfig, Limits, Routing, Autoscaling]
+FOLDERS = ("deployments/", "cluster/", "tests/", "benchmarks/", "docs/", "examples/")
+# written by the benchmarks or by the user
+NOT_IN_THE_REPOSITORY = {"benchmarks/results/"}
+OPTIONS_OF_OTHERS = {"--head", "--port", "--address"}
+
+
+def test_the_readme_fits_on_a_page():
+    assert len(README.splitlines()) <= 150
 
 
 def fields():
@@ -23,37 +35,129 @@ def fields():
 @pytest.mark.parametrize(("config", "name"), fields(), ids=str)
 def test_each_field_of_the_config_is_explained_with_its_default(config, name):
     row = re.search(
-        rf"^\| [^|]*`{name}`[^|]*\| ([^|]*) \|", PAGES["configuration.md"], re.MULTILINE
+        rf"^\| [^|]*`{name}`[^|]*\| ([^|]*) \| [^|]", PAGES["configuration.md"], re.MULTILINE
     )
     assert row, f"{name} is not in docs/configuration.md"
-    default = config.model_fields[name].default
-    if default is PydanticUndefined:
+    field = config.model_fields[name]
+    default = field.default
+    if field.is_required():
         assert row[1] == "required"
     elif isinstance(default, bool):
         assert row[1] == f"`{str(default).lower()}`"
-    elif isinstance(default, int | float) and name not in ELSEWHERE:
+    elif isinstance(default, int | float) and name not in DESCRIBED:
         assert str(default).removesuffix(".0") in row[1].split(", ")
     elif isinstance(default, str):
         assert f"`{default}`" in row[1]
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{name}" for name in PAGES)])
-def test_each_link_leads_somewhere(page):
-    file = ROOT / page
-    for target, anchor in re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]*))?\)", file.read_text()):
-        found = (file.parent / target).resolve() if target else file
-        assert found.exists(), target
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_each_link_leads_somewhere(document):
+    file = ROOT / document
+    for target, anchor in re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]*))?\)", DOCUMENTS[document]):
+        linked = (file.parent / target).resolve() if target else file
+        assert linked.exists(), target
         if anchor:
-            heads = re.findall(r"^#+ (.*)$", found.read_text(), re.MULTILINE)
-            assert anchor in {head.lower().replace(" ", "-") for head in heads}, anchor
+            headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE)
+            assert anchor in {anchor_of(heading) for heading in headings}, anchor
 
 
-def test_each_catalog_model_is_in_the_table():
-    for name in CATALOG:
-        assert f"| `{name}`" in README or f", `{name}`" in README
+def anchor_of(heading: str) -> str:
+    """GitHub's anchor of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_each_file_that_is_named_exists(document):
+    for code in inline_code(DOCUMENTS[document]):
+        if code.startswith(FOLDERS) and code not in NOT_IN_THE_REPOSITORY and "…" not in code:
+            assert (ROOT / code).exists(), code
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_each_page_is_in_the_index(name):
+    assert name == "README.md" or f"]({name})" in PAGES["README.md"]
+
+
+def test_each_catalog_model_is_in_the_tables():
+    for name, spec in CATALOG.items():
+        assert re.search(rf"^\| .*`{name}`.* \| {spec.dimension} \|", README, re.MULTILINE), name
+        row = f"| `{name}` | `{spec.repo}` | {spec.size} | {spec.dimension} | {spec.max_tokens} |"
+        assert row in PAGES["models.md"]
+
+
+def test_each_model_of_the_table_is_in_the_catalog():
+    rows = re.findall(r"^\| `([^`]+)` \| `[^`]+/", PAGES["models.md"], re.MULTILINE)
+    assert rows == list(CATALOG)
+
+
+def test_each_route_is_in_the_api_page():
+    for path in PATHS:
+        assert f"{path.replace(':path', '')}`" in PAGES["api.md"], path
+
+
+def test_each_error_code_is_in_the_api_page():
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    for kind in kinds:
+        # the reason why a model is unavailable: callers get 503
+        if issubclass(kind, errors.EmbedfleetError) and kind is not errors.UnsupportedModel:
+            row = rf"^\| {kind.status} \| `{kind.code}` \|"
+            assert re.search(row, PAGES["api.md"], re.MULTILINE), kind
+
+
+def test_each_metric_that_is_named_exists():
+    source = (ROOT / "deployments/metrics.py").read_text()
+    assert f'"{metrics.PREFIX}"' in source
+    section = PAGES["operations.md"].split("## Metrics")[1]
+    for names in re.findall(r"^\| (`.*?`) \| `", section, re.MULTILINE):
+        for name in re.findall(r"`(\w+)`", names):
+            assert f'"{name}"' in source, name
 
 
 def test_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"`?make (\w+)`?", DOCUMENTS):
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    for text in DOCUMENTS.values():
+        for target in re.findall(r"\bmake ([\w-]+)`", text):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_benchmarks_that_are_named_exist():
+    for text in DOCUMENTS.values():
+        for name in re.findall(r"python -m benchmarks\.(\w+)", text):
+            assert (ROOT / "benchmarks" / f"{name}.py").exists(), name
+
+
+def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
+    """Returns the options of one command."""
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    return set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out))
+
+
+@pytest.fixture
+def options(capsys) -> dict[str, set[str]]:
+    """The options of each command."""
+    return {name: help_of(name, capsys) for name in ("serve", "env", "encode", "models", "verify")}
+
+
+def test_command_lines_have_only_options_that_exist(options):
+    lines = [line for block in code_blocks("bash") for line in block.splitlines()]
+    lines += [code for text in DOCUMENTS.values() for code in inline_code(text)]
+    calls = [line for line in lines if line.startswith("embedfleet ")]
+    assert calls
+    for line in calls:
+        command, *rest = shlex.split(line.replace("'…'", "…"), comments=True)[1:]
+        used = {word.lstrip("[").rstrip("]") for word in rest if word.lstrip("[").startswith("--")}
+        assert used <= options[command], line
+
+
+def test_options_that_are_named_exist(options):
+    ours = set.union(*options.values()) | OPTIONS_OF_OTHERS
+    for text in DOCUMENTS.values():
+        for code in inline_code(text):
+            if code.startswith("--"):
+                assert code.split()[0] in ours, code
+
+
+def test_each_option_of_encode_is_explained(options):
+    for option in options["encode"] - {"--help"}:
+        assert f"`{option}" in PAGES["corpus-jobs.md"], option
