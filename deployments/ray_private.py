@@ -9,7 +9,7 @@ def known_replicas(handle: DeploymentHandle) -> int:
     """Returns how many replicas calls go to; 0 where none runs, or none is known yet.
 
     It costs nothing. `serve.status` takes some 15 ms of this process and more with each deployment
-    (benchmarks/LOG.md).
+    (benchmarks/log/2026-11.md).
     """
     router = handle._router  # Serve has no public way to ask
     requests = router._asyncio_router._request_router if router else None

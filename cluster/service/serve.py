@@ -83,7 +83,7 @@ def serve(config: str, path: str, host: str | None = None, port: int | None = No
 def _run(command: list[str], environment: Mapping[str, str], url: str) -> int:
     stop = _Stop()
     # in a group of its own: the terminal's Ctrl-C reaches it once, through us. A session of its own
-    # would be weighed against the caller's as a whole (autogroup), which stalls both (benchmarks/LOG.md)
+    # would be weighed against the caller's as a whole (autogroup), which stalls both (benchmarks/log)
     child = subprocess.Popen(
         command, env={**environment, **os.environ}, process_group=0, stdin=subprocess.DEVNULL
     )

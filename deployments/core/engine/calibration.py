@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _TRIES = 8
-# what a stream spends between two passes, choosing texts and handing out vectors (benchmarks/LOG.md)
+# what a stream spends between two passes, choosing texts and handing out vectors (benchmarks/log)
 _BETWEEN_PASSES_S = 0.0017
 _MEASURE_S = 10.0
 _PERHAPS = 2.0  # times as long as it should take: one look may have been slow

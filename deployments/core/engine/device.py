@@ -32,7 +32,7 @@ class PassSizes:
 
 
 # a CPU gains next to nothing beyond 256, but for the time between two passes, and a full pass of 1,024
-# takes it a tenth of a second (benchmarks/LOG.md); a GPU gains until it is full
+# takes it a tenth of a second (benchmarks/log/2026-11.md); a GPU gains until it is full
 _PASS_SIZES = {
     "cpu": PassSizes((256, 1_024), enough=0.0, short_s=0.06),
     "cuda": PassSizes((4_096, 8_192, 16_384, 32_768, 65_536)),

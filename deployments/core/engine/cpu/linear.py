@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from deployments.core.errors import UnsupportedModel
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-# rows of a pass that oneDNN's layout is chosen for; measured to matter little (benchmarks/LOG.md)
+# rows of a pass that oneDNN's layout is chosen for; measured to matter little (benchmarks/log/2026-11.md)
 _ROWS = 512
 
 # oneDNN writes a program for each new number of rows, which takes milliseconds: use few numbers
@@ -90,7 +90,7 @@ class OneDnnLinear(nn.Module):
 class FbgemmLinear(PlainLinear):
     """The same with weights in float16, which are widened as they are read, and float32 around them.
 
-    Half the bytes to read make a short pass two and a half times as fast (benchmarks/LOG.md).
+    Half the bytes to read make a short pass two and a half times as fast (benchmarks/log/2026-11.md).
     """
 
     def _lay_out(self, weight: Tensor, bias: Tensor | None) -> None:

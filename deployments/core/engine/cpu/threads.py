@@ -21,7 +21,7 @@ SIZES = (16, 64, 256, 1_024)  # tokens
 _TRIES = 5
 _LONG_S = 0.25
 # OpenMP's threads spin for about a millisecond after a pass, on cores that a router may want: a text of
-# 12 tokens that a quiet core gains 1 to 2 ms for takes longer in the service (benchmarks/LOG.md)
+# 12 tokens that a quiet core gains 1 to 2 ms for takes longer in the service (benchmarks/log/2026-11.md)
 _WORTH_S = 0.003
 
 # the seconds that one text of so many tokens takes with so many threads
