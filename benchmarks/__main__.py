@@ -1,19 +1,21 @@
 """Runs the benchmarks one after another, each in a process of its own.
 
-    python -m benchmarks [--full] [NAME …]
+    python -m benchmarks [--full] [--list] [NAME …]
 
-Without names all of them, in their short form where they have one; `--full` takes the long one,
-whose figures are worth writing down on a quiet machine.
+Without names it runs all of them, in their short forms. `--full` runs the long forms, whose figures
+are worth logging if the machine is quiet.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import subprocess
 import sys
 import time
+from pathlib import Path
 
-# what makes each short
+# by name, what makes each of them short
 BENCHMARKS: dict[str, list[str]] = {
     "engine": ["--quick"],
     "online": ["--quick"],
@@ -30,26 +32,44 @@ BENCHMARKS: dict[str, list[str]] = {
 }
 
 
+def summaries() -> str:
+    """Returns a line for each benchmark: its name and the first line of its docstring."""
+    lines = []
+    for name in BENCHMARKS:
+        source = Path(__file__).with_name(f"{name}.py").read_text()
+        docstring = ast.get_docstring(ast.parse(source)) or ""
+        lines.append(f"  {name:12}{docstring.splitlines()[0]}")
+    return "\n".join(lines)
+
+
 def run(name: str, full: bool) -> bool:
-    """Runs one benchmark; returns whether it came to its end."""
+    """Runs one benchmark; returns whether it succeeded."""
     started = time.perf_counter()
     arguments = [] if full else BENCHMARKS[name]
     print(f"\n== python -m benchmarks.{' '.join([name, *arguments])}", flush=True)
-    done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *arguments], check=False)
+    process = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *arguments], check=False)
     print(f"== {name} took {(time.perf_counter() - started) / 60:.1f} minutes", flush=True)
-    return done.returncode == 0
+    return process.returncode == 0
 
 
 def main() -> None:
-    """Runs what is asked for and says at the end what failed."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
-    parser.add_argument("--full", action="store_true", help="as long as the figures need")
+    """Runs the benchmarks that are named, and says at the end which failed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        epilog=f"benchmarks:\n{summaries()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all")
+    parser.add_argument("--full", action="store_true", help="run the long forms")
+    parser.add_argument("--list", action="store_true", help="list the benchmarks and exit")
     args = parser.parse_args()
+    if args.list:
+        print(summaries())
+        return
     if unknown := set(args.names) - set(BENCHMARKS):
-        parser.error(
-            f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}"
-        )
+        names = ", ".join(BENCHMARKS)
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {names}")
     failed = [name for name in args.names or BENCHMARKS if not run(name, args.full)]
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")

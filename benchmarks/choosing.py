@@ -1,10 +1,10 @@
-"""What the choice of a model costs a router, in CPU microseconds a request.
+"""What choosing a model costs a router, in CPU microseconds a request.
 
     python -m benchmarks.choosing
 
-In one process, without Ray: six models of the catalog, each in front of MiniLM's tokenizer, so that
-texts which a model's limit is in doubt for are really counted. A request for a short text takes a
-few milliseconds on the same CPU, mostly in the model.
+In one process, without Ray. Six models of the catalog are configured, and each has MiniLM's
+tokenizer, so that texts near a model's limit are really counted. For comparison, a request for a
+short text takes a few milliseconds on the same CPU, mostly in the model.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
-from cluster.service.tables import table
+from benchmarks.common.reporting import parser, report
 from deployments.client.preprocessing import Preprocessor
 from deployments.config.schema import AppArgs
 from deployments.core.models.catalog import CATALOG
@@ -26,17 +26,19 @@ from deployments.router.chooser import Chooser
 from deployments.wire.status import ModelStatus
 
 SENTENCE = "How much protein should a woman of forty eat in a day? "
+BY_NAME = "by name"
 REQUESTS = {
-    "by name": ("e5-small", [SENTENCE]),
+    BY_NAME: ("e5-small", [SENTENCE]),
     "auto, 10 English words": ("auto", [SENTENCE]),
     "auto, Korean": ("auto", ["조선 최초의 원자력 발전소는 무엇인가"]),
     "auto, 32 English texts": ("auto", [f"{i} {SENTENCE}" for i in range(32)]),
     "auto, 1,000 English words": ("auto", [SENTENCE * 90]),
 }
+ROUNDS = 300
 
 
-def chooser() -> Chooser:
-    """Returns a chooser over the whole catalog, all ready and idle."""
+def build_chooser() -> Chooser:
+    """Returns a chooser over the whole catalog, with every model ready and idle."""
     files = find_model("all-MiniLM-L6-v2", weights=False)
     tokenizer = FastTokenizer(files.spec, files.folder)
     args = AppArgs.model_validate({"models": [{"name": name} for name in CATALOG]})
@@ -49,31 +51,44 @@ def chooser() -> Chooser:
     return Chooser(args, clients, fleet, lambda _: None)
 
 
-async def measure(made: Chooser, model: str, texts: list[str], rounds: int = 300) -> float:
+async def choice_us(chooser: Chooser, model: str, texts: list[str]) -> float:
     """Returns CPU microseconds of this process for one choice."""
     for _ in range(10):
-        await made.choose(Facts(model), texts)
+        await chooser.choose(Facts(model), texts)
     started = time.process_time()
-    for _ in range(rounds):
-        await made.choose(Facts(model), texts)
-    return (time.process_time() - started) / rounds * 1e6
+    for _ in range(ROUNDS):
+        await chooser.choose(Facts(model), texts)
+    return (time.process_time() - started) / ROUNDS * 1e6
 
 
-async def main() -> None:
+def languages_us(texts: list[str]) -> float:
+    """Returns CPU microseconds for the languages of the texts."""
+    started = time.process_time()
+    for _ in range(ROUNDS):
+        languages_of(texts)
+    return (time.process_time() - started) / ROUNDS * 1e6
+
+
+async def measure() -> None:
     """Prints the table."""
     preload()
-    made = chooser()
+    chooser = build_chooser()
+    costs = {name: await choice_us(chooser, *request) for name, request in REQUESTS.items()}
     rows = []
-    for what, (model, texts) in REQUESTS.items():
-        started = time.process_time()
-        for _ in range(100):
-            languages_of(texts)
-        languages = (time.process_time() - started) / 100 * 1e6 if model == "auto" else 0.0
-        _, decision = await made.choose(Facts(model), texts)
-        micros = await measure(made, model, texts)
-        rows.append((what, f"{micros:.0f}", f"{languages:.0f}", decision.model))
-    print(table(("REQUEST", "CPU µs", "OF IT LANGUAGES", "ANSWERED BY"), rows))
+    for name, (model, texts) in REQUESTS.items():
+        _, decision = await chooser.choose(Facts(model), texts)
+        languages = languages_us(texts) if model == "auto" else 0.0
+        ratio = f"{costs[name] / costs[BY_NAME]:.1f}"
+        rows.append((name, f"{costs[name]:.0f}", ratio, f"{languages:.0f}", decision.model))
+    header = ("REQUEST", "CPU µs", "TO BY NAME", "OF THAT LANGUAGES", "ANSWERED BY")
+    report("choosing", header, rows)
+
+
+def main() -> None:
+    """Reads the command line and measures."""
+    parser("choosing", __doc__).parse_args()
+    asyncio.run(measure())
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

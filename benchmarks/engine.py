@@ -1,12 +1,13 @@
-"""Tokens a second of the engine alone, without Ray, beside its peers and the bound.
+"""The engine alone, without Ray: tokens a second beside other engines and the bound.
 
     python -m benchmarks.engine [--models NAME …] [--rounds N] [--threads N] [--quick]
 
-On a CPU or a GPU; needs torch, transformers and sentence-transformers, and takes OpenVINO and ONNX
-Runtime along where they are installed. The engines run in turn, round after round; what is shown is
-the median, the least and the most, and ratios are medians of each round's. The bound is what plain
-matrix multiplication of the model's own shapes reaches in the same round, divided by the operations
-that a token needs. Cosines are to sentence-transformers in float32.
+Runs on a CPU or a GPU. It needs torch, transformers and sentence-transformers, and also measures
+OpenVINO and ONNX Runtime if they are installed. The engines take turns, round after round. Figures
+are the median, the least and the most of the rounds; ratios are medians of the rounds' ratios. The
+bound is the rate of plain matrix multiplication in the model's own shapes, measured in the same
+round, divided by the operations that a token needs. Cosines are to sentence-transformers in
+float32.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig
 
-from benchmarks import engines
-from benchmarks.bar_charts import Panel, draw
-from benchmarks.bound import Bound
-from benchmarks.engines import Encode, Missing, Setting
-from benchmarks.reporting import cores, machine, paired, report, spread
-from benchmarks.shapes import BUNDLED, SHAPES, find
-from benchmarks.texts import KINDS, Case, case
+from benchmarks.common.bound import Bound
+from benchmarks.common.charts import Bars, draw_bars
+from benchmarks.common.machine import cores, machine
+from benchmarks.common.reporting import median_ratio, parser, report, spread
+from benchmarks.common.shapes import BUNDLED, SHAPES, find
+from benchmarks.common.texts import KINDS, Case, case
+from benchmarks.peers import Missing, engines
+from benchmarks.peers.engines import Encode, Setting
 from deployments.core.batch import Vectors
 from deployments.core.engine.device import choose_device
 from deployments.core.engine.engine import TorchEngine
@@ -38,9 +40,9 @@ from deployments.core.models.tokenizer import FastTokenizer
 OURS, OURS_FROM_TEXTS, BOUND = "embedfleet", "embedfleet, from texts", "bound"
 DEFAULTS, SAME = "sentence-transformers, defaults", "sentence-transformers, same precision"
 OPENVINO, ORT = "OpenVINO bf16", "ONNX Runtime float32"
-FROM_TEXTS = (DEFAULTS, SAME)  # compared with our engine and tokenizer, not with the engine alone
+FROM_TEXTS = (DEFAULTS, SAME)  # they tokenize too, so we compare our tokenizer and engine
 HEADER = ("MODEL", "TEXTS", "ENGINE", "TOKENS/S", "OF BOUND", "EMBEDFLEET ÷ THIS", "WORST COSINE")
-# tokens a round, so that a round of all engines takes seconds; what is left out is too slow there
+# tokens a round, so that a round of all engines takes seconds; other models are too slow there
 TOKENS = {
     "cpu": {BUNDLED: 20_000, "e5-small": 12_000},
     "cuda": {
@@ -55,48 +57,48 @@ TOKEN_BUDGETS = {"cpu": 1_024, "cuda": 32_768}
 
 
 @dataclass
-class Found:
-    """What one case gave: tokens a second of each engine round by round, and its last vectors."""
+class Measured:
+    """One case: tokens a second of each engine round by round, and its last vectors."""
 
     rates: dict[str, list[float]] = field(default_factory=dict)
     vectors: dict[str, Vectors] = field(default_factory=dict)
 
     def of_bound(self, name: str) -> float:
-        """Returns this engine's part of the bound, measured in the same rounds."""
-        return paired(self.rates[name], self.rates[BOUND])
+        """Returns this engine's share of the bound, measured in the same rounds."""
+        return median_ratio(self.rates[name], self.rates[BOUND])
 
     def ahead(self, name: str) -> float:
-        """Returns how many times as fast as this engine ours is."""
+        """Returns our rate divided by this engine's, in the same rounds."""
         ours = OURS_FROM_TEXTS if name in FROM_TEXTS else OURS
-        return paired(self.rates[ours], self.rates[name])
+        return median_ratio(self.rates[ours], self.rates[name])
 
     def worst_cosine(self, name: str) -> float:
-        """Returns the least cosine of a text between this engine and float32."""
+        """Returns the least cosine of any text between this engine and float32."""
         return float((self.vectors[name] * self.vectors[DEFAULTS]).sum(axis=1).min())
 
 
 @dataclass(frozen=True)
 class Contest:
-    """The engines that have loaded one model, why others have not, and the bound."""
+    """The engines that have loaded one model, why others could not, and the bound."""
 
     encoders: dict[str, Encode]
     missing: dict[str, str]
     bound: Bound
 
-    def run(self, texts: Case, rounds: int) -> Found:
-        """Encodes the texts with each engine in turn, after a round that warms up."""
-        found = Found({name: [] for name in (*self.encoders, BOUND)})
+    def run(self, texts: Case, rounds: int) -> Measured:
+        """Encodes the texts with each engine in turn, after a warm-up."""
+        measured = Measured({name: [] for name in (*self.encoders, BOUND)})
         for encode in self.encoders.values():
             encode(texts)
         for _ in range(rounds):
             rate = self.bound.operations_per_s()
-            found.rates[BOUND].append(self.bound.tokens_per_s(texts, rate))
+            measured.rates[BOUND].append(self.bound.tokens_per_s(texts, rate))
             for name, encode in self.encoders.items():
                 started = time.perf_counter()
-                found.vectors[name] = encode(texts)
+                measured.vectors[name] = encode(texts)
                 seconds = time.perf_counter() - started
-                found.rates[name].append(texts.batch.tokens / seconds)
-        return found
+                measured.rates[name].append(texts.batch.tokens / seconds)
+        return measured
 
 
 def contest(setting: Setting) -> Contest:
@@ -120,69 +122,69 @@ def contest(setting: Setting) -> Contest:
     return Contest(encoders, missing, Bound(config, engine.computes_in, setting.device))
 
 
-def measure(name: str, args: argparse.Namespace, device: torch.device) -> dict[str, Found]:
-    """Returns what each kind of texts gave, and prints the engines that took no part."""
+def measure(name: str, args: argparse.Namespace, device: torch.device) -> dict[str, Measured]:
+    """Measures all engines on each kind of texts; keeps in ``args`` which could not run, and why."""
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
         files = find(name, Path(folder), device)
         budget = args.token_budget or TOKEN_BUDGETS[device.type]
-        made = contest(Setting(files, device, args.threads, budget))
+        engines_of_model = contest(Setting(files, device, args.threads, budget))
         tokenizer = FastTokenizer(files.spec, files.folder)
     tokens = args.tokens or TOKENS[device.type].get(name, FEWEST_TOKENS)
-    found = {}
+    measured = {}
     for kind in args.texts:
-        found[kind] = made.run(case(kind, tokenizer, tokens), args.rounds)
-        print(f"{name}, {kind}: {found[kind].ahead(DEFAULTS):.1f}× {DEFAULTS}", flush=True)
-    args.missing[name] = made.missing
-    return found
+        measured[kind] = engines_of_model.run(case(kind, tokenizer, tokens), args.rounds)
+        print(f"{name}, {kind}: {measured[kind].ahead(DEFAULTS):.1f}× {DEFAULTS}", flush=True)
+    args.missing[name] = engines_of_model.missing
+    return measured
 
 
-def rows(results: dict[str, dict[str, Found]]) -> list[tuple[object, ...]]:
+def rows(results: dict[str, dict[str, Measured]]) -> list[tuple[object, ...]]:
     """Returns the lines of the table."""
     return [
-        _row(model, kind, found, name)
+        _row(model, kind, measured, name)
         for model, kinds in results.items()
-        for kind, found in kinds.items()
-        for name in found.rates
+        for kind, measured in kinds.items()
+        for name in measured.rates
     ]
 
 
-def _row(model: str, kind: str, found: Found, name: str) -> tuple[object, ...]:
-    start = (model, kind, name, spread(found.rates[name]), f"{found.of_bound(name):.2f}")
+def _row(model: str, kind: str, measured: Measured, name: str) -> tuple[object, ...]:
+    start = (model, kind, name, spread(measured.rates[name]), f"{measured.of_bound(name):.2f}")
     if name == BOUND:
         return (*start, "", "")
-    ahead = "" if name in (OURS, OURS_FROM_TEXTS) else f"{found.ahead(name):.2f}"
-    return (*start, ahead, f"{found.worst_cosine(name):.5f}")
+    ahead = "" if name in (OURS, OURS_FROM_TEXTS) else f"{measured.ahead(name):.2f}"
+    return (*start, ahead, f"{measured.worst_cosine(name):.5f}")
 
 
-def chart(results: dict[str, dict[str, Found]], args: argparse.Namespace) -> None:
+def chart(results: dict[str, dict[str, Measured]], args: argparse.Namespace) -> None:
     """Draws one panel for each model and kind of texts."""
     panels = [
-        Panel(
+        Bars(
             f"{model}: {kind}",
-            {name: rates for name, rates in found.rates.items() if name != BOUND},
-            statistics.median(found.rates[BOUND]),
+            {name: rates for name, rates in measured.rates.items() if name != BOUND},
+            statistics.median(measured.rates[BOUND]),
         )
         for model, kinds in results.items()
-        for kind, found in kinds.items()
+        for kind, measured in kinds.items()
     ]
-    note = f"dashed: what the measured rate of matrix multiplication allows. {machine()}, "
+    note = f"dashed: the bound, by the measured rate of matrix multiplication. {machine()}, "
     note += f"{args.threads} threads; medians of {args.rounds} rounds, lines from least to most"
-    draw("engine", "Engine alone: tokens per second", panels, len(args.texts), note)
+    draw_bars("engine", "Engine alone: tokens per second", panels, len(args.texts), note)
 
 
 def arguments() -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.engine")
-    parser.add_argument("--models", nargs="+", choices=SHAPES, help="default: what the device can")
-    parser.add_argument("--texts", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--tokens", type=int, help="tokens a round; default: by model")
-    parser.add_argument("--threads", type=int, default=cores(), help="default: all cores")
-    parser.add_argument("--token-budget", type=int, help="padded tokens of one pass")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--quick", action="store_true", help="the bundled model, few texts")
-    return parser.parse_args()
+    options = parser("engine", __doc__)
+    options.add_argument("--models", nargs="+", choices=SHAPES, help="default: by the device")
+    options.add_argument("--texts", nargs="+", choices=KINDS, default=list(KINDS))
+    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--tokens", type=int, help="tokens a round; default: by model")
+    options.add_argument("--threads", type=int, default=cores(), help="default: all cores")
+    options.add_argument("--token-budget", type=int, help="most (padded) tokens of a forward pass")
+    options.add_argument("--device", default="auto")
+    options.add_argument("--quick", action="store_true", help="the bundled model, few texts")
+    return options.parse_args()
 
 
 def main() -> None:
@@ -200,7 +202,9 @@ def main() -> None:
         "engine",
         HEADER,
         rows(results),
-        raw={m: {k: found.rates for k, found in kinds.items()} for m, kinds in results.items()},
+        raw={
+            m: {k: measured.rates for k, measured in kinds.items()} for m, kinds in results.items()
+        },
         threads=args.threads,
         default_threads=engines.DEFAULT_THREADS,
         torch=torch.__version__,

@@ -1,32 +1,30 @@
-"""Does a corpus job hurt live traffic? Online latency alone, and beside saturating offline work.
+"""Live traffic beside offline work: what each costs the other.
 
     python -m benchmarks.mixed [--rounds N] [--threads N]
 
-Online: one query a request, arriving at random at 20% of what the service can answer. Offline: four
-callers that send 64 passages after 64 passages. Medians of the rounds, with the least and the most.
+Online: one query a request, arriving at random at 20% of the rate that the service can answer.
+Offline: four callers that each send 64 passages after 64 passages. Each is measured alone and
+beside the other in every round. Figures are the median, the least and the most of the rounds.
 """
 
 from __future__ import annotations
 
-import argparse
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from benchmarks.closed_loop import wrk
-from benchmarks.harness import MODEL, QUERY, micro_batch_s, percentile, report, service
-from benchmarks.open_loop import Load, Loaded, run
-from benchmarks.pauses import told, watched
-from benchmarks.reporting import spread
-from testing.docstrings import all_docstrings
+from benchmarks.common.load import Load, OpenLoop, closed_loop, open_loop
+from benchmarks.common.machine import describe_pauses, pauses_watched
+from benchmarks.common.reporting import parser, percentile, report, spread
+from benchmarks.common.service import MODEL, ONE_QUERY, micro_batch_s, service
+from benchmarks.common.texts import paragraphs
 from testing.running import RunningService
 
 SECONDS = 12.0
 CALLERS = 4
-A_REQUEST = 64
-ONLINE = {"model": MODEL, "input": QUERY, "encoding_format": "base64"}
+TEXTS_PER_REQUEST = 64
 OFFLINE = {"priority": "offline", "truncate": True, "encoding_format": "base64"}
 
 
@@ -43,42 +41,39 @@ class Offline:
         return self.texts / self.seconds if self.seconds else 0.0
 
 
-def passages() -> list[str]:
-    """Returns passages of 30 to 150 words."""
-    return [d for d in all_docstrings() if 30 <= len(d.split()) <= 150]
-
-
 def saturate(running: RunningService, stop: threading.Event) -> Offline:
-    """Sends offline requests from all callers until told to stop."""
+    """Sends offline requests from all callers until ``stop`` is set."""
     done = Offline()
-    texts, lock, started = passages(), threading.Lock(), time.perf_counter()
+    texts, lock, started = paragraphs(), threading.Lock(), time.perf_counter()
 
-    def caller(number: int) -> None:
-        start = number * A_REQUEST
+    def call(number: int) -> None:
+        start = number * TEXTS_PER_REQUEST
         with running.client() as http:
             while not stop.is_set():
-                body = {"model": MODEL, "input": texts[start : start + A_REQUEST], **OFFLINE}
+                batch = texts[start : start + TEXTS_PER_REQUEST]
+                body = {"model": MODEL, "input": batch, **OFFLINE}
                 http.post("/v1/embeddings", json=body).raise_for_status()
                 with lock:
-                    done.texts += A_REQUEST
+                    done.texts += TEXTS_PER_REQUEST
                     done.seconds = time.perf_counter() - started
-                start = (start + CALLERS * A_REQUEST) % (len(texts) - A_REQUEST)
+                start = (start + CALLERS * TEXTS_PER_REQUEST) % (len(texts) - TEXTS_PER_REQUEST)
 
     with ThreadPoolExecutor(CALLERS) as pool:
-        list(pool.map(caller, range(CALLERS)))
+        list(pool.map(call, range(CALLERS)))
     return done
 
 
 def beside_offline(
     running: RunningService, seconds: float, load: Load | None
-) -> tuple[Offline, Loaded | None]:
-    """Runs the offline callers for a while, with an online load beside them or without."""
+) -> tuple[Offline, OpenLoop | None]:
+    """Runs the offline callers for a while, with or without an online load beside them."""
     stop = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         offline = pool.submit(saturate, running, stop)
         time.sleep(2)
         try:
-            online = run(load) if load else time.sleep(seconds)
+            online = open_loop(load) if load else None
+            time.sleep(0 if load else seconds)
         finally:
             stop.set()
         return offline.result(), online
@@ -86,78 +81,79 @@ def beside_offline(
 
 @dataclass(frozen=True)
 class Round:
-    """Latencies of online requests (seconds) alone and beside; offline texts/s alone and beside."""
+    """Online and offline work, each alone and beside the other."""
 
-    alone: Loaded
-    beside: Loaded
+    online_alone: OpenLoop
+    online_beside: OpenLoop
     offline_alone: Offline
     offline_beside: Offline
     micro_batch_s: float
 
     @property
-    def added(self) -> float:
+    def added_to_p99(self) -> float:
         """What offline work adds to online p99, in micro-batches."""
-        p99 = [percentile(loaded.latencies(), 99) for loaded in (self.alone, self.beside)]
-        return (p99[1] - p99[0]) / self.micro_batch_s
+        alone, beside = (
+            percentile(loop.latencies(), 99) for loop in (self.online_alone, self.online_beside)
+        )
+        return (beside - alone) / self.micro_batch_s
 
     @property
-    def keeps(self) -> float:
-        """The part of its speed that offline work keeps beside online."""
+    def offline_keeps(self) -> float:
+        """The share of its speed that offline work keeps beside online work."""
         return self.offline_beside.rate / self.offline_alone.rate
 
 
 def measure(running: RunningService, load: Load) -> Round:
     """Runs the three loads one after another."""
-    alone = run(load)
+    online_alone = open_loop(load)
     offline_alone, _ = beside_offline(running, SECONDS, None)
-    offline_beside, beside = beside_offline(running, SECONDS, load)
-    assert beside is not None
-    return Round(alone, beside, offline_alone, offline_beside, micro_batch_s(running))
+    offline_beside, online_beside = beside_offline(running, SECONDS, load)
+    assert online_beside is not None
+    seconds = micro_batch_s(running)
+    return Round(online_alone, online_beside, offline_alone, offline_beside, seconds)
 
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.mixed")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", help="of the replica, a number; default: auto")
-    args = parser.parse_args()
-    with service(threads=args.threads or "auto") as running, watched() as pauses:
+    options = parser("mixed", __doc__)
+    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--threads", help="of the replica, a number; default: auto")
+    args = options.parse_args()
+    with service(threads=args.threads or "auto") as running, pauses_watched() as pauses:
         url = f"{running.url}/v1/embeddings"
-        capacity = wrk(url, ONLINE, connections=32).rate
+        capacity = closed_loop(url, ONE_QUERY, connections=32).rate
         loads = [
-            Load(url, [ONLINE], 0.2 * capacity, SECONDS, seed=seed) for seed in range(args.rounds)
+            Load(url, [ONE_QUERY], 0.2 * capacity, SECONDS, seed=seed)
+            for seed in range(args.rounds)
         ]
         rounds = [measure(running, load) for load in loads]
-    rows = [
-        ("online alone", *_online([r.alone for r in rounds]), "-"),
-        ("offline alone", "-", "-", "-", "-", spread([r.offline_alone.rate for r in rounds])),
-        (
-            "both",
-            *_online([r.beside for r in rounds]),
-            spread([r.offline_beside.rate for r in rounds]),
-        ),
-    ]
+    offline_alone = spread([r.offline_alone.rate for r in rounds])
+    offline_beside = spread([r.offline_beside.rate for r in rounds])
     report(
         "mixed",
-        ("WHAT", "REQ/S", "P50 MS", "P99 MS", "ERRORS", "OFFLINE TEXTS/S"),
-        rows,
+        ("WORK", "REQ/S", "P50 MS", "P99 MS", "ERRORS", "OFFLINE TEXTS/S"),
+        [
+            ("online alone", *_online([r.online_alone for r in rounds]), "-"),
+            ("offline alone", "-", "-", "-", "-", offline_alone),
+            ("both", *_online([r.online_beside for r in rounds]), offline_beside),
+        ],
         capacity_req_s=round(capacity),
         one_micro_batch_ms=spread([1e3 * r.micro_batch_s for r in rounds]),
-        added_to_p99_in_micro_batches=spread([r.added for r in rounds], 2),
-        offline_keeps=spread([r.keeps for r in rounds], 2),
-        generator_cpu_s=round(sum(r.alone.cpu_s + r.beside.cpu_s for r in rounds), 1),
-        pauses_of_the_machine=told(pauses),
+        added_to_p99_in_micro_batches=spread([r.added_to_p99 for r in rounds], 2),
+        offline_keeps=spread([r.offline_keeps for r in rounds], 2),
+        generator_cpu_s=round(sum(r.online_alone.cpu_s + r.online_beside.cpu_s for r in rounds), 1),
+        pauses_of_the_machine=describe_pauses(pauses),
     )
 
 
-def _online(rounds: Sequence[Loaded]) -> tuple[str, str, str, int]:
-    times = [loaded.latencies() for loaded in rounds]
-    sent = [len(loaded.outcomes) for loaded in rounds]
+def _online(loops: Sequence[OpenLoop]) -> tuple[str, str, str, int]:
+    latencies = [loop.latencies() for loop in loops]
+    sent = [len(loop.outcomes) for loop in loops]
     return (
         spread([count / SECONDS for count in sent]),
-        spread([percentile(t, 50) * 1e3 for t in times], 1),
-        spread([percentile(t, 99) * 1e3 for t in times], 1),
-        sum(sent) - sum(map(len, times)),
+        spread([percentile(times, 50) * 1e3 for times in latencies], 1),
+        spread([percentile(times, 99) * 1e3 for times in latencies], 1),
+        sum(sent) - sum(map(len, latencies)),
     )
 
 

@@ -1,12 +1,13 @@
-"""The running service beside Infinity and a plain FastAPI app, over HTTP, on this machine's CPU.
+"""The running service over HTTP, beside Infinity and a plain FastAPI app, on CPUs.
 
     python -m benchmarks.online [--rounds N] [--seconds N] [--quick]
         [--peers NAME …] [--infinity-folder DIR] [--infinity-url URL]
 
-All serve all-MiniLM-L6-v2 to the same requests, of texts that change, from ``wrk``. The servers run
-one after another, round after round, each warmed up; what is shown is the median, the least and the
-most. Infinity is set up in DIR once (`benchmarks/infinity.sh`); where one with all-MiniLM-L6-v2 runs
-already, as the model "m", say where: --infinity-url.
+All servers run all-MiniLM-L6-v2 and get the same requests, with changing texts, from ``wrk``. They
+run one after another, round after round, each after a warm-up. Figures are the median, the least
+and the most of the rounds. Infinity is installed in DIR on first use
+(`benchmarks/peers/infinity.sh`). To use an Infinity that runs already, with all-MiniLM-L6-v2 as the
+model "m", pass --infinity-url.
 """
 
 from __future__ import annotations
@@ -19,14 +20,21 @@ from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
 
-from benchmarks.bar_charts import Panel, draw
-from benchmarks.closed_loop import wrk
-from benchmarks.engines import Missing
-from benchmarks.harness import MODEL
-from benchmarks.peers import Server, elsewhere, embedfleet, infinity, plain_app
-from benchmarks.reporting import machine, report, spread
-from benchmarks.texts import chosen
-from benchmarks.usage import Usage
+from benchmarks.common.charts import Bars, draw_bars
+from benchmarks.common.load import closed_loop
+from benchmarks.common.machine import machine
+from benchmarks.common.reporting import parser, report, spread
+from benchmarks.common.service import MODEL
+from benchmarks.common.texts import texts_of
+from benchmarks.peers import Missing
+from benchmarks.peers.servers import (
+    ProcessorTime,
+    Server,
+    embedfleet,
+    infinity,
+    plain_app,
+    running_infinity,
+)
 from deployments.core.models.loading import find_model
 from deployments.core.models.tokenizer import FastTokenizer
 
@@ -41,7 +49,7 @@ HEADER = (
     "TEXTS/S",
     "ERRORS",
     "CPU S/1,000 TEXTS",
-    "OF IT RAY'S OWN",
+    "OF THAT BY RAY",
     "GENERATOR CPU S",
 )
 Start = Callable[[], AbstractContextManager[Server]]
@@ -49,7 +57,7 @@ Start = Callable[[], AbstractContextManager[Server]]
 
 @dataclass(frozen=True)
 class Scenario:
-    """What callers do: texts of a kind, so many a request, on so many connections."""
+    """What callers send: texts of a kind, how many a request, on how many connections."""
 
     kind: str
     texts: int
@@ -60,7 +68,7 @@ class Scenario:
         return f"{what}, c={self.connections}"
 
     def bodies(self, server: Server) -> list[dict[str, object]]:
-        """Returns different requests of this kind."""
+        """Returns the bodies of different requests."""
         texts = _texts(self.kind)
         starts = range(0, BODIES * self.texts, self.texts)
         return [
@@ -79,8 +87,9 @@ SCENARIOS = (
 
 @dataclass(frozen=True)
 class Measured:
-    """One run of one scenario. Processor times are seconds per 1,000 texts; None: not known, or no
-    answer came in time.
+    """One run of one scenario. Processor times are seconds per 1,000 texts.
+
+    A figure is None if it is not known, or if no answer came in time.
     """
 
     p50_ms: float | None
@@ -88,30 +97,30 @@ class Measured:
     texts_s: float
     errors: int
     cpu_s: float | None
-    rays_cpu_s: float | None
+    ray_cpu_s: float | None
     generator_cpu_s: float
 
 
 @cache
 def _texts(kind: str) -> list[str]:
     files = find_model(MODEL, weights=False)
-    return chosen(kind, FastTokenizer(files.spec, files.folder))
+    return texts_of(kind, FastTokenizer(files.spec, files.folder))
 
 
 def measure(server: Server, scenario: Scenario, seconds: float) -> Measured:
-    """Loads the server and returns what came of it."""
+    """Puts the server under load."""
     bodies = scenario.bodies(server)
     server.settle()
-    before = Usage.of(server.pid)
-    found = wrk(server.url, bodies, scenario.connections, seconds)
-    if not found.rate:
-        return Measured(None, None, 0.0, found.errors, None, None, found.cpu_s)
-    texts_s = found.rate * scenario.texts
+    before = ProcessorTime.below(server.pid)
+    loop = closed_loop(server.url, bodies, scenario.connections, seconds)
+    if not loop.rate:
+        return Measured(None, None, 0.0, loop.errors, None, None, loop.cpu_s)
+    texts_s = loop.rate * scenario.texts
     cpu = [
         None if spent is None else spent / (texts_s * seconds / 1_000)
-        for spent in Usage.of(server.pid).since(before)
+        for spent in ProcessorTime.below(server.pid).since(before)
     ]
-    return Measured(found.p50_s * 1e3, found.p99_s * 1e3, texts_s, found.errors, *cpu, found.cpu_s)
+    return Measured(loop.p50_s * 1e3, loop.p99_s * 1e3, texts_s, loop.errors, *cpu, loop.cpu_s)
 
 
 def run_once(start: Start, seconds: float) -> dict[Scenario, Measured]:
@@ -119,15 +128,16 @@ def run_once(start: Start, seconds: float) -> dict[Scenario, Measured]:
     with start() as server:
         for scenario in (SCENARIOS[-1], SCENARIOS[1]):
             server.settle()
-            wrk(server.url, scenario.bodies(server), scenario.connections, min(seconds, 4))
+            bodies = scenario.bodies(server)
+            closed_loop(server.url, bodies, scenario.connections, min(seconds, 4))
         return {scenario: measure(server, scenario, seconds) for scenario in SCENARIOS}
 
 
 @dataclass
 class Results:
-    """What each server did in each scenario, round by round, and why others took no part."""
+    """Each server's figures in each scenario, round by round, and why others could not run."""
 
-    found: dict[str, dict[Scenario, list[Measured]]]
+    measured: dict[str, dict[Scenario, list[Measured]]]
     missing: dict[str, str]
 
     def add(self, name: str, start: Start, seconds: float) -> None:
@@ -135,23 +145,23 @@ class Results:
         if name in self.missing:
             return
         try:
-            measured = run_once(start, seconds)
+            scenarios = run_once(start, seconds)
         except Missing as reason:
             self.missing[name] = str(reason)
-            self.found.pop(name, None)
+            self.measured.pop(name, None)
             return
-        for scenario, one in measured.items():
-            self.found.setdefault(name, {}).setdefault(scenario, []).append(one)
+        for scenario, figures in scenarios.items():
+            self.measured.setdefault(name, {}).setdefault(scenario, []).append(figures)
 
     def values(self, name: str, scenario: Scenario, what: str) -> list[float]:
-        """Returns one figure of each round; empty where it is not known."""
-        values = [getattr(one, what) for one in self.found[name][scenario]]
+        """Returns one figure of each round; none if it is not known."""
+        values = [getattr(figures, what) for figures in self.measured[name][scenario]]
         return [] if None in values else values
 
     def to_best_peer(self, scenario: Scenario) -> str:
-        """Returns our latency (one connection) or rate, divided by the best peer's."""
+        """Returns our latency (of one connection) or our rate, divided by the best peer's."""
         what, best = ("p50_ms", min) if scenario.connections == 1 else ("texts_s", max)
-        figures = {n: self.values(n, scenario, what) for n in self.found}
+        figures = {n: self.values(n, scenario, what) for n in self.measured}
         peers = {n: values for n, values in figures.items() if n not in OURS and any(values)}
         ours = [figures[name] for name in OURS if any(figures.get(name, ()))]
         if not peers or not ours:
@@ -163,9 +173,9 @@ class Results:
 
 
 def servers(args: argparse.Namespace) -> dict[str, Start]:
-    """Returns how each server is started."""
+    """Returns the servers to measure, and how to start each."""
     if args.infinity_url:
-        peers: dict[str, Start] = {"Infinity": partial(elsewhere, args.infinity_url)}
+        peers: dict[str, Start] = {"Infinity": partial(running_infinity, args.infinity_url)}
     else:
         start = partial(infinity, args.infinity_folder)
         peers = {
@@ -180,13 +190,13 @@ def servers(args: argparse.Namespace) -> dict[str, Start]:
 
 def row(results: Results, scenario: Scenario, name: str) -> tuple[object, ...]:
     """Returns one line of the table."""
-    digits = {"p50_ms": 1, "p99_ms": 1, "texts_s": 0, "cpu_s": 2, "rays_cpu_s": 2}
+    digits = {"p50_ms": 1, "p99_ms": 1, "texts_s": 0, "cpu_s": 2, "ray_cpu_s": 2}
     figures = {what: results.values(name, scenario, what) for what in digits}
     cells = {what: spread(v, digits[what]) if v else "-" for what, v in figures.items()}
     errors = int(sum(results.values(name, scenario, "errors")))
     generator = f"{statistics.median(results.values(name, scenario, 'generator_cpu_s')):.2f}"
     speed = (cells["p50_ms"], cells["p99_ms"], cells["texts_s"])
-    return (str(scenario), name, *speed, errors, cells["cpu_s"], cells["rays_cpu_s"], generator)
+    return (str(scenario), name, *speed, errors, cells["cpu_s"], cells["ray_cpu_s"], generator)
 
 
 def chart(results: Results, args: argparse.Namespace) -> None:
@@ -194,30 +204,34 @@ def chart(results: Results, args: argparse.Namespace) -> None:
     figures = {"p50 ms (less is better)": ("p50_ms", 1), "texts/s": ("texts_s", 0)}
     figures["CPU s/1,000 texts (less is better)"] = ("cpu_s", 2)
     panels = [
-        Panel(f"{scenario}: {words}", _bars(results, scenario, what), digits=digits)
+        Bars(f"{scenario}: {words}", _bars(results, scenario, what), digits=digits)
         for words, (what, digits) in figures.items()
         for scenario in SCENARIOS
     ]
     note = f"{machine()}; medians of {args.rounds} rounds of {args.seconds:g} s, "
-    draw("online", "all-MiniLM-L6-v2 over HTTP", panels, len(SCENARIOS), note + "least to most")
+    draw_bars(
+        "online", "all-MiniLM-L6-v2 over HTTP", panels, len(SCENARIOS), note + "least to most"
+    )
 
 
 def _bars(results: Results, scenario: Scenario, what: str) -> dict[str, Sequence[float]]:
-    bars = {name: results.values(name, scenario, what) for name in results.found}
+    bars = {name: results.values(name, scenario, what) for name in results.measured}
     return {name: values for name, values in bars.items() if values}
 
 
 def arguments() -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.online")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
-    parser.add_argument("--quick", action="store_true", help="one round of 3 seconds each")
+    options = parser("online", __doc__)
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
+    options.add_argument("--quick", action="store_true", help="one round of 3 seconds each")
     folder = REPOSITORY / "build" / "infinity"
-    parser.add_argument("--infinity-folder", type=Path, default=folder)
-    parser.add_argument("--infinity-url", help="an Infinity that runs, its model named m")
-    parser.add_argument("--peers", nargs="*", default=[""], help="those whose names start so")
-    args = parser.parse_args()
+    options.add_argument("--infinity-folder", type=Path, default=folder)
+    options.add_argument("--infinity-url", help="of an Infinity that runs already")
+    options.add_argument(
+        "--peers", nargs="*", default=[""], help="only those whose names start like this"
+    )
+    args = options.parse_args()
     if args.quick:
         args.rounds, args.seconds = 1, 3.0
     return args
@@ -234,8 +248,8 @@ def main() -> None:
     report(
         "online",
         HEADER,
-        [row(results, s, name) for s in SCENARIOS for name in results.found],
-        raw={n: {str(s): list(map(asdict, f[s])) for s in f} for n, f in results.found.items()},
+        [row(results, s, name) for s in SCENARIOS for name in results.measured],
+        raw={n: {str(s): list(map(asdict, f[s])) for s in f} for n, f in results.measured.items()},
         **{str(s): results.to_best_peer(s) for s in SCENARIOS},
         took_no_part=results.missing,
     )

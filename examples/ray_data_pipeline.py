@@ -4,8 +4,8 @@
     python examples/ray_data_pipeline.py examples/corpus.jsonl vectors
 
 The program joins the service's own Ray cluster. `encode_corpus` sends the texts through the running
-replicas, behind live traffic, and writes Parquet; Ray Data reads that and compares the vectors.
-Run it again, and only what is missing is encoded.
+replicas, behind live traffic, and writes Parquet; Ray Data reads that and compares the vectors. Run
+it again, and only what is missing is encoded.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("input", nargs="?", default="examples/corpus.jsonl")
     parser.add_argument("output", nargs="?", default="vectors", type=Path)
     parser.add_argument("--model", default="small")
-    parser.add_argument("--threshold", type=float, default=0.9)
+    parser.add_argument("--threshold", type=float, default=0.8)
     parser.add_argument("--address", help="of the Ray cluster; default: the one on this machine")
     args = parser.parse_args()
 

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from transformers import AutoModel
 
-from benchmarks.bound import Work
-from benchmarks.closed_loop import parse
-from benchmarks.reporting import paired, spread
-from benchmarks.shapes import BUNDLED, SHAPES
-from benchmarks.texts import KINDS, case
+from benchmarks.common.bound import Work
+from benchmarks.common.load import parse_wrk
+from benchmarks.common.reporting import median_ratio, spread
+from benchmarks.common.shapes import BUNDLED, SHAPES
+from benchmarks.common.texts import KINDS, case
 from deployments.core.models.loading import find_model
 from deployments.core.models.tokenizer import FastTokenizer
 from tests.support.importing import importing, loaded
@@ -64,7 +64,7 @@ def test_as_many_long_texts_as_short_ones(tokenizer):
 
 
 def test_ratios_are_of_the_same_round():
-    assert paired([10, 2, 30], [5, 1, 10]) == 2
+    assert median_ratio([10, 2, 30], [5, 1, 10]) == 2
     assert spread([1000.4, 3.0, 50.0]) == "50 (3–1,000)"
     assert spread([0.123], digits=2) == "0.12"
 
@@ -86,6 +86,6 @@ Transfer/sec:    143.36KB
     [("", 100.0, 0), ("  Non-2xx or 3xx responses: 1480\n", 4 / 3, 1_480)],
 )
 def test_a_refusal_is_not_counted_as_an_answer(refusals, rate, errors):
-    found = parse(WRK.format(refusals=refusals))
+    found = parse_wrk(WRK.format(refusals=refusals))
     assert (found.rate, found.errors) == (pytest.approx(rate), errors)
     assert (found.p50_s, found.p99_s) == pytest.approx((0.1102, 1.25))

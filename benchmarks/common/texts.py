@@ -1,4 +1,4 @@
-"""What is encoded: real English texts that every machine has, in three kinds."""
+"""The texts to encode: docstrings, which every machine has, in three kinds."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from testing.docstrings import all_docstrings
 KINDS = ("short queries", "passages", "mixed long")
 _QUERY_TOKENS = (8, 16)
 _PASSAGE_TOKENS = (55, 120)
-_SHORTEST, _LONGEST = 16, 512  # tokens of the mixed ones
+_SHORTEST, _LONGEST = 16, 512  # tokens of mixed texts
 
 
 @dataclass(frozen=True)
 class Case:
-    """Texts of one kind, and the same as token ids, cut to the model's limit."""
+    """Texts of one kind, and their token ids, cut to the model's limit."""
 
     kind: str
     texts: tuple[str, ...]
@@ -29,14 +29,14 @@ class Case:
 
     @property
     def attended(self) -> float:
-        """The tokens that a token looks at, on average: its own text's."""
+        """The tokens that a token attends to, on average: those of its text."""
         lengths = self.batch.lengths.astype(np.float64)
         return float((lengths**2).sum() / lengths.sum())
 
 
 def case(kind: str, tokenizer: FastTokenizer, tokens: int) -> Case:
-    """Returns about so many ``tokens`` of texts of a kind; they repeat where there are too few."""
-    texts = chosen(kind, tokenizer)
+    """Returns texts of a kind with about ``tokens`` tokens; they repeat if there are too few."""
+    texts = texts_of(kind, tokenizer)
     lengths = tokenizer.tokenize(texts, truncate=True).batch.lengths
     ends = np.cumsum(np.tile(lengths, 1 + tokens // int(lengths.sum())))
     count = int(np.searchsorted(ends, tokens)) + 1
@@ -44,20 +44,25 @@ def case(kind: str, tokenizer: FastTokenizer, tokens: int) -> Case:
     return Case(kind, taken, tokenizer.tokenize(taken, truncate=True).batch)
 
 
-def chosen(kind: str, tokenizer: FastTokenizer) -> list[str]:
-    """Returns all texts of a kind, in an order without system that is the same each time.
+def texts_of(kind: str, tokenizer: FastTokenizer) -> list[str]:
+    """Returns all texts of a kind, in a random order that is the same each time.
 
-    Short queries have about 12 tokens, passages 55 to 120; of the mixed ones as many are long as
-    are short, from 16 tokens to the model's limit (512 at most).
+    Short queries have 8 to 16 tokens, passages 55 to 120. Mixed texts have from 16 tokens to the
+    model's limit (512 at most), as many long ones as short ones.
     """
     if kind == "short queries":
-        found = _within(_first_lines(), tokenizer, _QUERY_TOKENS)
+        texts = _within(_first_lines(), tokenizer, _QUERY_TOKENS)
     elif kind == "passages":
-        found = _within(all_docstrings(), tokenizer, _PASSAGE_TOKENS)
+        texts = _within(all_docstrings(), tokenizer, _PASSAGE_TOKENS)
     else:
-        found = _evenly_long(tokenizer)
-    random.Random(0).shuffle(found)
-    return found
+        texts = _evenly_long(tokenizer)
+    random.Random(0).shuffle(texts)
+    return texts
+
+
+def paragraphs() -> list[str]:
+    """Returns passages by their words, 30 to 150, for requests that need no tokenizer."""
+    return [text for text in all_docstrings() if 30 <= len(text.split()) <= 150]
 
 
 def _first_lines() -> list[str]:
@@ -70,7 +75,7 @@ def _within(texts: Sequence[str], tokenizer: FastTokenizer, bounds: tuple[int, i
 
 
 def _evenly_long(tokenizer: FastTokenizer) -> list[str]:
-    """Returns as many texts of each of eight ranges of length; the model's limit cuts the longest."""
+    """Returns equally many texts from each of eight ranges of length, up to the model's limit."""
     texts = all_docstrings()
     lengths = tokenizer.tokenize(texts, truncate=True).batch.lengths
     edges = np.linspace(_SHORTEST, min(_LONGEST, int(lengths.max())) + 1, 9)

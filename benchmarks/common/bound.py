@@ -1,4 +1,4 @@
-"""The most that matrix multiplication allows: its measured rate ÷ a model's operations per token."""
+"""The bound on tokens a second: the measured rate of matrix multiplication ÷ operations per token."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from benchmarks.texts import Case
+from benchmarks.common.texts import Case
 
 _ROWS = {"cpu": (256, 512, 1_024, 2_048), "cuda": (4_096, 16_384, 32_768)}
-_MOST_LAYERS = 6  # with weights of their own; a cache that holds one layer's does not hold these
+_MAX_LAYERS = 6  # with weights of their own, so that they do not stay in the processor's cache
 _SECONDS = 0.3
 Multiply = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a model multiplies: ``(inputs, outputs)`` of each linear layer of one block."""
+    """The matrices of a model: ``(inputs, outputs)`` of each linear layer of one block."""
 
     linears: tuple[tuple[int, int], ...]
     layers: int
@@ -51,27 +51,30 @@ class Work:
         return sum(2 * inputs * outputs for inputs, outputs in self.linears)
 
     def operations(self, attended: float) -> float:
-        """Operations per token where each looks at ``attended`` tokens on average."""
+        """Operations per token if each attends to ``attended`` tokens on average."""
         scores_and_sums = 4 * attended * self.attention_width * (0.5 if self.causal else 1.0)
         return self.layers * (self.linear_operations + scores_and_sums)
 
 
 class Bound:
-    """Measures the rate with weights laid out as the device likes them, at several sizes of a pass."""
+    """Measures the rate of matrix products, with weights in the device's fastest layout.
+
+    The number of rows (tokens of a pass) is the fastest of several.
+    """
 
     def __init__(self, config: PretrainedConfig, dtype: torch.dtype, device: torch.device) -> None:
         self.work = Work.of(config)
         self._device = device
         self._dtype = dtype
-        self._blocks = [self._block() for _ in range(min(self.work.layers, _MOST_LAYERS))]
+        self._blocks = [self._block() for _ in range(min(self.work.layers, _MAX_LAYERS))]
         self._rows = max(_ROWS[device.type], key=self._operations_per_s)
 
     def operations_per_s(self) -> float:
-        """Returns the rate now, at the number of rows that was fastest."""
+        """Measures the rate again, at the fastest number of rows."""
         return self._operations_per_s(self._rows)
 
     def tokens_per_s(self, case: Case, operations_per_s: float) -> float:
-        """Returns the tokens a second of an engine that does nothing else, at that speed."""
+        """Returns the tokens a second of an engine that only multiplies, at this rate."""
         return operations_per_s / self.work.operations(case.attended)
 
     @torch.inference_mode()
@@ -111,12 +114,12 @@ def _plain(states: Tensor, weight: Tensor) -> Tensor:
 
 
 def _packed(states: Tensor, weight: Tensor) -> Tensor:
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(states, weight, None, "none", [], "")
-    return found
+    products: Tensor = torch.ops.mkldnn._linear_pointwise(states, weight, None, "none", [], "")
+    return products
 
 
 def _packs(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether oneDNN takes weights that are laid out once (bfloat16 on a processor that has it)."""
+    """Whether oneDNN can lay weights out in advance (bfloat16, on a processor that has it)."""
     return (
         device.type == "cpu"
         and dtype is torch.bfloat16

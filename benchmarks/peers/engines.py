@@ -1,4 +1,4 @@
-"""The engines that are compared: each takes texts or token ids and gives normalised vectors."""
+"""The engines that are compared: each takes texts or token ids and returns normalised vectors."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.onnx_export import TokenVectors, export
-from benchmarks.texts import Case
+from benchmarks.common.texts import Case
+from benchmarks.peers import Missing
+from benchmarks.peers.onnx_export import TokenVectors, export
 from deployments.core.batch import TokenBatch, Vectors
 from deployments.core.batching.packing import pack
 from deployments.core.engine.engine import TorchEngine, encode_all
@@ -32,13 +33,9 @@ _BATCHES = {"cpu": (16, 32, 64), "cuda": (32, 128, 512)}
 _TRIAL_TEXTS = {"cpu": 256, "cuda": 4_096}
 
 
-class Missing(Exception):  # why an engine takes no part
-    """This engine cannot run here; the message says why."""
-
-
 @dataclass(frozen=True)
 class Setting:
-    """A model, and what every engine gets to run it with."""
+    """A model, and what every engine may use to run it."""
 
     files: ModelFiles
     device: torch.device
@@ -47,12 +44,12 @@ class Setting:
 
     @property
     def streams(self) -> int:
-        """Passes at once, as a replica has them."""
+        """Forward passes at once, as in a replica."""
         return self.threads if self.device.type == "cpu" else 1
 
 
 def embedfleet(setting: Setting, engine: TorchEngine) -> Encode:
-    """Our engine as a replica runs it: from token ids."""
+    """Our engine as a replica runs it, from token ids."""
 
     def encode(case: Case) -> Vectors:
         return normalized(encode_all(engine, case.batch, setting.token_budget, setting.streams))
@@ -61,7 +58,7 @@ def embedfleet(setting: Setting, engine: TorchEngine) -> Encode:
 
 
 def embedfleet_from_texts(setting: Setting, engine: TorchEngine) -> Encode:
-    """Our engine and our tokenizer, one after the other: what sentence-transformers does."""
+    """Our tokenizer and then our engine: the same work as sentence-transformers' ``encode``."""
     tokenizer = FastTokenizer(setting.files.spec, setting.files.folder)
 
     def encode(case: Case) -> Vectors:
@@ -72,7 +69,7 @@ def embedfleet_from_texts(setting: Setting, engine: TorchEngine) -> Encode:
 
 
 def st_defaults(setting: Setting) -> Encode:
-    """sentence-transformers as it comes: float32, 32 texts a batch, its own number of threads."""
+    """sentence-transformers at its defaults: float32, 32 texts a batch, its own number of threads."""
     model = _sentence_transformer(setting, torch.float32)
     return lambda case: _st_encode(model, case.texts, 32, DEFAULT_THREADS)
 
@@ -98,8 +95,8 @@ def st_same_precision(setting: Setting, dtype: torch.dtype) -> Encode:
 
 
 def openvino(setting: Setting) -> Encode:
-    """OpenVINO in bfloat16, over the same micro-batches, padded, pooled in float32 by us."""
-    # its converter would report over the network that it is used
+    """OpenVINO in bfloat16, over the same micro-batches, padded; we pool in float32."""
+    # keeps its converter from reporting its use over the network
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         import openvino as ov
@@ -117,7 +114,7 @@ def openvino(setting: Setting) -> Encode:
 
 
 def onnx_runtime(setting: Setting) -> Encode:
-    """ONNX Runtime in float32, over the same micro-batches, padded, pooled by us."""
+    """ONNX Runtime in float32, over the same micro-batches, padded; we pool."""
     try:
         import onnxruntime as ort
     except ImportError:
@@ -133,9 +130,9 @@ def onnx_runtime(setting: Setting) -> Encode:
 
 def _check_plain(setting: Setting) -> None:
     if setting.device.type != "cpu":
-        raise Missing("compared on CPU only")
+        raise Missing("this benchmark compares it on CPUs only")
     if setting.files.spec.pooling != "mean":
-        raise Missing(f"no {setting.files.spec.pooling} pooling beside it here")
+        raise Missing(f"this benchmark has no {setting.files.spec.pooling} pooling for it")
 
 
 def _padded(setting: Setting, run: Pass, case: Case) -> Vectors:
@@ -163,8 +160,8 @@ def _sentence_transformer(setting: Setting, dtype: torch.dtype) -> Any:
 
 def _st_encode(model: Any, texts: tuple[str, ...], size: int, threads: int) -> Vectors:
     with _threads(threads):
-        found = model.encode(list(texts), batch_size=size, show_progress_bar=False)
-    return normalized(np.asarray(found, np.float32))
+        vectors = model.encode(list(texts), batch_size=size, show_progress_bar=False)
+    return normalized(np.asarray(vectors, np.float32))
 
 
 @contextmanager

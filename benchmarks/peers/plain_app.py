@@ -1,6 +1,6 @@
-"""What one writes first: FastAPI in front of sentence-transformers at its defaults.
+"""The service that one writes first: FastAPI around sentence-transformers at its defaults.
 
-uvicorn benchmarks.plain_app:app
+uvicorn benchmarks.peers.plain_app:app
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Request(BaseModel):
 
 @app.post("/embeddings")
 async def embeddings(request: Request) -> dict[str, list[dict[str, object]]]:
-    """Returns OpenAI's answer, as far as it is needed here."""
+    """Returns OpenAI's response, as far as it is needed here."""
     texts = [request.input] if isinstance(request.input, str) else request.input
     vectors = await run_in_threadpool(model.encode, texts, show_progress_bar=False)
     return {"data": [{"index": i, "embedding": v} for i, v in enumerate(vectors.tolist())]}
