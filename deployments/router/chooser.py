@@ -1,4 +1,4 @@
-"""From a request to the model that answers it: finds out the facts, then asks the policy."""
+"""From a request to the model that answers it: gathers the facts, then applies the policy."""
 
 from __future__ import annotations
 
@@ -21,69 +21,71 @@ from deployments.core.routing.languages import languages_of
 from deployments.core.routing.policy import Decision, choose, is_left_open, roles_of
 from deployments.router.fleet import Fleet
 
-_LANES = tuple(Lane)
-_START_S = 20.0  # of a model that was never seen to start
+_UNKNOWN_START_S = 20.0  # for a model that was never seen to start
 
-SharedSpaces = Callable[[str], Shared | None]
-_Known = tuple[ModelSpec | None, Routing, Shared | None]
+SharedSpaceOf = Callable[[str], Shared | None]
+_CandidateKey = tuple[ModelSpec | None, Routing, Shared | None]
 
 
 class Chooser:
-    """The policy over what is configured, what the replicas say, and what is under way."""
+    """Applies the policy to the configured models, their replicas' states and the work in progress."""
 
     def __init__(
         self,
         args: AppArgs,
         clients: Mapping[str, EncoderClient],
         fleet: Fleet,
-        shared: SharedSpaces,
+        shared_space_of: SharedSpaceOf,
     ) -> None:
-        """``shared`` tells, by a model's name, the space that it shares with others."""
+        """``shared_space_of`` returns the configured space that a model, by its name, is a member of."""
         self._models = args.models
         self._clients = clients
         self._fleet = fleet
-        self._shared = shared
+        self._shared_space_of = shared_space_of
         self._default = args.default_model or args.models[0].name
         self._patience_s = args.limits.cold_wait_s
         self._routing = Routing()
-        self._made: dict[str, tuple[_Known, Candidate]] = {}
-        self._under_way: dict[Lane, Counter[str]] = {lane: Counter() for lane in Lane}
+        self._candidates: dict[str, tuple[_CandidateKey, Candidate]] = {}
+        self._in_progress: dict[Lane, Counter[str]] = {lane: Counter() for lane in Lane}
 
     def configure(self, routing: Routing) -> None:
-        """Takes over another configuration; the next request is chosen by it."""
+        """Applies another configuration from the next request on."""
         self._routing = routing
 
     async def choose(
         self, facts: Facts, texts: Sequence[str] | TokenInput
     ) -> tuple[Facts, Decision]:
-        """Returns which model answers, and what was found out first; errors as `routing.choose`."""
+        """Returns the completed facts and which model answers. Raises what `policy.choose` raises."""
         is_default = facts.requested is None and facts.space is None
-        asked = replace(facts, requested=self._default) if is_default else facts
+        if is_default:
+            facts = replace(facts, requested=self._default)
         candidates = self.candidates()
-        if is_left_open(asked.requested, candidates):
-            asked = await self.looked_at(asked, texts, candidates)
-        decision = choose(asked, candidates, self.loads(), self._policy())
+        if is_left_open(facts.requested, candidates):
+            facts = await self._with_texts(facts, texts, candidates)
+        decision = choose(facts, candidates, self.loads(), self._policy())
         if is_default and decision.reason == "name":
             decision = replace(decision, reason="default")
-        return asked, decision
+        return facts, decision
 
-    async def choose_one(self, requested: str) -> Decision:
-        """Returns the model of a corpus job, before there are texts; errors as `routing.choose`.
+    async def choose_for_job(self, requested: str) -> Decision:
+        """Returns the model of a corpus job, for which there are no texts yet.
 
-        Raises InvalidRequest for a name by which the texts of each request choose.
+        Raises InvalidRequest for a name that leaves the choice to the texts of each request, and what
+        `policy.choose` raises.
         """
         if is_left_open(requested, self.candidates()):
             raise InvalidRequest(
-                f"a corpus job needs one model: name it, or a size; `{requested}` chooses per request",
+                "a corpus job needs one model; set `model` to a name or a size, since "
+                f"`{requested}` chooses for each request",
                 "model",
             )
         _, decision = await self.choose(Facts(requested=requested, lane=Lane.OFFLINE), ())
         return decision
 
-    async def looked_at(
+    async def _with_texts(
         self, facts: Facts, texts: Sequence[str] | TokenInput, candidates: Sequence[Candidate]
     ) -> Facts:
-        """Returns the facts with what the texts tell: languages, lengths, about how much work."""
+        """Returns the facts with what the texts show: languages, lengths, and the amount of work."""
         if isinstance(texts, TokenInput):
             counts = [len(row) for row in texts.rows]
             return replace(
@@ -101,59 +103,49 @@ class Chooser:
             largest=about([max(texts, key=len)]),
         )
 
-    def candidates(self) -> list[Candidate]:
-        """Returns every configured model with all that is known of it now."""
-        return [self._candidate(model) for model in self._models]
-
-    def loads(self) -> dict[str, Load]:
-        """Returns how soon each model can answer, as of the last look a second or so ago."""
-        return {model.name: self._load(model.name) for model in self._models}
-
-    def expected_ms(self, facts: Facts) -> dict[str, float]:
-        """Returns what each model would take for this request."""
-        return {name: latency_s(facts, load) * 1_000 for name, load in self.loads().items()}
-
-    @contextmanager
-    def under_way(self, model: str, lane: Lane, tokens: int) -> Iterator[None]:
-        """Counts a request's tokens for as long as it runs: a flood shows before the next look."""
-        self._under_way[lane][model] += tokens
-        try:
-            yield
-        finally:
-            self._under_way[lane][model] -= tokens
-
     async def _longest(
         self, facts: Facts, texts: Sequence[str], candidates: Sequence[Candidate]
     ) -> dict[str, int]:
-        """A model whose tokenizer is not at hand has no count: it can hardly answer either."""
-        found: dict[str, int] = {}
+        """Returns the tokens of the longest text for each model whose tokenizer is loaded."""
+        longest: dict[str, int] = {}
         for candidate in candidates:
             preprocessor = self._clients[candidate.name].preprocessor
             if preprocessor is None:
                 continue
             counts = [
-                await preprocessor.longest(texts, r, facts.instruction) for r in roles_of(facts)
+                await preprocessor.longest(texts, role, facts.instruction)
+                for role in roles_of(facts)
             ]
-            found[candidate.name] = max(counts)
-        return found
+            longest[candidate.name] = max(counts)
+        return longest
+
+    def candidates(self) -> list[Candidate]:
+        """Returns every configured model with everything that is known of it now."""
+        return [self._candidate(model) for model in self._models]
 
     def _candidate(self, model: ModelConfig) -> Candidate:
-        key = (self._clients[model.name].spec, self._routing, self._shared(model.name))
-        made = self._made.get(model.name)
-        if made is None or made[0] != key:
-            made = self._made[model.name] = (key, candidate(model, *key))
-        return made[1]
+        key = (self._clients[model.name].spec, self._routing, self._shared_space_of(model.name))
+        cached = self._candidates.get(model.name)
+        if cached is None or cached[0] != key:
+            cached = self._candidates[model.name] = (key, candidate(model, *key))
+        return cached[1]
+
+    def loads(self) -> dict[str, Load]:
+        """Returns how soon each model can answer, as of the fleet's last refresh."""
+        return {model.name: self._load(model.name) for model in self._models}
 
     def _load(self, name: str) -> Load:
         status = self._fleet.status(name)
         measured = self._fleet.measured(name)
         replicas = max(1, status.replicas)
         waiting = {
-            lane: max(status.replica.waiting.get(lane, 0) * replicas, self._under_way[lane][name])
-            for lane in _LANES
+            lane: max(status.replica.waiting.get(lane, 0) * replicas, self._in_progress[lane][name])
+            for lane in Lane
         }
         speed = measured.tokens_per_s * replicas if measured and measured.tokens_per_s else None
-        start_s = measured.start_s if measured and measured.start_s is not None else _START_S
+        start_s = (
+            measured.start_s if measured and measured.start_s is not None else _UNKNOWN_START_S
+        )
         streams = (measured and measured.streams) or 1
         return Load(status.state, status.reason, waiting, speed, replicas, streams, start_s)
 
@@ -162,6 +154,19 @@ class Chooser:
         barred = frozenset(routing.barred_licences)
         return Policy(routing.aim, routing.busy_s, self._patience_s, barred)
 
+    def expected_ms(self, facts: Facts) -> dict[str, float]:
+        """Returns the time that each model is expected to take for this request."""
+        return {name: latency_s(facts, load) * 1_000 for name, load in self.loads().items()}
+
+    @contextmanager
+    def in_progress(self, model: str, lane: Lane, tokens: int) -> Iterator[None]:
+        """Counts a request's tokens while it runs: a flood shows before the fleet's next refresh."""
+        self._in_progress[lane][model] += tokens
+        try:
+            yield
+        finally:
+            self._in_progress[lane][model] -= tokens
+
 
 def candidate(
     model: ModelConfig,
@@ -169,16 +174,16 @@ def candidate(
     routing: Routing | None = None,
     shared: Shared | None = None,
 ) -> Candidate:
-    """Returns a configured model as the choice sees it; ``spec`` is None until its files are read."""
+    """Returns a configured model as the policy sees it; ``spec`` is None until its files are read."""
     known = catalog_model(model.name, model.path)
-    found = spec or known
+    spec = spec or known
     size = model.size or (known.size if known else None)
     if routing is not None:
         size = routing.sizes.get(model.name, size)
-    if found is not None:  # the config adds what a model's files do not state
-        languages, licence = model.languages or found.languages, model.licence or found.licence
-        found = replace(found, languages=languages, licence=licence)
+    if spec is not None:  # the config adds what a model's files do not state
+        languages, licence = model.languages or spec.languages, model.licence or spec.licence
+        spec = replace(spec, languages=languages, licence=licence)
     repo = known.repo if known else model.path or model.name
     return Candidate(
-        model.name, repo, size, found, found.languages if found else model.languages or (), shared
+        model.name, repo, size, spec, spec.languages if spec else model.languages or (), shared
     )

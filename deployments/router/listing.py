@@ -1,14 +1,17 @@
-"""What the service tells of its models and spaces."""
+"""Models, spaces and decisions as the service shows them to callers and to corpus jobs."""
 
 from __future__ import annotations
 
 from deployments.api.responses import ModelItem, RouteCandidate, SpaceItem
-from deployments.config.schema import Space
+from deployments.config.schema import ModelConfig, Space
+from deployments.core.models.catalog import catalog_model
+from deployments.core.models.spec import ModelSpec, Role
 from deployments.core.models.weights import is_hub_id
 from deployments.core.routing.facts import Candidate, Facts
 from deployments.core.routing.policy import Decision
 from deployments.core.routing.spaces import space_to_tell
 from deployments.router.shared_spaces import Verdict
+from deployments.wire.served import ServedModel
 from deployments.wire.status import ModelStatus
 
 
@@ -52,7 +55,7 @@ def space_item(space: Space, verdict: Verdict) -> SpaceItem:
         id=verdict.id or None,
         state="unavailable" if verdict.problem else "ready",
         reason=verdict.problem,
-        worst_cosine=verdict.worst,
+        worst_cosine=verdict.worst_cosine,
         members={m.model: [role.value for role in m.roles] for m in space.members},
     )
 
@@ -65,12 +68,24 @@ def route_candidate(
     expected_ms: float,
 ) -> RouteCandidate:
     """Returns one model as ``POST /v1/route`` shows it."""
-    own = candidate.own_space(facts.dimensions)
+    space = space_to_tell(facts, candidate) or candidate.own_space(facts.dimensions)
     return RouteCandidate(
         model=candidate.name,
         size=candidate.size.value if candidate.size else None,
         state=status.state,
-        space=space_to_tell(facts, candidate) or own,
+        space=space,
         expected_ms=round(expected_ms, 1),
         passed_over=decision.passed_over.get(candidate.name),
     )
+
+
+def served_model(
+    config: ModelConfig, spec: ModelSpec | None, role: Role | None, status: ModelStatus
+) -> ServedModel:
+    """Returns one model as a corpus job sees it.
+
+    Until its files are read, the catalog's entry is its ``spec``, unless its weights are elsewhere.
+    """
+    if spec is None and config.path is None:
+        spec = catalog_model(config.name)
+    return ServedModel(config, spec, role, status)

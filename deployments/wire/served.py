@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from deployments.config.schema import ModelConfig
-from deployments.core.models.catalog import catalog_model
 from deployments.core.models.spec import ModelSpec, Role
 from deployments.wire.status import ModelStatus
 
@@ -28,8 +27,3 @@ class ServedModel:
         if self.spec is None:
             return self.config
         return self.config.model_copy(update={"revision": self.spec.revision})
-
-
-def spec_of(config: ModelConfig, read: ModelSpec | None) -> ModelSpec | None:
-    """Returns what was ``read`` of a model, or else the catalog's entry, where that alone decides."""
-    return read or (catalog_model(config.name) if config.path is None else None)

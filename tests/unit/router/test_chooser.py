@@ -1,4 +1,4 @@
-"""From a request's texts and the replicas' words to the policy's facts and loads."""
+"""From a request's texts and the replicas' states to the policy's facts and loads."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ MINILM, E5, MANY = "all-MiniLM-L6-v2", "e5-small", "multilingual-e5-large-instru
 
 
 class Words:
-    """The `Tokenizer` protocol: a word is a token. Counts how many texts it was shown."""
+    """A tokenizer to which a word is a token. Counts the texts that it is called with."""
 
     def __init__(self):
-        self.shown = 0
+        self.counted = 0
 
     def longest(self, texts):
-        self.shown += len(texts)
+        self.counted += len(texts)
         return max(len(text.split()) for text in texts)
 
     def tokenize(self, texts, truncate=False):
@@ -42,13 +42,13 @@ class Words:
 
 class FakeFleet:
     def __init__(self):
-        self.statuses, self.words = {}, {}
+        self.statuses, self.last_measured = {}, {}
 
     def status(self, name):
         return self.statuses.get(name, ModelStatus(ModelState.READY, 1))
 
     def measured(self, name):
-        return self.words.get(name)
+        return self.last_measured.get(name)
 
 
 @pytest.fixture
@@ -68,9 +68,9 @@ def chooser(fleet, tokenizer, shared=lambda name: None, **fields):
     clients = {
         name: SimpleNamespace(preprocessor=f, spec=f.spec) for name, f in preprocessors.items()
     }
-    made = Chooser(args, clients, fleet, shared)
-    made.configure(args.routing)
-    return made
+    result = Chooser(args, clients, fleet, shared)
+    result.configure(args.routing)
+    return result
 
 
 @pytest.mark.parametrize(
@@ -86,12 +86,12 @@ def chooser(fleet, tokenizer, shared=lambda name: None, **fields):
         (["a text"], Facts("small"), MINILM),
     ],
 )
-async def test_who_answers(fleet, tokenizer, texts, facts, model):
+async def test_which_model_answers(fleet, tokenizer, texts, facts, model):
     _, decision = await chooser(fleet, tokenizer).choose(facts, texts)
     assert decision.model == model
 
 
-async def test_without_a_model_it_is_the_default(fleet, tokenizer):
+async def test_a_request_without_model_gets_the_default(fleet, tokenizer):
     _, decision = await chooser(fleet, tokenizer).choose(Facts(), ["a"])
     assert (decision.model, decision.reason) == (MINILM, "default")
     left_open = chooser(fleet, tokenizer, default_model="auto")
@@ -99,14 +99,14 @@ async def test_without_a_model_it_is_the_default(fleet, tokenizer):
     assert decision.model == MANY
 
 
-async def test_a_named_model_costs_no_look_at_the_texts(fleet, tokenizer):
+async def test_the_texts_of_a_request_for_a_named_model_are_not_examined(fleet, tokenizer):
     await chooser(fleet, tokenizer).choose(Facts(E5), ["word " * 10_000])
-    assert tokenizer.shown == 0
+    assert tokenizer.counted == 0
 
 
 async def test_short_texts_are_not_tokenized_to_be_counted(fleet, tokenizer):
     facts, _ = await chooser(fleet, tokenizer).choose(Facts("auto"), ["a short text"])
-    assert tokenizer.shown == 0
+    assert tokenizer.counted == 0
     assert facts.longest[MINILM] == upper_bound("a short text")
 
 
@@ -117,45 +117,45 @@ async def test_short_texts_are_not_tokenized_to_be_counted(fleet, tokenizer):
         (TokenInput(MINILM, ((1, 2), (1, 2, 3, 4))), 6, 4),
     ],
 )
-async def test_about_how_much_work_all_texts_are_and_the_largest(
+async def test_the_tokens_of_all_texts_and_of_the_largest_are_estimated(
     fleet, tokenizer, texts, tokens, largest
 ):
     facts, _ = await chooser(fleet, tokenizer).choose(Facts("auto"), texts)
     assert (facts.tokens, facts.largest) == (tokens, largest)
 
 
-async def test_a_long_text_is_counted_behind_its_prompt(fleet, tokenizer):
+async def test_a_long_text_is_counted_together_with_its_prompt(fleet, tokenizer):
     facts, _ = await chooser(fleet, tokenizer).choose(Facts("auto"), ["word " * 300])
     # 300 words are over MiniLM's limit in any case; e5's prompt is one more
     assert facts.longest == {MINILM: 300, E5: 301, MANY: 300}
-    assert tokenizer.shown == 2
+    assert tokenizer.counted == 2
 
 
-async def test_a_batch_out_of_a_models_limit_is_known_by_a_few_texts(fleet, tokenizer, monkeypatch):
+async def test_few_texts_of_a_batch_over_a_limit_are_tokenized(fleet, tokenizer, monkeypatch):
     monkeypatch.setattr("deployments.client.preprocessing.lower_bound", lambda text: 1)
     texts = ["word " * 600, *["word " * 590] * 500]
     with pytest.raises(NoModelFits, match="the longest text has at least 600"):
         await chooser(fleet, tokenizer).choose(Facts("auto"), texts)
-    assert tokenizer.shown <= 3 * 8
+    assert tokenizer.counted <= 3 * 8
 
 
 async def test_a_corpus_job_has_one_model(fleet, tokenizer):
     shared = {E5: Shared("mine", "0", frozenset(Role))}
     ours = chooser(fleet, tokenizer, shared.get)
-    assert (await ours.choose_one("small")).model == MINILM
-    assert (await ours.choose_one(f"{E5}-query")).role is Role.QUERY
+    assert (await ours.choose_for_job("small")).model == MINILM
+    assert (await ours.choose_for_job(f"{E5}-query")).role is Role.QUERY
     for name in ("auto", "auto-document", "mine"):
-        with pytest.raises(InvalidRequest, match=f"a corpus job needs one model.*`{name}`"):
-            await ours.choose_one(name)
+        with pytest.raises(InvalidRequest, match=f"`{name}`"):
+            await ours.choose_for_job(name)
 
 
-def test_loads_are_those_of_all_replicas(fleet, tokenizer):
+def test_loads_add_up_over_all_replicas(fleet, tokenizer):
     waiting = {Lane.ONLINE: 100, Lane.OFFLINE: 7}
     replica = ReplicaStatus(
         ReplicaState.READY, tokens_per_s=50, start_s=9.0, waiting=waiting, streams=4
     )
     fleet.statuses[E5] = ModelStatus(ModelState.READY, 3, replica=replica)
-    fleet.words[E5] = replica
+    fleet.last_measured[E5] = replica
     load = chooser(fleet, tokenizer).loads()[E5]
     assert (load.waiting[Lane.ONLINE], load.waiting[Lane.OFFLINE]) == (300, 21)
     assert (load.tokens_per_s, load.replicas, load.start_s) == (150, 3, 9.0)
@@ -164,36 +164,39 @@ def test_loads_are_those_of_all_replicas(fleet, tokenizer):
 
 def test_a_cold_model_keeps_what_was_measured(fleet, tokenizer):
     fleet.statuses[E5] = ModelStatus(ModelState.COLD)
-    fleet.words[E5] = ReplicaStatus(ReplicaState.READY, tokens_per_s=50, start_s=9.0)
+    fleet.last_measured[E5] = ReplicaStatus(ReplicaState.READY, tokens_per_s=50, start_s=9.0)
     load = chooser(fleet, tokenizer).loads()[E5]
     assert (load.state, load.tokens_per_s, load.start_s) == (ModelState.COLD, 50, 9.0)
 
 
-def test_what_is_under_way_counts_before_the_next_look(fleet, tokenizer):
-    made = chooser(fleet, tokenizer)
-    with made.under_way(E5, Lane.ONLINE, 500), made.under_way(E5, Lane.ONLINE, 50):
-        assert made.loads()[E5].waiting[Lane.ONLINE] == 550
-        assert made.loads()[MINILM].waiting[Lane.ONLINE] == 0
-    assert made.loads()[E5].waiting[Lane.ONLINE] == 0
+def test_work_in_progress_counts_before_the_next_refresh(fleet, tokenizer):
+    ours = chooser(fleet, tokenizer)
+    with (
+        ours.in_progress(E5, Lane.ONLINE, 500),
+        ours.in_progress(E5, Lane.ONLINE, 50),
+    ):
+        assert ours.loads()[E5].waiting[Lane.ONLINE] == 550
+        assert ours.loads()[MINILM].waiting[Lane.ONLINE] == 0
+    assert ours.loads()[E5].waiting[Lane.ONLINE] == 0
 
 
-async def test_a_flood_moves_the_next_request(fleet, tokenizer):
-    made = chooser(fleet, tokenizer)
-    with made.under_way(MINILM, Lane.ONLINE, 1_000_000):
-        _, decision = await made.choose(Facts("auto"), ["a text"])
+async def test_a_flood_sends_the_next_request_elsewhere(fleet, tokenizer):
+    ours = chooser(fleet, tokenizer)
+    with ours.in_progress(MINILM, Lane.ONLINE, 1_000_000):
+        _, decision = await ours.choose(Facts("auto"), ["a text"])
     assert decision.model == E5
 
 
-def test_the_config_says_sizes_languages_and_licences(fleet, tokenizer):
-    made = chooser(fleet, tokenizer)
-    made.configure(Routing(sizes={E5: Size.LARGE}))
-    assert {c.name: c.size for c in made.candidates()}[E5] is Size.LARGE
+def test_the_config_overrides_sizes_languages_and_licences(fleet, tokenizer):
+    ours = chooser(fleet, tokenizer)
+    ours.configure(Routing(sizes={E5: Size.LARGE}))
+    assert {c.name: c.size for c in ours.candidates()}[E5] is Size.LARGE
     own = ModelConfig(name=E5, languages=("de",), licence="cc-by-nc-4.0")
     found = candidate(own, CATALOG[E5])
     assert (found.languages, found.spec.licence) == (("de",), "cc-by-nc-4.0")
 
 
-def test_the_size_of_a_model_that_is_named_by_its_hub_id():
+def test_a_model_named_by_its_hub_id_has_the_catalogs_size():
     e5 = CATALOG[MANY]
     by_id, by_path = ModelConfig(name=e5.repo), ModelConfig(name="ours", path=e5.repo)
     for model in (by_id, by_path):
@@ -201,16 +204,16 @@ def test_the_size_of_a_model_that_is_named_by_its_hub_id():
         assert (found.name, found.size, found.repo) == (model.name, e5.size, e5.repo)
 
 
-def test_a_candidate_is_made_anew_when_its_space_is_settled(fleet, tokenizer):
+def test_a_candidate_is_rebuilt_once_its_space_has_a_verdict(fleet, tokenizer):
     verdicts = {}
-    made = chooser(fleet, tokenizer, shared=verdicts.get)
-    assert made.candidates()[0].shared is None
+    ours = chooser(fleet, tokenizer, shared=verdicts.get)
+    assert ours.candidates()[0].shared is None
     verdicts[MINILM] = Shared("pair", "0123456789ab", frozenset(Role))
-    assert made.candidates()[0].shared_space() == "0123456789ab"
+    assert ours.candidates()[0].shared_space() == "0123456789ab"
 
 
 @pytest.mark.parametrize("text", ["", "abc", "größe", "한국어", "ﷺ" * 3, "\ud800"])
-def test_the_bound_holds_for_bytes_and_for_what_they_decompose_into(text):
+def test_the_upper_bound_holds_for_bytes_and_their_decompositions(text):
     assert upper_bound(text) >= len(text.encode(errors="surrogatepass")) + 2
     assert about([text]) >= 1
 

@@ -1,4 +1,4 @@
-"""A call that came while its model was cold, and what it is told."""
+"""The answer to a call that arrived while its model was cold."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.scripted import SPEC, Numbers
 
 
 class Never:
-    """A call that stays without an answer."""
+    """A call that is never answered."""
 
     def __init__(self, *call):
         self.cancelled = False

@@ -1,4 +1,4 @@
-"""One deadline a request, whatever is done for it: choosing is in tests/api, the rest is here."""
+"""Every step of a request ends at its one deadline; choosing a model is tested in tests/api."""
 
 from __future__ import annotations
 
@@ -36,14 +36,16 @@ async def test_tokenizing_ends_at_the_deadline(monkeypatch):
 
 
 async def test_all_members_of_a_space_share_the_deadline():
-    asked = []
+    tried = []
 
-    async def fail(model, space, request, lane, deadline):
-        asked.append((model, deadline))
+    async def fail(space, model, request, lane, deadline):
+        tried.append((model, deadline))
         raise ModelUnavailable(f"{model} cannot answer")
 
     deadline = time.monotonic() + 60
     decision = Decision("first", "space", failover=("second", "third"))
     with pytest.raises(ModelUnavailable, match="third cannot answer"):
-        await Router.encode(SimpleNamespace(_encode=fail), decision, REQUEST, Lane.ONLINE, deadline)
-    assert asked == [("first", deadline), ("second", deadline), ("third", deadline)]
+        await Router.encode(
+            SimpleNamespace(_encode_in=fail), decision, REQUEST, Lane.ONLINE, deadline
+        )
+    assert tried == [("first", deadline), ("second", deadline), ("third", deadline)]

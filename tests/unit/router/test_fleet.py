@@ -1,18 +1,18 @@
-"""A model's state, from what Serve, one of its replicas and the cluster say."""
+"""A model's state, from Serve's controller, one of its replicas, and the cluster's nodes."""
 
 from __future__ import annotations
 
 import pytest
 
 from deployments.config.schema import Autoscaling, ModelConfig
-from deployments.router.fleet import judge
+from deployments.router.fleet import model_status
 from deployments.wire.status import ModelState, ModelStatus, ReplicaState, ReplicaStatus
 
 FIXED = ModelConfig(name="all-MiniLM-L6-v2", num_gpus=1)
 ELASTIC = FIXED.model_copy(update={"replicas": Autoscaling(min_replicas=0, max_replicas=4)})
 ROOM, NO_ROOM = [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}}], []
-SERVES = "an update waits for a GPU"
-WORD = ReplicaStatus(ReplicaState.READY, None, "cuda:0", "bfloat16", 9_000)
+UPDATE = "an update waits for a GPU"
+LOADED = ReplicaStatus(ReplicaState.READY, None, "cuda:0", "bfloat16", 9_000)
 LOADING = ReplicaStatus(ReplicaState.LOADING, "loading")
 DAMAGED = ReplicaStatus(ReplicaState.UNAVAILABLE, "the file is damaged")
 
@@ -20,16 +20,16 @@ DAMAGED = ReplicaStatus(ReplicaState.UNAVAILABLE, "the file is damaged")
 @pytest.mark.parametrize(
     ("replica", "status"),
     [
-        (None, ModelStatus(ModelState.READY, 2)),  # too busy to say: it runs, so calls go there
-        (WORD, ModelStatus(ModelState.READY, 2, SERVES, WORD)),
+        (None, ModelStatus(ModelState.READY, 2)),  # too busy to answer; it runs, so calls go there
+        (LOADED, ModelStatus(ModelState.READY, 2, UPDATE, LOADED)),
         (LOADING, ModelStatus(ModelState.STARTING, 2, "loading", LOADING)),
         (DAMAGED, ModelStatus(ModelState.UNAVAILABLE, 2, "the file is damaged", DAMAGED)),
     ],
 )
 @pytest.mark.parametrize("config", [FIXED, ELASTIC])
 @pytest.mark.parametrize("nodes", [ROOM, NO_ROOM])
-def test_a_running_replica_speaks_for_its_model(config, nodes, replica, status):
-    assert judge(config, 2, SERVES, replica, nodes) == status
+def test_a_running_replica_decides_the_state(config, nodes, replica, status):
+    assert model_status(config, 2, UPDATE, replica, nodes) == status
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_a_running_replica_speaks_for_its_model(config, nodes, replica, status):
         (ELASTIC, "", NO_ROOM, ModelState.UNAVAILABLE, "no node of the cluster has CPU and GPU"),
     ],
 )
-def test_without_a_replica_the_cluster_decides(config, message, nodes, state, reason):
-    status = judge(config, 0, message, None, nodes)
+def test_without_a_replica_the_nodes_decide_the_state(config, message, nodes, state, reason):
+    status = model_status(config, 0, message, None, nodes)
     assert (status.state, status.replicas) == (state, 0)
     assert reason in status.reason
     assert status.refuses == (config is FIXED and nodes is NO_ROOM)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from deployments.config.schema import ModelConfig
 from deployments.core.models import loading
-from deployments.core.models.catalog import CATALOG
 from deployments.core.models.loading import find_model
-from deployments.wire.served import ServedModel, spec_of
+from deployments.wire.served import ServedModel
 from deployments.wire.status import ModelState, ModelStatus
 
-KNOWN = CATALOG["e5-small"]
 READY = ModelStatus(ModelState.READY, 1)
 
 
@@ -25,10 +23,3 @@ def test_a_folders_revision_is_told_to_workers_and_not_hashed_again(monkeypatch,
 def test_a_model_that_was_not_read_is_not_pinned():
     config = ModelConfig(name="own", path="/models/own")
     assert ServedModel(config, None, None, READY).pinned == config
-
-
-def test_the_catalogs_entry_says_nothing_of_weights_from_elsewhere():
-    assert spec_of(ModelConfig(name="e5-small"), None) == KNOWN
-    own = ModelConfig(name="e5-small", path="/models/tuned")
-    assert spec_of(own, None) is None
-    assert spec_of(own, KNOWN) == KNOWN

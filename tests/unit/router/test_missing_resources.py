@@ -1,4 +1,4 @@
-"""What a replica asks of a node, and whether any node has it."""
+"""The resources that a replica asks of a node, and whether any node has them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def node(alive=True, **resources):
         ({"num_gpus": 1, "accelerator_type": "A100"}, {"CPU": 1, "GPU": 1, A100: 0.001}),
     ],
 )
-def test_a_replica_asks_in_rays_terms(fields, wanted):
+def test_resources_of_a_replica_by_rays_names(fields, wanted):
     assert replica_resources(config(**fields)) == wanted
 
 
@@ -67,7 +67,7 @@ def test_some_node_could_hold_it(fields, nodes):
         ({"num_gpus": 0.5, "accelerator_type": "A100"}, [node(CPU=8, GPU=1)], f"has {A100}"),
     ],
 )
-def test_no_node_could(fields, nodes, why):
+def test_no_node_could_hold_it(fields, nodes, why):
     assert missing_resources(config(**fields), nodes).endswith(why)
 
 
@@ -81,13 +81,13 @@ def test_no_node_could(fields, nodes, why):
         ({"gpu": "!h200"}, "no node of the cluster has these labels"),
     ],
 )
-def test_labels_choose_among_the_nodes(selector, why):
+def test_only_nodes_with_the_labels_count(selector, why):
     nodes = [{**node(CPU=8, GPU=1), "Labels": {"gpu": "h200"}}, node(alive=False, CPU=8, GPU=1)]
-    found = missing_resources(config(num_gpus=1, label_selector=selector), nodes)
-    assert found is None if why is None else why in found
+    missing = missing_resources(config(num_gpus=1, label_selector=selector), nodes)
+    assert missing is None if why is None else why in missing
 
 
-def test_resources_count_only_where_the_labels_are():
+def test_resources_of_nodes_without_the_labels_do_not_count():
     nodes = [{**node(CPU=8), "Labels": {"gpu": "h200"}}, node(CPU=8, GPU=1)]
-    found = missing_resources(config(num_gpus=1, label_selector={"gpu": "h200"}), nodes)
-    assert "the labels {'gpu': 'h200'}; no node of the cluster has GPU" in found
+    missing = missing_resources(config(num_gpus=1, label_selector={"gpu": "h200"}), nodes)
+    assert "the labels {'gpu': 'h200'}; no node of the cluster has GPU" in missing

@@ -1,0 +1,89 @@
+"""The router's own part of encoding: the shared space, failover, and repeated refusals."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from deployments.core.errors import ModelUnavailable, Overloaded, SpaceMismatch
+from deployments.core.lane import Lane
+from deployments.core.request import Embeddings, EncodeRequest
+from deployments.core.routing.overload import LastRefusal
+from deployments.core.routing.policy import Decision
+from deployments.router.deployment import Router
+
+REQUEST = EncodeRequest(("a text",))
+
+
+class Client:
+    """Answers in the model's own space, unless it fails."""
+
+    def __init__(self, model):
+        self.model, self.calls, self.failing = model, 0, None
+
+    async def encode(self, request, lane, timeout_s):
+        self.calls += 1
+        if self.failing:
+            raise self.failing
+        return Embeddings(np.ones((1, 2), np.float32), self.model, f"own-{self.model}:2", 1)
+
+
+class OneSpace:
+    """Stands for SharedSpaces: model a is a member of the space, b was replaced."""
+
+    def is_current(self, shared_id, model, own_id):
+        return (shared_id, model, own_id) == ("shared", "a", "own-a")
+
+
+@pytest.fixture
+def router():
+    """A router without Serve: clients of two models."""
+    router = SimpleNamespace(
+        _clients={name: Client(name) for name in "ab"},
+        _refusals={name: LastRefusal() for name in "ab"},
+        _chooser=SimpleNamespace(in_progress=lambda *_: nullcontext()),
+        _spaces=OneSpace(),
+    )
+    for name in ("_encode_in", "_encode_with"):
+        setattr(router, name, getattr(Router, name).__get__(router))
+    return router
+
+
+async def encode(router, decision, lane=Lane.ONLINE):
+    return await Router.encode(router, decision, REQUEST, lane, time.monotonic() + 60)
+
+
+async def test_a_model_answers_in_its_own_space(router):
+    assert (await encode(router, Decision("b", "name"))).space == "own-b:2"
+
+
+async def test_a_member_answers_under_the_id_of_the_shared_space(router):
+    assert (await encode(router, Decision("a", "space", space="shared:2"))).space == "shared:2"
+
+
+async def test_a_replaced_member_does_not_answer_for_the_shared_space(router):
+    with pytest.raises(SpaceMismatch) as refused:
+        await encode(router, Decision("b", "space", space="shared:2"))
+    assert refused.value.param == "space"
+
+
+@pytest.mark.parametrize("error", [ModelUnavailable("its GPU is lost"), Overloaded("full")])
+async def test_another_member_answers_for_one_that_cannot(router, error):
+    router._clients["b"].failing = error
+    decision = Decision("b", "space", space="shared", failover=("a",))
+    assert (await encode(router, decision)).model == "a"
+
+
+@pytest.mark.parametrize(("lane", "calls"), [(Lane.ONLINE, 1), (Lane.OFFLINE, 2)])
+async def test_an_online_request_like_one_just_refused_does_not_reach_the_client(
+    router, lane, calls
+):
+    router._clients["a"].failing = Overloaded("full", None, 60.0)
+    for _ in range(2):
+        with pytest.raises(Overloaded):
+            await encode(router, Decision("a", "name"), lane)
+    assert router._clients["a"].calls == calls
