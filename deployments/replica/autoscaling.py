@@ -1,7 +1,8 @@
-"""What Ray Serve's controller asks for every model that scales: its view → `core/scaling.py`.
+"""The autoscaling policy that Ray Serve's controller calls: turns its view into a decision of
+`core/scaling.py`.
 
-Serve calls this in the controller, ten times a second; replicas report once a second. Where no
-replica runs and a call waits, Serve starts the first one without asking.
+Serve calls it in the controller, ten times a second; replicas report once a second. If no replica runs
+and a call waits, Serve starts the first one without calling the policy.
 """
 
 from __future__ import annotations
@@ -36,29 +37,32 @@ Series = Mapping[Any, Sequence[Point]]
 
 
 def report(
-    asked: Mapping[Lane, float], waiting: Mapping[Lane, float], tokens_per_s: float, start_s: float
+    arrived: Mapping[Lane, float],
+    waiting: Mapping[Lane, float],
+    tokens_per_s: float,
+    start_s: float,
 ) -> dict[str, float]:
-    """Returns what a replica reports: tokens ever asked of it, tokens that wait, its speed."""
-    lanes = {f"asked_{lane}": float(asked[lane]) for lane in Lane}
+    """Returns a replica's report: all tokens that ever arrived, waiting tokens, speed, start time."""
+    totals = {f"arrived_{lane}": float(arrived[lane]) for lane in Lane}
     backlog = {f"waiting_{lane}": float(waiting[lane]) for lane in Lane}
-    return {**lanes, **backlog, "tokens_per_s": tokens_per_s, "start_s": start_s}
+    return {**totals, **backlog, "tokens_per_s": tokens_per_s, "start_s": start_s}
 
 
 class TokenPolicy:
-    """Serve makes one for each model, with the fields of `Goal`."""
+    """The policy of one model. Serve creates it with the fields of `Goal`."""
 
     def __init__(self, **goal: Any) -> None:
-        """Raises TypeError for a field that `Goal` does not have."""
+        """Raises TypeError for a field that is not `Goal`'s."""
         self._goal = Goal(**goal)
 
     def __call__(self, context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
-        """Returns the number of replicas to have, and the state that comes back with the next call."""
-        now, known = context.current_time, context.policy_state
+        """Returns the wanted number of replicas, and the state that Serve passes to the next call."""
+        now, saved = context.current_time, context.policy_state
         replicas = context.target_num_replicas
-        if now - known.get(_DECIDED, float("-inf")) < REPORT_EVERY_S:
-            return replicas, dict(known)
+        if now - saved.get(_DECIDED, float("-inf")) < REPORT_EVERY_S:
+            return replicas, dict(saved)
         demand = demand_of(context)
-        wanted, state = decide(self._goal, demand, replicas, known.get(_STATE, State()), now)
+        wanted, state = decide(self._goal, demand, replicas, saved.get(_STATE, State()), now)
         if wanted != replicas:
             log.info(
                 "%s: from %d to %d replicas: %s", context.deployment_name, replicas, wanted, demand
@@ -67,13 +71,13 @@ class TokenPolicy:
 
 
 def demand_of(context: AutoscalingContext) -> Demand:
-    """Returns what the replicas that have reported say, and the calls that wait for a first one."""
+    """Returns the demand that the replicas report; without replicas, the calls that wait for one."""
     reported: Mapping[str, Series] = context.raw_metrics or {}
     return Demand(
         running=context.current_num_replicas,
         speed=_mean(reported.get("tokens_per_s", {})),
         start_s=_mean(reported.get("start_s", {})),
-        arriving={lane: _rate(reported.get(f"asked_{lane}", {})) for lane in Lane},
+        arriving={lane: _rate(reported.get(f"arrived_{lane}", {})) for lane in Lane},
         waiting={lane: _level(reported.get(f"waiting_{lane}", {})) for lane in Lane},
         calls=context.total_num_requests if context.current_num_replicas == 0 else 0.0,
     )
@@ -85,13 +89,13 @@ def _mean(series: Series) -> float:
 
 
 def _level(series: Series) -> float:
-    """Returns the sum over the replicas, each evened out over its last reports."""
+    """Returns the sum over the replicas, each averaged over its last reports."""
     recent = [_recent(points) for points in series.values() if points]
     return sum(sum(p.value for p in points) / len(points) for points in recent)
 
 
 def _rate(series: Series) -> float:
-    """Returns how fast the counters of all replicas grow, per second."""
+    """Returns how much the counters of all replicas grow together, per second."""
     return sum(_growth(_recent(points)) for points in series.values() if points)
 
 

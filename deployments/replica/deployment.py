@@ -1,12 +1,11 @@
-"""The deployment of one model: a replica holds its weights, and takes token ids for vectors.
+"""The deployment of one model: a replica holds the model's weights and turns token ids into vectors.
 
-A model that cannot load does not crash its replica: the replica answers each call with the reason,
-and loads again until the cause is gone. (Where its process never could, it ends if its GPU is lost, and
-calls itself ill if CUDA has not started.) Where another replica has its model, as in an update to
-weights that are not there, it stands back and takes no calls. Serve imports this file everywhere, so
-torch stays out.
+If its model cannot be loaded, a replica does not crash: it answers each call with the reason and keeps
+trying. There are three exceptions. If another replica has loaded the model (as after an update to weights
+that do not exist), this one does not start to take calls. If the GPU is lost, the process ends. If CUDA
+did not start, the replica reports itself unhealthy, since only a new process can use the GPU.
 
-The other replicas of a deployment, as one of them that cannot load its model sees them.
+Serve imports this file in every process, so it must not import torch.
 """
 
 from __future__ import annotations
@@ -44,39 +43,42 @@ log = logging.getLogger("ray.serve")
 _IDLE_BEFORE_PROBE_S = 60.0
 _PROBE_TIMEOUT_S = 20.0
 _PASSES_BEFORE_WEDGED = 20.0
-_LOOK_S = 5.0
-_TOLD_S = 60.0
+_SIBLINGS_EVERY_S = 5.0
+_SIBLINGS_TIMEOUT_S = 3.0
+_EXPLAIN_S = 60.0  # how long callers can read why a replica needs a new process
 
 
 class Encoder:
-    """One replica of one model. Knows token ids, lanes and vectors; no texts, no HTTP."""
+    """One replica of one model. It knows token ids, lanes and vectors, but no texts and no HTTP."""
 
     wedged_after_s = 20.0
 
     def __init__(self, config: ModelConfig, limits: Limits) -> None:
-        """Returns once the model is loaded, or where no replica has it: Serve counts one in, and stops
-        an old one for it, as soon as it is made.
+        """Returns once the model is loaded, or cannot be and no other replica has it.
+
+        As soon as this returns, Serve sends calls here, and in an update stops an old replica.
         """
-        self._made = started = time.monotonic()
+        self._created = time.monotonic()
         self._config = config
         self._name = config.name
-        self._asked = dict.fromkeys(Lane, 0)
+        self._arrived = dict.fromkeys(Lane, 0)
         self._siblings = Siblings()
         self._model = BackgroundLoader(lambda: self.load(config, limits), config.name)
         while not self._model.wait(timeout_s=30.0):
             log.info("%s is still loading", config.name)
         if self._model.value is None:
-            with ThreadPoolExecutor(1) as apart:  # Serve's event loop runs in this thread
-                apart.submit(asyncio.run, self._stand_back()).result()
-        self._start_s = time.monotonic() - started  # with what the process had to import
+            with ThreadPoolExecutor(1) as executor:  # Serve's event loop runs in this thread
+                executor.submit(asyncio.run, self._wait_for_siblings()).result()
+        self._start_s = time.monotonic() - self._created  # includes the imports of loading
 
-    async def _stand_back(self) -> None:
-        siblings = Siblings()
+    async def _wait_for_siblings(self) -> None:
+        """Waits while another replica has the model and this one does not."""
+        siblings = Siblings()  # its handle belongs to this event loop
         while self._model.value is None and await siblings.any_ready():
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_SIBLINGS_EVERY_S)
 
     def load(self, config: ModelConfig, limits: Limits) -> LoadedModel:
-        """Returns the model, ready to encode. Blocks; raises as `load_model`."""
+        """Returns the model, ready to encode. Blocks. Raises what `load_model` raises."""
         from deployments.replica.loading import load_model
 
         return load_model(config, limits)
@@ -86,33 +88,27 @@ class Encoder:
     ) -> Encoded | OtherVersion | EmbedfleetError:
         """Returns the vectors of a call's texts, or the error that answers it.
 
-        Refusals come back as values: they are ordinary answers, not failures of the replica. A call
-        that was made for another space gets OtherVersion. Cancelling the call drops the texts that
-        have not been computed.
+        An EmbedfleetError is returned, not raised: it is an ordinary answer and no failure of the
+        replica. A call made for another space gets OtherVersion. If the call is cancelled, its texts
+        that have not been computed yet are dropped.
         """
         try:
             model = self._model.get()
-            if terms.space != (own := space_id(model.spec)):
-                return OtherVersion(self._pinned(model.spec), own)
+            if terms.space != (own_space := space_id(model.spec)):
+                return OtherVersion(self._pinned(model.spec), own_space)
             batch = TokenBatch(ids, lengths)
             refused = out_of_vocabulary(batch, model.engine.vocabulary)
             if not refused:
-                return await self._computed(model, batch, lane, timeout_s, terms.trial)
+                return await self._compute(model, batch, lane, timeout_s, terms.trial)
             if terms.trial or len(refused) == len(batch):
                 return next(iter(refused.values()))
-            kept = [row for row in range(len(batch)) if row not in refused]
-            found = await self._computed(model, batch.select(kept), lane, timeout_s)
-            return found.among(kept, len(batch), refused)
+            rows = [row for row in range(len(batch)) if row not in refused]
+            encoded = await self._compute(model, batch.select(rows), lane, timeout_s)
+            return encoded.among(rows, len(batch), refused)
         except EmbedfleetError as error:
             return error
 
-    def _pinned(self, spec: ModelSpec) -> ModelConfig:
-        """Returns the config with the commit that was loaded: a branch may have another elsewhere."""
-        if Path(self._config.path or self._config.name).is_dir():
-            return self._config  # who reads its files has to look what they are
-        return self._config.model_copy(update={"revision": spec.revision})
-
-    async def _computed(
+    async def _compute(
         self,
         model: LoadedModel,
         batch: TokenBatch,
@@ -120,12 +116,21 @@ class Encoder:
         timeout_s: float,
         trial: str | None = None,
     ) -> Encoded:
-        self._asked[Lane(lane)] += batch.tokens
+        self._arrived[Lane(lane)] += batch.tokens
         begin = partial(trials.begin, trial) if trial else None
         return await asyncio.wrap_future(model.batcher.submit(batch, Lane(lane), timeout_s, begin))
 
+    def _pinned(self, spec: ModelSpec) -> ModelConfig:
+        """Returns the config with the commit that was loaded; a branch may have moved on since.
+
+        A folder has no commit: clients on other nodes have to look at their own files.
+        """
+        if Path(self._config.path or self._config.name).is_dir():
+            return self._config
+        return self._config.model_copy(update={"revision": spec.revision})
+
     async def status(self) -> ReplicaStatus:
-        """Returns what this replica is, for `/v1/models`."""
+        """Returns this replica's state and figures, for `/v1/models`."""
         model = self._model.value
         if model is None:
             failure = self._model.failure
@@ -136,7 +141,7 @@ class Encoder:
             device=model.device,
             dtype=model.dtype,
             tokens_per_s=round(model.batcher.tokens_per_s),
-            waiting={lane: model.batcher.waiting(lane)[1] for lane in Lane},
+            waiting=_waiting_tokens(model.batcher),
             start_s=model.start_s,
             gpu_ids=model.gpu_ids,
             token_budget=model.token_budget,
@@ -145,21 +150,20 @@ class Encoder:
         )
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """Returns what `deployments/replica/autoscaling.py` decides by; Serve asks every second.
+        """Returns what `replica/autoscaling.py` decides by; Serve calls this every second.
 
-        Work that was refused counts as asked. A model that is not loaded has nothing to say.
+        Refused work counts as arrived. Without a loaded model there is nothing to report.
         """
         if (model := self._model.value) is None:
             return {}
         batcher, start_s = model.batcher, max(self._start_s, model.start_s)
-        waiting = {lane: batcher.waiting(lane)[1] for lane in Lane}
-        return report(self._asked, waiting, batcher.tokens_per_s, start_s)
+        return report(self._arrived, _waiting_tokens(batcher), batcher.tokens_per_s, start_s)
 
     async def check_health(self) -> None:
-        """Raises when the engine's loop has ended, when a real forward pass fails or hangs, or when
-        the model cannot be loaded here and another replica has it, or a new process might.
+        """Raises if this replica has to be replaced, which Serve then does.
 
-        Serve then replaces this replica.
+        That is: the engine's loop has ended, a real forward pass fails or hangs, or the model cannot
+        be loaded here although another replica has it or a new process might.
         """
         model = self._model.value
         if model is None:
@@ -168,23 +172,28 @@ class Encoder:
             return
         if not model.batcher.alive:
             raise RuntimeError(f"{self._name}: the engine's loop has ended")
-        if (running := model.batcher.pass_s) > self._wedged_after(model):
-            raise RuntimeError(f"{self._name}: a forward pass hangs, for {running:.0f} s now")
+        if (running_s := model.batcher.pass_s) > self._wedged_after(model):
+            raise RuntimeError(
+                f"{self._name}: a forward pass has been running for {running_s:.0f} s"
+            )
         if _needs_probe(model.batcher):
-            probe = model.batcher.submit(sample(model.engine, 1, 8), Lane.ONLINE, _PROBE_TIMEOUT_S)
-            found = await asyncio.wait_for(asyncio.wrap_future(probe), _PROBE_TIMEOUT_S)
-            for error in found.errors.values():
-                raise error
+            await _probe(model)
 
     async def _check_siblings(self) -> None:
-        """One that refuses its calls at once has the shortest queue, and would get most of them."""
+        """Raises if another replica has the model.
+
+        A replica that refuses its calls at once has the shortest queue, and would get most of them.
+        """
         failure = self._model.failure
         if failure is not None and await self._siblings.any_ready():
-            raise RuntimeError(f"{self._name} cannot be loaded here, elsewhere it was: {failure}")
+            raise RuntimeError(
+                f"{self._name} cannot be loaded by this replica, but was by another one: {failure}"
+            )
 
     def _check_process(self) -> None:
-        """Serve makes a new one, after callers could read the reason for a while."""
-        if self._model.needs_new_process and time.monotonic() - self._made > _TOLD_S:
+        """Raises if only a new process can load the model, once callers have had time to see why."""
+        age_s = time.monotonic() - self._created
+        if self._model.needs_new_process and age_s > _EXPLAIN_S:
             raise RuntimeError(f"{self._name} needs a new process: {self._model.failure}")
 
     def _wedged_after(self, model: LoadedModel) -> float:
@@ -196,29 +205,39 @@ class Encoder:
             model.batcher.stop(timeout_s=1.0)
 
 
+def _waiting_tokens(batcher: Batcher) -> dict[Lane, int]:
+    return {lane: batcher.waiting(lane)[1] for lane in Lane}
+
+
 def _needs_probe(batcher: Batcher) -> bool:
     last = batcher.last_success
     return last is None or time.monotonic() - last > _IDLE_BEFORE_PROBE_S
 
 
-_TIMEOUT_S = 3.0
+async def _probe(model: LoadedModel) -> None:
+    """Runs a small forward pass. Raises its error, or TimeoutError."""
+    batch = sample(model.engine, 1, 8)
+    future = model.batcher.submit(batch, Lane.ONLINE, _PROBE_TIMEOUT_S)
+    encoded = await asyncio.wait_for(asyncio.wrap_future(future), _PROBE_TIMEOUT_S)
+    for error in encoded.errors.values():
+        raise error
 
 
 class Siblings:
-    """Asks all replicas of the deployment that this process serves. For one asyncio loop."""
+    """All replicas of the deployment that this process belongs to. For one asyncio loop."""
 
     @cached_property
     def _handle(self) -> DeploymentHandle:
-        own = serve.get_replica_context()
-        return serve.get_deployment_handle(own.deployment, own.app_name)
+        context = serve.get_replica_context()
+        return serve.get_deployment_handle(context.deployment, context.app_name)
 
     async def any_ready(self) -> bool:
-        """Whether one of them has its model; False where none says so in time."""
+        """Whether one of them has loaded the model; False if none says so in time."""
         try:
-            async with asyncio.timeout(_TIMEOUT_S):
-                asked = self._handle.broadcast("status")
-                found = await asked.results_async(return_exceptions=True)
-        except Exception as error:  # there is none, or the controller is away
-            log.debug("no other replica can be asked: %s", error)
+            async with asyncio.timeout(_SIBLINGS_TIMEOUT_S):
+                responses = self._handle.broadcast("status")
+                statuses = await responses.results_async(return_exceptions=True)
+        except Exception as error:  # there are none, or the controller cannot be reached
+            log.debug("no other replica can be reached: %s", error)
             return False
-        return any(getattr(one, "state", None) is ReplicaState.READY for one in found)
+        return any(getattr(status, "state", None) is ReplicaState.READY for status in statuses)

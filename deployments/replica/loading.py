@@ -1,4 +1,4 @@
-"""A model made ready to encode on this machine. Loads torch, so only replicas import it."""
+"""Loads a model and makes it ready to encode. Imports torch, so only replicas import this file."""
 
 from __future__ import annotations
 
@@ -47,45 +47,48 @@ log = logging.getLogger("ray.serve")
 
 
 def load_model(config: ModelConfig, limits: Limits) -> LoadedModel:
-    """Fetches, checks, loads and warms up a model.
+    """Fetches, checks, loads, calibrates and warms up a model.
 
-    Raises ModelUnavailable or UnsupportedModel with the reason and the remedy. Ends the process where
-    its GPU is lost.
+    Raises ModelUnavailable or UnsupportedModel with the reason and the fix. Ends the process if its
+    GPU is lost.
     """
-    with _faults_of_the_device(config):
-        return _loaded(config, limits)
+    with _device_errors_explained(config):
+        return _load(config, limits)
 
 
 @contextmanager
-def _faults_of_the_device(config: ModelConfig) -> Iterator[None]:
-    """Says what to do where memory is short; ends where the GPU is lost: a new process may reach it."""
+def _device_errors_explained(config: ModelConfig) -> Iterator[None]:
+    """Turns a lack of memory into advice, and ends the process if the GPU is lost.
+
+    A new process may reach the GPU again.
+    """
     try:
         yield
     except (RuntimeError, MemoryError) as error:  # CUDA's errors are RuntimeErrors
         if is_out_of_memory(error):
             on_gpu = config.device_to_use != "cpu"
             raise ModelUnavailable(memory_problem(on_gpu, reason_of(error))) from error
-        began = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-        if began and not answers(choose_device(config.device_to_use)):
-            log.critical("%s: its GPU answers no more, this replica ends: %s", config.name, error)
+        uses_cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        if uses_cuda and not answers(choose_device(config.device_to_use)):
+            log.critical("%s: the GPU no longer answers, this replica ends: %s", config.name, error)
             _end_process()
         raise
 
 
-def _loaded(config: ModelConfig, limits: Limits) -> LoadedModel:
+def _load(config: ModelConfig, limits: Limits) -> LoadedModel:
     started = time.monotonic()
-    _forget_failed_load()
+    _free_failed_load()
     assigned = assigned_gpus()
     _refuse_other_device(config, assigned)
     files = find_model(config.name, config.path, config.revision)
     split = plan_threads(config)
     engine = _engine(config, files, split)
     max_tokens, streams = files.spec.max_tokens, split.streams
-    asked = config.token_budget
-    sizes = PassSizes((asked,)) if asked else pass_sizes(engine.device)
+    budget = config.token_budget
+    sizes = PassSizes((budget,)) if budget else pass_sizes(engine.device)
     pace = calibrate(engine, sizes, max_tokens, streams)
-    full = [passages(engine, pace.token_budget, max_tokens)] * streams
-    memory = _memory(engine, config, full)
+    full_passes = [passages(engine, pace.token_budget, max_tokens)] * streams
+    memory = _memory(engine, config, full_passes)
     warm_up(engine, pace.token_budget, max_tokens)
     team = lend_threads(engine, split, max_tokens)
     batcher = _batcher(engine, config, limits, pace, split)
@@ -102,18 +105,18 @@ def _loaded(config: ModelConfig, limits: Limits) -> LoadedModel:
         gpu_ids=assigned,
         memory=memory,
     )
-    _report(config, model, split)
+    _log_ready(config, model, split)
     return model
 
 
-def _forget_failed_load() -> None:
-    """The weights of an attempt that failed would stand on the device beside those of this one."""
+def _free_failed_load() -> None:
+    """Frees the memory of an earlier attempt that failed, which would be missing for this one."""
     gc.collect()
     torch.cuda.empty_cache()
 
 
 def _engine(config: ModelConfig, files: ModelFiles, split: ThreadPlan) -> TorchEngine:
-    # whichever threads OpenMP makes for loading end with the thread that loads: see `Threads.lend`
+    # the threads that OpenMP starts for loading end with the thread that loads: see `Threads.lend`
     with ThreadPoolExecutor(1) as loader:
         return loader.submit(
             TorchEngine, files.spec, files.folder, config.device_to_use, config.dtype, split.each
@@ -121,8 +124,10 @@ def _engine(config: ModelConfig, files: ModelFiles, split: ThreadPlan) -> TorchE
 
 
 def lend_threads(engine: TorchEngine, split: ThreadPlan, max_tokens: int) -> set[int]:
-    """Lets one text alone have the idle streams' threads; returns the ids of those made for it."""
-    # passes with several threads of their own have a team each, and a further one would let them sleep
+    """Lets a single text use the threads of idle streams; returns the ids of the threads started for
+    it.
+    """
+    # streams of several threads have a team each, and a further team would put them to sleep
     if split.streams == 1 or split.each > 1:
         return set()
     before = thread_ids()
@@ -146,31 +151,34 @@ def _batcher(
 
 
 def _end_process() -> None:
-    """Serve replaces a dead replica at once, and clients send again what was with it.
+    """Ends this replica: Serve replaces it at once, and clients repeat the calls that it had.
 
-    One that fails its health checks would go on answering, and fast, for half a minute.
+    If it only failed its health checks, it would answer calls with errors for another half a minute.
     """
     logging.shutdown()
     os._exit(1)
 
 
 def assigned_gpus() -> tuple[str, ...]:
-    """Returns the ids of the GPUs that Ray has set aside for this process."""
+    """Returns the ids of the GPUs that Ray has assigned to this process."""
     if not ray.is_initialized():
         return ()
     return tuple(map(str, ray.get_runtime_context().get_accelerator_ids().get("GPU", ())))
 
 
 def _refuse_other_device(config: ModelConfig, assigned: tuple[str, ...]) -> None:
-    if config.device == "cpu":  # asked for, so the GPUs are only logical
+    """Raises unless this process sees the GPU that Ray has assigned, and limits it to its share."""
+    if config.device == "cpu":  # so any GPUs are logical ones
         return
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     seen = Seen(visible, cuda_devices(), torch.cuda.device_count())
     if not config.num_gpus and config.device == "auto" and seen.devices:
-        log.info("%s has no `num_gpus`, so it runs on the CPU of this GPU node", config.name)
+        log.info(
+            "%s runs on the CPU of this GPU node, since its config has no `num_gpus`", config.name
+        )
     if problem := device_problem(config.num_gpus, assigned, seen):
         raise NeedsNewProcess(problem) if seen.only_listed else ModelUnavailable(problem)
-    if 0 < config.num_gpus < 1:  # so that one replica cannot take its neighbours' memory
+    if 0 < config.num_gpus < 1:  # a replica must not take its neighbours' memory
         _, total = torch.cuda.mem_get_info()
         share = share_of_device(config.num_gpus, total)
         torch.cuda.set_per_process_memory_fraction(share / total)
@@ -179,10 +187,10 @@ def _refuse_other_device(config: ModelConfig, assigned: tuple[str, ...]) -> None
 def _memory(
     engine: TorchEngine, config: ModelConfig, batches: Sequence[TokenBatch]
 ) -> Memory | None:
-    """Returns what the weights and these passes at once take of the device."""
+    """Returns the device memory that the weights and these passes, run at once, take."""
     if engine.device.type != "cuda":
         return None
-    torch.cuda.empty_cache()  # larger passes may have been tried
+    torch.cuda.empty_cache()  # calibration may have tried larger passes
     torch.cuda.reset_peak_memory_stats(engine.device)
     run_at_once(engine, batches)
     _, total = torch.cuda.mem_get_info(engine.device)
@@ -197,19 +205,19 @@ def _device_name(device: torch.device) -> str:
     return f"{device} ({torch.cuda.get_device_name(device)})"
 
 
-def _told(model: LoadedModel) -> str:
+def _placement(model: LoadedModel) -> str:
     memory = model.memory
     share = f", {memory.used_mib} of {memory.limit_mib} MiB" if memory else ""
     return f"{model.device}, GPU {', '.join(model.gpu_ids) or 'none'} assigned{share}"
 
 
-def _report(config: ModelConfig, model: LoadedModel, split: ThreadPlan) -> None:
+def _log_ready(config: ModelConfig, model: LoadedModel, split: ThreadPlan) -> None:
     log.info(
         "%s is ready after %.1f s: %s on %s, %d × %d threads, %.0f tokens/s, token budget %d, pid %d",
         config.name,
         model.start_s,
         model.dtype,
-        _told(model),
+        _placement(model),
         split.streams,
         split.each,
         model.batcher.tokens_per_s,

@@ -1,7 +1,4 @@
-"""How many processor threads a replica has on its machine, and how its forward passes share them.
-
-How large a replica's micro-batches are, by what it has measured.
-"""
+"""How a replica runs its forward passes: the threads it has, how passes share them, and their sizes."""
 
 from __future__ import annotations
 
@@ -19,14 +16,15 @@ from deployments.core.engine.cpu.priority import can_give_way
 from deployments.core.engine.device import choose_device
 from deployments.core.engine.engine import TorchEngine
 
-_THREADS = torch.get_num_threads()  # as Ray has set it; an engine changes it
+_THREADS = torch.get_num_threads()  # as Ray has set it, before an engine changes it
 
 
 @dataclass(frozen=True)
 class ThreadPlan:
-    """How a replica's ``threads`` are split: ``streams`` passes at once, ``each`` with so many.
+    """How a replica's ``threads`` are split: ``streams`` passes at once, of ``each`` threads.
 
-    With ``preempt`` offline texts have as many more, which get what online texts leave of the cores.
+    With ``preempt``, offline texts have as many threads again, at a lower priority: they get what
+    online texts leave of the cores.
     """
 
     threads: int
@@ -35,18 +33,18 @@ class ThreadPlan:
 
     @property
     def each(self) -> int:
-        """The threads of one pass."""
+        """The number of threads of one pass."""
         return max(1, self.threads // self.streams)
 
 
 def plan_threads(config: ModelConfig) -> ThreadPlan:
-    """Returns the threads that the config asks for on this machine.
+    """Returns how the config's threads are split on this machine.
 
-    With ``auto`` one core is left to what serves requests, where offline passes do not leave it.
+    ``auto`` leaves one core to what serves requests, unless offline passes can be preempted.
     """
     threads = cores() if config.threads == "auto" else config.threads or _THREADS
     on_cpu = choose_device(config.device_to_use).type == "cpu"
-    # a pass of several threads needs all of them at once
+    # only streams of one thread can be preempted: a pass of several threads needs all of them at once
     if on_cpu and config.streams is None and _may_preempt(threads):
         return ThreadPlan(threads, threads, preempt=True)
     if config.threads == "auto":
@@ -57,10 +55,10 @@ def plan_threads(config: ModelConfig) -> ThreadPlan:
 
 
 def _may_preempt(threads: int) -> bool:
-    """Whether twice the threads do no harm: the kernel has to choose whom it gives a core.
+    """Whether twice the threads do no harm, since the kernel gives the cores to the urgent ones.
 
-    It has nothing to choose where cores are idle: under a quota all would be stopped together, and
-    others on the node would lose what they asked for.
+    It does so only if all cores are in use. With fewer threads than cores, offline passes would take
+    the cores of others on the node; under a CPU quota, all threads would be stopped together.
     """
     return threads >= _usable() and can_give_way()
 
@@ -72,19 +70,19 @@ def _usable() -> int:
 
 
 def cores() -> int:
-    """Returns how many cores of this machine Ray counts as its own."""
+    """Returns the number of this machine's cores that Ray may use."""
     usable = _usable()
     if not ray.is_initialized():
         return usable
-    here = ray.get_runtime_context().get_node_id()
-    counted = (n["Resources"].get("CPU", 0) for n in ray.nodes() if n["NodeID"] == here)
-    return max(1, min(usable, int(sum(counted))))
+    node_id = ray.get_runtime_context().get_node_id()
+    cpus = sum(n["Resources"].get("CPU", 0) for n in ray.nodes() if n["NodeID"] == node_id)
+    return max(1, min(usable, int(cpus)))
 
 
-# of the token budget is what both lanes share: an online text waits for one such pass and then for
-# its own, together less than one full pass
+# of the token budget, in passes that both lanes share: an online text waits for one of them and then
+# for its own, which together take less than one full pass
 _SHARED_PART = 0.4
-# less than this part of the budget, or this time, is soon over; passes side by side cost more in all
+# a pass of less than this part of the budget, or this time, is soon over; passes side by side cost more
 _WORTH_PART = 0.4
 _WORTH_S = 0.015
 
@@ -105,11 +103,14 @@ def lane_limits(
 
 
 def shared_budget(budget: int, rounded: Callable[[int], int]) -> int:
-    """Returns what both lanes share: filled up to what such a pass computes anyway, within half."""
+    """Returns the budget of passes that both lanes share, rounded up to what such a pass computes anyway
+    if that is at most half of the whole budget.
+    """
     part = int(_SHARED_PART * budget)
-    return full if 2 * (full := rounded(part)) <= budget else part
+    computed = rounded(part)
+    return computed if 2 * computed <= budget else part
 
 
 def worth_a_pass(budget: int, tokens_per_s: float) -> int:
-    """Returns how many tokens are worth a pass beside another: fewer wait until that one ends."""
+    """Returns how many tokens are worth a pass beside a running one; fewer wait until that one ends."""
     return min(int(_WORTH_PART * budget), int(_WORTH_S * tokens_per_s))

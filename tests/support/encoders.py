@@ -1,21 +1,18 @@
-"""A replica without Ray, around the fake engine; its fixtures are in `conftest`."""
+"""A replica without Ray, around the fake engine. `tests/unit/conftest.py` imports the fixtures."""
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from deployments.config.schema import Limits, ModelConfig
 from deployments.core.batch import TokenBatch
 from deployments.core.batching.batcher import Batcher
-from deployments.core.engine.cuda.pinning import Memory
 from deployments.core.models.catalog import CATALOG
 from deployments.core.models.space import space_id
-from deployments.core.models.spec import ModelSpec
 from deployments.replica.deployment import Encoder
+from deployments.replica.loaded_model import LoadedModel
 from deployments.wire.calls import Terms
 from tests.support.batching import PATIENCE_S, working
 from tests.support.fake_engine import FakeEngine
@@ -24,20 +21,10 @@ CONFIG = ModelConfig(name="all-MiniLM-L6-v2")
 SPEC = CATALOG[CONFIG.name]
 
 
-@dataclass
-class Loaded:
-    """Stands for `replica.LoadedModel`."""
-
-    engine: FakeEngine
-    batcher: Batcher
-    device: str = "cpu"
-    dtype: str = "float32"
-    start_s: float = 1.5
-    spec: ModelSpec = SPEC
-    longest_pass_s: float = 0.0
-    token_budget: int = 1_024
-    gpu_ids: tuple[str, ...] = ()
-    memory: Memory | None = None
+def loaded(engine: FakeEngine, batcher: Batcher, **fields: Any) -> LoadedModel:
+    """Returns what `load_model` would return, around the fake engine."""
+    usual = {"device": "cpu", "dtype": "float32", "start_s": 1.5, "token_budget": 1_024}
+    return LoadedModel(SPEC, engine, batcher, **{**usual, **fields})
 
 
 @pytest.fixture
@@ -47,19 +34,21 @@ def engine():
 
 @pytest.fixture
 def batcher(engine):
-    with working(engine) as found:
-        yield found
+    with working(engine) as batcher:
+        yield batcher
 
 
 @pytest.fixture
-def made(monkeypatch):
-    """Makes an encoder whose model is loaded by ``load``."""
+def make_encoder():
+    """Makes an encoder whose model is what ``load`` returns."""
     encoders = []
 
     def make(load):
-        fake = SimpleNamespace(load_model=lambda config, limits: load())
-        monkeypatch.setitem(sys.modules, "deployments.replica.loading", fake)
-        encoders.append(Encoder(CONFIG, Limits()))
+        class Loading(Encoder):
+            def load(self, config, limits):
+                return load()
+
+        encoders.append(Loading(CONFIG, Limits()))
         return encoders[-1]
 
     yield make
@@ -68,8 +57,8 @@ def made(monkeypatch):
 
 
 @pytest.fixture
-def encoder(made, engine, batcher):
-    return made(lambda: Loaded(engine, batcher))
+def encoder(make_encoder, engine, batcher):
+    return make_encoder(lambda: loaded(engine, batcher))
 
 
 async def encode(encoder, *texts, lane="online", trial=None, space=None):

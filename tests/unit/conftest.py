@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.encoders import batcher, encoder, engine, made
+from tests.support.encoders import batcher, encoder, engine, make_encoder
 from tests.support.importing import importing
 
-__all__ = ["batcher", "encoder", "engine", "made"]
+__all__ = ["batcher", "encoder", "engine", "make_encoder"]
 
 
 def forbidden(*_: object, **__: object) -> None:

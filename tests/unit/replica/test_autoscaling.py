@@ -1,4 +1,4 @@
-"""What Serve's controller knows, as the policy sees it; Serve's own types, nothing started."""
+"""From what Serve's controller knows to a number of replicas, with Serve's own types."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def lanes(online: float, offline: float = 0) -> dict[Lane, float]:
 
 
 def reports(*values: dict[str, float]) -> dict[str, list[TimeStampedValue]]:
-    """Returns the series of one replica that reported so, a second apart, the last one now."""
+    """Returns the series of one replica that reported these, a second apart, the last one now."""
     times = [NOW - age for age in reversed(range(len(values)))]
     return {
         name: [TimeStampedValue(at, value[name]) for at, value in zip(times, values, strict=True)]
@@ -58,8 +58,8 @@ def context(*replicas: dict, target: int = 1, calls: float = 0, state=None, now:
     )
 
 
-def busy(*asked: int, waiting: int = 0, speed: float = 1_000.0):
-    return reports(*(report(lanes(n), lanes(waiting), speed, 2.0) for n in asked))
+def busy(*arrived: int, waiting: int = 0, speed: float = 1_000.0):
+    return reports(*(report(lanes(n), lanes(waiting), speed, 2.0) for n in arrived))
 
 
 def test_counters_become_rates_and_backlogs_add_up():
@@ -69,16 +69,16 @@ def test_counters_become_rates_and_backlogs_add_up():
     )
 
 
-def test_a_replica_that_has_just_come_has_no_rate_yet():
+def test_a_replica_with_one_report_has_no_rate_yet():
     assert demand_of(context(busy(500))).arriving == lanes(0)
 
 
-def test_a_replica_without_its_model_has_nothing_to_say():
+def test_a_replica_without_its_model_does_not_count():
     assert demand_of(context(reports(report(lanes(5), lanes(0), 10, 1)), {})).speed == 10
     assert demand_of(context({})) == Demand(1)
 
 
-def test_where_none_runs_the_waiting_calls_count():
+def test_without_a_replica_the_waiting_calls_count():
     assert demand_of(context(target=0, calls=3)) == Demand(0, calls=3)
 
 
@@ -104,7 +104,7 @@ def test_serve_adds_no_delay_of_its_own(policy):
     assert drive(policy, 5, load) == 3
 
 
-def test_without_tokens_it_goes_to_zero_whatever_calls_there_are(policy):
+def test_without_tokens_it_scales_to_zero(policy):
     idle = busy(900, 900, 900)
     assert drive(policy, 10, idle) == 1
     assert drive(policy, 13, idle) == 0
@@ -117,7 +117,7 @@ def test_the_first_call_starts_a_replica_at_once(policy):
 def test_it_decides_once_a_second(policy):
     _, state = policy(context(busy(0, 0)))
     again = context(busy(0, 0), state=state, now=NOW + 0.5)
-    again._raw_metrics_value = None  # it does not even look
+    again._raw_metrics_value = None  # it does not even read them
     assert policy(again)[1]["decided"] == NOW
 
 

@@ -1,4 +1,4 @@
-"""What a replica tells Ray of its passes, and when."""
+"""The metrics that a replica records about its passes, and when."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ SOMETHING = {Lane.ONLINE: (0, 0), Lane.OFFLINE: (3, 30)}
 
 
 @pytest.fixture
-def told(monkeypatch):
-    """What was added to each counter, in place of Ray's."""
+def recorded(monkeypatch):
+    """The sums of the counters, which stand for Ray's."""
     sums: Counter[str] = Counter()
 
     class Recorder:
@@ -42,27 +42,27 @@ def ran(batcher: BatcherMetrics, texts: int) -> None:
     batcher.ran(Pass((10,) * texts, 10 * texts, 0.01, {Lane.OFFLINE: 0.5}))
 
 
-def test_the_sums_of_a_pass(told):
+def test_the_sums_of_a_pass(recorded):
     batcher = BatcherMetrics("m", 100)
     ran(batcher, 3)
     batcher.waiting(NOTHING)
-    assert told == {"texts_total": 3, "tokens_total": 30, "busy_seconds_total": 0.01}
+    assert recorded == {"texts_total": 3, "tokens_total": 30, "busy_seconds_total": 0.01}
 
 
 @pytest.mark.parametrize("left", [NOTHING, SOMETHING])
-def test_passes_that_follow_each_other_are_told_together(left, told, monkeypatch):
+def test_passes_that_follow_each_other_are_recorded_together(left, recorded, monkeypatch):
     batcher, now = BatcherMetrics("m", 100), [100.0]
     monkeypatch.setattr(metrics.time, "monotonic", lambda: now[0])
     for _ in range(4):
         ran(batcher, 1)
         batcher.waiting(left)
-    assert told["texts_total"] == 1, "the first, then none for half a second"
+    assert recorded["texts_total"] == 1, "the first, then none for half a second"
     now[0] += 0.6
     ran(batcher, 1)
     batcher.waiting(left)
-    assert told["texts_total"] == 5
+    assert recorded["texts_total"] == 5
 
 
-def test_a_pass_of_dropped_texts_adds_nothing(told):
+def test_a_pass_of_dropped_texts_adds_nothing(recorded):
     BatcherMetrics("m", 100).waiting(NOTHING)
-    assert not told
+    assert not recorded

@@ -1,4 +1,4 @@
-"""What a replica makes of its config and what it has measured."""
+"""From a config and measurements to a loaded model; and what happens if loading fails."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
         (16, ONE_DNN.rounded, 6),
     ],
 )
-def test_both_lanes_share_what_is_computed_anyway_within_half(budget, rounded, shared):
+def test_shared_passes_are_filled_up_to_what_is_computed_anyway(budget, rounded, shared):
     assert shared_budget(budget, rounded) == shared
 
 
@@ -39,14 +39,12 @@ def test_both_lanes_share_what_is_computed_anyway_within_half(budget, rounded, s
     ("budget", "tokens_per_s", "worth"),
     [(1_024, 20_000, 300), (1_024, 90_000, 409), (256, 7_500, 102)],
 )
-def test_a_pass_beside_another_is_worth_so_much_of_a_full_one_or_so_much_time(
-    budget, tokens_per_s, worth
-):
+def test_a_pass_beside_another_is_worth_a_part_of_the_budget_or_a_time(budget, tokens_per_s, worth):
     assert worth_a_pass(budget, tokens_per_s) == worth
 
 
 class Lender:
-    """An engine that starts a thread for the texts that are alone, if it lends any."""
+    """An engine that starts a thread when it is told to lend threads."""
 
     def __init__(self, lends: bool) -> None:
         self.lends, self.calls, self.end = lends, [], threading.Event()
@@ -73,37 +71,37 @@ class Lender:
         (ThreadPlan(1, 1), True, []),
     ],
 )
-def test_idle_streams_lend_their_threads_to_one_text(split, lends, calls):
+def test_idle_streams_lend_their_threads_to_a_single_text(split, lends, calls):
     engine = Lender(lends)
-    made = lend_threads(engine, split, max_tokens=256)
+    started = lend_threads(engine, split, max_tokens=256)
     engine.end.set()
     assert engine.calls == calls
-    assert bool(made) == bool(calls)
+    assert bool(started) == bool(calls)
 
 
 @pytest.mark.parametrize("preempt", [False, True])
-def test_the_split_of_the_threads_decides_what_runs_at_once(preempt):
+def test_the_thread_plan_decides_what_runs_at_once(preempt):
     engine = SimpleNamespace(pads=False, rounded=int)
-    found = lane_limits(engine, Limits(), Calibration(256, 8_000.0), ThreadPlan(4, 4, preempt))
-    assert found == LaneLimits(
+    limits = lane_limits(engine, Limits(), Calibration(256, 8_000.0), ThreadPlan(4, 4, preempt))
+    assert limits == LaneLimits(
         256, 102, pads=False, streams=4, worth_a_pass=30, preempt=preempt, offline_patience_s=2.0
     )
 
 
 LOST = "CUDA error: unspecified launch failure"
-STEPS = ["_forget_failed_load", "_refuse_other_device", "plan_threads", "_engine", "calibrate"]
+STEPS = ["_free_failed_load", "_refuse_other_device", "plan_threads", "_engine", "calibrate"]
 
 
 @pytest.fixture
 def loads(monkeypatch):
-    """Loads a model on a GPU that answers or does not, up to a step that raises."""
+    """Loads a model on a GPU that answers or does not; one of the steps raises."""
 
     def load(step, error, answering=True, initialised=True):
         def fails(*_):
             raise error
 
         files = SimpleNamespace(spec=SimpleNamespace(max_tokens=256))
-        monkeypatch.setattr(replica, "_forget_failed_load", lambda: None)
+        monkeypatch.setattr(replica, "_free_failed_load", lambda: None)
         monkeypatch.setattr(replica, "find_model", lambda *_: files)
         monkeypatch.setattr(replica, "_engine", lambda *_: SimpleNamespace(device=CPU))
         monkeypatch.setattr(replica, step, fails)
@@ -116,9 +114,9 @@ def loads(monkeypatch):
 
 @pytest.fixture
 def ended(monkeypatch):
-    found = []
-    monkeypatch.setattr(replica, "_end_process", lambda: found.append(1))
-    return found
+    calls = []
+    monkeypatch.setattr(replica, "_end_process", lambda: calls.append(1))
+    return calls
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -130,7 +128,7 @@ def test_a_replica_ends_with_its_gpu(loads, ended, step, kind):
 
 
 @pytest.mark.parametrize("seen", [{"answering": True}, {"answering": False, "initialised": False}])
-def test_it_goes_on_while_its_gpu_answers_or_it_has_none(loads, ended, seen):
+def test_a_replica_survives_an_error_if_its_gpu_answers_or_it_has_none(loads, ended, seen):
     with pytest.raises(RuntimeError, match="of another shape"):
         loads("_engine", RuntimeError("of another shape"), **seen)
     assert not ended
@@ -138,8 +136,8 @@ def test_it_goes_on_while_its_gpu_answers_or_it_has_none(loads, ended, seen):
 
 @pytest.mark.parametrize("step", ["_engine", "calibrate"])
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
-def test_a_model_that_does_not_fit_says_what_to_do(loads, ended, step, error):
-    with pytest.raises(ModelUnavailable, match="lower `token_budget`"):
+def test_the_error_of_a_model_that_does_not_fit_names_the_setting(loads, ended, step, error):
+    with pytest.raises(ModelUnavailable, match="`token_budget`"):
         loads(step, error, answering=False)
     assert not ended
 
@@ -148,7 +146,7 @@ def test_a_model_that_does_not_fit_says_what_to_do(loads, ended, step, error):
     ("listed", "kind", "why"),
     [(1, NeedsNewProcess, "CUDA does not start"), (0, ModelUnavailable, "sees no CUDA device")],
 )
-def test_a_gpu_that_cuda_does_not_reach_is_not_replaced_by_the_cpu(monkeypatch, listed, kind, why):
+def test_a_gpu_that_cuda_cannot_use_is_not_replaced_by_the_cpu(monkeypatch, listed, kind, why):
     monkeypatch.setattr(replica, "assigned_gpus", lambda: ("0",))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: listed)

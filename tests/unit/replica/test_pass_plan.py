@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from deployments.config.schema import ModelConfig
-from deployments.replica import pass_plan as cores
+from deployments.replica import pass_plan
 from deployments.replica.pass_plan import ThreadPlan, plan_threads
 
 
@@ -27,10 +27,10 @@ from deployments.replica.pass_plan import ThreadPlan, plan_threads
     ],
 )
 def test_threads_of_a_pass_and_passes_at_once(monkeypatch, fields, each, streams, preempt):
-    monkeypatch.setattr(cores, "cores", lambda: 8)
-    monkeypatch.setattr(cores, "_usable", lambda: 8)
-    monkeypatch.setattr(cores, "can_give_way", lambda: True)
-    monkeypatch.setattr(cores, "_THREADS", 3)
+    monkeypatch.setattr(pass_plan, "cores", lambda: 8)
+    monkeypatch.setattr(pass_plan, "_usable", lambda: 8)
+    monkeypatch.setattr(pass_plan, "can_give_way", lambda: True)
+    monkeypatch.setattr(pass_plan, "_THREADS", 3)
     config = ModelConfig(name="all-MiniLM-L6-v2", device="cpu", **fields)
     split = plan_threads(config)
     assert (split.each, split.streams, split.preempt) == (each, streams, preempt)
@@ -44,23 +44,23 @@ def test_threads_of_a_pass_and_passes_at_once(monkeypatch, fields, each, streams
         (2, 8, True, 1),  # a quota: the kernel would stop all threads together
     ],
 )
-def test_where_no_thread_can_be_preempted_one_core_is_left(
+def test_one_core_is_left_free_if_threads_cannot_be_preempted(
     monkeypatch, counted, usable, gives_way, threads
 ):
-    monkeypatch.setattr(cores, "cores", lambda: counted)
-    monkeypatch.setattr(cores, "_usable", lambda: usable)
-    monkeypatch.setattr(cores, "can_give_way", lambda: gives_way)
+    monkeypatch.setattr(pass_plan, "cores", lambda: counted)
+    monkeypatch.setattr(pass_plan, "_usable", lambda: usable)
+    monkeypatch.setattr(pass_plan, "can_give_way", lambda: gives_way)
     config = ModelConfig(name="all-MiniLM-L6-v2", device="cpu", threads="auto")
     assert plan_threads(config) == ThreadPlan(threads, threads)
 
 
 def test_on_a_gpu_offline_texts_share_its_passes(monkeypatch):
-    monkeypatch.setattr(cores, "choose_device", lambda asked: torch.device("cuda"))
-    monkeypatch.setattr(cores, "_usable", lambda: 1)
-    monkeypatch.setattr(cores, "can_give_way", lambda: True)
+    monkeypatch.setattr(pass_plan, "choose_device", lambda asked: torch.device("cuda"))
+    monkeypatch.setattr(pass_plan, "_usable", lambda: 1)
+    monkeypatch.setattr(pass_plan, "can_give_way", lambda: True)
     config = ModelConfig(name="all-MiniLM-L6-v2", num_gpus=1)
     assert (plan_threads(config).streams, plan_threads(config).preempt) == (1, False)
 
 
-def test_without_ray_all_cores_that_this_process_may_use():
-    assert cores.cores() == len(os.sched_getaffinity(0))
+def test_without_ray_all_usable_cores_count():
+    assert pass_plan.cores() == len(os.sched_getaffinity(0))
