@@ -1,4 +1,4 @@
-"""How the wire's tests call it, and what every error answer must look like."""
+"""How the tests call the API, and what every error must look like."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deployments.api.app import create_app
 from deployments.api.auth import ApiKeys
 from deployments.api.backend import Backend
 from deployments.api.http import ApiLimits
-from deployments.config.schema import Limits
+from deployments.config.schema import AppArgs, Limits
 
 EMBEDDINGS, SIMILARITY, RERANK = "/v1/embeddings", "/v1/similarity", "/v1/rerank"
 ROUTE = "/v1/route"
@@ -21,32 +21,32 @@ JSON = {"content-type": "application/json"}
 
 
 def app_of(backend: Backend, keys: ApiKeys | None = None, **limits: Any) -> ASGIApp:
-    """Returns the app over ``backend``, with a config's own limits but for those given."""
-    own = Limits()
+    """Returns the app over ``backend``, with the default limits except those given."""
+    default = Limits()
     usual = ApiLimits(
-        max_body_bytes=own.max_body_bytes,
-        max_texts=own.max_texts,
-        max_offline=own.max_requests // 2,
-        truncate=False,
-        request_timeout_s=own.request_timeout_s,
+        max_body_bytes=default.max_body_bytes,
+        max_texts=default.max_texts,
+        max_offline=default.max_requests // 2,
+        truncate=AppArgs.model_fields["truncate"].default,
+        request_timeout_s=default.request_timeout_s,
     )
     return create_app(backend, replace(usual, **limits), keys or ApiKeys())
 
 
 def connect(app: ASGIApp) -> httpx.AsyncClient:
-    """Returns a client that sees what a socket would show: an answer, also after an exception."""
+    """Returns a client that sees what a socket would show: a response, even after an exception."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://test")
 
 
 async def send(http: httpx.AsyncClient, path: str, body: Any) -> httpx.Response:
-    """Posts bytes as they are, anything else as Python's own JSON (NaN and surrogates included)."""
+    """Posts bytes as they are, anything else as Python's own JSON (with NaN and surrogates)."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return await http.post(path, content=content, headers=JSON)
 
 
 async def embed(http: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
-    """Returns a successful answer of ``/v1/embeddings``; ``input`` is "a text" unless given."""
+    """Returns a successful response of ``/v1/embeddings``; ``input`` is "a text" unless given."""
     return ok(await send(http, EMBEDDINGS, {"input": "a text", **fields}))
 
 
@@ -58,7 +58,7 @@ def ok(response: httpx.Response) -> dict[str, Any]:
 
 
 def error_of(response: httpx.Response) -> dict[str, Any]:
-    """Returns the error object of a refusal, after a look at its shape."""
+    """Returns the error object of a refusal, after checking its shape."""
     assert response.status_code >= 400, response.text
     assert response.headers["content-type"] == "application/json"
     body = response.json()
@@ -72,10 +72,10 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
 
 
 def check_refusal(
-    response: httpx.Response, status: int, param: str | None, code: str, *advice: str
+    response: httpx.Response, status: int, param: str | None, code: str, *words: str
 ) -> None:
-    """Asserts what is refused, by which name, and that the message says each of ``advice``."""
+    """Checks status, param and code of a refusal, and that its message contains each of ``words``."""
     error = error_of(response)
     assert (response.status_code, error["param"], error["code"]) == (status, param, code), error
-    for words in advice:
-        assert words in error["message"]
+    for word in words:
+        assert word in error["message"]

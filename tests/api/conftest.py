@@ -1,4 +1,4 @@
-"""The real ASGI app over a fake backend, spoken to without a socket."""
+"""The real ASGI app over a fake backend, called without a socket."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ async def client(backend: FakeBackend) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture(scope="session")
 async def shared() -> AsyncIterator[httpx.AsyncClient]:
-    """One client for many generated requests; nothing about its app may be changed."""
+    """One client for many generated requests; tests must not change its app."""
     async with connect(app_of(FakeBackend())) as http:
         yield http

@@ -1,7 +1,7 @@
-"""Models with predictable vectors behind the wire: no weights, no Ray, the real `Backend` protocol.
+"""A `Backend` of models with predictable vectors: no weights and no Ray.
 
-A text's vector is read off the SHA-256 of what the model would have read, prompt included, and its
-tokens are its words and two special ones. Prompts, limits, dimensions and spaces are the real code's.
+A text's vector comes from the SHA-256 of what the model would have read, prompt included, and its tokens
+are its words and two special ones. Prompts, limits, dimensions and spaces are those of the real code.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def vector_of(text: str) -> np.ndarray:
 
 
 def expected(spec: ModelSpec, request: EncodeRequest) -> np.ndarray:
-    """Returns what the wire must answer for a request's texts."""
+    """Returns the vectors that the API must answer for a request's texts."""
     rows = _read_by_model(spec, request)
     if not request.truncate:
         assert all(_tokens(row) <= spec.max_tokens for row in rows)
@@ -65,7 +65,7 @@ def expected(spec: ModelSpec, request: EncodeRequest) -> np.ndarray:
 
 @dataclass
 class FakeBackend:
-    """Answers like the router. ``failing`` is raised by each call that encodes."""
+    """Answers like the router. Each call that encodes raises ``failing``, if set."""
 
     states: dict[str, str] = field(default_factory=lambda: dict.fromkeys(SPECS, "ready"))
     failing: Exception | None = None
@@ -74,7 +74,7 @@ class FakeBackend:
     deadlines: set[float] = field(default_factory=set)
 
     async def choose(self, facts: Facts, texts: Texts) -> Decision:
-        """Returns which model answers; `auto` does not look at the texts."""
+        """Returns which model answers; `auto` ignores the texts."""
         if facts.requested is None and facts.space is None:
             return Decision(PLAIN.name, "default")
         return choose(facts, self.candidates())
@@ -82,7 +82,7 @@ class FakeBackend:
     async def explain(self, facts: Facts, texts: Texts) -> Explanation:
         """Returns which model would answer."""
         decision = await self.choose(facts, texts)
-        cards = [
+        candidates = [
             RouteCandidate(
                 model=c.name,
                 size=c.size,
@@ -93,10 +93,10 @@ class FakeBackend:
             )
             for c in self.candidates()
         ]
-        return Explanation(decision, facts, cards)
+        return Explanation(decision, facts, candidates)
 
     def candidates(self) -> list[Candidate]:
-        """Returns every model as the choice sees it."""
+        """Returns every model as the policy sees it."""
         return [Candidate(s.name, s.repo, s.size, s, s.languages) for s in SPECS.values()]
 
     async def encode(
@@ -134,7 +134,7 @@ class FakeBackend:
         return [_item(spec, self.states[spec.name]) for spec in SPECS.values()]
 
     def spaces(self) -> list[SpaceItem]:
-        """Returns a space that holds, and one that does not."""
+        """Returns a space whose members agree, and one whose members do not."""
         members = {"plain": ["query"], "instruct": ["query", "document"]}
         return [
             SpaceItem(

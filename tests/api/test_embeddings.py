@@ -1,4 +1,4 @@
-"""What `/v1/embeddings` answers when all is well."""
+"""Successful responses of `/v1/embeddings`."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def test_texts_keep_their_order(client):
         ({"model": "medium", "instruction": "Say {it}"}, "Instruct: Say {it}\nQuery: a text"),
     ],
 )
-async def test_the_prompt_follows_from_model_role_and_instruction(client, fields, reads):
+async def test_model_role_and_instruction_decide_the_prompt(client, fields, reads):
     body = await embed(client, **fields, normalize=False)
     np.testing.assert_array_equal(vectors_of(body), [vector_of(reads)])
 
@@ -79,16 +79,16 @@ async def test_the_prompt_follows_from_model_role_and_instruction(client, fields
         ({"input_type": "document"}, None),
     ],
 )
-async def test_the_answer_says_which_instruction_was_read(client, fields, instruction):
+async def test_the_response_has_the_instruction_that_was_used(client, fields, instruction):
     assert (await embed(client, model="instruct", **fields))["instruction"] == instruction
 
 
 @pytest.mark.parametrize("model", ["plain", "nested"])
 @pytest.mark.parametrize(("normalize", "is_unit"), [(True, True), (False, False), (None, None)])
 async def test_normalize(client, model, normalize, is_unit):
-    found = vectors_of(await embed(client, model=model, normalize=normalize))
+    vectors = vectors_of(await embed(client, model=model, normalize=normalize))
     unit = is_unit if is_unit is not None else model == "plain"  # nested is not normalised itself
-    assert np.isclose(np.linalg.norm(found), 1, atol=1e-6) == unit
+    assert np.isclose(np.linalg.norm(vectors), 1, atol=1e-6) == unit
 
 
 @pytest.mark.parametrize("dimensions", [2, 4, 8, None])
@@ -106,13 +106,13 @@ async def test_base64_and_float_are_the_same_bytes(client):
     assert floats["usage"] == coded["usage"]
 
 
-async def test_numbers_have_the_digits_of_float32_and_no_more():
+async def test_numbers_have_only_the_digits_of_float32():
     assert dump(rows_of(np.float64([[0.1, 1 / 3]]))) == b"[[0.1,0.33333334]]"
     body = await embeddings_body(Embeddings(np.float32([[0.1, 1 / 3]]), "m", "s", 1), "float")
     assert b'"embedding":[0.1,0.33333334]' in body
 
 
-async def test_truncation_is_counted_in_the_answer(client):
+async def test_the_response_lists_truncated_texts(client):
     texts = ["short", "long " * 50, "short", "x " * 99]
     body = await embed(client, input=texts, truncate=True)
     assert body["truncated"] == [1, 3]
@@ -123,10 +123,10 @@ async def test_truncation_is_counted_in_the_answer(client):
 @pytest.mark.parametrize("tokenizer", ["plain", "acme/plain"])
 async def test_token_ids_of_a_named_tokenizer(client, backend, rows, tokenizer):
     body = await embed(client, input=rows, tokenizer=tokenizer)
-    asked = backend.calls[0][1]
+    request = backend.calls[0][1]
     ids = tuple(map(tuple, rows if isinstance(rows[0], list) else [rows]))
-    assert asked.texts == TokenInput(tokenizer, ids)
-    np.testing.assert_array_equal(vectors_of(body), expected(PLAIN, asked))
+    assert request.texts == TokenInput(tokenizer, ids)
+    np.testing.assert_array_equal(vectors_of(body), expected(PLAIN, request))
 
 
 async def test_priority_chooses_the_lane(client, backend):
@@ -136,7 +136,7 @@ async def test_priority_chooses_the_lane(client, backend):
 
 
 @pytest.mark.parametrize("field", OPENAI_EXTRAS)
-async def test_what_openai_clients_send_beside_is_accepted(client, field):
+async def test_extra_fields_of_openai_clients_are_accepted(client, field):
     plain = await embed(client)
     assert await embed(client, **{field: OPENAI_EXTRAS[field]}) == plain
 
@@ -149,11 +149,11 @@ async def test_any_unicode_is_a_text(client, text):
     np.testing.assert_array_equal(vectors_of(body), [vector_of(text)])
 
 
-async def test_headers_say_who_answered_why_and_how_long_it_took(client):
+async def test_headers_have_the_model_the_reason_and_the_times(client):
     response = await send(client, EMBEDDINGS, {"model": "medium", "input": "a"})
     ok(response)
-    found = {name: response.headers.get(name) for name in response.headers if name[:2] == "x-"}
-    assert found == {
+    headers = {name: response.headers.get(name) for name in response.headers if name[:2] == "x-"}
+    assert headers == {
         "x-model": "instruct",
         "x-embedding-space": space_id(INSTRUCT),
         "x-route-reason": "size",
@@ -171,9 +171,11 @@ async def test_the_reason_of_the_choice(client, model, reason):
     assert response.headers["x-route-reason"] == reason
 
 
-@pytest.mark.parametrize(("default", "asked", "used"), [(True, None, True), (True, False, False)])
-async def test_the_config_decides_on_truncation_unless_asked(default, asked, used):
+@pytest.mark.parametrize(
+    ("default", "sent", "used"), [(True, None, True), (True, False, False), (False, True, True)]
+)
+async def test_truncate_in_the_request_overrides_the_config(default, sent, used):
     backend = FakeBackend()
     async with connect(app_of(backend, truncate=default)) as http:
-        await embed(http, truncate=asked)
+        await embed(http, truncate=sent)
     assert backend.calls[0][1].truncate is used

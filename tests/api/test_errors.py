@@ -1,4 +1,4 @@
-"""Errors of routes and of the backend: one body for all, and nothing of the inside."""
+"""Errors of routes and of the backend: all have one shape and reveal nothing internal."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ FAILURES = [
 
 @pytest.mark.parametrize(("path", "body"), CALLS)
 @pytest.mark.parametrize(("error", "status", "code"), FAILURES, ids=str)
-async def test_what_the_backend_raises_is_the_answer(
+async def test_an_error_of_the_backend_is_the_answer(
     client, backend, path, body, error, status, code
 ):
     backend.failing = error
@@ -69,9 +69,7 @@ async def test_retry_after(client, backend, kind, seconds, header, milliseconds)
 
 @pytest.mark.parametrize(("path", "body"), CALLS)
 @pytest.mark.parametrize("kind", [ValueError, RuntimeError, KeyError, MemoryError, TimeoutError])
-async def test_an_unexpected_exception_shows_nothing_of_the_inside(
-    client, backend, path, body, kind
-):
+async def test_an_unexpected_exception_reveals_nothing(client, backend, path, body, kind):
     backend.failing = kind("host 10.1.2.3 said: a text")
     response = await send(client, path, body)
     check_refusal(response, 500, None, "internal_error", "request id")

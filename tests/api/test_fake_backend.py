@@ -1,4 +1,4 @@
-"""The fake backend keeps the real protocol, so the wire's tests stay honest."""
+"""The fake backend has the real protocol, so what the API tests show is true of the router."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests generated from the OpenAPI description, valid and invalid ones: the answers keep to it."""
+"""The answers to valid and invalid requests generated from the OpenAPI description match it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .calls import app_of
 from .fake_backend import FakeBackend
 
 schema = schemathesis.openapi.from_asgi("/openapi.json", app_of(FakeBackend()))
-# what one model takes, another refuses (dimensions, instruction): no schema can say that
+# some models refuse what others accept (dimensions, instruction), which no schema can express
 NOT_CHECKED = [positive_data_acceptance]
 
 

@@ -1,4 +1,4 @@
-"""Large answers are computed and written beside the event loop, which other requests need."""
+"""Large answers are computed and written in a thread, so that other requests get the event loop."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def wide(backend):
 
 
 def threads_of(monkeypatch, module, name):
-    """The thread of each call of a function, and its first argument."""
+    """Returns a list that collects the thread and the first argument of each call of a function."""
     calls, original = [], getattr(module, name)
 
     def watched(first, *rest):
@@ -80,9 +80,7 @@ async def test_cosines(client, wide, monkeypatch, more, inline):
     assert np.shape(found["scores"]) == (2, 4)
 
 
-async def test_the_interpreter_is_let_go_of_between_some_vectors_and_the_next(
-    client, wide, monkeypatch
-):
+async def test_vectors_are_written_a_few_at_a_time(client, wide, monkeypatch):
     wide(4_096)
     calls = threads_of(monkeypatch, responses, "dump")
     found = ok(await send(client, EMBEDDINGS, {"input": ["a"] * 40}))

@@ -1,4 +1,4 @@
-"""How much one request may hold, and that a bad one costs no more than a good one."""
+"""Limits of one request; a bad request costs no more than a good one."""
 
 from __future__ import annotations
 
@@ -82,14 +82,14 @@ async def test_too_many_texts(path, field, body):
         (RERANK, {"query": "a", "documents": ["a"] * 2}),
     ],
 )
-async def test_just_as_many_texts_as_allowed(path, body):
+async def test_as_many_texts_as_allowed(path, body):
     async with connect(app_of(FakeBackend(), max_texts=2)) as http:
         assert (await send(http, path, body)).status_code == 200
 
 
 @pytest.mark.parametrize("item", [1.5, "", [1.5], None])
 @pytest.mark.parametrize(("path", "field"), [(EMBEDDINGS, "input"), (RERANK, "documents")])
-async def test_wrong_items_are_not_all_collected(client, monkeypatch, path, field, item):
+async def test_only_a_few_wrong_items_are_collected(client, monkeypatch, path, field, item):
     counts: list[int] = []
     body_error = requests.body_error
     monkeypatch.setattr(
@@ -102,7 +102,7 @@ async def test_wrong_items_are_not_all_collected(client, monkeypatch, path, fiel
     assert counts[0] < 20
 
 
-async def test_a_body_full_of_unknown_fields_is_not_all_compared(client, monkeypatch):
+async def test_only_a_few_unknown_fields_are_compared(client, monkeypatch):
     compared: list[str] = []
     monkeypatch.setattr(
         body_errors, "get_close_matches", lambda name, *_, **__: compared.append(name)
@@ -114,7 +114,7 @@ async def test_a_body_full_of_unknown_fields_is_not_all_compared(client, monkeyp
 
 async def test_offline_requests_leave_room_for_others():
     class Busy(FakeBackend):
-        """Offline work waits for replicas, until ``free``."""
+        """Offline requests wait for ``free``."""
 
         begun, free = asyncio.Event(), asyncio.Event()
 

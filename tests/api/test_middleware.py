@@ -1,4 +1,4 @@
-"""What stands before the app: what it lets in, and what it tells of each answer."""
+"""The middleware around the app: which requests it admits, and what it observes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def admission() -> AdmissionMiddleware:
     return AdmissionMiddleware(app_of(FakeBackend()), max_requests=10)
 
 
-async def test_closed_it_answers_with_when_to_come_back(admission):
+async def test_once_closed_it_answers_503_with_retry_after(admission):
     assert await admission.close(SOON_S) == 0
     async with connect(admission) as http:
         for answer in (await http.post("/v1/embeddings", json={}), await http.get("/ready")):
@@ -28,13 +28,14 @@ async def test_closed_it_answers_with_when_to_come_back(admission):
             assert "stopping" in answer.json()["error"]["message"]
 
 
-async def test_a_probe_that_asks_whether_it_lives_is_answered(admission):
+async def test_once_closed_health_and_metrics_are_still_answered(admission):
     await admission.close(SOON_S)
     async with connect(admission) as http:
-        assert (await http.get("/health")).status_code == 200
+        for path in ("/health", "/metrics"):
+            assert (await http.get(path)).status_code == 200, path
 
 
-async def test_what_is_inside_is_waited_for():
+async def test_closing_waits_for_requests_in_progress():
     go = asyncio.Event()
 
     async def slow(scope, receive, send):
@@ -54,7 +55,7 @@ async def test_what_is_inside_is_waited_for():
     await asyncio.gather(*calls)
 
 
-async def test_a_request_that_fails_is_outside_again():
+async def test_a_failed_request_is_no_longer_in_progress():
     async def broken(scope, receive, send):
         raise RuntimeError("broken")
 
@@ -66,7 +67,7 @@ async def test_a_request_that_fails_is_outside_again():
 
 @pytest.fixture
 def crowded():
-    """One with its last place taken, and what lets those inside go."""
+    """A middleware whose only place is taken, and the event that frees it."""
     go = asyncio.Event()
     app = app_of(FakeBackend())
 
@@ -78,7 +79,7 @@ def crowded():
     return AdmissionMiddleware(slow, max_requests=1), go
 
 
-async def test_one_too_many_is_told_when_to_come_back(crowded):
+async def test_one_request_too_many_gets_429_with_retry_after_but_probes_are_answered(crowded):
     admission, go = crowded
     async with connect(admission) as http:
         inside = asyncio.create_task(http.get("/slow"))
@@ -106,7 +107,7 @@ async def test_one_too_many_is_told_when_to_come_back(crowded):
         ("GET", "/docs/assets/health", None, ("other", 404)),
     ],
 )
-async def test_each_answer_is_observed(method, path, content, seen):
+async def test_each_answer_is_observed_under_its_route(method, path, content, seen):
     answers = []
     app = MetricsMiddleware(app_of(FakeBackend()), lambda *a: answers.append(a))
     async with connect(app) as http:

@@ -1,4 +1,4 @@
-"""OpenAI's own client against an overloaded service: it waits as long as it is told, and tries again."""
+"""OpenAI's own client waits for the time in the header of an overloaded service, and tries again."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ WAIT_S = 0.3
 
 
 class BusyBackend(FakeBackend):
-    """Refuses so many requests before it answers one."""
+    """Refuses ``refusals`` requests before it answers one."""
 
     refusals = 0
-    asked = 0
+    attempts = 0
 
     async def encode(
         self, model: str, request: EncodeRequest, lane: Lane, deadline: float
     ) -> Embeddings:
-        self.asked += 1
-        if self.asked <= self.refusals:
+        self.attempts += 1
+        if self.attempts <= self.refusals:
             raise Overloaded("too much waits", retry_after_s=WAIT_S)
         return await super().encode(model, request, lane, deadline)
 
@@ -65,7 +65,7 @@ def test_it_retries_after_the_time_it_was_told(url, backend):
     started = time.monotonic()
     assert embed(url, backend, max_retries=2)
     waited = time.monotonic() - started
-    assert backend.asked == 3
+    assert backend.attempts == 3
     assert 2 * WAIT_S <= waited < 2 * WAIT_S + 2
 
 

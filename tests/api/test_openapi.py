@@ -1,4 +1,4 @@
-"""The OpenAPI description: valid, and true of real answers."""
+"""The OpenAPI description is valid, and real requests and responses match it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def describe() -> dict:
 
 
 def check_against(schema: dict, body: object) -> None:
-    """Validates strictly: a field that is not described is an error too."""
+    """Validates strictly: a field that is not described is an error as well."""
     components = copy.deepcopy(describe()["components"])
     for component in components["schemas"].values():
         if "properties" in component:
@@ -62,7 +62,7 @@ def test_it_is_a_valid_openapi_31_document():
     schemathesis.openapi.from_dict(describe()).validate()
 
 
-def test_every_schema_is_valid_and_every_reference_leads_somewhere():
+def test_every_schema_is_valid_and_every_reference_exists():
     schemas = describe()["components"]["schemas"]
     for schema in schemas.values():
         jsonschema.Draft202012Validator.check_schema(schema)
@@ -72,13 +72,13 @@ def test_every_schema_is_valid_and_every_reference_leads_somewhere():
 
 def references(node: object) -> list[str]:
     if isinstance(node, dict):
-        found = [node["$ref"]] if "$ref" in node else []
-        return found + [r for value in node.values() for r in references(value)]
+        own = [node["$ref"]] if "$ref" in node else []
+        return own + [r for value in node.values() for r in references(value)]
     return [r for value in node for r in references(value)] if isinstance(node, list) else []
 
 
 @pytest.mark.parametrize("name", ["ModelItem", "ModelList", "RouteResponse"])
-def test_what_every_answer_has_is_required(name):
+def test_fields_of_every_response_are_required(name):
     schema = describe()["components"]["schemas"][name]
     assert schema["required"] == list(schema["properties"])
 
@@ -89,18 +89,18 @@ def test_every_route_is_described():
 
 
 @pytest.mark.parametrize(("path", "body"), ANSWERS)
-async def test_answers_are_as_described(client, path, body):
+async def test_responses_match_the_description(client, path, body):
     check_against(response_schema(path, "post", 200), ok(await send(client, path, body)))
 
 
 @pytest.mark.parametrize(("path", "body"), ANSWERS)
-def test_requests_are_as_described(path, body):
+def test_requests_match_the_description(path, body):
     content = describe()["paths"][path]["post"]["requestBody"]["content"]
     check_against(content["application/json"]["schema"], body)
 
 
 @pytest.mark.parametrize(("path", "body", "status"), REFUSALS)
-async def test_refusals_are_as_described(client, path, body, status):
+async def test_refusals_match_the_description(client, path, body, status):
     response = await send(client, path, body)
     check_against(response_schema(path, "post", status), response.json())
     assert response.status_code == status
@@ -118,17 +118,17 @@ async def test_every_error_is_described(client, backend, path, kind):
 
 @pytest.mark.parametrize("state", ["ready", "cold", "starting", "unavailable"])
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/{name}", "/health", "/ready"])
-async def test_operations_are_as_described(client, backend, path, state):
+async def test_operations_match_the_description(client, backend, path, state):
     backend.states = dict.fromkeys(backend.states, state)
     response = await client.get(path.format(name="plain"))
     check_against(response_schema(path, "get", response.status_code), response.json())
 
 
 def test_only_health_and_ready_are_open():
-    opened = {
+    keyless = {
         path
         for path, methods in describe()["paths"].items()
         for operation in methods.values()
         if "401" not in operation["responses"]
     }
-    assert opened == {"/health", "/ready"}
+    assert keyless == {"/health", "/ready"}

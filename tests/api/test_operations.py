@@ -1,4 +1,4 @@
-"""What operators ask: models, health, readiness, metrics, the docs and their files."""
+"""The routes for operators: models, health, readiness, metrics, and the documentation."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ async def models(http):
     return {item["id"]: item for item in body["data"]}
 
 
-async def test_models_are_listed_with_what_there_is_to_know(client):
-    found = await models(client)
-    assert list(found) == list(SPECS)
-    assert found["plain"] == {
+async def test_models_are_listed_with_everything_known_about_them(client):
+    listed = await models(client)
+    assert list(listed) == list(SPECS)
+    assert listed["plain"] == {
         "id": "plain",
         "object": "model",
         "created": 0,
@@ -48,8 +48,8 @@ async def test_models_are_listed_with_what_there_is_to_know(client):
         "memory_mib": None,
         "shared_space": None,
     }
-    assert found["nested"]["dimensions"] == list(NESTED.dimensions)
-    assert found["instruct"]["default_instruction"] == "Find what answers"
+    assert listed["nested"]["dimensions"] == list(NESTED.dimensions)
+    assert listed["instruct"]["default_instruction"] == "Find what answers"
 
 
 @pytest.mark.parametrize("by", ["id", "hugging_face_id"])
@@ -63,21 +63,20 @@ async def test_the_first_model_of_a_size(client):
     assert ok(await client.get("/v1/models/medium"))["id"] == "instruct"
 
 
-async def test_a_model_that_is_not_there(client):
-    check_refusal(
-        await client.get("/v1/models/nobody/none"), 404, "model", "model_not_found", "no model"
-    )
+async def test_an_unknown_model(client):
+    response = await client.get("/v1/models/nobody/none")
+    check_refusal(response, 404, "model", "model_not_found", "nobody/none")
 
 
-async def test_models_say_why_they_do_not_answer(client, backend):
+async def test_models_that_do_not_answer_have_a_reason(client, backend):
     backend.states["plain"] = "unavailable"
-    found = (await models(client))["plain"]
-    assert (found["state"], found["reason"]) == ("unavailable", "it is unavailable")
-    assert found["replicas"] == 0
+    model = (await models(client))["plain"]
+    assert (model["state"], model["reason"]) == ("unavailable", "it is unavailable")
+    assert model["replicas"] == 0
 
 
 @pytest.mark.parametrize("state", ["ready", "starting", "unavailable"])
-async def test_health_is_the_processs_own(client, backend, state):
+async def test_health_does_not_depend_on_the_models(client, backend, state):
     backend.states = dict.fromkeys(SPECS, state)
     assert ok(await client.get("/health")) == {"status": "ok"}
 
@@ -100,21 +99,21 @@ async def test_ready_once_a_model_answers(client, backend, states, status):
     assert response.json() == {"status": word, "models": backend.states}
 
 
-async def test_metrics_are_the_backends(client):
+async def test_metrics_come_from_the_backend(client):
     response = await client.get("/metrics")
     assert response.status_code == 200
     assert response.text == "embedfleet_texts_total 1\n"
     assert response.headers["content-type"].startswith("text/plain")
 
 
-async def test_the_docs_page_and_its_files_come_from_here(client):
+async def test_the_docs_page_needs_no_other_host(client):
     page = await client.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
     files = re.findall(r'(?:href|src)="([^"]+)"', page.text)
     assert len(files) == 2
     for file in files:
-        found = await client.get(f"/{file}")
-        assert found.status_code == 200
-        assert len(found.content) > 10_000
+        response = await client.get(f"/{file}")
+        assert response.status_code == 200
+        assert len(response.content) > 10_000
     assert 'url: "openapi.json"' in page.text
     assert "//" not in page.text.replace("</", "")  # nothing from another host

@@ -1,4 +1,4 @@
-"""Whatever is sent: never a 5xx, and every refusal has the one shape."""
+"""Whatever is sent, the answer is never a 5xx, and every refusal has the same shape."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ async def test_a_float32_survives_json_to_the_last_bit(spread, numbers):
 
 
 @given(st.integers(1, 5), st.integers(1, 9))
-async def test_vectors_cut_out_of_a_larger_array_are_written_right(rows, columns):
+async def test_vectors_that_are_a_slice_of_a_larger_array_are_written_correctly(rows, columns):
     whole = np.arange(90, dtype=np.float32).reshape(9, 10)
-    found = Embeddings(whole[:rows, :columns], "m", "s", 1)
-    floats = json.loads(await embeddings_body(found, "float"))["data"]
-    assert [item["embedding"] for item in floats] == found.vectors.tolist()
+    embeddings = Embeddings(whole[:rows, :columns], "m", "s", 1)
+    data = json.loads(await embeddings_body(embeddings, "float"))["data"]
+    assert [item["embedding"] for item in data] == embeddings.vectors.tolist()

@@ -1,4 +1,4 @@
-"""What the wire refuses: each with its status, the field, the code and the advice."""
+"""Requests that are refused, each with its status, field and code, and with advice."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ NOT_JSON = [
     b"[" * 9999,
 ]
 EMPTY_TEXTS = ["", [""], ["a", ""], ["", "a"]]
-NO_TEXTS = [1, 1.5, None, True, {}, {"text": "a"}, [None], ["a", 1], ["a", None], [["a"]], [1.5]]
-MORE_NO_TEXTS = [[True], [-1], [2**31], [1, "a"], [["a", "b"], ["c"]], [[1], "a"], [[[1]]], [{}]]
+NOT_TEXTS = [1, 1.5, None, True, {}, {"text": "a"}, [None], ["a", 1], ["a", None], [["a"]], [1.5]]
+MORE_NOT_TEXTS = [[True], [-1], [2**31], [1, "a"], [["a", "b"], ["c"]], [[1], "a"], [[[1]]], [{}]]
 DIMENSIONS = [0, -1, 1.5, 8.0, NAN, INFINITE, -INFINITE, "8", "a", True, [], [8], {}]
 OTHER_FIELDS = [
     ("encoding_format", "hex", "'float' or 'base64'"),
@@ -63,20 +63,20 @@ async def refused(http, status, param, code, *advice, **fields):
 
 @pytest.mark.parametrize("path", [EMBEDDINGS, SIMILARITY, RERANK])
 @pytest.mark.parametrize("body", NOT_AN_OBJECT)
-async def test_no_object(client, path, body):
-    check_refusal(await send(client, path, body), 400, None, INVALID, "must be a JSON object")
+async def test_a_body_that_is_not_an_object(client, path, body):
+    check_refusal(await send(client, path, body), 400, None, INVALID, "JSON object")
 
 
 @pytest.mark.parametrize("path", [EMBEDDINGS, SIMILARITY, RERANK])
 @pytest.mark.parametrize("body", NOT_JSON, ids=range(len(NOT_JSON)))
-async def test_no_json(client, path, body):
+async def test_a_body_that_is_not_json(client, path, body):
     check_refusal(await send(client, path, body), 400, None, INVALID, "not valid JSON")
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\udc00b", "\ud83dx"])
 @pytest.mark.parametrize("field", ["input", "instruction", "model", "anything"])
 async def test_half_of_a_surrogate_pair(client, text, field):
-    advice = ("not valid JSON", "half of a surrogate pair")
+    advice = ("not valid JSON", "surrogate pair")
     await refused(client, 400, None, INVALID, *advice, **{field: text})
 
 
@@ -88,35 +88,35 @@ async def test_half_of_a_surrogate_pair(client, text, field):
         (SIMILARITY, {"text_1": "a", "documents": ["b"]}, "query", "text_1"),
     ],
 )
-async def test_the_name_of_a_field_in_another_server(client, path, body, field, sent):
+async def test_a_field_by_its_name_on_another_server(client, path, body, field, sent):
     advice = f"`{sent}`"
     check_refusal(await send(client, path, body), 400, field, INVALID, advice)
 
 
-async def test_no_input(client):
+async def test_a_missing_input(client):
     response = await send(client, EMBEDDINGS, {"model": "plain"})
     check_refusal(response, 400, "input", INVALID, "missing")
 
 
-@pytest.mark.parametrize("found", EMPTY_TEXTS)
-async def test_an_empty_text(client, found):
-    await refused(client, 400, "input", INVALID, "empty string", input=found)
+@pytest.mark.parametrize("value", EMPTY_TEXTS)
+async def test_an_empty_text(client, value):
+    await refused(client, 400, "input", INVALID, "empty string", input=value)
 
 
-@pytest.mark.parametrize("found", [[], [[]], [[], [1]], [[1], []]])
-async def test_an_empty_list(client, found):
-    await refused(client, 400, "input", INVALID, "empty list", input=found)
+@pytest.mark.parametrize("value", [[], [[]], [[], [1]], [[1], []]])
+async def test_an_empty_list(client, value):
+    await refused(client, 400, "input", INVALID, "empty list", input=value)
 
 
-@pytest.mark.parametrize("found", NO_TEXTS + MORE_NO_TEXTS)
-async def test_what_is_no_text(client, found):
-    await refused(client, 400, "input", INVALID, "a text or a list of texts", input=found)
+@pytest.mark.parametrize("value", NOT_TEXTS + MORE_NOT_TEXTS)
+async def test_an_input_that_is_not_text(client, value):
+    await refused(client, 400, "input", INVALID, "a text or a list of texts", input=value)
 
 
-@pytest.mark.parametrize("found", DIMENSIONS, ids=range(len(DIMENSIONS)))
-async def test_what_is_no_dimension(client, found):
-    advice = "greater than or equal to 1" if found in (0, -1) else "whole number"
-    await refused(client, 400, "dimensions", INVALID, advice, dimensions=found)
+@pytest.mark.parametrize("value", DIMENSIONS, ids=range(len(DIMENSIONS)))
+async def test_a_wrong_number_of_dimensions(client, value):
+    advice = "greater than or equal to 1" if value in (0, -1) else "whole number"
+    await refused(client, 400, "dimensions", INVALID, advice, dimensions=value)
 
 
 @pytest.mark.parametrize("digits", [5_000, 100_000])
@@ -139,21 +139,21 @@ async def test_dimensions_that_the_model_cannot_give(client, model, asked, advic
     await refused(client, 400, "dimensions", INVALID, advice, f"not {asked}", **fields)
 
 
-@pytest.mark.parametrize(("field", "found", "advice"), OTHER_FIELDS)
-async def test_other_fields(client, field, found, advice):
-    await refused(client, 400, field, INVALID, f"`{field}`", advice, **{field: found})
+@pytest.mark.parametrize(("field", "value", "advice"), OTHER_FIELDS)
+async def test_other_fields(client, field, value, advice):
+    await refused(client, 400, field, INVALID, f"`{field}`", advice, **{field: value})
 
 
 @pytest.mark.parametrize(
-    ("found", "item"),
+    ("value", "item"),
     [(["a", ""], 1), (["", "a"], 0), (["a", "b", None], 2), (["a", 1], 1), (["a", {}], 1)],
 )
-async def test_the_item_that_is_wrong_is_named(client, found, item):
-    await refused(client, 400, "input", INVALID, f"`input[{item}]`", input=found)
+async def test_the_wrong_item_is_named(client, value, item):
+    await refused(client, 400, "input", INVALID, f"`input[{item}]`", input=value)
 
 
 @pytest.mark.parametrize("field", ["encoding_format", "priority", "dimensions", "aim", "user"])
-async def test_null_is_as_good_as_nothing(client, field):
+async def test_null_means_the_default(client, field):
     assert (await send(client, EMBEDDINGS, {"input": "a", field: None})).status_code == 200
 
 
@@ -164,7 +164,7 @@ async def test_a_compressed_body(client, path):
 
 
 @pytest.mark.parametrize(("field", "meant"), MISSPELT)
-async def test_a_misspelt_field_is_pointed_out(client, field, meant):
+async def test_a_misspelt_field_is_corrected(client, field, meant):
     advice = f"unknown field `{field}`; did you mean `{meant}`?"
     await refused(client, 400, field, INVALID, advice, **{field: "query"})
 
@@ -195,7 +195,7 @@ async def test_a_text_over_the_limit(client, fields):
 
 
 async def test_an_instruction_for_a_model_that_takes_none(client):
-    advice = ("plain takes no instruction", "choose an instruct model")
+    advice = ("plain", "instruct model")
     await refused(client, 400, "instruction", INVALID, *advice, instruction="Find a duck")
 
 

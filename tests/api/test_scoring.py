@@ -1,4 +1,4 @@
-"""`/v1/similarity` and `/v1/rerank`: cosines of both sides by one model."""
+"""`/v1/similarity` and `/v1/rerank`: cosines of both sides, which one model encodes."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ QUERIES, DOCUMENTS = ("a duck", "a goose"), ("a duck", "a swan", "a crow")
 
 
 def cosines(spec, queries=QUERIES, documents=DOCUMENTS, instruction=None):
-    asked = expected(spec, EncodeRequest(queries, Role.QUERY, instruction)).astype(np.float64)
-    told = expected(spec, EncodeRequest(documents)).astype(np.float64)
-    norms = np.linalg.norm(asked, axis=1)[:, None] * np.linalg.norm(told, axis=1)
-    return asked @ told.T / norms
+    left = expected(spec, EncodeRequest(queries, Role.QUERY, instruction)).astype(np.float64)
+    right = expected(spec, EncodeRequest(documents)).astype(np.float64)
+    norms = np.linalg.norm(left, axis=1)[:, None] * np.linalg.norm(right, axis=1)
+    return left @ right.T / norms
 
 
 async def similarity(http, **fields):
@@ -61,26 +61,26 @@ async def test_one_text_stands_for_a_list_of_one(client, query, documents):
 async def test_both_sides_go_to_one_model_each_in_its_role(client, backend):
     await similarity(client, model="medium", instruction="Find a duck", priority="offline")
     queries, documents = sorted(backend.calls, key=lambda call: call[1].role, reverse=True)
-    asked = EncodeRequest(QUERIES, Role.QUERY, "Find a duck")
-    assert queries == ("instruct", asked, Lane.OFFLINE)
+    request = EncodeRequest(QUERIES, Role.QUERY, "Find a duck")
+    assert queries == ("instruct", request, Lane.OFFLINE)
     assert documents == ("instruct", EncodeRequest(DOCUMENTS), Lane.OFFLINE)
 
 
 @pytest.mark.parametrize(
-    ("model", "instruction", "said"),
+    ("model", "instruction", "used"),
     [
         ("plain", None, None),
         ("instruct", None, "Find what answers"),
         ("instruct", "Find a duck", "Find a duck"),
     ],
 )
-async def test_the_answer_says_what_the_scores_are(client, model, instruction, said):
+async def test_the_response_has_model_space_and_instruction(client, model, instruction, used):
     for body in (
         await similarity(client, model=model, instruction=instruction),
         await rerank(client, model=model, instruction=instruction),
     ):
         assert (body["model"], body["space"]) == (model, space_id(SPECS[model]))
-        assert body["instruction"] == said
+        assert body["instruction"] == used
 
 
 async def test_usage_is_the_sum_of_both_sides(client):
@@ -88,7 +88,7 @@ async def test_usage_is_the_sum_of_both_sides(client):
     assert body["usage"] == {"prompt_tokens": 4 + 3 + 4, "total_tokens": 4 + 3 + 4}
 
 
-async def test_truncation_is_told_for_each_side(client):
+async def test_truncated_texts_are_listed_for_each_side(client):
     long = "long " * 50
     body = await similarity(client, query=["a", long], documents=[long, "b", long], truncate=True)
     assert body["truncated"] == {"query": [1], "documents": [0, 2]}
@@ -100,11 +100,10 @@ async def test_a_text_over_the_limit_on_either_side(client, path, side, long):
     text = long[0] if (path, side) == (RERANK, "query") else long
     body = {"query": "a", "documents": ["b"], side: text}
     response = await send(client, path, body)
-    advice = (f"`{side}`: ", "`truncate`: true")
-    check_refusal(response, 400, side, "context_length_exceeded", *advice)
+    check_refusal(response, 400, side, "context_length_exceeded", f"`{side}`")
 
 
-async def test_vectors_come_along_when_asked_for(client):
+async def test_vectors_are_returned_on_request(client):
     assert "query_embeddings" not in await similarity(client)
     body = await similarity(client, model="nested", return_embeddings=True)
     queries = [vector_of(text) for text in QUERIES]
@@ -119,8 +118,8 @@ async def test_the_best_documents_first(client, top_n):
     scores = cosines(PLAIN)[0]
     best = np.argsort(-scores)[:top_n]
     assert [result["index"] for result in body["results"]] == best.tolist()
-    found = [result["relevance_score"] for result in body["results"]]
-    np.testing.assert_allclose(found, scores[best], atol=1e-6)
+    returned = [result["relevance_score"] for result in body["results"]]
+    np.testing.assert_allclose(returned, scores[best], atol=1e-6)
     assert body["object"] == "rerank"
 
 
@@ -132,7 +131,7 @@ async def test_equal_scores_keep_the_requests_order(client):
 
 
 @pytest.mark.parametrize("shape", [lambda text: text, lambda text: {"text": text}])
-async def test_documents_come_back_when_asked_for(client, shape):
+async def test_documents_are_returned_on_request(client, shape):
     documents = [shape(text) for text in DOCUMENTS]
     body = await rerank(client, documents=documents, return_documents=True)
     for result in body["results"]:
@@ -154,7 +153,7 @@ async def test_headers_are_those_of_an_embedding(client):
         assert (headers["x-route-reason"], headers["x-queued-ms"]) == ("name", "1.5")
 
 
-async def test_what_is_refused_is_not_computed_on(client, backend):
+async def test_when_one_side_is_refused_the_other_is_cancelled(client, backend):
     ended = []
     answer = backend.encode
 
@@ -200,7 +199,7 @@ async def test_all_tries_share_one_deadline(client, backend):
 
     backend.encode = encode
     response = await send(client, RERANK, {"query": "a", "documents": ["b"]})
-    check_refusal(response, 503, "model", "model_unavailable", "is being replaced")
+    check_refusal(response, 503, "model", "model_unavailable", "replaced")
     assert len(backend.calls) > 2
     [deadline] = backend.deadlines
     assert 50 < deadline - time.monotonic() <= 60
@@ -244,24 +243,23 @@ REFUSED_SIMILARITY = [
 
 
 @pytest.mark.parametrize(
-    ("path", "field", "found", "advice"),
+    ("path", "field", "value", "advice"),
     [(path, *case) for path in (SIMILARITY, RERANK) for case in REFUSED]
     + [(RERANK, *case) for case in REFUSED_RERANK]
     + [(SIMILARITY, *case) for case in REFUSED_SIMILARITY],
 )
-async def test_what_is_refused(client, backend, path, field, found, advice):
-    body = {"query": "a", "documents": ["b"], field: found}
+async def test_refused_fields(client, backend, path, field, value, advice):
+    body = {"query": "a", "documents": ["b"], field: value}
     check_refusal(await send(client, path, body), 400, field, "invalid_value", advice)
 
 
 @pytest.mark.parametrize("path", [SIMILARITY, RERANK])
 @pytest.mark.parametrize("missing", ["query", "documents"])
-async def test_what_is_missing(client, path, missing):
+async def test_a_missing_field(client, path, missing):
     body = {"query": "a", "documents": ["b"]}
     del body[missing]
-    advice = (f"`{missing}` is missing", "send a")
-    check_refusal(await send(client, path, body), 400, missing, "invalid_value", *advice)
+    check_refusal(await send(client, path, body), 400, missing, "invalid_value", "missing")
 
 
-def test_the_instruct_model_reads_queries_and_documents_apart():
+def test_the_instruct_model_tells_queries_from_documents():
     assert not np.allclose(cosines(INSTRUCT)[0][0], 1)

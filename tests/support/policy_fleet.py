@@ -1,4 +1,4 @@
-"""The models and the loads that the policy is tried on."""
+"""Models and loads for the tests of the routing policy."""
 
 from __future__ import annotations
 

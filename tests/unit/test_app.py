@@ -1,4 +1,4 @@
-"""From the config to the graph that Serve deploys; nothing is started."""
+"""From the config to the graph that Serve deploys, without starting anything."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MINILM = "all-MiniLM-L6-v2"
         ),
     ],
 )
-def test_what_a_replica_asks_of_its_node(fields, options):
+def test_a_replicas_resources(fields, options):
     assert actor_options(ModelConfig(name=MINILM, **fields)) == options
 
 
@@ -39,7 +39,7 @@ def deployments_of(application):
     return [bound, *(handle._bound_deployment for handle in handles.values())]
 
 
-def test_one_deployment_a_model_and_one_router():
+def test_one_deployment_for_each_model_and_one_for_the_router():
     models = [{"name": MINILM, "replicas": 3, "num_cpus": 0.5}, {"name": "e5-small"}]
     args = AppArgs.model_validate({"models": models, "routers": 2, "router_cpus": 0.25})
     router, first, second = deployments_of(build(args))
@@ -53,7 +53,7 @@ def test_one_deployment_a_model_and_one_router():
     assert first.ray_actor_options["num_cpus"] == 0.5
 
 
-def test_the_router_starts_where_the_models_take_all_cores():
+def test_the_router_needs_no_free_core():
     router, _ = deployments_of(build(AppArgs.model_validate({"models": [{"name": MINILM}]})))
     assert router.ray_actor_options["num_cpus"] == 0
 
@@ -69,7 +69,7 @@ def test_replicas_between_bounds():
     assert scaling.policy.policy_kwargs["downscale_delay_s"] == 60
 
 
-def test_who_is_replaced_first_answers_what_may_still_take_its_time():
+def test_a_replica_that_is_stopped_has_the_time_of_a_request():
     args = AppArgs.model_validate(
         {"models": [{"name": MINILM}], "limits": {"request_timeout_s": 90}}
     )
@@ -86,6 +86,29 @@ def test_who_is_replaced_first_answers_what_may_still_take_its_time():
         ({"name": "tiny", "path": "acme/tiny", "size": "medium"}, "acme/tiny", "medium"),
     ],
 )
-def test_a_configured_model_as_the_choice_sees_it(fields, repo, size):
-    found = candidate(ModelConfig.model_validate(fields))
-    assert (found.name, found.repo, found.size) == (fields["name"], repo, size)
+def test_a_configured_model_as_the_policy_sees_it(fields, repo, size):
+    model = candidate(ModelConfig.model_validate(fields))
+    assert (model.name, model.repo, model.size) == (fields["name"], repo, size)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "percent"),
+    [
+        (1, 100),  # the new one starts first
+        (3, 0),  # they take turns
+        ({"min_replicas": 3, "max_replicas": 3}, 0),
+        ({"min_replicas": 0, "max_replicas": 4}, 100),  # there may be one
+    ],
+)
+def test_a_single_replica_is_replaced_only_once_the_new_one_runs(replicas, percent):
+    args = AppArgs.model_validate({"models": [{"name": MINILM, "replicas": replicas}]})
+    [_, encoder] = deployments_of(build(args))
+    assert encoder._deployment_config.max_surge_percent == percent
+
+
+@pytest.mark.parametrize("replicas", [3, {"min_replicas": 3, "max_replicas": 3}])
+def test_equal_bounds_are_a_fixed_number(replicas):
+    args = AppArgs.model_validate({"models": [{"name": MINILM, "replicas": replicas}]})
+    [_, encoder] = deployments_of(build(args))
+    assert encoder.num_replicas == 3
+    assert encoder._deployment_config.autoscaling_config is None

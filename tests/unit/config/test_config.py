@@ -1,4 +1,4 @@
-"""The args of `serve_config.yaml`: what is wrong is refused by name."""
+"""The args of `serve_config.yaml`: a wrong field is refused by name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def model(**fields):
 
 
 def refusal(make, **fields):
-    """Returns the place and the words of the first thing that is wrong."""
+    """Returns the place and the message of the first error."""
     with pytest.raises(ValidationError) as refused:
         make(**fields)
     error = refused.value.errors()[0]
@@ -31,9 +31,9 @@ def refusal(make, **fields):
 
 
 def test_a_name_is_enough():
-    found = args()
-    assert (found.models[0].name, found.models[0].replicas.fixed) == (MODEL, 1)
-    assert (found.truncate, found.default_model, found.limits) == (False, None, Limits())
+    config = args()
+    assert (config.models[0].name, config.models[0].replicas.fixed) == (MODEL, 1)
+    assert (config.truncate, config.default_model, config.limits) == (False, None, Limits())
 
 
 def test_the_shipped_config_is_valid():
@@ -77,7 +77,7 @@ def test_misspelt_autoscaling_is_refused_by_name():
         ({"truncate": "perhaps"}, "truncate", "boolean"),
     ],
 )
-def test_what_is_wrong_with_an_app(fields, place, words):
+def test_a_wrong_app(fields, place, words):
     where, why = refusal(args, **fields)
     assert where == place
     assert words in why
@@ -103,7 +103,7 @@ def test_what_is_wrong_with_an_app(fields, place, words):
         ({"replicas": {"max_replicas": 0}}, "replicas.max_replicas"),
     ],
 )
-def test_what_is_wrong_with_a_model(fields, place):
+def test_a_wrong_model(fields, place):
     assert refusal(model, **fields)[0] == place
 
 
@@ -126,11 +126,11 @@ def test_more_streams_than_threads(fields):
     assert "streams is above threads (2" in refusal(model, streams=3, **fields)[1]
 
 
-def test_how_many_threads_there_will_be_is_not_known_before_there_is_a_node():
+def test_automatic_threads_are_not_known_before_the_node_is():
     assert model(streams=3, threads="auto").threads == "auto"
 
 
-def test_a_gpu_s_streams_have_no_threads():
+def test_streams_on_a_gpu_need_no_threads():
     assert model(streams=2, num_gpus=1).streams == 2
 
 
@@ -139,12 +139,12 @@ def test_a_replica_uses_one_gpu():
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0"])
-def test_the_gpu_that_ray_assigns_is_the_first_that_a_replica_sees(device):
+def test_an_assigned_gpu_is_the_first_that_a_replica_sees(device):
     assert model(device=device, num_gpus=1).device == device
     assert "device is cuda:1, but" in refusal(model, device="cuda:1", num_gpus=0.5)[1]
 
 
-def test_offline_work_may_not_have_more_replicas_than_there_are():
+def test_offline_replicas_above_the_maximum():
     wrong = {"max_replicas": 2, "offline_max_replicas": 3}
     _, words = refusal(Autoscaling.model_validate, obj=wrong)
     assert "offline_max_replicas is above max_replicas" in words
@@ -169,7 +169,7 @@ def test_devices(device):
         ("cpu", 1, "cpu"),
     ],
 )
-def test_a_gpu_that_ray_has_not_assigned_is_not_taken(device, num_gpus, used):
+def test_a_gpu_that_ray_has_not_assigned_is_not_used(device, num_gpus, used):
     assert model(device=device, num_gpus=num_gpus).device_to_use == used
 
 
@@ -177,7 +177,7 @@ def test_a_gpu_that_ray_has_not_assigned_is_not_taken(device, num_gpus, used):
     ("field", "wrong"),
     [(field, 0) for field in Limits.model_fields] + [("cold_wait_s", 5.0), ("max_texts", -1)],
 )
-def test_limits_are_above_zero(field, wrong):
+def test_limits_must_be_above_zero(field, wrong):
     assert refusal(Limits, **{field: wrong})[0] == field
 
 
@@ -203,7 +203,7 @@ def test_only_a_model_that_scales_to_zero_can_be_cold(replicas, cold):
         ("a model:x#y", "encoder-a--model--x--y"),
     ],
 )
-def test_names_of_deployments(name, deployment):
+def test_deployment_names(name, deployment):
     assert model(name=name, path="/models/x").deployment_name == deployment
 
 

@@ -1,4 +1,4 @@
-"""How models are chosen, as the config says it: what is wrong is refused by its field."""
+"""The `routing` section of the config and the router's `user_config`: a wrong field is refused by name."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ def args(**routing) -> AppArgs:
     return AppArgs.model_validate({"models": MODELS, "routing": routing})
 
 
-def test_nothing_need_be_said():
-    found = args().routing
-    assert (found.aim, found.spaces, found.sizes) == (Aim.BALANCED, (), {})
+def test_everything_is_optional():
+    routing = args().routing
+    assert (routing.aim, routing.spaces, routing.sizes) == (Aim.BALANCED, (), {})
 
 
-def test_all_of_it():
+def test_all_fields():
     members = [{"model": "e5-small", "roles": ["query"]}, {"model": "e5-small-v2"}]
-    found = args(
+    routing = args(
         aim="best",
         busy_s=1,
         sizes={"e5-small": "large"},
         spaces=[{"name": "e5", "members": members, "floor": 0.5}],
         barred_licences=["non-commercial"],
     ).routing
-    assert (found.aim, found.busy_s, found.sizes) == (Aim.BEST, 1, {"e5-small": Size.LARGE})
-    assert [m.roles for m in found.spaces[0].members] == [(Role.QUERY,), tuple(Role)]
+    assert (routing.aim, routing.busy_s, routing.sizes) == (Aim.BEST, 1, {"e5-small": Size.LARGE})
+    assert [m.roles for m in routing.spaces[0].members] == [(Role.QUERY,), tuple(Role)]
 
 
 @pytest.mark.parametrize(
@@ -61,19 +61,19 @@ def test_all_of_it():
         ),
     ],
 )
-def test_what_is_wrong_is_named(routing, words):
+def test_a_wrong_field_is_named(routing, words):
     with pytest.raises(ValidationError) as refused:
         args(**routing)
     assert words in str(refused.value)
 
 
 @pytest.mark.parametrize("default", ["auto", "e5", "e5-small"])
-def test_the_default_may_be_left_to_the_policy(default):
+def test_the_default_model_may_be_auto_or_a_space(default):
     fields = {"models": MODELS, "routing": {"spaces": [PAIR]}, "default_model": default}
     assert AppArgs.model_validate(fields).default_model == default
 
 
-def test_the_routers_user_config():
+def test_a_user_config():
     assert routing_of(None, NAMES) == Routing()
     assert routing_of({"aim": "fast"}, NAMES).aim is Aim.FAST
     with pytest.raises(ValueError, match=r"^spaces\.0\.flor: unknown key.*`floor`"):
@@ -100,7 +100,7 @@ def test_a_wrong_user_config_is_refused_before_the_start(tmp_path, user_config, 
 
 
 @pytest.mark.parametrize(("limits", "most"), [("", 256), (", limits: {max_requests: 9}", 9)])
-def test_how_many_requests_a_router_lets_in_is_read_before_the_start(tmp_path, limits, most):
+def test_the_limit_of_requests_is_read_before_the_start(tmp_path, limits, most):
     file = tmp_path / "serve_config.yaml"
     file.write_text(
         "http_options: {port: 9000}\napplications: [{import_path: 'deployments.app:build', "
