@@ -172,7 +172,8 @@ async def test_the_reason_of_the_choice(client, model, reason):
 
 
 @pytest.mark.parametrize(
-    ("default", "sent", "used"), [(True, None, True), (True, False, False), (False, True, True)]
+    ("default", "sent", "used"),
+    [(True, None, True), (True, False, False), (False, None, False), (False, True, True)],
 )
 async def test_truncate_in_the_request_overrides_the_config(default, sent, used):
     backend = FakeBackend()

@@ -1,4 +1,4 @@
-"""The `routing` section of the config and the router's `user_config`: a wrong field is refused by name."""
+"""The `routing` of a config and the `user_config` of the router: a wrong field is refused by name."""
 
 from __future__ import annotations
 
