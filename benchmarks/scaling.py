@@ -10,9 +10,7 @@ measures the policy and Serve, not the engine.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -29,7 +27,6 @@ from benchmarks.common.charts import OTHER, OURS, SHADE, draw_lines, steps
 from benchmarks.common.load import Load, OpenLoop, open_loop
 from benchmarks.common.reporting import parser, percentile, report
 from benchmarks.common.service import MODEL
-from testing.disturbing import RAY_TOKEN
 from testing.encoding import command as encode_command
 from testing.running import RunningService, running_service
 from testing.sleeping import TOKENS_PER_S
@@ -227,9 +224,6 @@ def draw(axes: Any, scenarios: Sequence[Played]) -> None:
 def main() -> None:
     """Prints the table and draws the chart."""
     parser("scaling", __doc__).parse_args()
-    if "RAY_AUTH_TOKEN" not in os.environ:  # Ray reads it when it is imported, so start again
-        command = [sys.executable, "-m", "benchmarks.scaling"]
-        os.execve(sys.executable, command, {**os.environ, **RAY_TOKEN})
     models = [{"name": MODEL, "replicas": SCALING, "token_budget": 1_024}]
     with running_service(models, [], app={"import_path": "testing.sleeping:build"}) as running:
         ray.init(running.ray_address, log_to_driver=False, logging_level="ERROR")

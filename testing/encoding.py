@@ -1,4 +1,4 @@
-"""What tests of the corpus job share: the command as users run it, and what it leaves behind."""
+"""What tests of corpus jobs share: running a job, and checking what it leaves behind."""
 
 from __future__ import annotations
 
@@ -6,37 +6,58 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from pyarrow import parquet as pq
 
+from cluster.corpus.execution import Run
+from cluster.corpus.job import Summary, encode_corpus
+from cluster.corpus.settings import Settings
 from testing.running import RunningService
+from testing.shared_service import join
+
+
+def encode(
+    service: RunningService, source: object, output: object, model: str, **settings: Any
+) -> Summary:
+    """Runs a job from this process; raises as `encode_corpus`."""
+    join(service)
+    run = Run(service.ray_address)
+    return encode_corpus(Settings(str(source), str(output), model, **settings), run)
 
 
 def command(service: RunningService, *args: object) -> tuple[list[str], dict[str, str]]:
-    """The command line and environment of ``embedfleet encode`` beside this service."""
+    """Returns the command line and environment of ``embedfleet encode`` beside this service."""
     line = [sys.executable, "-m", "cluster.cli", "encode", *map(str, args)]
-    # a Ray that was started on its own asks for this machine's token; with an address one has to say so
-    ours = {"RAY_ADDRESS": service.ray_address, "RAY_AUTH_MODE": "token"}
-    return line, {**os.environ, **ours}
+    # without RAY_AUTH_MODE, Ray sends its token only to a cluster that it finds itself
+    ray = {"RAY_ADDRESS": service.ray_address, "RAY_AUTH_MODE": "token"}
+    return line, {**os.environ, **ray}
 
 
-def encode(service: RunningService, *args: object) -> subprocess.CompletedProcess[str]:
+def run_command(service: RunningService, *args: object) -> subprocess.CompletedProcess[str]:
+    """Runs ``embedfleet encode`` in a process of its own, as users do."""
     line, environment = command(service, *args)
     return subprocess.run(
         line, env=environment, capture_output=True, text=True, timeout=240, check=False
     )
 
 
+def counts(summary: Summary) -> tuple[int, int, int]:
+    """Returns how many rows a job has read, encoded and rejected."""
+    all_counts = summary.manifest.counts
+    return all_counts.rows, all_counts.documents, all_counts.rejected
+
+
 def vectors_of(table: pa.Table) -> np.ndarray:
-    """The embedding column as float32 ``(rows, dimensions)``."""
+    """Returns the embedding column as float32 ``(rows, dimensions)``."""
     column = table["embedding"].combine_chunks()
     return np.asarray(column.flatten(), np.float32).reshape(len(table), -1)
 
 
 def rejects_of(output: Path) -> dict[str, str]:
-    """Reasons by id."""
+    """Returns the reasons of rejected rows by id."""
     files = sorted((output / "_rejects").glob("*.parquet"))
     rows = [row for file in files for row in pq.read_table(file).to_pylist()]
     assert len({row["id"] for row in rows}) == len(rows)
@@ -44,7 +65,7 @@ def rejects_of(output: Path) -> dict[str, str]:
 
 
 def check_exactly_once(output: Path, ids: set[str]) -> None:
-    """Each id is in the output or in the rejects, once, and every file can be read."""
+    """Asserts that each id is in the output or in the rejects, once, and that every file can be read."""
     written = pq.read_table(output)["id"].to_pylist()
     rejected = list(rejects_of(output))
     assert len(written) + len(rejected) == len(ids)

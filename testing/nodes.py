@@ -1,5 +1,5 @@
-"""Several Ray nodes on this one machine, with logical GPUs: placement and death of nodes are real, the
-GPUs, the network between machines and its failures are not.
+"""Several Ray nodes on one machine, with logical GPUs. Placement and death of nodes are real; the GPUs
+and the network between machines are not.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def cluster_of(*workers: Mapping[str, Any], path: str = "python") -> Iterator[Cl
 
 
 @contextmanager
-def growing_cluster(node: Mapping[str, float]) -> Iterator[Cluster]:
-    """Runs a head whose autoscaler adds one node with these resources, once they are asked for.
+def growing_cluster(node: Mapping[str, float], *workers: Mapping[str, Any]) -> Iterator[Cluster]:
+    """Runs these workers and a head whose autoscaler adds one ``node``, once its resources are needed.
 
-    The autoscaler is Ray's own; what it would ask of a cloud is a raylet of this machine.
+    The autoscaler is Ray's own; in place of a cloud it starts a raylet on this machine.
     """
     folder, port = Path(tempfile.mkdtemp(prefix="ef-")), free_port()
     file = folder / "cluster.json"
@@ -55,10 +55,17 @@ def growing_cluster(node: Mapping[str, float]) -> Iterator[Cluster]:
     with patch.dict(
         os.environ, {**environment_in(folder), **path_environment("python")[0], **ours}
     ):
-        head = {"num_cpus": 4, "gcs_server_port": port, "autoscaling_config": str(file)}
+        head = {
+            "num_cpus": 4,
+            "gcs_server_port": port,
+            "autoscaling_config": str(file),
+            "include_dashboard": False,
+        }
         cluster = Cluster(initialize_head=True, head_node_args=head)
         (monitor,) = cluster.head_node.all_processes["monitor"]
         try:
+            for worker in workers:
+                cluster.add_node(**{"num_cpus": 2, **worker})
             yield cluster
         finally:
             added = descendants(monitor.process.pid)
@@ -68,7 +75,7 @@ def growing_cluster(node: Mapping[str, float]) -> Iterator[Cluster]:
 
 
 def _growing(node: Mapping[str, float], port: int) -> dict[str, Any]:
-    """Returns what `ray up` would read, in the words of Ray's own provider for tests."""
+    """Returns what `ray up` would read, for Ray's own test provider."""
     types = {
         "ray.head.default": {"resources": {"CPU": 4}, "node_config": {}, "max_workers": 0},
         "wanted": {"resources": dict(node), "node_config": {}, "min_workers": 0, "max_workers": 1},
@@ -95,13 +102,13 @@ def _growing(node: Mapping[str, float], port: int) -> dict[str, Any]:
 
 
 def placed(cluster: Cluster) -> list[tuple[str, str]]:
-    """Returns model and node of each encoder replica that lives now."""
+    """Returns model and node of each living encoder replica."""
     prefix = "encoder-"
     return [(d.removeprefix(prefix), node) for d, node in _replicas(cluster) if prefix in d]
 
 
 def routers(cluster: Cluster) -> set[str]:
-    """Returns the nodes that have a router replica now."""
+    """Returns the nodes that have a router replica."""
     return {node for deployment, node in _replicas(cluster) if deployment == "router"}
 
 

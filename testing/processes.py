@@ -1,4 +1,4 @@
-"""The processes below one of ours, from ``/proc``; which are a service's replicas."""
+"""The processes below a given one, from ``/proc``, and which of them are a service's replicas."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def descendants(root: int) -> dict[int, str]:
 
 
 def _parent(entry: Path) -> Iterator[tuple[int, int]]:
-    """A process and its parent; nothing where there is no process, or it has gone."""
+    """A process and its parent; nothing if the entry is no process or has ended."""
     with suppress(OSError):
         if entry.name.isdigit():
             state = (entry / "stat").read_text().rpartition(")")[2].split()
@@ -43,19 +43,19 @@ def marked(root: int, mark: str) -> list[int]:
 
 
 def replicas(service: RunningService, deployment: str = "") -> list[int]:
-    """Returns the processes of a service's replicas; of deployments whose names begin like this."""
+    """Returns the processes of a service's replicas, of deployments whose names begin like this."""
     return marked(service.process.pid, f"ServeReplica:embedfleet:{deployment}")
 
 
 def kill(pids: Iterable[int]) -> None:
-    """SIGKILL to each that is still there."""
+    """Sends SIGKILL to each that still exists."""
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
 def memory_mib(pid: int) -> float:
-    """Returns a process's proportional set size; 0 for one that has gone."""
+    """Returns a process's proportional set size; 0 if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:

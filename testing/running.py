@@ -1,4 +1,4 @@
-"""Starts the real service, as a user does, on free ports and in a Ray of its own."""
+"""Starts the real service as a user does, on free ports and in a Ray of its own."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ import yaml
 from testing.waiting import until
 
 API_KEY = "test-key"
+CONFIG_FILE = "serve_config.yaml"
 _START_TIMEOUT_S = 180.0
 
 
@@ -36,14 +37,14 @@ class RunningService:
     process: subprocess.Popen[bytes]
 
     def client(self, timeout_s: float = 60.0) -> httpx.Client:
-        """Returns an HTTP client that carries the key."""
+        """Returns an HTTP client that sends the key."""
         headers = {"authorization": f"Bearer {API_KEY}"}
-        # plain HTTP: to load the certificates takes each client 30 ms
+        # plain HTTP: loading the certificates takes each client 30 ms
         return httpx.Client(base_url=self.url, headers=headers, timeout=timeout_s, verify=False)
 
     @property
     def ray_address(self) -> str:
-        """The address of the service's own Ray, for jobs; other Rays may run on this machine."""
+        """The address of the service's own Ray; other Rays may run on this machine."""
         session = self.log.parent / "ray" / "session_latest"
         (file,) = session.glob("gcs_server_port_*")
         return f"{ray.util.get_node_ip_address()}:{file.read_text()}"
@@ -54,7 +55,7 @@ class RunningService:
             return {m["id"]: m["state"] for m in http.get("/v1/models").json()["data"]}
 
     def metric(self, name: str, model: str = "") -> list[float]:
-        """Returns the values of a metric, one for each of its series (of one model, if named)."""
+        """Returns the values of a metric, one for each series (of one model, if named)."""
         with self.client() as http:
             lines = http.get("/metrics").text.splitlines()
         label = model and f'"{model}"'
@@ -63,9 +64,9 @@ class RunningService:
 
 
 def free_port() -> int:
-    """Returns a port that nobody listens on, and that no outgoing connection is given meanwhile.
+    """Returns a port that nobody listens on and that no outgoing connection gets meanwhile.
 
-    Those come from 32,768 up; Ray's workers and replicas listen on 10,002 to 31,000.
+    Outgoing connections get ports from 32,768 up; Ray's workers and replicas listen on 10,002 to 31,000.
     """
     while True:
         port = random.randrange(31_001, 32_768)
@@ -86,7 +87,7 @@ def config(
     """
     small = [{"num_cpus": 0.1, "threads": 1, **model} for model in models]
     return {
-        "proxy_location": "HeadOnly",  # of several nodes on one machine, one can have the port
+        "proxy_location": "HeadOnly",  # several nodes on one machine cannot share the port
         "http_options": {"host": "127.0.0.1", "port": port},
         "logging_config": {"enable_access_log": False},
         "applications": [
@@ -110,9 +111,9 @@ def running_service(
     app: Mapping[str, Any] | None = None,
     **args: Any,
 ) -> Iterator[RunningService]:
-    """Runs ``embedfleet serve`` until the models of ``wait_for`` are ready, and stops it after."""
+    """Runs ``embedfleet serve``, yields once the models of ``wait_for`` are ready, and stops it after."""
     port, folder = free_port(), short_folder()
-    file = folder / "serve_config.yaml"
+    file = folder / CONFIG_FILE
     file.write_text(yaml.safe_dump(config(models, port, app, **args)))
     with serving([str(file), "--path", path], port, wait_for, environment, folder) as service:
         yield service
@@ -126,7 +127,7 @@ def serving(
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
 ) -> Iterator[RunningService]:
-    """The same with any ``arguments`` that make it listen on ``port``; ``folder`` is gone after it."""
+    """The same with any ``arguments`` that make it listen on ``port``; removes ``folder`` at the end."""
     folder = folder or short_folder()
     log = folder / "log"
     with log.open("wb") as output:
@@ -138,12 +139,12 @@ def serving(
         )
     service = RunningService(f"http://127.0.0.1:{port}", log, process)
     try:
-        _wait(service, wait_for)
+        wait_until_ready(service, wait_for)
         yield service
     finally:
         process.send_signal(signal.SIGTERM)
         time.sleep(0.5)
-        process.send_signal(signal.SIGTERM)  # at once, whatever is under way
+        process.send_signal(signal.SIGTERM)  # ends at once, whatever is under way
         try:
             process.wait(60)
         finally:
@@ -152,7 +153,7 @@ def serving(
 
 
 def short_folder() -> Path:
-    """Makes a folder for Ray, whose Unix sockets allow a hundred characters: pytest's own exceed that."""
+    """Makes a folder for Ray's Unix sockets, whose paths have a hundred characters at most."""
     return Path(tempfile.mkdtemp(prefix="ef-"))
 
 
@@ -160,7 +161,7 @@ _hundreds = random.sample(range(100), 100)
 
 
 def free_hundred() -> int:
-    """Returns the first of a hundred ports that nobody listens on, never the same ones twice."""
+    """Returns the first of a hundred free ports, never the same ones twice."""
     while True:
         first = 20_000 + 100 * _hundreds.pop()
         with ExitStack() as probes, suppress(OSError):
@@ -170,8 +171,8 @@ def free_hundred() -> int:
 
 
 def environment_in(folder: Path) -> dict[str, str]:
-    """Returns the environment of a Ray that keeps to itself, in this folder."""
-    # on these, services on one machine would take each other's requests: they share ports
+    """Returns the environment of a Ray that shares nothing with others on this machine."""
+    # services on one machine would share these ports, and so take each other's requests
     ports = free_hundred()
     ours = {
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports + 90),
@@ -190,7 +191,9 @@ def environment_in(folder: Path) -> dict[str, str]:
     return {**kept, **ours}
 
 
-def _wait(service: RunningService, models: Sequence[str]) -> None:
+def wait_until_ready(service: RunningService, models: Sequence[str]) -> None:
+    """Returns once these models are ready. Raises RuntimeError with the log if they never are."""
+
     def ready() -> bool:
         assert service.process.poll() is None, "it has ended"
         with suppress(httpx.HTTPError, KeyError, ValueError):

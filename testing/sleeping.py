@@ -1,7 +1,9 @@
-"""The app with an engine that sleeps instead of computing: its speed does not depend on the cores.
+"""The service with an engine that sleeps instead of computing: its speed does not depend on the cores.
 
-For tests and benchmarks of how many replicas there are; its vectors mean nothing. Everything else
-is the real service. Use ``testing.sleeping:build`` as the app's import path.
+For benchmarks of how many replicas there are; its vectors mean nothing. Everything else is the real
+service, calibration included.
+
+    import_path: testing.sleeping:build
 """
 
 # no postponed annotations here: Serve reads the type of `args` from the signature
@@ -25,7 +27,7 @@ TOKENS_PER_S = 4_000.0
 
 
 class SleepingEngine:
-    """Takes the time that so many tokens take, whatever else the machine does."""
+    """Sleeps for the time that a pass's tokens take."""
 
     pads = False
     vocabulary = 1_000_000

@@ -1,4 +1,4 @@
-"""Waiting for what comes, always with a deadline."""
+"""Waiting for a condition, always with a deadline."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from testing.shared_service import SharedService
 from tests.support.small_disk import mounted
 
 # the same examples in every run, HYPOTHESIS_PROFILE=explore looks for new ones; no deadline:
@@ -16,6 +17,15 @@ from tests.support.small_disk import mounted
 settings.register_profile("same", derandomize=True, deadline=None, max_examples=60)
 settings.register_profile("explore", deadline=None, max_examples=500)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
+
+@pytest.fixture(scope="session")
+def shared_service() -> Iterator[SharedService]:
+    """One Ray with Serve and HAProxy, in which each module of tests deploys its own application."""
+    # a replica that takes this long to start gets a reason in `/v1/models`
+    service = SharedService({"SERVE_SLOW_STARTUP_WARNING_S": "2"})
+    yield service
+    service.close()
 
 
 @pytest.fixture

@@ -1,6 +1,4 @@
-"""Config and weights replaced under load: no failed request, and never one space's name on another's
-vectors.
-"""
+"""Config and weights replaced under load: no request fails, and no vector gets another space's name."""
 
 from __future__ import annotations
 
@@ -12,38 +10,35 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from testing.disturbing import RAY_TOKEN, redeploy
-from testing.running import running_service
+from testing.hashing import save_model
+from testing.shared_service import redeploy
 from testing.waiting import until
-from tests.support.tiny_models import Shape, save_bert
 
-MODEL = "tiny"
+MODEL = "updated"
 TEXT = "the same text again and again"
 PATIENCE_S = 100.0
-SLOW_START = {**RAY_TOKEN, "SERVE_SLOW_STARTUP_WARNING_S": "2"}
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """The same model with other weights."""
+    """One model with two sets of weights."""
     root = tmp_path_factory.mktemp("models")
-    return [save_bert(root / name, shape=Shape(seed=i)) for i, name in enumerate(("old", "new"))]
+    return [save_model(root / name, seed) for seed, name in enumerate(("old", "new"))]
 
 
 @pytest.fixture(scope="module")
-def service(folders):
+def service(shared_service, folders):
     models = [{"name": MODEL, "path": str(folders[0])}]
-    with running_service(models, [MODEL], environment=SLOW_START) as running:
-        yield running
+    return shared_service.serve(models, [MODEL], {"import_path": "testing.hashing:build"})
 
 
 @dataclass
 class Load:
-    """Callers that ask without pause, and what they were answered."""
+    """Callers that send requests without pause, and their answers."""
 
     running: object
     fields: dict = field(default_factory=dict)
-    answers: list = field(default_factory=list)  # (status, space, vector)
+    answers: list = field(default_factory=list)  # status, space, vector
 
     def __enter__(self):
         self._stop = threading.Event()
@@ -72,8 +67,8 @@ class Load:
 def outcome(response):
     if response.status_code != 200:
         return response.status_code, None, response.text
-    found = response.json()
-    return 200, found["space"], np.array(found["data"][0]["embedding"])
+    reply = response.json()
+    return 200, reply["space"], np.array(reply["data"][0]["embedding"])
 
 
 def replica_of(running):
@@ -105,23 +100,23 @@ def test_config_and_weights_are_replaced_under_load(service, folders):
     assert {(status, space) for status, space, _ in pinned.answers} == {(200, old), (409, None)}
     of_new = free.answers[-1][2]
     assert vector @ of_new < 0.9
-    for _, space, found in (*free.answers, *(a for a in pinned.answers if a[0] == 200)):
-        assert found @ (vector if space == old else of_new) > 0.999
+    for _, space, answered in (*free.answers, *(a for a in pinned.answers if a[0] == 200)):
+        assert answered @ (vector if space == old else of_new) > 0.999
 
 
-def test_an_update_to_weights_that_are_not_there_leaves_the_old_ones(service, folders, tmp_path):
+def test_after_an_update_to_missing_weights_the_old_ones_serve(service, folders, tmp_path):
     space = replica_of(service)["space_id"]
     with Load(service) as load:
         update(service, path=str(tmp_path / "absent"))
         until(lambda: "to initialize" in (replica_of(service)["reason"] or ""), PATIENCE_S)
-        time.sleep(5)  # the router was replaced, too
+        time.sleep(3)  # the router was replaced, too
         assert replica_of(service)["state"] == "ready"
         update(service, path=str(folders[0]))
         until(lambda: replica_of(service)["space_id"] != space, PATIENCE_S)
     assert [answer for answer in load.answers if answer[0] != 200] == []
 
 
-def test_an_update_without_room_for_it_says_so_and_the_old_replica_serves(service):
+def test_an_update_that_has_no_room_says_so_and_the_old_replica_serves(service):
     update(service, num_cpus=os.cpu_count() - 0.1)  # the machine has them, but not beside the rest
     with Load(service) as load:
         until(lambda: "to be scheduled" in (replica_of(service)["reason"] or ""), PATIENCE_S)

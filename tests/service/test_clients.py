@@ -1,4 +1,4 @@
-"""The clients that people use, over HTTP against the running service."""
+"""The clients that people use, against the running service."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def test_langchain_works_with_its_token_ids_off(service):
     assert np.dot(vectors[0], embeddings.embed_query(TEXTS[0])) > 0.9995
 
 
-def test_langchain_with_foreign_token_ids_is_told_what_to_set(service, monkeypatch):
-    # what its default sends: ids of OpenAI's tokenizer, whose file is a download
+def test_langchain_with_foreign_token_ids_is_told_what_to_set(service):
+    # by default LangChain sends ids of OpenAI's tokenizer, whose file is a download
     body = {"model": MODEL, "input": [[32, 8415, 23082, 389, 279, 5634, 13]]}
     with service.client() as http:
         answer = http.post("/v1/embeddings", json=body)

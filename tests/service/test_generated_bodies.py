@@ -1,6 +1,6 @@
-"""Bodies made from the OpenAPI description, and bodies made of anything: no 5xx, no hang.
+"""Bodies generated from the OpenAPI description, and arbitrary JSON: no 5xx, no hang.
 
-``EMBEDFLEET_EXAMPLES`` sets how many a route gets.
+``EMBEDFLEET_EXAMPLES`` sets how many bodies each route gets.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from deployments.api.openapi import describe
 from deployments.api.routes import ROUTES
 from testing.running import RunningService
 
-EXAMPLES = int(os.environ.get("EMBEDFLEET_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("EMBEDFLEET_EXAMPLES", "40"))
 TOO_LONG_S = 20.0
 SETTINGS = settings(
     max_examples=EXAMPLES,
@@ -34,8 +34,10 @@ POSTS = [path for path, methods in describe(ROUTES)["paths"].items() if "post" i
 
 
 def check(answer: httpx.Response, seconds: float) -> None:
-    unavailable = answer.status_code == 503 and "unavailable" in answer.json()["error"]["message"]
-    assert answer.status_code < 500 or unavailable, answer.text
+    if answer.status_code == 503:  # some of the models cannot answer
+        assert answer.json()["error"]["code"] == "model_unavailable"
+    else:
+        assert answer.status_code < 500, answer.text
     assert seconds < TOO_LONG_S
     if answer.is_error:
         assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
@@ -81,7 +83,7 @@ def test_bodies_of_anything(http, body):
 @SETTINGS
 @given(text=st.text(min_size=1, max_size=200))
 def test_any_text_has_a_vector(http, text):
-    answer = http.post("/v1/embeddings", json={"model": "all-MiniLM-L6-v2", "input": text})
+    answer = http.post("/v1/embeddings", json={"model": "hashed", "input": text})
     assert answer.status_code == 200, answer.text
     assert len(answer.json()["data"][0]["embedding"]) == 384
 

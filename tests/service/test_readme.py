@@ -1,4 +1,4 @@
-"""The commands and code of the README and of docs/ do what they say."""
+"""The commands and code of the README and of docs/ work."""
 
 from __future__ import annotations
 

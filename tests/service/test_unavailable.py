@@ -1,4 +1,4 @@
-"""Models that cannot answer: the others serve, the reason is told at once, and they recover."""
+"""Models that cannot answer: the others serve, the error gives the reason at once, and they recover."""
 
 from __future__ import annotations
 
@@ -10,11 +10,7 @@ from testing.processes import replicas
 from testing.waiting import until
 from tests.service.conftest import damage, mend
 
-REASONS = {
-    "e5-small-v2": "not on this machine and the hub cannot be reached",
-    "broken": "cannot be loaded",
-    "linq-embed-mistral": "no node of the cluster has GPU",
-}
+REASONS = {"e5-small-v2": "hub", "broken": "weights", "linq-embed-mistral": "GPU"}
 PROMISED_S = 5.0
 
 
@@ -46,7 +42,7 @@ def test_no_crash_loop(service):
     with service.client() as http:
         for _ in range(20):
             http.post("/v1/embeddings", json={"model": "broken", "input": "x"})
-    time.sleep(6)  # it tries to load every five seconds
+    time.sleep(6)  # it tries to load again every five seconds
     assert len(before) == 1
     assert replicas(service, "encoder-broken") == before
 

@@ -1,6 +1,6 @@
 """A replica that dies costs a retry, not an answer.
 
-The last file of this folder by its name: what other tests count, a replica takes with it.
+This file comes last in the folder: the dead replica takes the counters of other tests with it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from testing.processes import kill, replicas
 from testing.waiting import until
 from tests.service.test_unavailable import answers
 
-MODEL = "minilm-float32"
+MODEL = "hashed"
 
 
 def test_sigkill_of_the_only_replica_loses_no_request(service):

@@ -1,9 +1,9 @@
-"""The service with an engine that really breaks: on some texts its process dies, on others it hangs,
-and after others no pass succeeds any more.
+"""The service with an engine that breaks: some texts end its process, others make a pass hang, and
+after others no pass succeeds any more.
 
     import_path: tests.support.breakable:build
 
-Each death, or pass that hangs, adds a line to ``deaths.txt`` in the model's folder.
+Each death or hanging pass adds a line to ``deaths.txt`` in the model's folder.
 """
 
 import os
@@ -17,25 +17,26 @@ from deployments.app import graph
 from deployments.client.preprocessing import load_preprocessor
 from deployments.config.schema import AppArgs, Limits, ModelConfig
 from deployments.core.batch import TokenBatch, Vectors
-from deployments.replica.deployment import Encoder
 from deployments.replica.loaded_model import LoadedModel
+from testing.hashing import HashingEncoder
 
-# what such a text ends with
+# a text does this if it ends with these words
 POISON = "end this process"
 SLEEP = "sleep for ever"
 BREAK = "break the engine"
 
 
-class Breakable(Encoder):
-    """The encoder of the service, with a short patience for passes that hang."""
+class Breakable(HashingEncoder):
+    """The hashing replica with short patience for passes that hang."""
 
     wedged_after_s = 2.0
 
     def load(self, config: ModelConfig, limits: Limits) -> LoadedModel:
-        """Returns the model with its forward pass in our hands."""
+        """Returns the model with a forward pass that obeys the words above."""
         model = super().load(config, limits)
         tokenizer = load_preprocessor(config).tokenizer
         ends = [tokenizer.tokenize((t,)).batch.ids.tolist()[1:] for t in (POISON, SLEEP, BREAK)]
+        assert config.path is not None
         forward, deaths = model.engine.forward, Path(config.path) / "deaths.txt"
         broken = threading.Event()
 

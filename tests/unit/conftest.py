@@ -17,9 +17,9 @@ def forbidden(*_: object, **__: object) -> None:
     raise RuntimeError("a unit test must not start Ray, nor connect to one")
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def no_ray() -> Iterator[None]:
-    """Makes every way into Ray raise."""
+    """Makes every way into Ray raise, until the tests of this folder are over."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ray.init", forbidden)
         patch.setattr("ray._private.worker.init", forbidden)

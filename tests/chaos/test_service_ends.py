@@ -1,0 +1,140 @@
+"""Services that end: one whose every process is killed during a corpus job, and one that is told to stop
+while requests are under way.
+
+The first is started by `embedfleet serve --model`, without a config file.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from time import sleep
+
+import httpx
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from testing.docstrings import all_docstrings
+from testing.encoding import run_command
+from testing.hashing import save_model
+from testing.running import free_port, running_service, serving
+from testing.waiting import until
+from tests.chaos.killing import (
+    arguments,
+    check_complete,
+    outcome,
+    save_corpus,
+    stamps,
+    start,
+    strike,
+    wait_for_parts,
+)
+from tests.support.tiny_models import save_xlm_roberta
+from tests.support.tolerance import FLOAT32, worst_cosine
+
+BUNDLED = "sentence-transformers/all-MiniLM-L6-v2"
+MODEL = "all-MiniLM-L6-v2"
+SLOW = "slow"
+TEXTS = ["plants turn light into sugar", "Paris is in France"]
+STOPS_WITHIN_S = 30.0
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    path = tmp_path_factory.mktemp("corpus") / "a.parquet"
+    return path, save_corpus(path)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    return tmp_path_factory.mktemp("vectors") / "out"
+
+
+@pytest.fixture(scope="module")
+def without_config(tmp_path_factory):
+    """A service of a local folder and of a hub id that the catalog knows."""
+    folder, port = tmp_path_factory.mktemp("models") / "our-model", free_port()
+    save_xlm_roberta(folder)
+    models = ["--model", str(folder), "--model", BUNDLED, "--port", str(port)]
+    with serving(models, port, ["our-model", MODEL]) as service:
+        yield service, folder
+
+
+@pytest.fixture(scope="module")
+def slow_service(tmp_path_factory):
+    folder = save_model(tmp_path_factory.mktemp("models") / SLOW, tokens_per_s=8_000)
+    models = [{"name": MODEL}, {"name": SLOW, "path": str(folder)}]
+    app = {"import_path": "testing.hashing:build"}
+    limits = {"online_max_wait_s": 60}
+    with running_service(models, [MODEL, SLOW], app=app, limits=limits) as service:
+        yield service
+
+
+def test_serve_without_a_config_file(without_config):
+    service, folder = without_config
+    with service.client() as http:
+        answer = http.post("/v1/embeddings", json={"model": "our-model", "input": TEXTS}).json()
+        dtype = http.get("/v1/models/our-model").json()["dtype"]
+    log = service.log.read_text()
+    vectors = [item["embedding"] for item in answer["data"]]
+    expected = SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
+    assert worst_cosine(vectors, expected) >= (0.9995 if dtype == "bfloat16" else FLOAT32)
+    assert f"path: {folder.resolve()}" in log  # the config that it stands for
+
+
+def test_a_job_whose_cluster_dies_is_finished_by_the_next_run(without_config, corpus, out, request):
+    service, _ = without_config
+    path, ids = corpus
+    job = start(service, *arguments(path, out, MODEL))
+    wait_for_parts(job, out, 2)
+    strike(service, "cluster", job)
+    assert outcome(job) or job.returncode
+    before = stamps(out)
+    assert before
+    again = run_command(request.getfixturevalue("slow_service"), *arguments(path, out, MODEL))
+    assert again.returncode == 0, again.stderr
+    check_complete(out, ids, before)
+
+
+def test_sigterm_lets_requests_under_way_be_answered(slow_service):
+    service = slow_service
+    texts = [text for text in all_docstrings() if len(text) > 400][:48]
+    several_calls = body_of(texts * 6)  # to a replica: some are made while others are answered
+    bodies = [*[body_of(texts)] * 4, several_calls]
+
+    def ask(body: dict[str, object]) -> httpx.Response:
+        with service.client() as http:
+            return http.post("/v1/embeddings", json=body)
+
+    def ready() -> int:
+        with service.client() as http:
+            return http.get("/ready").status_code
+
+    with ThreadPoolExecutor(6) as pool:
+        calls = [pool.submit(ask, body) for body in bodies]
+        sleep(0.4)  # all have arrived, few are answered
+        service.process.send_signal(signal.SIGTERM)
+        until(lambda: ready() == httpx.codes.SERVICE_UNAVAILABLE, 5)
+        late = ask(body_of(["too late"]))
+        assert late.status_code == 503
+        assert "retry-after" in late.headers
+        assert not all(call.done() for call in calls)
+        answers = [call.result() for call in calls]
+    assert [answer.status_code for answer in answers] == [200] * 5, answers
+    assert statuses_until_it_has_ended(ready) <= {503}  # a 404 would say that the URL is wrong
+    assert service.process.wait(STOPS_WITHIN_S) == 0
+    assert "Traceback" not in service.log.read_text()
+
+
+def statuses_until_it_has_ended(status: Callable[[], int]) -> set[int]:
+    seen = set()
+    with suppress(httpx.TransportError):
+        while True:
+            seen.add(status())
+    return seen
+
+
+def body_of(texts: list[str]) -> dict[str, object]:
+    return {"model": SLOW, "input": texts, "truncate": True, "encoding_format": "base64"}
