@@ -3,13 +3,25 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: serve test lint bench clean
+.PHONY: serve test test-core test-services test-long lint bench clean
 
 serve: $(VENV)/.serve
 	$(BIN)/embedfleet serve serve_config.yaml
 
+# the two halves run side by side, since services mostly wait; each prints its output at its end
 test: lint
-	$(BIN)/pytest
+	$(MAKE) --keep-going --jobs=2 --output-sync=target test-core test-services
+
+test-core: $(VENV)/.test
+	$(BIN)/pytest tests/unit tests/api tests/fidelity tests/gpu
+
+test-services: $(VENV)/.test
+	$(BIN)/pytest tests/service tests/chaos
+
+# random moments, many rounds: takes most of an hour
+test-long: $(VENV)/.test
+	$(BIN)/pytest -m long
+	EMBEDFLEET_EXAMPLES=2000 $(BIN)/pytest tests/service/test_generated_bodies.py --timeout 1800
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
