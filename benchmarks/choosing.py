@@ -20,7 +20,7 @@ from deployments.config.schema import AppArgs
 from deployments.core.models.catalog import CATALOG
 from deployments.core.models.loading import find_model
 from deployments.core.models.tokenizer import FastTokenizer
-from deployments.core.routing.facts import Facts, ModelState
+from deployments.core.routing.facts import ModelState, RequestFacts
 from deployments.core.routing.languages import languages_of, preload
 from deployments.router.chooser import Chooser
 from deployments.wire.status import ModelStatus
@@ -54,10 +54,10 @@ def build_chooser() -> Chooser:
 async def choice_us(chooser: Chooser, model: str, texts: list[str]) -> float:
     """Returns CPU microseconds of this process for one choice."""
     for _ in range(10):
-        await chooser.choose(Facts(model), texts)
+        await chooser.choose(RequestFacts(model), texts)
     started = time.process_time()
     for _ in range(ROUNDS):
-        await chooser.choose(Facts(model), texts)
+        await chooser.choose(RequestFacts(model), texts)
     return (time.process_time() - started) / ROUNDS * 1e6
 
 
@@ -76,7 +76,7 @@ async def measure() -> None:
     costs = {name: await choice_us(chooser, *request) for name, request in REQUESTS.items()}
     rows = []
     for name, (model, texts) in REQUESTS.items():
-        _, decision = await chooser.choose(Facts(model), texts)
+        _, decision = await chooser.choose(RequestFacts(model), texts)
         languages = languages_us(texts) if model == "auto" else 0.0
         ratio = f"{costs[name] / costs[BY_NAME]:.1f}"
         rows.append((name, f"{costs[name]:.0f}", ratio, f"{languages:.0f}", decision.model))

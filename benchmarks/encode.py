@@ -126,10 +126,11 @@ def busy_seconds(running: RunningService) -> float:
 
 def bare_engine(texts: list[str], threads: int) -> tuple[float, np.ndarray]:
     """Returns seconds and vectors of the engine alone, tokenizing included, after a warm-up."""
-    from deployments.core.engine.engine import TorchEngine, encode_all
+    from deployments.core.engine.engine import TorchEngine
     from deployments.core.models.loading import find_model
     from deployments.core.models.tokenizer import FastTokenizer
     from deployments.core.vectors import normalized
+    from testing.encode_all import encode_all
 
     files = find_model(MODEL, None, None)
     engine = TorchEngine(files.spec, files.folder, threads=1)

@@ -17,8 +17,8 @@ import httpx
 import ray
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from deployments.core.batching.lanes import Drop
-from deployments.core.batching.observing import Pass
+from deployments.core.batching.lanes import DropReason
+from deployments.core.batching.observing import Observer, Pass
 from deployments.core.lane import Lane
 
 log = logging.getLogger("ray.serve")
@@ -31,7 +31,7 @@ _SCRAPE_TIMEOUT_S = 3.0
 _NOISE = re.compile(r'(?<=[{,])(Component|SessionName|Version|otel_\w+)="[^"]*",?')
 
 
-class BatcherMetrics:
+class BatcherMetrics(Observer):
     """Records what a replica's lanes and engine do.
 
     Sums are kept here while passes follow each other, since Ray's counters take 4% of a pass.
@@ -63,7 +63,7 @@ class BatcherMetrics:
         for lane, queued_s in done.queued_s.items():
             wait.observe(queued_s, {**tags, "lane": lane})
 
-    def dropped(self, lane: Lane, reason: Drop) -> None:
+    def dropped(self, lane: Lane, reason: DropReason) -> None:
         """A text left its lane without a forward pass."""
         _counter("dropped_texts_total", "Texts dropped uncomputed", "lane", "reason").inc(
             1, {"model": self._model, "lane": lane, "reason": reason}
@@ -75,13 +75,13 @@ class BatcherMetrics:
             texts, {"model": self._model, "lane": lane}
         )
 
-    def waiting(self, left: Mapping[Lane, tuple[int, int]]) -> None:
+    def waiting(self, backlog: Mapping[Lane, tuple[int, int]]) -> None:
         """Records the lanes' backlog, and the sums, at most twice a second."""
         now = time.monotonic()
         if now - self._told < _TELL_EVERY_S:
             return
         self._told = now
-        for lane, (texts, tokens) in left.items():
+        for lane, (texts, tokens) in backlog.items():
             tags = {"model": self._model, "lane": lane}
             _gauge("queue_texts", "Texts that wait", "lane").set(texts, tags)
             _gauge("queue_tokens", "Tokens that wait", "lane").set(tokens, tags)

@@ -19,12 +19,12 @@ from benchmarks.common.texts import Case
 from benchmarks.peers import Missing
 from benchmarks.peers.onnx_export import TokenVectors, export
 from deployments.core.batch import TokenBatch, Vectors
-from deployments.core.batching.packing import pack
-from deployments.core.engine.engine import TorchEngine, encode_all
+from deployments.core.engine.engine import TorchEngine
 from deployments.core.engine.pooling import mean
 from deployments.core.models.loading import ModelFiles
 from deployments.core.models.tokenizer import FastTokenizer
 from deployments.core.vectors import normalized
+from testing.encode_all import encode_all, pack
 
 Encode = Callable[[Case], Vectors]
 Pass = Callable[[dict[str, np.ndarray[Any, Any]]], np.ndarray[Any, Any]]

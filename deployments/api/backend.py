@@ -8,7 +8,7 @@ from typing import Protocol
 from deployments.api.responses import Explanation, ModelItem, SpaceItem
 from deployments.core.lane import Lane
 from deployments.core.request import Embeddings, EncodeRequest, TokenInput
-from deployments.core.routing.facts import Facts
+from deployments.core.routing.facts import RequestFacts
 from deployments.core.routing.policy import Decision
 
 Texts = Sequence[str] | TokenInput
@@ -17,11 +17,11 @@ Texts = Sequence[str] | TokenInput
 class Backend(Protocol):
     """The models behind the API: in production the router, in the API's own tests fixed vectors."""
 
-    async def choose(self, facts: Facts, texts: Texts) -> Decision:
+    async def choose(self, facts: RequestFacts, texts: Texts) -> Decision:
         """Returns which model answers. Raises what `routing.policy.choose` raises."""
         ...
 
-    async def explain(self, facts: Facts, texts: Texts) -> Explanation:
+    async def explain(self, facts: RequestFacts, texts: Texts) -> Explanation:
         """Returns which model would answer and why, with a reason for each model. Encodes nothing."""
         ...
 

@@ -19,7 +19,7 @@ from deployments.core.errors import InvalidRequest
 from deployments.core.lane import Lane
 from deployments.core.models.prompts import choose_role
 from deployments.core.request import EncodeRequest, TokenInput
-from deployments.core.routing.facts import Facts
+from deployments.core.routing.facts import RequestFacts
 from deployments.core.routing.overload import ConcurrencyLimiter
 from deployments.core.routing.policy import agree
 from deployments.core.routing.refusals import refuse_replaced
@@ -71,7 +71,7 @@ async def explain_route(request: Request) -> Response:
 
 async def _read(
     request: Request, deadline: float
-) -> tuple[EmbeddingRequest, Facts, tuple[str, ...] | TokenInput]:
+) -> tuple[EmbeddingRequest, RequestFacts, tuple[str, ...] | TokenInput]:
     limits: ApiLimits = request.app.state.limits
     body = parse(EmbeddingRequest, await read_body(request, limits, deadline))
     limits.check_count(len(body.inputs), "input")

@@ -10,7 +10,7 @@ from deployments.api.body_errors import body_error, refuse_misleading
 from deployments.core.errors import InvalidRequest
 from deployments.core.lane import Lane
 from deployments.core.models.spec import Role
-from deployments.core.routing.facts import Aim, Facts
+from deployments.core.routing.facts import Aim, RequestFacts
 
 Text = Annotated[str, Field(min_length=1)]
 # bounded, since a name is repeated in errors and an instruction is put in front of each text
@@ -73,7 +73,7 @@ class _Common(_Body):
     def _null_means_online(cls, value: Any) -> Any:
         return Lane.ONLINE if value is None else value
 
-    def facts(self, required_space: str | None, truncate: bool) -> Facts:
+    def facts(self, required_space: str | None, truncate: bool) -> RequestFacts:
         """Returns what a model is chosen by; ``required_space`` is the header's.
 
         Raises InvalidRequest if header and body require different spaces.
@@ -84,7 +84,7 @@ class _Common(_Body):
                 "drop one",
                 "space",
             )
-        return Facts(
+        return RequestFacts(
             requested=self.model,
             truncate=truncate if self.truncate is None else self.truncate,
             instruction=self.instruction,

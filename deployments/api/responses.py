@@ -17,7 +17,7 @@ from deployments.core.batch import Vectors
 from deployments.core.errors import EmbedfleetError
 from deployments.core.models.spec import Role
 from deployments.core.request import Embeddings
-from deployments.core.routing.facts import Facts
+from deployments.core.routing.facts import RequestFacts
 from deployments.core.routing.policy import Decision
 
 # numbers of an answer that are written on the event loop: about 3 ms, and a hop to a thread costs
@@ -201,7 +201,7 @@ class Explanation:
     """A decision that was not carried out; ``facts`` include what was learned from the texts."""
 
     decision: Decision
-    facts: Facts
+    facts: RequestFacts
     candidates: list[RouteCandidate]
 
 

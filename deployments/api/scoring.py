@@ -22,7 +22,7 @@ from deployments.core.batch import Vectors
 from deployments.core.errors import InvalidRequest, ModelUnavailable
 from deployments.core.models.spec import Role
 from deployments.core.request import Embeddings, EncodeRequest
-from deployments.core.routing.facts import Facts
+from deployments.core.routing.facts import RequestFacts
 from deployments.core.routing.policy import Decision
 from deployments.core.routing.refusals import refuse_replaced
 from deployments.core.vectors import INLINE_NUMBERS, normalized
@@ -95,7 +95,7 @@ async def _score(request: Request, body: _ScoringRequest, deadline: float) -> _S
     return _Scored(queries, documents, scores, decision)
 
 
-def _facts(request: Request, body: _ScoringRequest) -> Facts:
+def _facts(request: Request, body: _ScoringRequest) -> RequestFacts:
     limits: ApiLimits = request.app.state.limits
     limits.check_count(len(body.queries), "query")
     limits.check_count(len(body.texts), "documents")
@@ -104,7 +104,11 @@ def _facts(request: Request, body: _ScoringRequest) -> Facts:
 
 
 async def _encode_both(
-    backend: Backend, decision: Decision, body: _ScoringRequest, facts: Facts, deadline: float
+    backend: Backend,
+    decision: Decision,
+    body: _ScoringRequest,
+    facts: RequestFacts,
+    deadline: float,
 ) -> tuple[Embeddings, Embeddings]:
     """Returns the embeddings of queries and documents, both of one space.
 

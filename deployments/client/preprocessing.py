@@ -12,11 +12,11 @@ from deployments.config.schema import ModelConfig
 from deployments.core.awaiting import aside
 from deployments.core.batch import Encoded
 from deployments.core.errors import InvalidRequest, UnsupportedModel
-from deployments.core.models.lengths import lower_bound, upper_bound
 from deployments.core.models.loading import find_model
 from deployments.core.models.prompts import effective_instruction, prefix, render
 from deployments.core.models.space import space_id
 from deployments.core.models.spec import ModelSpec, Role
+from deployments.core.models.token_bounds import lower_bound, upper_bound
 from deployments.core.models.tokenizer import FastTokenizer, Tokenized
 from deployments.core.request import Embeddings, EncodeRequest, TokenInput, check_dimensions
 from deployments.core.vectors import INLINE_NUMBERS, finished

@@ -21,7 +21,7 @@ from deployments.core.engine.calibration import Calibration, calibrate
 from deployments.core.engine.cpu.priority import engine_goes_first, thread_ids
 from deployments.core.engine.cuda.pinning import (
     Memory,
-    Seen,
+    VisibleDevices,
     device_problem,
     memory_problem,
     share_of_device,
@@ -116,7 +116,7 @@ def _free_failed_load() -> None:
 
 
 def _engine(config: ModelConfig, files: ModelFiles, split: ThreadPlan) -> TorchEngine:
-    # the threads that OpenMP starts for loading end with the thread that loads: see `Threads.lend`
+    # the threads that OpenMP starts for loading end with the thread that loads: see `PassThreads.lend`
     with ThreadPoolExecutor(1) as loader:
         return loader.submit(
             TorchEngine, files.spec, files.folder, config.device_to_use, config.dtype, split.each
@@ -171,7 +171,7 @@ def _refuse_other_device(config: ModelConfig, assigned: tuple[str, ...]) -> None
     if config.device == "cpu":  # so any GPUs are logical ones
         return
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    seen = Seen(visible, cuda_devices(), torch.cuda.device_count())
+    seen = VisibleDevices(visible, cuda_devices(), torch.cuda.device_count())
     if not config.num_gpus and config.device == "auto" and seen.devices:
         log.info(
             "%s runs on the CPU of this GPU node, since its config has no `num_gpus`", config.name

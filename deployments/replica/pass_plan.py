@@ -10,7 +10,7 @@ import ray
 import torch
 
 from deployments.config.schema import Limits, ModelConfig
-from deployments.core.batching.lanes import LaneLimits
+from deployments.core.batching.lanes import BatchLimits
 from deployments.core.engine.calibration import Calibration
 from deployments.core.engine.cpu.priority import can_give_way
 from deployments.core.engine.device import choose_device
@@ -89,9 +89,9 @@ _WORTH_S = 0.015
 
 def lane_limits(
     engine: TorchEngine, limits: Limits, pace: Calibration, split: ThreadPlan
-) -> LaneLimits:
+) -> BatchLimits:
     """Returns how this replica forms its micro-batches."""
-    return LaneLimits(
+    return BatchLimits(
         token_budget=pace.token_budget,
         shared_budget=shared_budget(pace.token_budget, engine.rounded),
         offline_patience_s=limits.offline_patience_s,

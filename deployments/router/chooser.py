@@ -12,19 +12,19 @@ from deployments.config.schema import AppArgs, ModelConfig, Routing
 from deployments.core.errors import InvalidRequest
 from deployments.core.lane import Lane
 from deployments.core.models.catalog import catalog_model
-from deployments.core.models.lengths import about
 from deployments.core.models.spec import ModelSpec
+from deployments.core.models.token_bounds import estimate_tokens
 from deployments.core.request import TokenInput
 from deployments.core.routing.aims import latency_s
-from deployments.core.routing.facts import Candidate, Facts, Load, Policy, Shared
+from deployments.core.routing.facts import Candidate, Load, Policy, RequestFacts, SharedSpace
 from deployments.core.routing.languages import languages_of
 from deployments.core.routing.policy import Decision, choose, is_left_open, roles_of
 from deployments.router.fleet import Fleet
 
 _UNKNOWN_START_S = 20.0  # for a model that was never seen to start
 
-SharedSpaceOf = Callable[[str], Shared | None]
-_CandidateKey = tuple[ModelSpec | None, Routing, Shared | None]
+SharedSpaceOf = Callable[[str], SharedSpace | None]
+_CandidateKey = tuple[ModelSpec | None, Routing, SharedSpace | None]
 
 
 class Chooser:
@@ -53,8 +53,8 @@ class Chooser:
         self._routing = routing
 
     async def choose(
-        self, facts: Facts, texts: Sequence[str] | TokenInput
-    ) -> tuple[Facts, Decision]:
+        self, facts: RequestFacts, texts: Sequence[str] | TokenInput
+    ) -> tuple[RequestFacts, Decision]:
         """Returns the completed facts and which model answers. Raises what `policy.choose` raises."""
         is_default = facts.requested is None and facts.space is None
         if is_default:
@@ -79,12 +79,15 @@ class Chooser:
                 f"`{requested}` chooses for each request",
                 "model",
             )
-        _, decision = await self.choose(Facts(requested=requested, lane=Lane.OFFLINE), ())
+        _, decision = await self.choose(RequestFacts(requested=requested, lane=Lane.OFFLINE), ())
         return decision
 
     async def _with_texts(
-        self, facts: Facts, texts: Sequence[str] | TokenInput, candidates: Sequence[Candidate]
-    ) -> Facts:
+        self,
+        facts: RequestFacts,
+        texts: Sequence[str] | TokenInput,
+        candidates: Sequence[Candidate],
+    ) -> RequestFacts:
         """Returns the facts with what the texts show: languages, lengths, and the amount of work."""
         if isinstance(texts, TokenInput):
             counts = [len(row) for row in texts.rows]
@@ -99,12 +102,12 @@ class Chooser:
             facts,
             languages=languages_of(texts),
             longest=await self._longest(facts, texts, candidates),
-            tokens=about(texts),
-            largest=about([max(texts, key=len)]),
+            tokens=estimate_tokens(texts),
+            largest=estimate_tokens([max(texts, key=len)]),
         )
 
     async def _longest(
-        self, facts: Facts, texts: Sequence[str], candidates: Sequence[Candidate]
+        self, facts: RequestFacts, texts: Sequence[str], candidates: Sequence[Candidate]
     ) -> dict[str, int]:
         """Returns the tokens of the longest text for each model whose tokenizer is loaded."""
         longest: dict[str, int] = {}
@@ -154,7 +157,7 @@ class Chooser:
         barred = frozenset(routing.barred_licences)
         return Policy(routing.aim, routing.busy_s, self._patience_s, barred)
 
-    def expected_ms(self, facts: Facts) -> dict[str, float]:
+    def expected_ms(self, facts: RequestFacts) -> dict[str, float]:
         """Returns the time that each model is expected to take for this request."""
         return {name: latency_s(facts, load) * 1_000 for name, load in self.loads().items()}
 
@@ -172,7 +175,7 @@ def candidate(
     model: ModelConfig,
     spec: ModelSpec | None = None,
     routing: Routing | None = None,
-    shared: Shared | None = None,
+    shared: SharedSpace | None = None,
 ) -> Candidate:
     """Returns a configured model as the policy sees it; ``spec`` is None until its files are read."""
     known = catalog_model(model.name, model.path)

@@ -28,9 +28,9 @@ from deployments.client.client import EncoderClient
 from deployments.config.schema import AppArgs, Routing, routing_of
 from deployments.core.errors import EmbedfleetError, ModelUnavailable, Overloaded, SpaceMismatch
 from deployments.core.lane import Lane
-from deployments.core.models.lengths import about
+from deployments.core.models.token_bounds import estimate_tokens
 from deployments.core.request import Embeddings, EncodeRequest, TokenInput
-from deployments.core.routing.facts import Facts
+from deployments.core.routing.facts import RequestFacts
 from deployments.core.routing.languages import preload
 from deployments.core.routing.overload import LastRefusal
 from deployments.core.routing.policy import Decision
@@ -70,7 +70,7 @@ class Router:
         self._refusals = {name: LastRefusal() for name in self._models}
         self._configure(args.routing)
 
-    async def choose(self, facts: Facts, texts: Texts) -> Decision:
+    async def choose(self, facts: RequestFacts, texts: Texts) -> Decision:
         """Returns which model answers. Raises what `policy.choose` raises."""
         _, decision = await self._chooser.choose(facts, texts)
         self._decisions.chose(decision.model, decision.reason)
@@ -128,7 +128,7 @@ class Router:
                 refusals.note(tokens, error, time.monotonic())
             raise
 
-    async def explain(self, facts: Facts, texts: Texts) -> Explanation:
+    async def explain(self, facts: RequestFacts, texts: Texts) -> Explanation:
         """Returns which model would answer and why, with a reason for each model. Encodes nothing."""
         facts, decision = await self._chooser.choose(facts, texts)
         expected = self._chooser.expected_ms(facts)
@@ -206,7 +206,7 @@ class Router:
 def _tokens(request: EncodeRequest) -> int:
     """Returns about how many tokens a request has."""
     texts = request.texts
-    return sum(map(len, texts.rows)) if isinstance(texts, TokenInput) else about(texts)
+    return sum(map(len, texts.rows)) if isinstance(texts, TokenInput) else estimate_tokens(texts)
 
 
 def _api_limits(args: AppArgs) -> ApiLimits:

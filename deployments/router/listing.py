@@ -7,9 +7,9 @@ from deployments.config.schema import ModelConfig, Space
 from deployments.core.models.catalog import catalog_model
 from deployments.core.models.spec import ModelSpec, Role
 from deployments.core.models.weights import is_hub_id
-from deployments.core.routing.facts import Candidate, Facts
+from deployments.core.routing.facts import Candidate, RequestFacts
 from deployments.core.routing.policy import Decision
-from deployments.core.routing.spaces import space_to_tell
+from deployments.core.routing.space_matching import reported_space
 from deployments.router.shared_spaces import Verdict
 from deployments.wire.served import ServedModel
 from deployments.wire.status import ModelStatus
@@ -63,12 +63,12 @@ def space_item(space: Space, verdict: Verdict) -> SpaceItem:
 def route_candidate(
     candidate: Candidate,
     status: ModelStatus,
-    facts: Facts,
+    facts: RequestFacts,
     decision: Decision,
     expected_ms: float,
 ) -> RouteCandidate:
     """Returns one model as ``POST /v1/route`` shows it."""
-    space = space_to_tell(facts, candidate) or candidate.own_space(facts.dimensions)
+    space = reported_space(facts, candidate) or candidate.own_space(facts.dimensions)
     return RouteCandidate(
         model=candidate.name,
         size=candidate.size.value if candidate.size else None,

@@ -16,8 +16,8 @@ from deployments.config.schema import Routing, Space
 from deployments.core.errors import EmbedfleetError
 from deployments.core.models.spec import Role
 from deployments.core.request import Embeddings, EncodeRequest
-from deployments.core.routing.facts import ModelState, Shared
-from deployments.core.routing.spaces import SAMPLES, agreement, shared_id
+from deployments.core.routing.facts import ModelState, SharedSpace
+from deployments.core.routing.space_matching import AGREEMENT_TEXTS, agreement, shared_id
 from deployments.wire.status import ModelStatus
 
 log = logging.getLogger("ray.serve")
@@ -65,14 +65,14 @@ class SharedSpaces:
         """Returns what is known of each configured space."""
         return {space: self._verdict(space) for space in self._spaces}
 
-    def of(self, model: str) -> Shared | None:
+    def of(self, model: str) -> SharedSpace | None:
         """Returns the space that a model is a configured member of, if any."""
         for space in self._spaces:
             for member in space.members:
                 if member.model == model:
                     verdict = self._verdict(space)
                     roles = frozenset(member.roles)
-                    return Shared(space.name, verdict.id, roles, verdict.problem)
+                    return SharedSpace(space.name, verdict.id, roles, verdict.problem)
         return None
 
     def is_current(self, shared_id: str, model: str, own_id: str) -> bool:
@@ -119,7 +119,9 @@ class SharedSpaces:
         worst = 1.0
         for role in {role for member in space.members for role in member.roles}:
             embeddings = [
-                await self._encode(member.model, EncodeRequest(SAMPLES, role, truncate=True))
+                await self._encode(
+                    member.model, EncodeRequest(AGREEMENT_TEXTS, role, truncate=True)
+                )
                 for member in space.members
             ]
             own_ids |= {e.model: e.space for e in embeddings}
@@ -137,7 +139,7 @@ class SharedSpaces:
 def _disagreement(space: Space, role: Role, least: float, mean: float) -> str:
     return (
         f"its members disagree: between the {role} vectors of one text the cosine is {least:.4f} at "
-        f"worst and {mean:.4f} on average over {len(SAMPLES)} texts; the floor is {space.floor:g}"
+        f"worst and {mean:.4f} on average over {len(AGREEMENT_TEXTS)} texts; the floor is {space.floor:g}"
     )
 
 

@@ -20,7 +20,7 @@ from deployments.core.models.prompts import effective_instruction, render
 from deployments.core.models.space import space_id
 from deployments.core.models.spec import ModelSpec, Pooling, Prompts, Size
 from deployments.core.request import Embeddings, EncodeRequest, TokenInput, check_dimensions
-from deployments.core.routing.facts import Candidate, Facts
+from deployments.core.routing.facts import Candidate, RequestFacts
 from deployments.core.routing.policy import Decision, choose
 from deployments.core.vectors import finished
 
@@ -73,13 +73,13 @@ class FakeBackend:
     calls: list[tuple[str, EncodeRequest, Lane]] = field(default_factory=list)
     deadlines: set[float] = field(default_factory=set)
 
-    async def choose(self, facts: Facts, texts: Texts) -> Decision:
+    async def choose(self, facts: RequestFacts, texts: Texts) -> Decision:
         """Returns which model answers; `auto` ignores the texts."""
         if facts.requested is None and facts.space is None:
             return Decision(PLAIN.name, "default")
         return choose(facts, self.candidates())
 
-    async def explain(self, facts: Facts, texts: Texts) -> Explanation:
+    async def explain(self, facts: RequestFacts, texts: Texts) -> Explanation:
         """Returns which model would answer."""
         decision = await self.choose(facts, texts)
         candidates = [

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deployments.core.batch import Vectors
-from deployments.core.engine.engine import TorchEngine, encode_all
+from deployments.core.engine.engine import TorchEngine
 from deployments.core.models.prompts import render
 from deployments.core.models.spec import ModelSpec, Role
 from deployments.core.models.tokenizer import FastTokenizer
 from deployments.core.vectors import finished
+from testing.encode_all import encode_all
 
 
 def encode(

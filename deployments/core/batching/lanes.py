@@ -19,7 +19,7 @@ from deployments.core.lane import Lane
 _ONLINE_MEMORY_S = 1.0  # so long after an online text another is expected
 
 
-class Drop(StrEnum):
+class DropReason(StrEnum):
     """Why a text left its lane without a forward pass."""
 
     GONE = "caller_gone"
@@ -39,7 +39,7 @@ OwnerT = TypeVar("OwnerT", bound=Owner)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Waiting(Generic[OwnerT]):
+class QueuedText(Generic[OwnerT]):
     """One text in a lane: row ``row`` of its owner's request. Times are seconds of one clock."""
 
     owner: OwnerT
@@ -57,13 +57,13 @@ class MicroBatch(Generic[OwnerT]):
     ``leaves_some`` says that it could not take all that waited.
     """
 
-    texts: list[Waiting[OwnerT]]
-    dropped: list[tuple[Waiting[OwnerT], Drop]]
+    texts: list[QueuedText[OwnerT]]
+    dropped: list[tuple[QueuedText[OwnerT], DropReason]]
     pads: bool = True
     leaves_some: bool = False
 
     @property
-    def all_texts(self) -> list[Waiting[OwnerT]]:
+    def all_texts(self) -> list[QueuedText[OwnerT]]:
         """Those of the pass, and those dropped."""
         return [*self.texts, *(text for text, _ in self.dropped)]
 
@@ -81,7 +81,7 @@ class MicroBatch(Generic[OwnerT]):
 
 
 @dataclass(frozen=True)
-class LaneLimits:
+class BatchLimits:
     """How micro-batches are formed.
 
     ``token_budget`` is the most that a pass may cost, unless one text alone costs more: longest ×
@@ -118,8 +118,8 @@ class LaneLimits:
 class Lanes(Generic[OwnerT]):
     """Two queues of texts, and the choice of the next micro-batch. Not thread-safe."""
 
-    limits: LaneLimits
-    _queues: dict[Lane, deque[Waiting[OwnerT]]] = field(
+    limits: BatchLimits
+    _queues: dict[Lane, deque[QueuedText[OwnerT]]] = field(
         default_factory=lambda: {lane: deque() for lane in Lane}
     )
     _tokens: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
@@ -147,7 +147,7 @@ class Lanes(Generic[OwnerT]):
         if lane is Lane.ONLINE:
             self._online_seen = now
         self._queues[lane].extend(
-            Waiting(owner, row, count, lane, now, deadline) for row, count in enumerate(tokens)
+            QueuedText(owner, row, count, lane, now, deadline) for row, count in enumerate(tokens)
         )
         self._tokens[lane] += sum(tokens)
 
@@ -158,7 +158,7 @@ class Lanes(Generic[OwnerT]):
 
         ``most`` is its budget where that is less than the limit; it is taken from these ``lanes``.
         """
-        dropped: list[tuple[Waiting[OwnerT], Drop]] = []
+        dropped: list[tuple[QueuedText[OwnerT], DropReason]] = []
         candidates = {lane: self._window(lane, now, dropped, lane in lanes) for lane in Lane}
         budget = min(self.limits.token_budget, most or self.limits.token_budget)
         chosen = self._choose(candidates, now, budget)
@@ -175,8 +175,8 @@ class Lanes(Generic[OwnerT]):
         return MicroBatch(chosen, dropped, self.limits.pads, leaves_some)
 
     def _choose(
-        self, candidates: dict[Lane, list[Waiting[OwnerT]]], now: float, budget: int
-    ) -> list[Waiting[OwnerT]]:
+        self, candidates: dict[Lane, list[QueuedText[OwnerT]]], now: float, budget: int
+    ) -> list[QueuedText[OwnerT]]:
         online, offline = candidates[Lane.ONLINE], candidates[Lane.OFFLINE]
         impatient = now - self._offline_served > self.limits.offline_patience_s
         if offline and ((impatient and not self._online_owed) or not online):
@@ -184,7 +184,7 @@ class Lanes(Generic[OwnerT]):
         chosen = self._fill(online, budget)
         return first_fit(chosen, offline, self.limits.shared_budget, self.limits.pads)
 
-    def _fill(self, texts: list[Waiting[OwnerT]], budget: int) -> list[Waiting[OwnerT]]:
+    def _fill(self, texts: list[QueuedText[OwnerT]], budget: int) -> list[QueuedText[OwnerT]]:
         if self.limits.pads:
             return around_oldest(texts, budget)
         return first_fit(texts[:1], texts[1:], budget, pads=False)
@@ -195,15 +195,19 @@ class Lanes(Generic[OwnerT]):
         return self.limits.shared_budget if waits_for_it else self.limits.token_budget
 
     def _window(
-        self, lane: Lane, now: float, dropped: list[tuple[Waiting[OwnerT], Drop]], is_open: bool
-    ) -> list[Waiting[OwnerT]]:
+        self,
+        lane: Lane,
+        now: float,
+        dropped: list[tuple[QueuedText[OwnerT], DropReason]],
+        is_open: bool,
+    ) -> list[QueuedText[OwnerT]]:
         """Takes the oldest live texts out of an open lane; the dead ones go to ``dropped``."""
-        queue, alive = self._queues[lane], list[Waiting[OwnerT]]()
+        queue, alive = self._queues[lane], list[QueuedText[OwnerT]]()
         while is_open and queue and len(alive) < self.limits.window:
             text = queue.popleft()
             if text.owner.gone or text.deadline <= now:
                 self._tokens[lane] -= text.tokens
-                dropped.append((text, Drop.GONE if text.owner.gone else Drop.EXPIRED))
+                dropped.append((text, DropReason.GONE if text.owner.gone else DropReason.EXPIRED))
             else:
                 alive.append(text)
         return alive

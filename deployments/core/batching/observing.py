@@ -14,10 +14,10 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from deployments.core.batching.lanes import Drop, MicroBatch
+    from deployments.core.batching.lanes import DropReason, MicroBatch
     from deployments.core.batching.pending_call import PendingCall
     from deployments.core.lane import Lane
 
@@ -46,36 +46,20 @@ class Pass:
         return cls(tuple(text.tokens for text in batch.texts), batch.cost, seconds, waits)
 
 
-class Observer(Protocol):
-    """Sees each decision; see `deployments/metrics.py`. One thread calls it."""
+class Observer:
+    """Records nothing; subclasses override what they record. A single thread calls it."""
 
     def ran(self, done: Pass) -> None:
         """A micro-batch went through the engine."""
 
-    def dropped(self, lane: Lane, reason: Drop) -> None:
+    def dropped(self, lane: Lane, reason: DropReason) -> None:
         """A text left its lane without a forward pass."""
 
     def refused(self, lane: Lane, texts: int) -> None:
-        """A call was turned away because its lane is full."""
+        """A call was refused because its lane is full."""
 
-    def waiting(self, left: Mapping[Lane, tuple[int, int]]) -> None:
-        """The texts and tokens that the lanes hold: after each pass, and several times a second."""
-
-
-class NullObserver:
-    """The observer of a batcher that nobody watches."""
-
-    def ran(self, done: Pass) -> None:
-        """As `Observer.ran`."""
-
-    def dropped(self, lane: Lane, reason: Drop) -> None:
-        """As `Observer.dropped`."""
-
-    def refused(self, lane: Lane, texts: int) -> None:
-        """As `Observer.refused`."""
-
-    def waiting(self, left: Mapping[Lane, tuple[int, int]]) -> None:
-        """As `Observer.waiting`."""
+    def waiting(self, backlog: Mapping[Lane, tuple[int, int]]) -> None:
+        """How many texts and tokens wait in each lane: after each pass, and several times a second."""
 
 
 class DeferredObserver:
@@ -101,7 +85,7 @@ class DeferredObserver:
         """Notes that a micro-batch went through the engine."""
         self._notes.append(partial(self._observer.ran, Pass.of(batch, started, seconds)))
 
-    def dropped(self, lane: Lane, reason: Drop) -> None:
+    def dropped(self, lane: Lane, reason: DropReason) -> None:
         """Notes that a text left its lane without a forward pass."""
         self._notes.append(partial(self._observer.dropped, lane, reason))
 

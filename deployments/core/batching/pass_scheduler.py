@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from deployments.core.batching.lanes import Drop, LaneLimits, Lanes, MicroBatch, Waiting
+from deployments.core.batching.lanes import BatchLimits, DropReason, Lanes, MicroBatch, QueuedText
 from deployments.core.batching.pending_call import PendingCall
 from deployments.core.lane import Lane
 
@@ -27,20 +27,20 @@ class _Running:
 class PassScheduler:
     """Lanes and trials, which take turns. Not thread-safe; the clock is passed in.
 
-    Whoever asks says for which ``lanes``: those whose texts may share a stream, `LaneLimits.sharing`.
+    Whoever asks says for which ``lanes``: those whose texts may share a stream, `BatchLimits.sharing`.
     """
 
-    def __init__(self, limits: LaneLimits) -> None:
+    def __init__(self, limits: BatchLimits) -> None:
         self.lanes: Lanes[PendingCall] = Lanes(limits)
         self._limits = limits
-        self._trials: deque[Waiting[PendingCall]] = deque()
+        self._trials: deque[QueuedText[PendingCall]] = deque()
         self._owed: set[Sequence[Lane]] = set()  # a pass, since the last trial
         self._running: dict[int, _Running] = {}
 
     def try_alone(self, call: PendingCall, now: float, deadline: float) -> None:
         """Queues a call's texts for passes of their own."""
         counts = enumerate(call.batch.lengths.tolist())
-        self._trials.extend(Waiting(call, r, n, call.lane, now, deadline) for r, n in counts)
+        self._trials.extend(QueuedText(call, r, n, call.lane, now, deadline) for r, n in counts)
 
     def may_begin(self, lanes: Sequence[Lane] = tuple(Lane)) -> bool:
         """Whether `take` has something for these lanes that may run now."""
@@ -83,7 +83,9 @@ class PassScheduler:
     def _trial(self, now: float) -> MicroBatch[PendingCall]:
         text = self._trials.popleft()
         if text.owner.gone or text.deadline <= now:
-            return MicroBatch([], [(text, Drop.GONE if text.owner.gone else Drop.EXPIRED)])
+            return MicroBatch(
+                [], [(text, DropReason.GONE if text.owner.gone else DropReason.EXPIRED)]
+            )
         return MicroBatch([text], [], self._limits.pads)
 
     def _share(self, lanes: Sequence[Lane]) -> int:

@@ -15,7 +15,7 @@ from deployments.core.engine.warmup import sample
 from deployments.core.errors import EmbedfleetError, ModelUnavailable, TextFailed
 
 if TYPE_CHECKING:
-    from deployments.core.batching.lanes import Waiting
+    from deployments.core.batching.lanes import QueuedText
     from deployments.core.batching.pending_call import PendingCall
     from deployments.core.engine.interface import Engine
 
@@ -48,7 +48,7 @@ def run_pass(engine: Engine, texts: Sequence[Ids]) -> list[Vectors | EmbedfleetE
 
 
 def run_waiting(
-    engine: Engine, texts: Sequence[Waiting[PendingCall]]
+    engine: Engine, texts: Sequence[QueuedText[PendingCall]]
 ) -> list[Vectors | EmbedfleetError]:
     """Returns the same for texts of a lane, or for the one of a trial, whose call is told of it."""
     ids = [text.owner.batch.text(text.row) for text in texts]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from deployments.core.batch import Vectors
-from deployments.core.batching.lanes import MicroBatch, Waiting
+from deployments.core.batching.lanes import MicroBatch, QueuedText
 from deployments.core.batching.observing import DeferredObserver
 from deployments.core.batching.passes import any_failed
 from deployments.core.batching.pending_call import PendingCall
@@ -73,12 +73,14 @@ class ResultDispatcher:
         """Returns when all is answered."""
         self._pool.shutdown()
 
-    def _hand_over(self, work: Callable[[], None], texts: Sequence[Waiting[PendingCall]]) -> None:
+    def _hand_over(
+        self, work: Callable[[], None], texts: Sequence[QueuedText[PendingCall]]
+    ) -> None:
         if self.broken is not None:
             raise self.broken
         self._pool.submit(self._guarded, work, texts)
 
-    def _guarded(self, work: Callable[[], None], texts: Sequence[Waiting[PendingCall]]) -> None:
+    def _guarded(self, work: Callable[[], None], texts: Sequence[QueuedText[PendingCall]]) -> None:
         try:
             work()
         except BaseException as error:
@@ -87,5 +89,5 @@ class ResultDispatcher:
                 call.fail(ModelUnavailable(f"the answer could not be handed out: {error!r}"))
 
 
-def _owners(texts: Iterable[Waiting[PendingCall]]) -> Iterable[PendingCall]:
+def _owners(texts: Iterable[QueuedText[PendingCall]]) -> Iterable[PendingCall]:
     return {id(text.owner): text.owner for text in texts}.values()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -16,12 +15,10 @@ import numpy as np
 import torch
 
 from deployments.core.batch import TokenBatch, Vectors
-from deployments.core.batching.packing import pack
 from deployments.core.engine.attention import COUNTS_FROM_PADDING, FLAT
 from deployments.core.engine.cpu.linear import TooLargeForFloat16, choose_packing
-from deployments.core.engine.cpu.threads import Threads
+from deployments.core.engine.cpu.pass_threads import PassThreads
 from deployments.core.engine.device import choose_device, choose_dtype
-from deployments.core.engine.interface import Engine
 from deployments.core.engine.networks import FlatNetwork, PaddedNetwork
 from deployments.core.engine.pretrained import load_pretrained
 from deployments.core.engine.warmup import sample
@@ -50,7 +47,7 @@ class TorchEngine:
         self.device = choose_device(device)
         self.pads = spec.backbone not in COUNTS_FROM_PADDING
         self._load_as(dtype, spec, model_dir)
-        self._threads = Threads(threads or torch.get_num_threads())
+        self._threads = PassThreads(threads or torch.get_num_threads())
 
     def _load_as(self, wanted: str, spec: ModelSpec, model_dir: Path) -> None:
         try:
@@ -126,18 +123,3 @@ def _refuse_overflow(network: FlatNetwork | PaddedNetwork, batch: TokenBatch) ->
         raise TooLargeForFloat16(
             "its vectors are not finite in float16: set the model's `dtype` to float32 or bfloat16"
         )
-
-
-def encode_all(engine: Engine, batch: TokenBatch, token_budget: int, streams: int = 1) -> Vectors:
-    """Returns float32 ``(texts, dimension)`` for texts of any number, packed by token budget.
-
-    ``streams`` passes run at once.
-    """
-    vectors = np.empty((len(batch), engine.dimension), np.float32)
-
-    def run(rows: list[int]) -> None:
-        vectors[rows] = engine.forward(batch.select(rows))
-
-    with ThreadPoolExecutor(streams) as pool:
-        list(pool.map(run, pack(batch.lengths.tolist(), token_budget, engine.pads)))
-    return vectors

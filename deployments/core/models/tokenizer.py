@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import tokenizers
@@ -39,22 +38,6 @@ class Tokenized:
 
     batch: TokenBatch
     truncated: tuple[int, ...]
-
-
-class Tokenizer(Protocol):
-    """What the client needs of a tokenizer."""
-
-    def tokenize(self, texts: Sequence[str], truncate: bool = False) -> Tokenized:
-        """Returns ids within the model's limit, special tokens in place."""
-        ...
-
-    def accept_ids(self, tokens: TokenInput, truncate: bool = False) -> Tokenized:
-        """Returns the caller's own ids, if they can only have come from this tokenizer."""
-        ...
-
-    def longest(self, texts: Sequence[str]) -> int:
-        """Returns the tokens of the longest text, special tokens included, whatever the limit."""
-        ...
 
 
 class FastTokenizer:

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 
 from deployments.core.lane import Lane
 from deployments.core.models.spec import Size
-from deployments.core.routing.facts import Aim, Candidate, Facts, Load, ModelState, Situation
+from deployments.core.routing.facts import (
+    Aim,
+    Candidate,
+    Load,
+    ModelState,
+    RequestFacts,
+    RoutingInputs,
+)
 
 _RANK = {Size.SMALL: 0, Size.MEDIUM: 1, Size.LARGE: 2}
 _UNSIZED = 1  # between small and large, until the config says better
@@ -19,7 +26,7 @@ _UNMEASURED_TOKENS_PER_S = 1_000.0  # of one replica
 
 
 @dataclass(frozen=True)
-class Option:
+class CandidateCost:
     """A model that could answer: its place among the sizes, and the seconds it would take."""
 
     candidate: Candidate
@@ -28,28 +35,30 @@ class Option:
     latency_s: float
 
 
-def options(situation: Situation, fitting: Sequence[Candidate]) -> list[Option]:
+def options(inputs: RoutingInputs, fitting: Sequence[Candidate]) -> list[CandidateCost]:
     """Returns what each of ``fitting`` would cost, in the order given."""
-    found = [(candidate, situation.load(candidate)) for candidate in fitting]
-    facts = situation.facts
-    return [Option(c, rank(c), wait_s(facts, load), latency_s(facts, load)) for c, load in found]
+    found = [(candidate, inputs.load(candidate)) for candidate in fitting]
+    facts = inputs.facts
+    return [
+        CandidateCost(c, rank(c), wait_s(facts, load), latency_s(facts, load)) for c, load in found
+    ]
 
 
-def pick(situation: Situation, choice: Sequence[Option]) -> tuple[Option, str]:
+def pick(inputs: RoutingInputs, choice: Sequence[CandidateCost]) -> tuple[CandidateCost, str]:
     """Returns the option that serves the request's aim best, and why."""
-    facts = situation.facts
+    facts = inputs.facts
     if facts.max_latency_ms is None:
         if len(choice) == 1:
             return choice[0], "the only model that fits"
-        return _by_aim(facts.aim or situation.policy.aim, choice, situation.policy.busy_s)
+        return _by_aim(facts.aim or inputs.policy.aim, choice, inputs.policy.busy_s)
     in_time = [option for option in choice if option.latency_s * 1_000 <= facts.max_latency_ms]
     if not in_time:
         return _fastest(choice), "the fastest, none is within max_latency_ms"
-    chosen, why = _by_aim(facts.aim or Aim.BEST, in_time, situation.policy.busy_s)
+    chosen, why = _by_aim(facts.aim or Aim.BEST, in_time, inputs.policy.busy_s)
     return chosen, f"{why} within max_latency_ms"
 
 
-def wait_s(facts: Facts, load: Load) -> float:
+def wait_s(facts: RequestFacts, load: Load) -> float:
     """Returns the seconds until a new request's turn: what waits before it, and a start."""
     before = load.waiting.get(Lane.ONLINE, 0)
     if facts.lane is Lane.OFFLINE:
@@ -58,7 +67,7 @@ def wait_s(facts: Facts, load: Load) -> float:
     return start + before / _speed(load)
 
 
-def latency_s(facts: Facts, load: Load) -> float:
+def latency_s(facts: RequestFacts, load: Load) -> float:
     """Returns the expected seconds to the answer: wait, start and forward passes.
 
     All replicas work off what waits, and one of them computes the request; the longest text has one
@@ -74,7 +83,7 @@ def rank(candidate: Candidate) -> int:
     return _UNSIZED if candidate.size is None else _RANK[candidate.size]
 
 
-def _by_aim(aim: Aim, choice: Sequence[Option], busy_s: float) -> tuple[Option, str]:
+def _by_aim(aim: Aim, choice: Sequence[CandidateCost], busy_s: float) -> tuple[CandidateCost, str]:
     if aim is Aim.BEST:  # `max` and `min` take the first of equals
         return max(choice, key=lambda option: option.rank), "the largest"
     if aim is Aim.FAST:
@@ -87,7 +96,7 @@ def _by_aim(aim: Aim, choice: Sequence[Option], busy_s: float) -> tuple[Option, 
     return chosen, "the smallest" if chosen.rank == smallest else "the smallest that is not busy"
 
 
-def _fastest(choice: Sequence[Option]) -> Option:
+def _fastest(choice: Sequence[CandidateCost]) -> CandidateCost:
     return min(choice, key=lambda option: (option.latency_s, option.rank))
 
 

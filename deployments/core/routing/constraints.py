@@ -4,37 +4,35 @@ from __future__ import annotations
 
 from deployments.core.lane import Lane
 from deployments.core.models.spec import Role
-from deployments.core.routing.facts import Candidate, Facts, Load, ModelState, Situation
+from deployments.core.routing.facts import Candidate, Load, ModelState, RequestFacts, RoutingInputs
 from deployments.core.routing.languages import normalized
-from deployments.core.routing.spaces import is_in, space_to_tell
+from deployments.core.routing.space_matching import answers_in_space, reported_space
 
 NON_COMMERCIAL = "non-commercial"
 
 
-def problems(situation: Situation, roles: frozenset[Role]) -> dict[str, str]:
+def problems(inputs: RoutingInputs, roles: frozenset[Role]) -> dict[str, str]:
     """Returns, by model, why it must not answer in these roles; who is not in it may.
 
     Two rules yield where they would leave no model: with ``truncate`` a text that is too long for
     every model is cut, and a model that starts too slowly tells its caller so.
     """
-    facts, candidates = situation.facts, situation.candidates
-    over = {c.name: why for c in candidates if (why := _hard(situation, roles, c))}
+    facts, candidates = inputs.facts, inputs.candidates
+    over = {c.name: why for c in candidates if (why := _hard(inputs, roles, c))}
     left = [c for c in candidates if c.name not in over]
     too_long = {c.name: why for c in left if (why := _length(facts, c))}
     if not (facts.truncate and len(too_long) == len(left)):
         over |= too_long
-    over |= {
-        c.name: why for c in left if c.name not in over and (why := state_problem(situation, c))
-    }
+    over |= {c.name: why for c in left if c.name not in over and (why := state_problem(inputs, c))}
     left = [c for c in left if c.name not in over]
-    late = {c.name: why for c in left if (why := _start(situation, c))}
+    late = {c.name: why for c in left if (why := _start(inputs, c))}
     return over if len(late) == len(left) else over | late
 
 
-def licence_problem(situation: Situation, candidate: Candidate) -> str | None:
+def licence_problem(inputs: RoutingInputs, candidate: Candidate) -> str | None:
     """The config bars this model's licence, or the class that it is of."""
     licence = candidate.spec.licence if candidate.spec else "unknown"
-    hit = situation.policy.barred & {licence, licence_class(licence)}
+    hit = inputs.policy.barred & {licence, licence_class(licence)}
     return f"the config bars {next(iter(hit))} licences, it has {licence}" if hit else None
 
 
@@ -43,18 +41,18 @@ def licence_class(licence: str) -> str:
     return NON_COMMERCIAL if "nc" in licence.lower().split("-") else ""
 
 
-def state_problem(situation: Situation, candidate: Candidate) -> str | None:
+def state_problem(inputs: RoutingInputs, candidate: Candidate) -> str | None:
     """The model cannot answer until something is mended."""
-    load = situation.load(candidate)
+    load = inputs.load(candidate)
     if load.state is not ModelState.UNAVAILABLE:
         return None
     return f"it is unavailable: {load.reason}" if load.reason else "it is unavailable"
 
 
-def _hard(situation: Situation, roles: frozenset[Role], candidate: Candidate) -> str | None:
-    facts = situation.facts
+def _hard(inputs: RoutingInputs, roles: frozenset[Role], candidate: Candidate) -> str | None:
+    facts = inputs.facts
     return (
-        licence_problem(situation, candidate)
+        licence_problem(inputs, candidate)
         or _space(facts, candidate)
         or _role(facts, roles, candidate)
         or _language(facts, candidate)
@@ -64,27 +62,27 @@ def _hard(situation: Situation, roles: frozenset[Role], candidate: Candidate) ->
     )
 
 
-def _space(facts: Facts, candidate: Candidate) -> str | None:
-    if is_in(facts, candidate):
+def _space(facts: RequestFacts, candidate: Candidate) -> str | None:
+    if answers_in_space(facts, candidate):
         return None
     return f"it does not answer in space {facts.space}"
 
 
-def _role(facts: Facts, roles: frozenset[Role], candidate: Candidate) -> str | None:
+def _role(facts: RequestFacts, roles: frozenset[Role], candidate: Candidate) -> str | None:
     shared = candidate.shared
-    if shared is None or roles <= shared.roles or space_to_tell(facts, candidate) is None:
+    if shared is None or roles <= shared.roles or reported_space(facts, candidate) is None:
         return None
     return f"space {shared.name} uses it for {' and '.join(sorted(shared.roles))} only"
 
 
-def _language(facts: Facts, candidate: Candidate) -> str | None:
+def _language(facts: RequestFacts, candidate: Candidate) -> str | None:
     if not candidate.languages:  # not stated, so not held against it
         return None
     missing = facts.languages - normalized(candidate.languages)
     return f"it is not made for {', '.join(sorted(missing))}" if missing else None
 
 
-def _dimensions(facts: Facts, candidate: Candidate) -> str | None:
+def _dimensions(facts: RequestFacts, candidate: Candidate) -> str | None:
     spec = candidate.spec
     if facts.dimensions is None or (spec and facts.dimensions in spec.dimensions):
         return None
@@ -92,30 +90,30 @@ def _dimensions(facts: Facts, candidate: Candidate) -> str | None:
     return f"its dimensions are {gives}, not {facts.dimensions}"
 
 
-def _instruction(facts: Facts, candidate: Candidate) -> str | None:
+def _instruction(facts: RequestFacts, candidate: Candidate) -> str | None:
     if not facts.instruction or (candidate.spec and candidate.spec.takes_instruction):
         return None
     return "it takes no instruction"
 
 
-def _tokenizer(facts: Facts, candidate: Candidate) -> str | None:
+def _tokenizer(facts: RequestFacts, candidate: Candidate) -> str | None:
     if facts.tokenizer in (None, candidate.name, candidate.repo):
         return None
     return f"it cannot read token ids of {facts.tokenizer}"
 
 
-def _length(facts: Facts, candidate: Candidate) -> str | None:
+def _length(facts: RequestFacts, candidate: Candidate) -> str | None:
     count = facts.longest.get(candidate.name, 0)
     if candidate.spec is None or count <= candidate.spec.max_tokens:
         return None
     return f"it takes {candidate.spec.max_tokens} tokens, the longest text has at least {count}"
 
 
-def _start(situation: Situation, candidate: Candidate) -> str | None:
+def _start(inputs: RoutingInputs, candidate: Candidate) -> str | None:
     """An online caller waits only so long for a first replica."""
-    load: Load = situation.load(candidate)
+    load: Load = inputs.load(candidate)
     if load.state not in (ModelState.COLD, ModelState.STARTING):
         return None
-    if situation.facts.lane is Lane.OFFLINE or load.start_s <= situation.policy.patience_s:
+    if inputs.facts.lane is Lane.OFFLINE or load.start_s <= inputs.policy.patience_s:
         return None
     return f"it is {load.state}: a start takes about {load.start_s:.0f} s"

@@ -29,7 +29,7 @@ class ModelState(StrEnum):
 
 
 @dataclass(frozen=True)
-class Facts:
+class RequestFacts:
     """A request as the choice sees it.
 
     ``requested`` is what stands in ``model``. ``roles`` are the roles it must be answered in; None
@@ -56,7 +56,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Shared:
+class SharedSpace:
     """A configured space as one of its members sees it.
 
     ``roles`` are those that this member may answer. ``problem`` says why the members' vectors must
@@ -78,7 +78,7 @@ class Candidate:
     size: Size | None = None
     spec: ModelSpec | None = None
     languages: tuple[str, ...] = ()
-    shared: Shared | None = None
+    shared: SharedSpace | None = None
 
     def own_space(self, dimensions: int | None = None) -> str | None:
         """Returns the identity of this model's own vectors."""
@@ -126,10 +126,10 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class Situation:
+class RoutingInputs:
     """All that one choice is made from."""
 
-    facts: Facts
+    facts: RequestFacts
     candidates: Sequence[Candidate]
     loads: Mapping[str, Load] = field(default_factory=dict)
     policy: Policy = field(default_factory=Policy)

@@ -14,11 +14,11 @@ from difflib import get_close_matches
 from deployments.core.errors import InvalidRequest, NoModelFits, UnknownModel
 from deployments.core.models.prompts import choose_role
 from deployments.core.models.spec import Role, Size
-from deployments.core.routing.aims import Option, options, pick
+from deployments.core.routing.aims import CandidateCost, options, pick
 from deployments.core.routing.constraints import licence_problem, problems
-from deployments.core.routing.facts import Candidate, Facts, Load, Policy, Situation
+from deployments.core.routing.facts import Candidate, Load, Policy, RequestFacts, RoutingInputs
 from deployments.core.routing.refusals import no_model_fits, refuse_other_space
-from deployments.core.routing.spaces import is_in, space_to_tell
+from deployments.core.routing.space_matching import answers_in_space, reported_space
 
 AUTO = "auto"
 
@@ -41,7 +41,7 @@ class Decision:
 
 
 def choose(
-    facts: Facts,
+    facts: RequestFacts,
     candidates: Sequence[Candidate],
     loads: Mapping[str, Load] | None = None,
     policy: Policy | None = None,
@@ -50,18 +50,18 @@ def choose(
 
     Raises UnknownModel, SpaceMismatch, NoModelFits or ModelUnavailable, each with what there is.
     """
-    situation = Situation(facts, candidates, loads or {}, policy or Policy())
+    inputs = RoutingInputs(facts, candidates, loads or {}, policy or Policy())
     for name, role in _readings(facts.requested or AUTO):
         for candidate in candidates:
             if name in (candidate.name, candidate.repo):
-                return _direct(situation, [candidate], "name", role)
+                return _direct(inputs, [candidate], "name", role)
         if sized := [c for c in candidates if c.size is not None and c.size == name]:
-            return _direct(situation, sized, "size", role)
+            return _direct(inputs, sized, "size", role)
         if members := [c for c in candidates if c.shared and c.shared.name == name]:
-            within = replace(situation, facts=replace(facts, space=facts.space or name))
+            within = replace(inputs, facts=replace(facts, space=facts.space or name))
             return _by_policy(within, members, "space", role)
         if name == AUTO:
-            return _by_policy(situation, candidates, AUTO, role)
+            return _by_policy(inputs, candidates, AUTO, role)
     raise UnknownModel(_unknown(str(facts.requested), candidates), "model")
 
 
@@ -75,7 +75,7 @@ def is_left_open(requested: str | None, candidates: Sequence[Candidate]) -> bool
     return False
 
 
-def roles_of(facts: Facts) -> frozenset[Role]:
+def roles_of(facts: RequestFacts) -> frozenset[Role]:
     """Returns the roles that a request left to the policy will be answered in."""
     return facts.roles or frozenset({_role(_readings(facts.requested or AUTO)[-1][1], facts)})
 
@@ -93,50 +93,50 @@ def agree(from_name: Role | None, from_field: Role | None) -> Role | None:
     return from_name or from_field
 
 
-def _role(from_name: Role | None, facts: Facts) -> Role:
+def _role(from_name: Role | None, facts: RequestFacts) -> Role:
     return choose_role(from_name, facts.instruction)
 
 
 def _direct(
-    situation: Situation, meant: Sequence[Candidate], reason: str, role: Role | None
+    inputs: RoutingInputs, meant: Sequence[Candidate], reason: str, role: Role | None
 ) -> Decision:
     """The first that was meant, whatever its load: a size must not mix spaces in an index."""
-    facts = situation.facts
-    refuse_other_space(facts, meant, situation.candidates)
-    chosen = next(c for c in meant if is_in(facts, c))
-    if barred := licence_problem(situation, chosen):
+    facts = inputs.facts
+    refuse_other_space(facts, meant, inputs.candidates)
+    chosen = next(c for c in meant if answers_in_space(facts, c))
+    if barred := licence_problem(inputs, chosen):
         raise NoModelFits(f"{chosen.name} may not answer: {barred}", "model")
-    space = space_to_tell(facts, chosen) if facts.space else None
-    others = [c.name for c in situation.candidates if c is not chosen]
+    space = reported_space(facts, chosen) if facts.space else None
+    others = [c.name for c in inputs.candidates if c is not chosen]
     over = dict.fromkeys(others, f"`model` asks for {facts.requested}")
     return Decision(chosen.name, reason, role, space, passed_over=over)
 
 
 def _by_policy(
-    situation: Situation, meant: Sequence[Candidate], kind: str, role: Role | None
+    inputs: RoutingInputs, meant: Sequence[Candidate], kind: str, role: Role | None
 ) -> Decision:
-    facts = situation.facts
-    refuse_other_space(facts, meant, situation.candidates)
-    over = problems(situation, facts.roles or frozenset({_role(role, facts)}))
-    left = options(situation, [c for c in situation.candidates if c.name not in over])
+    facts = inputs.facts
+    refuse_other_space(facts, meant, inputs.candidates)
+    over = problems(inputs, facts.roles or frozenset({_role(role, facts)}))
+    left = options(inputs, [c for c in inputs.candidates if c.name not in over])
     if not left:
-        raise no_model_fits(situation, over)
-    chosen, why = pick(situation, left)
+        raise no_model_fits(inputs, over)
+    chosen, why = pick(inputs, left)
     others = [option for option in left if option is not chosen]
     over |= {o.candidate.name: f"{chosen.candidate.name} is {why}" for o in others}
-    space = space_to_tell(facts, chosen.candidate)
-    failover = _same_space(situation, others, space)
+    space = reported_space(facts, chosen.candidate)
+    failover = _same_space(inputs, others, space)
     return Decision(chosen.candidate.name, f"{kind}: {why}", role, space, failover, over)
 
 
 def _same_space(
-    situation: Situation, others: Sequence[Option], space: str | None
+    inputs: RoutingInputs, others: Sequence[CandidateCost], space: str | None
 ) -> tuple[str, ...]:
     """Returns the models that may stand in, by falling suitability; none outside a shared space."""
-    left = [o for o in others if space and space_to_tell(situation.facts, o.candidate) == space]
+    left = [o for o in others if space and reported_space(inputs.facts, o.candidate) == space]
     found: list[str] = []
     while left:
-        following, _ = pick(situation, left)
+        following, _ = pick(inputs, left)
         found.append(following.candidate.name)
         left.remove(following)
     return tuple(found)

@@ -6,20 +6,20 @@ from collections.abc import Mapping, Sequence
 
 from deployments.core.errors import EmbedfleetError, ModelUnavailable, NoModelFits, SpaceMismatch
 from deployments.core.routing.constraints import state_problem
-from deployments.core.routing.facts import Candidate, Facts, Situation
-from deployments.core.routing.spaces import is_in, spaces_of
+from deployments.core.routing.facts import Candidate, RequestFacts, RoutingInputs
+from deployments.core.routing.space_matching import answers_in_space, spaces_of
 
 _RETRY_AFTER_S = 5.0
 
 
 def refuse_other_space(
-    facts: Facts, meant: Sequence[Candidate], candidates: Sequence[Candidate]
+    facts: RequestFacts, meant: Sequence[Candidate], candidates: Sequence[Candidate]
 ) -> None:
     """Raises unless one of ``meant`` answers in the space that the request requires.
 
     SpaceMismatch says what would match; ModelUnavailable says why a configured space does not hold.
     """
-    if facts.space is None or any(is_in(facts, candidate) for candidate in meant):
+    if facts.space is None or any(answers_in_space(facts, candidate) for candidate in meant):
         return
     asked = facts.space.split(":")[0]
     for candidate in candidates:
@@ -31,10 +31,10 @@ def refuse_other_space(
     raise SpaceMismatch(_mismatch(facts, meant, candidates), "space")
 
 
-def no_model_fits(situation: Situation, passed_over: Mapping[str, str]) -> EmbedfleetError:
+def no_model_fits(inputs: RoutingInputs, passed_over: Mapping[str, str]) -> EmbedfleetError:
     """Returns the refusal that lists every model and what was in its way."""
     reasons = "; ".join(f"{name}: {why}" for name, why in passed_over.items())
-    out = [c for c in situation.candidates if passed_over[c.name] == state_problem(situation, c)]
+    out = [c for c in inputs.candidates if passed_over[c.name] == state_problem(inputs, c)]
     if out:
         return ModelUnavailable(
             f"no model that fits this request can answer now ({reasons})", "model", _RETRY_AFTER_S
@@ -45,7 +45,7 @@ def no_model_fits(situation: Situation, passed_over: Mapping[str, str]) -> Embed
     )
 
 
-def refuse_replaced(facts: Facts, told: str | None, found: str) -> None:
+def refuse_replaced(facts: RequestFacts, told: str | None, found: str) -> None:
     """Raises SpaceMismatch when the model was replaced after it was chosen for its own space.
 
     ``told`` is the shared space that was decided on, if any, and ``found`` the one answered from.
@@ -57,8 +57,10 @@ def refuse_replaced(facts: Facts, told: str | None, found: str) -> None:
         )
 
 
-def _mismatch(facts: Facts, meant: Sequence[Candidate], candidates: Sequence[Candidate]) -> str:
-    matching = [c.name for c in candidates if is_in(facts, c)]
+def _mismatch(
+    facts: RequestFacts, meant: Sequence[Candidate], candidates: Sequence[Candidate]
+) -> str:
+    matching = [c.name for c in candidates if answers_in_space(facts, c)]
     if matching:
         asked = f"{facts.requested!r} does not answer in space {facts.space}"
         return f'{asked}; these do: {", ".join(matching)}. Set `model` to one, or to "auto"'

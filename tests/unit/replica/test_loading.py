@@ -10,7 +10,7 @@ import torch
 
 from deployments.config.schema import Limits, ModelConfig
 from deployments.core.background_loader import NeedsNewProcess
-from deployments.core.batching.lanes import LaneLimits
+from deployments.core.batching.lanes import BatchLimits
 from deployments.core.engine.calibration import Calibration
 from deployments.core.engine.cpu.linear import ONE_DNN
 from deployments.core.errors import ModelUnavailable
@@ -83,7 +83,7 @@ def test_idle_streams_lend_their_threads_to_a_single_text(split, lends, calls):
 def test_the_thread_plan_decides_what_runs_at_once(preempt):
     engine = SimpleNamespace(pads=False, rounded=int)
     limits = lane_limits(engine, Limits(), Calibration(256, 8_000.0), ThreadPlan(4, 4, preempt))
-    assert limits == LaneLimits(
+    assert limits == BatchLimits(
         256, 102, pads=False, streams=4, worth_a_pass=30, preempt=preempt, offline_patience_s=2.0
     )
 

@@ -12,11 +12,11 @@ from deployments.core.batch import TokenBatch
 from deployments.core.errors import InvalidRequest, NoModelFits
 from deployments.core.lane import Lane
 from deployments.core.models.catalog import CATALOG
-from deployments.core.models.lengths import about, upper_bound
 from deployments.core.models.spec import Role, Size
+from deployments.core.models.token_bounds import estimate_tokens, upper_bound
 from deployments.core.models.tokenizer import Tokenized
 from deployments.core.request import TokenInput
-from deployments.core.routing.facts import Facts, Shared
+from deployments.core.routing.facts import RequestFacts, SharedSpace
 from deployments.router.chooser import Chooser, candidate
 from deployments.wire.status import ModelState, ModelStatus, ReplicaState, ReplicaStatus
 
@@ -76,14 +76,14 @@ def chooser(fleet, tokenizer, shared=lambda name: None, **fields):
 @pytest.mark.parametrize(
     ("texts", "facts", "model"),
     [
-        (["an English text about plants"], Facts("auto"), MINILM),
-        (["한국어 텍스트입니다"], Facts("auto"), MANY),
-        (["word " * 300], Facts("auto"), E5),
-        (["a text"], Facts("auto", instruction="Find it"), MANY),
-        (["a text"], Facts("auto", dimensions=1024), MANY),
-        (TokenInput(E5, ((1, 2),)), Facts("auto"), E5),
-        (["한국어 텍스트입니다"], Facts(MINILM), MINILM),
-        (["a text"], Facts("small"), MINILM),
+        (["an English text about plants"], RequestFacts("auto"), MINILM),
+        (["한국어 텍스트입니다"], RequestFacts("auto"), MANY),
+        (["word " * 300], RequestFacts("auto"), E5),
+        (["a text"], RequestFacts("auto", instruction="Find it"), MANY),
+        (["a text"], RequestFacts("auto", dimensions=1024), MANY),
+        (TokenInput(E5, ((1, 2),)), RequestFacts("auto"), E5),
+        (["한국어 텍스트입니다"], RequestFacts(MINILM), MINILM),
+        (["a text"], RequestFacts("small"), MINILM),
     ],
 )
 async def test_which_model_answers(fleet, tokenizer, texts, facts, model):
@@ -92,20 +92,20 @@ async def test_which_model_answers(fleet, tokenizer, texts, facts, model):
 
 
 async def test_a_request_without_model_gets_the_default(fleet, tokenizer):
-    _, decision = await chooser(fleet, tokenizer).choose(Facts(), ["a"])
+    _, decision = await chooser(fleet, tokenizer).choose(RequestFacts(), ["a"])
     assert (decision.model, decision.reason) == (MINILM, "default")
     left_open = chooser(fleet, tokenizer, default_model="auto")
-    _, decision = await left_open.choose(Facts(), ["한국어 텍스트입니다"])
+    _, decision = await left_open.choose(RequestFacts(), ["한국어 텍스트입니다"])
     assert decision.model == MANY
 
 
 async def test_the_texts_of_a_request_for_a_named_model_are_not_examined(fleet, tokenizer):
-    await chooser(fleet, tokenizer).choose(Facts(E5), ["word " * 10_000])
+    await chooser(fleet, tokenizer).choose(RequestFacts(E5), ["word " * 10_000])
     assert tokenizer.counted == 0
 
 
 async def test_short_texts_are_not_tokenized_to_be_counted(fleet, tokenizer):
-    facts, _ = await chooser(fleet, tokenizer).choose(Facts("auto"), ["a short text"])
+    facts, _ = await chooser(fleet, tokenizer).choose(RequestFacts("auto"), ["a short text"])
     assert tokenizer.counted == 0
     assert facts.longest[MINILM] == upper_bound("a short text")
 
@@ -113,19 +113,23 @@ async def test_short_texts_are_not_tokenized_to_be_counted(fleet, tokenizer):
 @pytest.mark.parametrize(
     ("texts", "tokens", "largest"),
     [
-        (["short", "word " * 80], about(["short", "word " * 80]), about(["word " * 80])),
+        (
+            ["short", "word " * 80],
+            estimate_tokens(["short", "word " * 80]),
+            estimate_tokens(["word " * 80]),
+        ),
         (TokenInput(MINILM, ((1, 2), (1, 2, 3, 4))), 6, 4),
     ],
 )
 async def test_the_tokens_of_all_texts_and_of_the_largest_are_estimated(
     fleet, tokenizer, texts, tokens, largest
 ):
-    facts, _ = await chooser(fleet, tokenizer).choose(Facts("auto"), texts)
+    facts, _ = await chooser(fleet, tokenizer).choose(RequestFacts("auto"), texts)
     assert (facts.tokens, facts.largest) == (tokens, largest)
 
 
 async def test_a_long_text_is_counted_together_with_its_prompt(fleet, tokenizer):
-    facts, _ = await chooser(fleet, tokenizer).choose(Facts("auto"), ["word " * 300])
+    facts, _ = await chooser(fleet, tokenizer).choose(RequestFacts("auto"), ["word " * 300])
     # 300 words are over MiniLM's limit in any case; e5's prompt is one more
     assert facts.longest == {MINILM: 300, E5: 301, MANY: 300}
     assert tokenizer.counted == 2
@@ -135,12 +139,12 @@ async def test_few_texts_of_a_batch_over_a_limit_are_tokenized(fleet, tokenizer,
     monkeypatch.setattr("deployments.client.preprocessing.lower_bound", lambda text: 1)
     texts = ["word " * 600, *["word " * 590] * 500]
     with pytest.raises(NoModelFits, match="the longest text has at least 600"):
-        await chooser(fleet, tokenizer).choose(Facts("auto"), texts)
+        await chooser(fleet, tokenizer).choose(RequestFacts("auto"), texts)
     assert tokenizer.counted <= 3 * 8
 
 
 async def test_a_corpus_job_has_one_model(fleet, tokenizer):
-    shared = {E5: Shared("mine", "0", frozenset(Role))}
+    shared = {E5: SharedSpace("mine", "0", frozenset(Role))}
     ours = chooser(fleet, tokenizer, shared.get)
     assert (await ours.choose_for_job("small")).model == MINILM
     assert (await ours.choose_for_job(f"{E5}-query")).role is Role.QUERY
@@ -183,7 +187,7 @@ def test_work_in_progress_counts_before_the_next_refresh(fleet, tokenizer):
 async def test_a_flood_sends_the_next_request_elsewhere(fleet, tokenizer):
     ours = chooser(fleet, tokenizer)
     with ours.in_progress(MINILM, Lane.ONLINE, 1_000_000):
-        _, decision = await ours.choose(Facts("auto"), ["a text"])
+        _, decision = await ours.choose(RequestFacts("auto"), ["a text"])
     assert decision.model == E5
 
 
@@ -208,14 +212,14 @@ def test_a_candidate_is_rebuilt_once_its_space_has_a_verdict(fleet, tokenizer):
     verdicts = {}
     ours = chooser(fleet, tokenizer, shared=verdicts.get)
     assert ours.candidates()[0].shared is None
-    verdicts[MINILM] = Shared("pair", "0123456789ab", frozenset(Role))
+    verdicts[MINILM] = SharedSpace("pair", "0123456789ab", frozenset(Role))
     assert ours.candidates()[0].shared_space() == "0123456789ab"
 
 
 @pytest.mark.parametrize("text", ["", "abc", "größe", "한국어", "ﷺ" * 3, "\ud800"])
 def test_the_upper_bound_holds_for_bytes_and_their_decompositions(text):
     assert upper_bound(text) >= len(text.encode(errors="surrogatepass")) + 2
-    assert about([text]) >= 1
+    assert estimate_tokens([text]) >= 1
 
 
 def test_a_ligature_that_grows_is_bounded():

@@ -9,12 +9,12 @@ from deployments.config.schema import Routing
 from deployments.core.errors import ModelUnavailable
 from deployments.core.models.spec import Role
 from deployments.core.request import Embeddings
-from deployments.core.routing.spaces import SAMPLES
+from deployments.core.routing.space_matching import AGREEMENT_TEXTS
 from deployments.router.shared_spaces import SharedSpaces
 from deployments.wire.status import ModelState, ModelStatus
 
-RANDOM = np.random.default_rng(0).standard_normal((len(SAMPLES), 64)).astype(np.float32)
-OTHER = np.random.default_rng(1).standard_normal((len(SAMPLES), 64)).astype(np.float32)
+RANDOM = np.random.default_rng(0).standard_normal((len(AGREEMENT_TEXTS), 64)).astype(np.float32)
+OTHER = np.random.default_rng(1).standard_normal((len(AGREEMENT_TEXTS), 64)).astype(np.float32)
 
 
 class Models:

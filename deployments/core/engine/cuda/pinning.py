@@ -13,7 +13,7 @@ _CONTEXT = 512 * _MIB  # estimated, for cards from Ampere on
 
 
 @dataclass(frozen=True)
-class Seen:
+class VisibleDevices:
     """What a replica's process sees: ``visible`` is CUDA_VISIBLE_DEVICES, None where it is not set,
     ``devices`` the number of CUDA devices that torch can use, ``listed`` of those that the driver has.
     """
@@ -46,7 +46,7 @@ class Memory:
         return self.limit // _MIB
 
 
-def device_problem(num_gpus: float, assigned: tuple[str, ...], seen: Seen) -> str | None:
+def device_problem(num_gpus: float, assigned: tuple[str, ...], seen: VisibleDevices) -> str | None:
     """Returns why this is not the device that a replica with ``num_gpus`` was assigned, or None.
 
     ``assigned`` are the ids of the GPUs that Ray has set aside for it.

@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from deployments.core.batching.lanes import Drop
+from deployments.core.batching.lanes import DropReason
 from deployments.core.errors import DeadlineExceeded, Overloaded
 from deployments.core.lane import Lane
 from tests.support.batching import (
@@ -128,7 +128,7 @@ def test_cancelling_drops_what_is_not_computed():
         engine.release.set()
         check_answer(kept, [8])
     assert engine.passes == [[1], [8]]
-    assert watcher.drops == [(Lane.ONLINE, Drop.GONE)] * 2
+    assert watcher.drops == [(Lane.ONLINE, DropReason.GONE)] * 2
 
 
 def test_cancelling_during_the_pass_harms_nobody():
@@ -151,7 +151,7 @@ def test_a_deadline_that_passes_in_the_lane_is_the_answer(lane):
         check_answer(kept, [8])
     assert [8] in engine.passes
     assert [7] not in engine.passes
-    assert watcher.drops == [(lane, Drop.EXPIRED)]
+    assert watcher.drops == [(lane, DropReason.EXPIRED)]
 
 
 def test_a_full_lane_refuses_and_says_when_to_come_back():

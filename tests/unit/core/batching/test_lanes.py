@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from deployments.core.batching.lanes import Drop, LaneLimits, Lanes
+from deployments.core.batching.lanes import BatchLimits, DropReason, Lanes
 from deployments.core.lane import Lane
 
 ONLINE, OFFLINE = Lane.ONLINE, Lane.OFFLINE
@@ -21,7 +21,7 @@ class Caller:
 
 
 def lanes_of(budget=100, most=0, patience=2.0, window=512):
-    return Lanes[Caller](LaneLimits(budget, most, patience, window))
+    return Lanes[Caller](BatchLimits(budget, most, patience, window))
 
 
 def put(lanes, name, tokens, lane=ONLINE, now=0.0, deadline=NEVER):
@@ -180,10 +180,10 @@ def test_callers_who_left_and_deadlines_that_passed_are_dropped(lane):
     batch = lanes.take(5.0)
     assert [text.owner.name for text in batch.texts] == ["in time"]
     assert [(text.owner.name, reason) for text, reason in batch.dropped] == [
-        ("gone", Drop.GONE),
-        ("gone", Drop.GONE),
-        ("late", Drop.EXPIRED),
-        ("just late", Drop.EXPIRED),
+        ("gone", DropReason.GONE),
+        ("gone", DropReason.GONE),
+        ("late", DropReason.EXPIRED),
+        ("just late", DropReason.EXPIRED),
     ]
     assert not lanes
 
@@ -194,7 +194,7 @@ def test_a_text_that_left_after_a_look_is_dropped_at_the_next():
     b = put(lanes, "b", [10])
     assert taken(lanes) == [("a", 10)]
     b.gone = True
-    assert [reason for _, reason in lanes.take(0.0).dropped] == [Drop.GONE]
+    assert [reason for _, reason in lanes.take(0.0).dropped] == [DropReason.GONE]
 
 
 def test_what_waits_is_counted_by_lane():
@@ -219,7 +219,7 @@ def test_only_the_oldest_of_a_long_lane_are_looked_at():
 
 
 def flat_lanes(budget, shared):
-    return Lanes[Caller](LaneLimits(budget, shared, pads=False))
+    return Lanes[Caller](BatchLimits(budget, shared, pads=False))
 
 
 def test_without_padding_a_pass_costs_the_sum_of_its_tokens():

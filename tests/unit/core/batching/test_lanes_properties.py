@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.core.batching.lanes import Drop, LaneLimits, Lanes, MicroBatch, Waiting
+from deployments.core.batching.lanes import BatchLimits, DropReason, Lanes, MicroBatch, QueuedText
 from deployments.core.lane import Lane
 
 ONLINE, OFFLINE = Lane.ONLINE, Lane.OFFLINE
@@ -23,7 +23,7 @@ STEPS = st.lists(PUTS | PUTS | LEAVES | TAKES | TAKES, max_size=40)
 
 
 def limits_of(token_budget, share, **others):
-    return LaneLimits(token_budget, int(token_budget * share), **others)
+    return BatchLimits(token_budget, int(token_budget * share), **others)
 
 
 LIMITS = st.builds(
@@ -46,7 +46,7 @@ class Take:
     """A micro-batch, and what was true when it was chosen."""
 
     now: float
-    alive: dict[Lane, list[Waiting[Caller]]]
+    alive: dict[Lane, list[QueuedText[Caller]]]
     gone: set[int]
     batch: MicroBatch[Caller]
 
@@ -59,7 +59,7 @@ class Take:
 class Traffic:
     """Lanes, and beside them a list of all that came, oldest first."""
 
-    limits: LaneLimits
+    limits: BatchLimits
     now: float = 0.0
     callers: list[Caller] = field(default_factory=list)
     waiting: list[tuple[Caller, int]] = field(default_factory=list)
@@ -154,7 +154,7 @@ def test_only_what_is_alive_is_computed_and_only_what_is_not_is_dropped(limits, 
         for text, reason in take.batch.dropped:
             gone = id(text.owner) in take.gone
             assert gone or text.deadline <= take.now
-            assert reason is (Drop.GONE if gone else Drop.EXPIRED)
+            assert reason is (DropReason.GONE if gone else DropReason.EXPIRED)
 
 
 @given(LIMITS, STEPS)
@@ -182,7 +182,7 @@ def test_a_take_is_empty_only_when_nothing_is_left(limits, steps):
 )
 def test_the_oldest_offline_text_waits_for_its_patience_and_two_passes(first, later, seconds):
     patience = 2.0
-    traffic = Traffic(LaneLimits(40, 20, patience))
+    traffic = Traffic(BatchLimits(40, 20, patience))
     traffic.put(OFFLINE, first, 1e9)
     oldest_since = 0.0
     for online, offline in later:  # both lanes are never empty, and some texts top up

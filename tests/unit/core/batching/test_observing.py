@@ -8,8 +8,8 @@ import time
 import pytest
 
 from deployments.core.batching import observing
-from deployments.core.batching.lanes import Drop, MicroBatch, Waiting
-from deployments.core.batching.observing import DeferredObserver, NullObserver, Pass
+from deployments.core.batching.lanes import DropReason, MicroBatch, QueuedText
+from deployments.core.batching.observing import DeferredObserver, Observer, Pass
 from deployments.core.lane import Lane
 from tests.support.batching import PATIENCE_S, Watcher, until
 
@@ -47,10 +47,10 @@ def test_a_pass_is_told_when_the_next_begins(watcher, monkeypatch):
 
 
 def test_without_another_pass_it_is_told_after_a_moment(watcher, notes):
-    notes.dropped(Lane.ONLINE, Drop.GONE)
+    notes.dropped(Lane.ONLINE, DropReason.GONE)
     notes.refused(Lane.OFFLINE, 2)
     until(lambda: watcher.refusals == [(Lane.OFFLINE, 2)])
-    assert watcher.drops == [(Lane.ONLINE, Drop.GONE)]
+    assert watcher.drops == [(Lane.ONLINE, DropReason.GONE)]
 
 
 def test_the_backlog_is_told_though_nothing_happens(watcher, notes):
@@ -73,7 +73,7 @@ def test_what_raises_costs_only_itself(watcher, monkeypatch, caplog):
     watcher.dropped = raise_key_error
     notes = DeferredObserver(watcher, lambda: LEFT)
     for texts in range(20):
-        notes.dropped(Lane.ONLINE, Drop.GONE)
+        notes.dropped(Lane.ONLINE, DropReason.GONE)
         notes.refused(Lane.ONLINE, texts)
     notes.close(PATIENCE_S)
     assert len(watcher.refusals) == 20
@@ -92,7 +92,7 @@ def test_an_observer_that_hangs_costs_no_memory(watcher, monkeypatch):
 
 
 def test_a_pass_is_what_there_is_to_record():
-    texts = [Waiting(None, row, tokens, lane, 1.0 + row, 9.0) for row, tokens, lane in ROWS]
+    texts = [QueuedText(None, row, tokens, lane, 1.0 + row, 9.0) for row, tokens, lane in ROWS]
     done = Pass.of(MicroBatch(texts, [], pads=False), started=4.0, seconds=0.5)
     assert done == Pass((3, 7, 5), 15, 0.5, {Lane.ONLINE: 3.0, Lane.OFFLINE: 2.0})
 
@@ -109,9 +109,9 @@ def test_an_observer_that_hangs_is_not_waited_for(watcher):
 
 
 def test_nobody_takes_all_of_it():
-    notes = DeferredObserver(NullObserver(), lambda: LEFT)
+    notes = DeferredObserver(Observer(), lambda: LEFT)
     notes.ran(NOTHING, 0.0, 1.0)
-    notes.dropped(Lane.ONLINE, Drop.GONE)
+    notes.dropped(Lane.ONLINE, DropReason.GONE)
     notes.refused(Lane.ONLINE, 1)
     notes.close(PATIENCE_S)
     assert not notes._has_failed

@@ -1,4 +1,4 @@
-"""Micro-batches under a token budget, and calls of bounded size."""
+"""Calls of bounded size, and the edges of the choice of a micro-batch; see also test_lanes_properties."""
 
 from __future__ import annotations
 
@@ -8,59 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.core.batching.packing import around_oldest, first_fit, pack, split_in_order
-
-LENGTHS = st.lists(st.integers(1, 600), max_size=60)
-
-
-def padded_tokens(lengths):
-    """The price of a pass with padding."""
-    return max(lengths, default=0) * len(lengths)
-
-
-def test_without_padding_a_pass_costs_the_sum_of_its_tokens():
-    assert pack([2, 9, 3, 8], 18, pads=False) == [[1, 3], [2, 0]]
-    assert pack([2, 9, 3, 8], 20, pads=False) == [[1, 3, 2], [0]]
-    assert pack([50, 1], 10, pads=False) == [[0], [1]]
-
-
-@pytest.mark.parametrize(
-    ("lengths", "budget", "batches"),
-    [
-        ([], 10, []),
-        ([5], 10, [[0]]),
-        ([50], 10, [[0]]),  # one text alone may be over
-        ([50, 1], 10, [[0], [1]]),
-        ([5, 5], 10, [[0, 1]]),
-        ([5, 5], 9, [[0], [1]]),
-        ([2, 9, 3, 8], 18, [[1, 3], [2, 0]]),
-        ([1, 1, 1, 9], 18, [[3, 0], [1, 2]]),
-    ],
-)
-def test_texts_of_like_length_share_a_pass(lengths, budget, batches):
-    assert pack(lengths, budget) == batches
-
-
-@given(LENGTHS, st.integers(1, 2_000))
-def test_each_text_is_packed_once_and_within_budget(lengths, budget):
-    batches = pack(lengths, budget)
-    assert sorted(row for rows in batches for row in rows) == list(range(len(lengths)))
-    for rows in batches:
-        assert rows
-        assert padded_tokens([lengths[row] for row in rows]) <= budget or len(rows) == 1
-
-
-@given(LENGTHS, st.integers(1, 2_000))
-def test_the_longest_go_first(lengths, budget):
-    order = [lengths[row] for rows in pack(lengths, budget) for row in rows]
-    assert order == sorted(lengths, reverse=True)
-
-
-@given(LENGTHS, st.integers(1, 2_000))
-def test_no_two_neighbours_would_fit_into_one_pass(lengths, budget):
-    batches = pack(lengths, budget)
-    for one, other in itertools.pairwise(batches):
-        assert padded_tokens([lengths[row] for row in [*one, other[0]]]) > budget
+from deployments.core.batching.packing import around_oldest, first_fit, split_in_order
 
 
 @pytest.mark.parametrize(

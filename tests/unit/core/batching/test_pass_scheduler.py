@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.core.batching.lanes import Drop, LaneLimits
+from deployments.core.batching.lanes import BatchLimits, DropReason
 from deployments.core.batching.pass_scheduler import PassScheduler
 from deployments.core.lane import Lane
 from tests.support.scheduling import BUDGET, LATER, NOW, call, put
@@ -17,7 +17,7 @@ from tests.support.scheduling import BUDGET, LATER, NOW, call, put
 @pytest.fixture
 def turns() -> PassScheduler:
     return PassScheduler(
-        LaneLimits(BUDGET, shared_budget=40, pads=False, worth_a_pass=40, streams=3)
+        BatchLimits(BUDGET, shared_budget=40, pads=False, worth_a_pass=40, streams=3)
     )
 
 
@@ -68,7 +68,7 @@ def test_idle_streams_share_what_waits(turns, texts, passes):
 
 
 def test_one_stream_takes_what_fits():
-    turns = PassScheduler(LaneLimits(BUDGET, shared_budget=40, pads=False, worth_a_pass=40))
+    turns = PassScheduler(BatchLimits(BUDGET, shared_budget=40, pads=False, worth_a_pass=40))
     put(turns, *[10] * 9)
     assert turns.take(NOW).tokens == 90
 
@@ -101,11 +101,11 @@ def test_trials_follow_each_other_where_nothing_else_waits(turns):
     assert not turns.may_begin()
 
 
-@pytest.mark.parametrize(("now", "reason"), [(NOW, Drop.GONE), (LATER, Drop.EXPIRED)])
+@pytest.mark.parametrize(("now", "reason"), [(NOW, DropReason.GONE), (LATER, DropReason.EXPIRED)])
 def test_a_trial_that_nobody_waits_for_is_dropped(turns, now, reason):
     suspected = call(5)
     turns.try_alone(suspected, NOW, LATER)
-    if reason is Drop.GONE:
+    if reason is DropReason.GONE:
         suspected.future.cancel()
     batch = turns.take(now)
     assert (batch.texts, [why for _, why in batch.dropped]) == ([], [reason])
@@ -129,7 +129,7 @@ BURST = st.tuples(LENGTHS, st.sampled_from([*Lane, "trial"]))
     preempt=st.booleans(),
 )
 def test_nothing_is_lost_and_nothing_comes_twice(steps, streams, pads, preempt):
-    limits = LaneLimits(BUDGET, 40, pads=pads, streams=streams, worth_a_pass=40, preempt=preempt)
+    limits = BatchLimits(BUDGET, 40, pads=pads, streams=streams, worth_a_pass=40, preempt=preempt)
     turns, calls, trials, seen = PassScheduler(limits), [], [], []
     running = {lanes: deque() for lanes in limits.sharing}
     for step, burst in enumerate([*steps, *[None] * 1_000]):

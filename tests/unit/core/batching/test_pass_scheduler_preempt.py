@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.core.batching.lanes import LaneLimits
+from deployments.core.batching.lanes import BatchLimits
 from deployments.core.batching.pass_scheduler import PassScheduler
 from deployments.core.lane import Lane
 from tests.support.scheduling import BUDGET, LATER, NOW, call, put
@@ -16,7 +16,7 @@ ONLINE, OFFLINE = (Lane.ONLINE,), (Lane.OFFLINE,)
 def preempting() -> PassScheduler:
     """Three streams for each lane."""
     return PassScheduler(
-        LaneLimits(BUDGET, 40, pads=False, worth_a_pass=40, streams=3, preempt=True)
+        BatchLimits(BUDGET, 40, pads=False, worth_a_pass=40, streams=3, preempt=True)
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from deployments.core.errors import InvalidRequest, UnknownModel
 from deployments.core.models.spec import Role, Size
-from deployments.core.routing.facts import Candidate, Facts
+from deployments.core.routing.facts import Candidate, RequestFacts
 from deployments.core.routing.policy import Decision, agree, choose
 
 QUERY, DOCUMENT = Role.QUERY, Role.DOCUMENT
@@ -40,7 +40,7 @@ CANDIDATES = (
     ],
 )
 def test_what_a_name_means(requested, decision):
-    assert choose(Facts(requested), CANDIDATES) == decision
+    assert choose(RequestFacts(requested), CANDIDATES) == decision
 
 
 @pytest.mark.parametrize(
@@ -60,14 +60,14 @@ def test_what_a_name_means(requested, decision):
 def test_what_is_unknown_lists_what_is_known(requested):
     known = "known: tiny, tiny-v2, big, own, asks-query, large, small, large, auto"
     with pytest.raises(UnknownModel, match=known) as refused:
-        choose(Facts(requested), CANDIDATES)
+        choose(RequestFacts(requested), CANDIDATES)
     assert repr(requested) in refused.value.message
     assert refused.value.param == "model"
 
 
 def test_what_is_nearly_known_is_pointed_out():
     with pytest.raises(UnknownModel, match="no model 'Tiny-V2' here, did you mean 'tiny-v2'"):
-        choose(Facts("Tiny-V2"), CANDIDATES)
+        choose(RequestFacts("Tiny-V2"), CANDIDATES)
 
 
 @pytest.mark.parametrize(

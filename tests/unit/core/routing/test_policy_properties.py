@@ -10,9 +10,17 @@ from hypothesis import strategies as st
 from deployments.core.errors import EmbedfleetError
 from deployments.core.lane import Lane
 from deployments.core.models.spec import ModelSpec, Pooling, Prompts, Role, Size
-from deployments.core.routing.facts import Aim, Candidate, Facts, Load, ModelState, Policy, Shared
+from deployments.core.routing.facts import (
+    Aim,
+    Candidate,
+    Load,
+    ModelState,
+    Policy,
+    RequestFacts,
+    SharedSpace,
+)
 from deployments.core.routing.policy import choose, roles_of
-from deployments.core.routing.spaces import spaces_of
+from deployments.core.routing.space_matching import spaces_of
 
 INSTRUCT = Prompts(query_instruction="Instruct: {instruction}\nQuery: ")
 LANGUAGES = ("en", "de", "ko")
@@ -42,7 +50,7 @@ def candidate(draw, name: str) -> Candidate:
     )
     roles = frozenset(draw(st.sets(st.sampled_from(Role), min_size=1)))
     problem = draw(st.sampled_from([None, None, "they disagree"]))
-    shared = draw(st.sampled_from([None, Shared(*SPACES, roles, problem)]))
+    shared = draw(st.sampled_from([None, SharedSpace(*SPACES, roles, problem)]))
     return Candidate(name, spec.repo, draw(st.sampled_from([*Size, None])), spec, languages, shared)
 
 
@@ -59,7 +67,7 @@ loads = st.dictionaries(
 )
 spaces = st.none() | st.sampled_from([*SPACES, "unknown"]) | st.sampled_from(NAMES)
 requests = st.builds(
-    Facts,
+    RequestFacts,
     requested=st.sampled_from(["auto", "auto", "auto-query", "pair", "a", "small", None]),
     roles=st.none() | st.sets(st.sampled_from(Role), min_size=1).map(frozenset),
     languages=st.sets(st.sampled_from(LANGUAGES), max_size=2).map(frozenset),
@@ -75,7 +83,7 @@ requests = st.builds(
 policies = st.builds(Policy, barred=st.sampled_from([frozenset(), frozenset({"non-commercial"})]))
 
 
-def with_a_real_space(facts: Facts, fleet: list[Candidate]) -> Facts:
+def with_a_real_space(facts: RequestFacts, fleet: list[Candidate]) -> RequestFacts:
     """A space drawn as a model's name stands for that model's own space."""
     own = {c.name: c.own_space(facts.dimensions) for c in fleet}
     return replace(facts, space=own.get(facts.space, facts.space))

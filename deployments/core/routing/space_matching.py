@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from deployments.core.batch import Vectors
-from deployments.core.routing.facts import Candidate, Facts
+from deployments.core.routing.facts import Candidate, RequestFacts
 from deployments.core.vectors import normalized
 
 
@@ -20,7 +20,7 @@ def shared_id(members: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(members)).encode()).hexdigest()[:12]
 
 
-def spaces_of(facts: Facts, candidate: Candidate) -> list[str]:
+def spaces_of(facts: RequestFacts, candidate: Candidate) -> list[str]:
     """Returns every name that this model's answer to this request may go by."""
     shared = candidate.shared_space(facts.dimensions)
     names = [candidate.own_space(facts.dimensions), shared]
@@ -29,12 +29,12 @@ def spaces_of(facts: Facts, candidate: Candidate) -> list[str]:
     return [name for name in names if name]
 
 
-def is_in(facts: Facts, candidate: Candidate) -> bool:
+def answers_in_space(facts: RequestFacts, candidate: Candidate) -> bool:
     """Whether this model answers in the space that the request requires, if it requires one."""
     return facts.space is None or facts.space in spaces_of(facts, candidate)
 
 
-def space_to_tell(facts: Facts, candidate: Candidate) -> str | None:
+def reported_space(facts: RequestFacts, candidate: Candidate) -> str | None:
     """Returns the shared space that an answer stands in, or None where it is the model's own."""
     if facts.space is not None and facts.space == candidate.own_space(facts.dimensions):
         return None
@@ -56,7 +56,7 @@ def agreement(vectors: Sequence[Vectors]) -> tuple[float, float]:
     return float(found.min()), float(found.mean())
 
 
-SAMPLES = (
+AGREEMENT_TEXTS = (
     "hello",
     "capital of France",
     "How do plants turn light into sugar?",

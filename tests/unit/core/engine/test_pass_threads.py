@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from deployments.core.engine.cpu.pass_threads import PassThreads
 from deployments.core.engine.cpu.priority import can_give_way, give_way
-from deployments.core.engine.cpu.threads import Threads
 
 
 class Machine:
@@ -23,18 +23,18 @@ class Machine:
         return self.a_token_s * tokens / threads + self.a_thread_s * threads
 
 
-def given(threads: Threads, texts: int, tokens: int) -> int:
+def given(threads: PassThreads, texts: int, tokens: int) -> int:
     return threads.run(texts, tokens, lambda count: count)
 
 
-def lent(most: int, max_tokens: int = 512, each: int = 1, **machine: float) -> Threads:
-    threads = Threads(each)
+def lent(most: int, max_tokens: int = 512, each: int = 1, **machine: float) -> PassThreads:
+    threads = PassThreads(each)
     threads.lend(most, max_tokens, Machine(**machine))
     return threads
 
 
 def test_before_any_are_lent_each_pass_has_its_own():
-    threads = Threads(2)
+    threads = PassThreads(2)
     assert [given(threads, 1, 16), given(threads, 1, 4_000), given(threads, 9, 100)] == [2, 2, 2]
 
 
@@ -87,21 +87,21 @@ def test_where_threads_only_cost_none_are_lent():
     ("each", "most", "counts"), [(1, 6, {1, 2, 4, 6}), (3, 8, {3, 6, 8}), (2, 2, {2})]
 )
 def test_the_numbers_of_threads_that_are_tried(each, most, counts):
-    machine, threads = Machine(), Threads(each)
+    machine, threads = Machine(), PassThreads(each)
     threads.lend(most, 512, machine)
     assert {count for _, count in machine.asked} == counts
 
 
 def test_no_text_of_a_trial_is_longer_than_the_model_s():
     short, tiny = Machine(), Machine()
-    Threads(1).lend(2, 100, short)
-    Threads(1).lend(2, 8, tiny)
+    PassThreads(1).lend(2, 100, short)
+    PassThreads(1).lend(2, 8, tiny)
     assert {size for size, _ in short.asked} == {16, 64}
     assert {size for size, _ in tiny.asked} == {8}
 
 
 def test_long_passes_are_not_tried_again_and_longer_ones_not_at_all():
-    machine, threads = Machine(a_token_s=0.01), Threads(1)
+    machine, threads = Machine(a_token_s=0.01), PassThreads(1)
     threads.lend(4, 4_000, machine)
     assert {size for size, _ in machine.asked} == {16, 64}
     assert machine.asked.count((16, 1)) > machine.asked.count((64, 1)) == 1

@@ -26,7 +26,7 @@ def lower_bound(text: str) -> int:
     return len(text.split())
 
 
-def about(texts: Iterable[str]) -> int:
+def estimate_tokens(texts: Iterable[str]) -> int:
     """Returns about how many tokens some texts have, to foresee what they cost."""
     return sum(_bytes(text) // _BYTES_PER_TOKEN + _SPECIAL_TOKENS for text in texts)
 

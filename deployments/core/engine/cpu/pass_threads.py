@@ -28,7 +28,7 @@ _WORTH_S = 0.003
 Seconds = Callable[[int, int], float]
 
 
-class Threads:
+class PassThreads:
     """Counts the passes that run, and gives each its threads. Thread-safe."""
 
     def __init__(self, each: int) -> None:
