@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 
 import pytest
 
@@ -142,12 +143,12 @@ def options(capsys) -> dict[str, set[str]]:
 def test_command_lines_have_only_options_that_exist(options):
     lines = [line for block in code_blocks("bash") for line in block.splitlines()]
     lines += [code for text in DOCUMENTS.values() for code in inline_code(text)]
-    calls = [line for line in lines if line.startswith("embedfleet ")]
+    calls = [found for line in lines for found in re.findall(r"(?:^|\$\()embedfleet ([^)]*)", line)]
     assert calls
-    for line in calls:
-        command, *rest = shlex.split(line.replace("'…'", "…"), comments=True)[1:]
-        used = {word.lstrip("[").rstrip("]") for word in rest if word.lstrip("[").startswith("--")}
-        assert used <= options[command], line
+    for call in calls:
+        command, *rest = shlex.split(call, comments=True)
+        used = {word.strip("[]") for word in rest if word.lstrip("[").startswith("--")}
+        assert used <= options[command], call
 
 
 def test_options_that_are_named_exist(options):
@@ -161,3 +162,40 @@ def test_options_that_are_named_exist(options):
 def test_each_option_of_encode_is_explained(options):
     for option in options["encode"] - {"--help"}:
         assert f"`{option}" in PAGES["corpus-jobs.md"], option
+
+
+LIVES = {
+    "life-of-a-request.md": "deployments",
+    "life-of-a-row.md": "cluster/corpus",
+}
+
+
+@pytest.mark.parametrize(("page", "folder"), LIVES.items())
+def test_each_folder_is_named_in_the_life_of_what_passes_through_it(page, folder):
+    below = [path for path in (ROOT / folder).iterdir() if (path / "__init__.py").exists()]
+    assert below
+    for path in below:
+        assert f"{folder}/{path.name}" in PAGES[page], path
+
+
+@pytest.mark.parametrize("page", LIVES)
+def test_each_class_and_function_is_in_the_file_beside_it(page):
+    steps = re.findall(r"^`([\w/]+\.py)`((?: · `\w+`)+)", PAGES[page], re.MULTILINE)
+    assert len(steps) >= 10
+    for file, names in steps:
+        source = (ROOT / file).read_text()
+        for name in re.findall(r"\w+", names):
+            assert re.search(rf"^(class|def|async def) {name}\b", source, re.MULTILINE), name
+
+
+def test_the_layers_are_those_that_lint_checks():
+    page = PAGES["life-of-a-request.md"].split("## What may import what")[1]
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    layers = [layer.split(" | ") for layer in contract["contracts"][0]["layers"]]
+    rows = re.findall(r"^\| \d.*? \| (.*) \|$", page, re.MULTILINE)
+    named = [re.findall(r"`([\w/.]+)`", row) for row in rows]
+    assert [[as_module(path) for path in row] for row in named] == layers
+
+
+def as_module(path: str) -> str:
+    return path.removesuffix(".py").replace("/", ".")
