@@ -10,10 +10,12 @@ import pytest
 
 from cluster import cli
 from deployments import metrics
+from deployments.api.requests import EmbeddingRequest, RerankRequest, SimilarityRequest
 from deployments.api.routes import PATHS
 from deployments.config.schema import AppArgs, Autoscaling, Limits, ModelConfig, Routing
 from deployments.core import errors
 from deployments.core.models.catalog import CATALOG
+from deployments.core.routing.facts import ModelState
 from tests.support.documents import DOCUMENTS, PAGES, README, ROOT, code_blocks, inline_code
 
 # their defaults are described in words
@@ -94,6 +96,17 @@ def test_each_model_of_the_table_is_in_the_catalog():
 def test_each_route_is_in_the_api_page():
     for path in PATHS:
         assert f"{path.replace(':path', '')}`" in PAGES["api.md"], path
+
+
+@pytest.mark.parametrize("body", [EmbeddingRequest, SimilarityRequest, RerankRequest])
+def test_each_field_of_a_request_is_in_the_api_page(body):
+    for name in body.model_fields:
+        assert f"`{name}`" in PAGES["api.md"], name
+
+
+@pytest.mark.parametrize("state", ModelState)
+def test_each_state_of_a_model_is_in_the_api_page(state):
+    assert f"| `{state}` |" in PAGES["api.md"]
 
 
 def test_each_error_code_is_in_the_api_page():
