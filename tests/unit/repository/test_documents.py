@@ -73,7 +73,7 @@ def anchor_of(heading: str) -> str:
 def test_each_file_that_is_named_exists(document):
     for code in inline_code(DOCUMENTS[document]):
         if code.startswith(FOLDERS) and code not in NOT_IN_THE_REPOSITORY and "…" not in code:
-            assert (ROOT / code).exists(), code
+            assert (ROOT / code).exists(), f"{document} names {code}: was it moved?"
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -188,7 +188,7 @@ def test_each_folder_is_named_in_the_life_of_what_passes_through_it(page, folder
     below = [path for path in (ROOT / folder).iterdir() if (path / "__init__.py").exists()]
     assert below
     for path in below:
-        assert f"{folder}/{path.name}" in PAGES[page], path
+        assert f"{folder}/{path.name}" in PAGES[page], f"docs/{page} does not name {path.name}"
 
 
 @pytest.mark.parametrize("page", LIVES)
@@ -198,7 +198,8 @@ def test_each_class_and_function_is_in_the_file_beside_it(page):
     for file, names in steps:
         source = (ROOT / file).read_text()
         for name in re.findall(r"\w+", names):
-            assert re.search(rf"^(class|def|async def) {name}\b", source, re.MULTILINE), name
+            definition = rf"^(class|def|async def) {name}\b"
+            assert re.search(definition, source, re.MULTILINE), f"docs/{page}: {name} in {file}"
 
 
 def test_the_layers_are_those_that_lint_checks():
