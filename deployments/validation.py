@@ -54,10 +54,10 @@ def explain(error: ValidationError, model: type[BaseModel]) -> Problem:
     each of its branches. The deepest one belongs to the branch that was meant; alternatives at the
     same depth are joined by "or".
     """
-    found = problems(error, model)
-    first = next((p for p in found if p.kind != "missing"), found[0])
+    reported = problems(error, model)
+    first = next((p for p in reported if p.kind != "missing"), reported[0])
     rivals = [
-        p for p in found if p.kind != "missing" and p.path[: len(first.path)] == first.path
+        p for p in reported if p.kind != "missing" and p.path[: len(first.path)] == first.path
     ] or [first]
     depth = max(len(p.path) for p in rivals)
     deepest = [p for p in rivals if len(p.path) == depth]

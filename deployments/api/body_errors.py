@@ -67,15 +67,16 @@ _HARMLESS_VALUES: Mapping[str, Sequence[Any]] = {
 
 def body_error(error: ValidationError, kind: type[BaseModel]) -> InvalidRequest:
     """Returns the answer to a body that is not of this kind; its ``param`` is the field."""
-    found = problems(error, kind)
-    first = found[0]
+    reported = problems(error, kind)
+    first = reported[0]
     if first.kind == "json_invalid":
         return _not_json(first.message.removeprefix("Invalid JSON: "))
     if not first.path:
         return InvalidRequest(f"the body must be a JSON object, such as {_example(kind)}")
     field = str(first.path[0])
     if field in _SHAPES:
-        return InvalidRequest(_text_advice(field, [p for p in found if p.path[0] == field]), field)
+        of_field = [problem for problem in reported if problem.path[0] == field]
+        return InvalidRequest(_text_advice(field, of_field), field)
     return InvalidRequest(f"`{field}` {explain(error, kind).message}", field)
 
 
@@ -89,12 +90,12 @@ def _example(kind: type[BaseModel]) -> str:
     return f"{{{', '.join(fields)}}}"
 
 
-def _text_advice(field: str, found: list[Problem]) -> str:
+def _text_advice(field: str, reported: list[Problem]) -> str:
     """Says what is wrong with texts. pydantic has one error for each shape that texts may have."""
-    kinds = {problem.kind for problem in found}
-    item = next((i for p in found if (i := _position_of_non_text(p)) is not None), None)
-    if kinds == {"missing"} and found[0].path == (field,):
-        sent = next((name for name in _OTHER_NAMES[field] if name in found[0].value), None)
+    kinds = {problem.kind for problem in reported}
+    item = next((i for p in reported if (i := _position_of_non_text(p)) is not None), None)
+    if kinds == {"missing"} and reported[0].path == (field,):
+        sent = next((name for name in _OTHER_NAMES[field] if name in reported[0].value), None)
         hint = f" (`{sent}` is its name elsewhere)" if sent else ""
         return f"`{field}` is missing{hint}; send {_SHAPES[field]}"
     if "string_too_short" in kinds:
