@@ -53,7 +53,7 @@ def test_a_model_that_fits_keeps_its_precision(tmp_path, save):
 def test_one_that_overflows_runs_in_float32(large, caplog):
     found = TorchEngine(*large, "cpu")
     assert found.dtype is torch.float32
-    assert "own runs in float32: its vectors are not finite in float16" in caplog.text
+    assert "own runs in float32: its vectors overflow float16" in caplog.text
     assert np.isfinite(found.forward(sample(found, 4, 8))).all()
 
 

@@ -1,10 +1,11 @@
-"""The loops around an engine: take a micro-batch, run it, hand out the vectors, again.
+"""The loops around an engine: take a micro-batch, run it, hand out the vectors, repeat.
 
-Forward passes have threads of their own, one each stream, so an event loop that feeds them is never
-blocked; where online texts preempt offline ones, the threads of these have a lower priority. Knows
-nothing of Ray or asyncio; answers arrive in `concurrent.futures.Future` objects.
+`Batcher.submit` puts a call's texts into a lane. `PassScheduler` decides when the next forward pass may
+begin, `Lanes` which texts share it, `passes` runs it, and `ResultDispatcher` resolves the call's future.
 
-How fast a replica's engine is while it works, told by its passes.
+Each stream runs its forward passes in a thread of its own, so they never block the event loop that
+submits calls. If online texts preempt offline ones, the offline threads have a lower priority. The
+Batcher knows neither Ray nor asyncio: answers are `concurrent.futures.Future` objects.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _RETRY_AFTER_S = 1.0
 class Batcher:
     """Feeds one engine from two lanes. Thread-safe.
 
-    ``on_death`` is called by a loop that dies, before its calls get an error.
+    A loop that dies calls ``on_death`` before it fails its calls.
     """
 
     on_death: Callable[[], None] = staticmethod(lambda: None)
@@ -51,9 +52,10 @@ class Batcher:
         tokens_per_s: float,
         observer: Observer | None = None,
     ) -> None:
-        """``max_wait_s`` bounds each lane: work that would wait longer is refused.
+        """Starts the loops.
 
-        ``tokens_per_s`` is the speed of all streams together.
+        ``max_wait_s`` bounds each lane: a call that would wait longer is refused. ``tokens_per_s`` is
+        the speed of all streams together; it is updated from the passes that run.
         """
         self._engine = engine
         self._limits = limits
@@ -96,11 +98,12 @@ class Batcher:
         timeout_s: float,
         begin: Callable[[int | None], None] | None = None,
     ) -> Future[Encoded]:
-        """Queues a call's texts; the future gives their vectors in order.
+        """Queues a call's texts; the future resolves to their vectors in order.
 
-        Cancelling the future drops what is not yet computed. With ``begin`` it is a trial: each text
-        has a forward pass of its own, and ``begin`` is told its row before that and None after. Raises
-        Overloaded, with the seconds until the lane's backlog is worked off, when the lane is full.
+        Cancelling the future drops the texts that are not yet computed. With ``begin`` the call is a
+        trial: each text gets a forward pass of its own, ``begin`` is called with its row before the pass
+        and with None after it. Raises Overloaded if the lane is full, with the seconds until its backlog
+        is worked off, and ModelUnavailable if the batcher has stopped.
         """
         now = time.monotonic()
         call = PendingCall(batch, lane, self._engine.dimension, now, begin)
@@ -127,7 +130,7 @@ class Batcher:
         return {lane: self.waiting(lane) for lane in Lane}
 
     def stop(self, timeout_s: float = 10.0) -> None:
-        """Ends the loops after the running passes; what still waits is answered with an error."""
+        """Ends the loops after the running passes; texts that still wait get an error."""
         with self._lock:
             self._stopping = True
             self._wake_all()
@@ -137,35 +140,35 @@ class Batcher:
 
     @property
     def alive(self) -> bool:
-        """Whether all loops run, and their answers are handed out."""
+        """Whether all loops run and answers are still delivered."""
         running = all(thread.is_alive() for thread in self._all_threads)
         return running and self._dispatcher.broken is None
 
     @property
     def urgent_threads(self) -> set[int]:
-        """The system's ids of the threads that online texts wait for."""
+        """Operating system ids of the threads that compute online texts."""
         threads = next(iter(self._threads.values()))
         return {thread.native_id for thread in threads if thread.native_id is not None}
 
     @property
     def pass_s(self) -> float:
-        """Seconds that the oldest running forward pass has taken so far; 0 between passes."""
+        """How long the oldest running forward pass has taken so far, in seconds; 0 between passes."""
         with self._lock:
             since = self._scheduler.running
         return time.monotonic() - min(since) if since else 0.0
 
     def _refuse_if_broken(self) -> None:
-        broken = self._broken or self._dispatcher.broken
-        if broken is not None or self._stopping:
-            raise _gone(f"has ended: {broken or 'shutting down'}")
+        failure = self._broken or self._dispatcher.broken
+        if failure is not None or self._stopping:
+            raise _unavailable(f"has ended: {failure or 'shutting down'}")
 
     def _refuse_if_full(self, lane: Lane, texts: int, tokens: int) -> None:
         waiting = self._scheduler.lanes.waiting_tokens(lane)
-        room = max(4.0 * self._limits.token_budget, self._max_wait_s[lane] * self.tokens_per_s)
-        if waiting and waiting + tokens > room:
+        capacity = max(4.0 * self._limits.token_budget, self._max_wait_s[lane] * self.tokens_per_s)
+        if waiting and waiting + tokens > capacity:
             self._observer.refused(lane, texts)
             raise Overloaded(
-                f"{waiting} tokens already wait in the {lane} lane; retry later, or add replicas",
+                f"the {lane} lane is full: {waiting} tokens already wait; retry later, or add replicas",
                 retry_after_s=waiting / self.tokens_per_s,
             )
 
@@ -174,29 +177,29 @@ class Batcher:
         clock = time.monotonic
         if Lane.ONLINE not in lanes:
             give_way({threading.get_native_id()})
-            clock = time.thread_time  # what it waits for a core does not count
+            clock = time.thread_time  # excludes the time that it waits for a core
         try:
             while (batch := self._next(lanes, batch)) is not None:
                 self._dispatcher.drop(batch)
                 if batch.texts:
                     self._run(batch, clock)
         except BaseException as error:
-            log.exception("the engine's loop has died; this replica will be replaced")
+            log.exception("the engine's loop died; this replica will be replaced")
             self._broken = error
             self.on_death()
             for text in batch.all_texts if batch else ():
-                text.owner.fail(_gone(f"has died: {error!r}"))
+                text.owner.fail(_unavailable(f"has died: {error!r}"))
         finally:
             self._end(batch)
 
     def _next(
         self, lanes: tuple[Lane, ...], last: MicroBatch[PendingCall] | None
     ) -> MicroBatch[PendingCall] | None:
-        """Waits for the next pass of a thread whose last one has ended; None: there is none."""
+        """Ends the thread's last pass and waits for its next one; None if the batcher is stopping."""
         with self._lock:
             if last is not None:
                 self._scheduler.ended(last)
-                self._wake_one(besides=lanes)  # a trial may have waited for this end
+                self._wake_one(besides=lanes)  # a trial may have waited for this pass to end
             while not (self._is_ending or self._scheduler.may_begin(lanes)):
                 self._work[lanes].wait()
             if self._is_ending:
@@ -221,6 +224,7 @@ class Batcher:
     def _run(self, batch: MicroBatch[PendingCall], clock: Callable[[], float]) -> None:
         self._observer.pass_begins()
         with self._lock:
+            # a single text alone gets all CPU threads, which says nothing about several streams
             has_all_threads = len(batch.texts) == len(self._scheduler.running) == 1 < self.streams
         started, before = time.monotonic(), clock()
         outcome = run_waiting(self._engine, batch.texts)
@@ -233,12 +237,12 @@ class Batcher:
         self._dispatcher.settle(batch, outcome, started, seconds)
 
     def _end(self, last: MicroBatch[PendingCall] | None) -> None:
-        """Lets the other loops end too; the last of them waits until all is answered."""
+        """Makes the other loops end as well; the last one waits until every call is answered."""
         with self._lock:
             if last is not None:
                 self._scheduler.ended(last)
             for call in self._scheduler.clear():
-                call.fail(_gone("is shutting down"))
+                call.fail(_unavailable("is shutting down"))
             self._wake_all()
             self._open_loops -= 1
             is_last = not self._open_loops
@@ -247,29 +251,29 @@ class Batcher:
             self._observer.close(_CLOSE_S)
 
 
-def _gone(why: str) -> ModelUnavailable:
+def _unavailable(why: str) -> ModelUnavailable:
     return ModelUnavailable(f"the engine's loop {why}", "model", _RETRY_AFTER_S)
 
 
-_TELLING_SHARE = 0.25
-_NEWEST = 0.2
+_LEAST_SHARE = 0.25  # of the token budget, for a pass to count as full enough
+_WEIGHT = 0.2  # of the newest pass in the moving average
 
 
 class SpeedEstimate:
-    """Follows the tokens per second of all streams together. Not thread-safe."""
+    """A moving average of the tokens per second of all streams together. Not thread-safe."""
 
     def __init__(self, tokens_per_s: float, limits: BatchLimits) -> None:
         self.tokens_per_s = tokens_per_s
         self._limits = limits
 
     def learn(self, batch: MicroBatch[PendingCall], seconds: float, running: int) -> None:
-        """Takes in the seconds of a pass, one of so many ``running``.
+        """Updates the average with one pass that took ``seconds`` while ``running`` passes ran.
 
-        A small one tells what a pass costs, not how fast the engine is when there is enough to do.
+        Small passes are ignored: they show what a pass costs, not how fast a busy engine is.
         """
         streams = self._limits.streams
         share = min(1.0, batch.cost / self._limits.token_budget)
-        if share >= _TELLING_SHARE or batch.leaves_some:
+        if share >= _LEAST_SHARE or batch.leaves_some:
             measured = streams * batch.tokens / max(seconds, 1e-6)
-            weight = _NEWEST * share * min(1.0, running / streams)
+            weight = _WEIGHT * share * min(1.0, running / streams)
             self.tokens_per_s += weight * (measured - self.tokens_per_s)

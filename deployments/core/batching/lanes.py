@@ -1,8 +1,8 @@
-"""Who shares the next forward pass: texts wait in two lanes and leave in micro-batches.
+"""Texts wait in two lanes and leave in micro-batches: which texts share the next forward pass.
 
-The unit of queueing is one text with its token count. Online texts go first; offline texts fill
-what is left and never starve, by an ageing guard or, in streams of their own, by their priority.
-Nothing here waits, and the clock is passed in.
+The unit of queueing is one text with its token count. Online texts go first and offline texts fill the
+rest of the pass. Offline texts never starve: an ageing guard lets them go first now and then, or they
+have streams of their own at a lower priority. Nothing here blocks, and the clock is passed in.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Generic, Protocol, TypeVar
 from deployments.core.batching.packing import around_oldest, first_fit
 from deployments.core.lane import Lane
 
-_ONLINE_MEMORY_S = 1.0  # so long after an online text another is expected
+_ONLINE_MEMORY_S = 1.0  # another online text is expected within this time of the last one
 
 
 class DropReason(StrEnum):
@@ -27,11 +27,11 @@ class DropReason(StrEnum):
 
 
 class Owner(Protocol):
-    """Whoever gets a text's vector; the texts of an owner that has gone are dropped."""
+    """Receives a text's vector; texts whose owner is gone are dropped."""
 
     @property
     def gone(self) -> bool:
-        """Whether nobody waits for the vectors any more."""
+        """Whether nobody waits for the vectors any longer."""
         ...
 
 
@@ -40,7 +40,7 @@ OwnerT = TypeVar("OwnerT", bound=Owner)
 
 @dataclass(frozen=True, eq=False, slots=True)
 class QueuedText(Generic[OwnerT]):
-    """One text in a lane: row ``row`` of its owner's request. Times are seconds of one clock."""
+    """One text in a lane: row ``row`` of its owner's call. Times are seconds of one clock."""
 
     owner: OwnerT
     row: int
@@ -52,9 +52,9 @@ class QueuedText(Generic[OwnerT]):
 
 @dataclass(frozen=True)
 class MicroBatch(Generic[OwnerT]):
-    """What one forward pass takes, and what was dropped while choosing it.
+    """The texts of one forward pass, and those dropped while choosing them.
 
-    ``leaves_some`` says that it could not take all that waited.
+    ``leaves_some`` is true if other texts still wait in the same lanes.
     """
 
     texts: list[QueuedText[OwnerT]]
@@ -64,7 +64,7 @@ class MicroBatch(Generic[OwnerT]):
 
     @property
     def all_texts(self) -> list[QueuedText[OwnerT]]:
-        """Those of the pass, and those dropped."""
+        """The texts of the pass and the dropped ones."""
         return [*self.texts, *(text for text, _ in self.dropped)]
 
     @property
@@ -74,7 +74,7 @@ class MicroBatch(Generic[OwnerT]):
 
     @property
     def cost(self) -> int:
-        """Tokens that the engine computes: with padding, longest × rows."""
+        """Tokens that the engine computes: longest × rows if it pads, else `tokens`."""
         if not self.pads:
             return self.tokens
         return max((text.tokens for text in self.texts), default=0) * len(self.texts)
@@ -84,15 +84,16 @@ class MicroBatch(Generic[OwnerT]):
 class BatchLimits:
     """How micro-batches are formed.
 
-    ``token_budget`` is the most that a pass may cost, unless one text alone costs more: longest ×
-    rows where the engine ``pads``, else the sum of its tokens. ``shared_budget`` is the most of a
-    pass that both lanes share, and of an offline pass within a second of an online text:
-    whoever comes next waits for that pass. ``offline_patience_s`` is how long offline texts let
-    online ones go first. ``window`` is how many texts, oldest first, a pass is chosen from.
-    ``streams`` is how many passes may run at once, ``worth_a_pass`` the tokens from which one more
-    begins beside those that run. Where online texts ``preempt`` offline ones, each lane has so many
-    streams of its own, so nothing is shared; the operating system takes cores from offline passes, and
-    leaves them a tenth.
+    - ``token_budget``: the highest cost of a pass (see `MicroBatch.cost`); a single text may exceed it.
+    - ``shared_budget``: the highest cost of a pass that both lanes share, and of an offline pass within
+      a second of an online text, since the next online text would wait for that pass.
+    - ``offline_patience_s``: how long offline texts let online ones go first.
+    - ``window``: how many texts of a lane, oldest first, a pass is chosen from.
+    - ``pads``: whether the engine pads texts to the longest of the pass.
+    - ``streams``: how many passes may run at once.
+    - ``worth_a_pass``: another pass begins beside running ones once this many tokens wait.
+    - ``preempt``: each lane has ``streams`` of its own and no pass is shared; the operating system takes
+      cores from offline passes and leaves them a tenth.
     """
 
     token_budget: int
@@ -106,11 +107,13 @@ class BatchLimits:
 
     def __post_init__(self) -> None:
         if self.shared_budget > self.token_budget:
-            raise ValueError("shared_budget is above token_budget")
+            raise ValueError(
+                f"shared_budget ({self.shared_budget}) must not exceed token_budget ({self.token_budget})"
+            )
 
     @property
     def sharing(self) -> tuple[tuple[Lane, ...], ...]:
-        """The lanes, grouped by those whose texts may share a stream, the more urgent ones first."""
+        """The lanes in groups whose texts may share a stream, the most urgent group first."""
         return tuple((lane,) for lane in Lane) if self.preempt else (tuple(Lane),)
 
 
@@ -125,7 +128,8 @@ class Lanes(Generic[OwnerT]):
     _tokens: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
     _offline_served: float = float("-inf")
     _online_seen: float = float("-inf")
-    _online_owed: bool = False  # passes may be slower than patience: never two running over online
+    # passes may be slower than the patience: offline texts go first at most once in a row
+    _online_owed: bool = False
 
     def waiting_texts(self, lane: Lane) -> int:
         """Returns how many texts wait in this lane."""
@@ -143,7 +147,7 @@ class Lanes(Generic[OwnerT]):
     ) -> None:
         """Queues an owner's texts, given by their token counts, in order."""
         if not self._queues[Lane.OFFLINE] and lane is Lane.OFFLINE:
-            self._offline_served = now  # patience counts from when there is something to wait for
+            self._offline_served = now  # the patience starts when the lane stops being empty
         if lane is Lane.ONLINE:
             self._online_seen = now
         self._queues[lane].extend(
@@ -152,15 +156,15 @@ class Lanes(Generic[OwnerT]):
         self._tokens[lane] += sum(tokens)
 
     def take(
-        self, now: float, most: int | None = None, lanes: Sequence[Lane] = tuple(Lane)
+        self, now: float, max_cost: int | None = None, lanes: Sequence[Lane] = tuple(Lane)
     ) -> MicroBatch[OwnerT]:
-        """Returns the next micro-batch; it is empty only when nothing is left to compute.
+        """Returns the next micro-batch from ``lanes``; it is empty only if no live text waits there.
 
-        ``most`` is its budget where that is less than the limit; it is taken from these ``lanes``.
+        ``max_cost`` lowers the token budget for this pass.
         """
         dropped: list[tuple[QueuedText[OwnerT], DropReason]] = []
         candidates = {lane: self._window(lane, now, dropped, lane in lanes) for lane in Lane}
-        budget = min(self.limits.token_budget, most or self.limits.token_budget)
+        budget = min(self.limits.token_budget, max_cost or self.limits.token_budget)
         chosen = self._choose(candidates, now, budget)
         taken = set(map(id, chosen))
         for lane, texts in candidates.items():
@@ -168,7 +172,7 @@ class Lanes(Generic[OwnerT]):
         for text in chosen:
             self._tokens[text.lane] -= text.tokens
         online, offline = candidates[Lane.ONLINE], candidates[Lane.OFFLINE]
-        if offline and offline[0] in chosen:  # short texts that top up do not help the oldest
+        if offline and offline[0] in chosen:  # topping up with short texts does not help the oldest
             self._offline_served = now
         self._online_owed = bool(online) and all(text.lane is Lane.OFFLINE for text in chosen)
         leaves_some = any(self._queues[lane] for lane in lanes)
@@ -201,7 +205,7 @@ class Lanes(Generic[OwnerT]):
         dropped: list[tuple[QueuedText[OwnerT], DropReason]],
         is_open: bool,
     ) -> list[QueuedText[OwnerT]]:
-        """Takes the oldest live texts out of an open lane; the dead ones go to ``dropped``."""
+        """Takes the oldest live texts out of an open lane; the others go to ``dropped``."""
         queue, alive = self._queues[lane], list[QueuedText[OwnerT]]()
         while is_open and queue and len(alive) < self.limits.window:
             text = queue.popleft()

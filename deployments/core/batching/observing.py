@@ -1,8 +1,8 @@
-"""What happens in a batcher, told to whoever records it when that disturbs least.
+"""Reports what happens in a batcher to its metrics, at a moment when that disturbs least.
 
-Ray's metrics hold Python's lock for a third of a millisecond a pass. Told at once, they would hold it
-just when the answers of that pass leave; a moment after the next pass has begun, they are gone, and on
-a CPU the engine computes without the lock.
+Ray's metrics hold Python's lock (the GIL) for a third of a millisecond a pass. Recorded at once, they
+would hold it just when the answers of that pass leave. So events are kept until a moment after the
+next pass has begun: then the answers are gone, and a CPU engine computes without the lock.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 _IDLE_S = 0.2
 _ANSWERS_LEAVE_S = 0.001
-_MOST_NOTES = 10_000  # an observer that hangs costs figures, not memory
+_MAX_EVENTS = 10_000  # an observer that hangs costs metrics, not memory
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One forward pass: the tokens of each text, its cost (see `MicroBatch`), its seconds (of the
-    processor, where it gives way), and how long the text that stands first in each lane had waited.
+    """One forward pass: the tokens of each text, its cost (see `MicroBatch.cost`) and its duration
+    (CPU seconds in a low-priority thread), and how long the first text of each lane had waited.
     """
 
     lengths: tuple[int, ...]
@@ -40,7 +40,7 @@ class Pass:
 
     @classmethod
     def of(cls, batch: MicroBatch[PendingCall], started: float, seconds: float) -> Pass:
-        """Returns what there is to record of a micro-batch, without its texts and vectors."""
+        """Returns the figures of a micro-batch, without its texts and vectors."""
         first = {text.lane: text.arrived for text in reversed(batch.texts)}
         waits = {lane: max(0.0, started - arrived) for lane, arrived in first.items()}
         return cls(tuple(text.tokens for text in batch.texts), batch.cost, seconds, waits)
@@ -63,18 +63,18 @@ class Observer:
 
 
 class DeferredObserver:
-    """Takes notes for an observer, and reads them to it in a thread of its own.
+    """Collects events and passes them to an observer in a thread of its own.
 
-    Thread-safe. An observer that raises or hangs costs its figures; the service goes on.
+    Thread-safe. If the observer raises or hangs, metrics are lost but the service goes on.
     """
 
     def __init__(
         self, observer: Observer, waiting: Callable[[], Mapping[Lane, tuple[int, int]]]
     ) -> None:
-        """``waiting`` returns what `Observer.waiting` is told."""
+        """``waiting`` returns the backlog for `Observer.waiting`."""
         self._observer = observer
         self._waiting = waiting
-        self._notes: deque[Callable[[], None]] = deque(maxlen=_MOST_NOTES)
+        self._events: deque[Callable[[], None]] = deque(maxlen=_MAX_EVENTS)
         self._begun = threading.Event()
         self._closing = False
         self._has_failed = False
@@ -82,23 +82,23 @@ class DeferredObserver:
         self._thread.start()
 
     def ran(self, batch: MicroBatch[PendingCall], started: float, seconds: float) -> None:
-        """Notes that a micro-batch went through the engine."""
-        self._notes.append(partial(self._observer.ran, Pass.of(batch, started, seconds)))
+        """Records that a micro-batch went through the engine."""
+        self._events.append(partial(self._observer.ran, Pass.of(batch, started, seconds)))
 
     def dropped(self, lane: Lane, reason: DropReason) -> None:
-        """Notes that a text left its lane without a forward pass."""
-        self._notes.append(partial(self._observer.dropped, lane, reason))
+        """Records that a text left its lane without a forward pass."""
+        self._events.append(partial(self._observer.dropped, lane, reason))
 
     def refused(self, lane: Lane, texts: int) -> None:
-        """Notes that a call was turned away."""
-        self._notes.append(partial(self._observer.refused, lane, texts))
+        """Records that a call was refused."""
+        self._events.append(partial(self._observer.refused, lane, texts))
 
     def pass_begins(self) -> None:
-        """The notes are read a moment from now; without a pass, after a while."""
+        """Triggers reporting a moment from now; without a pass it happens every 0.2 s."""
         self._begun.set()
 
     def close(self, timeout_s: float) -> None:
-        """Reads out what is left; returns after this time at the latest."""
+        """Reports the remaining events; returns after ``timeout_s`` at the latest."""
         self._closing = True
         self._begun.set()
         self._thread.join(timeout_s)
@@ -108,18 +108,18 @@ class DeferredObserver:
             if self._begun.wait(_IDLE_S):
                 self._begun.clear()
                 time.sleep(_ANSWERS_LEAVE_S)
-            self._read_out()
-        self._read_out()
+            self._report()
+        self._report()
 
-    def _read_out(self) -> None:
-        while self._notes:
-            self._tell(self._notes.popleft())
-        self._tell(lambda: self._observer.waiting(self._waiting()))
+    def _report(self) -> None:
+        while self._events:
+            self._deliver(self._events.popleft())
+        self._deliver(lambda: self._observer.waiting(self._waiting()))
 
-    def _tell(self, note: Callable[[], None]) -> None:
+    def _deliver(self, event: Callable[[], None]) -> None:
         try:
-            note()
+            event()
         except Exception:
-            if not self._has_failed:  # what fails once may fail a thousand times a second
-                log.exception("metrics cannot be recorded; this is logged once")
+            if not self._has_failed:  # it may fail a thousand times a second
+                log.exception("metrics cannot be recorded; this is logged only once")
             self._has_failed = True

@@ -1,4 +1,4 @@
-"""Which texts share a forward pass: micro-batches under a token budget."""
+"""Pure choices under a token budget: which texts share a forward pass, and how to cut a call."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Protocol, TypeVar
 
 
 class Sized(Protocol):
-    """A text that waits, with its token count."""
+    """A queued text with its token count."""
 
     @property
     def tokens(self) -> int:
-        """Its tokens, special ones included."""
+        """Number of tokens, special tokens included."""
         ...
 
 
@@ -22,7 +22,7 @@ SizedT = TypeVar("SizedT", bound=Sized)
 def split_in_order(
     lengths: Sequence[int], max_tokens: int, max_texts: int
 ) -> list[tuple[int, int]]:
-    """Returns consecutive ``(start, stop)`` ranges, each within both bounds (or one text long)."""
+    """Returns consecutive ``(start, stop)`` ranges, each within both limits or one text long."""
     cuts, tokens = [0], 0
     for row, length in enumerate(lengths):
         if row > cuts[-1] and (tokens + length > max_tokens or row - cuts[-1] >= max_texts):
@@ -35,9 +35,9 @@ def split_in_order(
 def around_oldest(texts: Sequence[SizedT], token_budget: int) -> list[SizedT]:
     """Returns the oldest text and those nearest to it in length, longest first.
 
-    The oldest is always among them, so none waits for ever; the others keep padding small.
-    ``texts`` stand in order of arrival. The price longest × rows stays within ``token_budget``
-    unless the oldest alone is over it.
+    Always including the oldest keeps any text from waiting forever; like lengths keep padding small.
+    ``texts`` are in order of arrival. The cost longest × rows stays within ``token_budget`` unless
+    the oldest text alone exceeds it.
     """
     if not texts:
         return []
@@ -67,14 +67,14 @@ def first_fit(
     budget: int,
     pads: bool,
 ) -> list[SizedT]:
-    """Returns ``chosen`` and, in order of arrival, each of ``others`` that the budget still holds."""
+    """Returns ``chosen`` plus, in order of arrival, each of ``others`` that still fits the budget."""
     filled = list(chosen)
     longest = max((text.tokens for text in filled), default=0)
     tokens = sum(text.tokens for text in filled)
     for text in others:
         longer = max(longest, text.tokens)
-        price = longer * (len(filled) + 1) if pads else tokens + text.tokens
-        if price <= budget:
+        cost = longer * (len(filled) + 1) if pads else tokens + text.tokens
+        if cost <= budget:
             filled.append(text)
             longest, tokens = longer, tokens + text.tokens
     return filled

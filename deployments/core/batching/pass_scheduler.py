@@ -1,6 +1,6 @@
-"""Which pass begins next, and whether another one may run beside it.
+"""Which forward pass begins next, and whether it may run beside others.
 
-The texts of trials may kill the process: each runs alone, so that nothing else is blamed or lost.
+A trial's text may kill the process. It runs alone, so that no other text is blamed or lost.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from deployments.core.lane import Lane
 
 @dataclass(frozen=True)
 class _Running:
-    """A pass of these lanes, or a trial, since then."""
+    """A running pass: when it was taken (seconds), from which lanes, and whether it is a trial."""
 
     since: float
     lanes: Sequence[Lane]
@@ -25,36 +25,36 @@ class _Running:
 
 
 class PassScheduler:
-    """Lanes and trials, which take turns. Not thread-safe; the clock is passed in.
+    """Alternates between lanes and trials. Not thread-safe; the clock is passed in.
 
-    Whoever asks says for which ``lanes``: those whose texts may share a stream, `BatchLimits.sharing`.
+    The ``lanes`` that callers pass are one group of `BatchLimits.sharing`.
     """
 
     def __init__(self, limits: BatchLimits) -> None:
         self.lanes: Lanes[PendingCall] = Lanes(limits)
         self._limits = limits
         self._trials: deque[QueuedText[PendingCall]] = deque()
-        self._owed: set[Sequence[Lane]] = set()  # a pass, since the last trial
+        self._owed: set[Sequence[Lane]] = set()  # lanes that get a pass before the next trial
         self._running: dict[int, _Running] = {}
 
     def try_alone(self, call: PendingCall, now: float, deadline: float) -> None:
-        """Queues a call's texts for passes of their own."""
+        """Queues a call's texts for a trial each: a pass with no other text."""
         counts = enumerate(call.batch.lengths.tolist())
         self._trials.extend(QueuedText(call, r, n, call.lane, now, deadline) for r, n in counts)
 
     def may_begin(self, lanes: Sequence[Lane] = tuple(Lane)) -> bool:
-        """Whether `take` has something for these lanes that may run now."""
+        """Whether `take` would return something for these lanes that may run now."""
         if self._trial_is_next:
             return not self._running and Lane.ONLINE in lanes
         is_on_trial = any(running.is_trial for running in self._running.values())
         if is_on_trial or not self._has_texts(lanes):
             return False
-        # then further work waits for it, unless there is as much of it
+        # a short pass is waited for, unless enough tokens wait for a pass of their own
         ends_soon = any(batch.cost < self._limits.worth_a_pass for batch in self._passes(lanes))
         return not ends_soon or self._waiting(lanes) >= self._limits.worth_a_pass
 
     def take(self, now: float, lanes: Sequence[Lane] = tuple(Lane)) -> MicroBatch[PendingCall]:
-        """Returns what runs next, maybe nothing but dropped texts; it runs until it has `ended`."""
+        """Returns the next pass, maybe only with dropped texts; it counts as running until `ended`."""
         if is_trial := self._trial_is_next:
             self._owed = set(self._limits.sharing)
             batch = self._trial(now)
@@ -65,16 +65,16 @@ class PassScheduler:
         return batch
 
     def ended(self, batch: MicroBatch[PendingCall]) -> None:
-        """This pass has ended; it may be said more than once."""
+        """Marks a pass as ended; calling it again does nothing."""
         self._running.pop(id(batch), None)
 
     @property
     def running(self) -> list[float]:
-        """When each pass that runs now was taken."""
+        """When each running pass was taken, in seconds of the caller's clock."""
         return [running.since for running in self._running.values()]
 
     def clear(self) -> Iterator[PendingCall]:
-        """Empties lanes and trials; yields whose texts they were, some more than once."""
+        """Empties lanes and trials; yields the calls of their texts, some more than once."""
         while self.lanes:
             yield from (text.owner for text in self.lanes.take(float("-inf")).all_texts)
         while self._trials:
@@ -89,7 +89,7 @@ class PassScheduler:
         return MicroBatch([text], [], self._limits.pads)
 
     def _share(self, lanes: Sequence[Lane]) -> int:
-        """The most that a pass takes, so that the other idle streams get theirs."""
+        """The highest cost of the next pass, so that the other idle streams get their share."""
         idle = self._limits.streams - len(self._passes(lanes))
         if idle <= 1:
             return self._limits.token_budget

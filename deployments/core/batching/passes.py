@@ -1,4 +1,4 @@
-"""One forward pass that never fails as a whole: a failing one is halved until what fails is alone."""
+"""Runs a forward pass so that one text cannot fail the others: a failing pass is halved and retried."""
 
 from __future__ import annotations
 
@@ -24,15 +24,14 @@ _PROBE_TOKENS = 8
 
 
 class EngineBroken(Exception):
-    """No forward pass succeeds any more, whatever its texts: after some CUDA errors none does."""
+    """No forward pass succeeds any longer, whatever its texts, as after some CUDA errors."""
 
 
 def run_pass(engine: Engine, texts: Sequence[Ids]) -> list[Vectors | EmbedfleetError]:
     """Returns for each text its vector ``(dimension,)`` or the error that it alone caused.
 
-    Running out of memory splits the pass and tries the halves; so does any other error, so that a
-    text that breaks the engine does not take its neighbours with it. Raises EngineBroken where no
-    text is to blame.
+    If the pass runs out of memory or fails otherwise, its halves are tried in turn, so a text that
+    makes the engine fail does not fail its neighbours. Raises EngineBroken if no text is to blame.
     """
     try:
         return _checked(engine.forward(TokenBatch.from_arrays(texts)))
@@ -42,7 +41,9 @@ def run_pass(engine: Engine, texts: Sequence[Ids]) -> list[Vectors | EmbedfleetE
         _check_engine(engine, error)
         if len(texts) == 1:
             return [_explained(error, len(texts[0]))]
-        log.warning("a pass of %d texts failed and is halved: %s", len(texts), reason_of(error))
+        log.warning(
+            "a pass of %d texts failed; trying its halves: %s", len(texts), reason_of(error)
+        )
     middle = len(texts) // 2
     return run_pass(engine, texts[:middle]) + run_pass(engine, texts[middle:])
 
@@ -50,7 +51,7 @@ def run_pass(engine: Engine, texts: Sequence[Ids]) -> list[Vectors | EmbedfleetE
 def run_waiting(
     engine: Engine, texts: Sequence[QueuedText[PendingCall]]
 ) -> list[Vectors | EmbedfleetError]:
-    """Returns the same for texts of a lane, or for the one of a trial, whose call is told of it."""
+    """Runs a pass of queued texts, as `run_pass`; a trial's ``begin`` is called before and after it."""
     ids = [text.owner.batch.text(text.row) for text in texts]
     begin = texts[0].owner.begin
     if begin is None:
@@ -58,10 +59,10 @@ def run_waiting(
     try:
         begin(texts[0].row)
     except Exception as error:
-        return [ModelUnavailable(f"a text that may kill replicas cannot be tried: {error}")]
+        return [ModelUnavailable(f"a text that may kill replicas could not be tried: {error}")]
     outcome = run_pass(engine, ids)
-    with suppress(Exception):  # if it cannot be noted, the text has its vector nevertheless
-        begin(None)  # what dies from here on has not died of it
+    with suppress(Exception):  # the text has its vector even if this cannot be recorded
+        begin(None)  # the text is not to blame if the process dies from here on
     return outcome
 
 
@@ -76,21 +77,23 @@ def _check_engine(engine: Engine, error: Exception) -> None:
     try:
         engine.forward(sample(engine, 1, _PROBE_TOKENS))
     except Exception as broken:
-        if is_out_of_memory(broken):  # a neighbour's doing, and it passes
+        if is_out_of_memory(broken):  # another process holds the memory for now
             return
-        raise EngineBroken(f"{reason_of(error)}; then also {reason_of(broken)}") from error
+        raise EngineBroken(
+            f"{reason_of(error)}; a probe then also failed: {reason_of(broken)}"
+        ) from error
 
 
 def _checked(vectors: Vectors) -> list[Vectors | EmbedfleetError]:
-    """A vector that is no number would spoil an index without a word."""
+    """Replaces vectors with NaN or infinity by errors: they would silently corrupt an index."""
     finite = np.asarray(np.isfinite(vectors).all(axis=1)).tolist()
     return [v if good else _not_finite() for v, good in zip(vectors, finite, strict=True)]
 
 
 def _not_finite() -> TextFailed:
     return TextFailed(
-        "the model's vector for this text is not finite; its precision is too small for it: set "
-        "the model's `dtype` to bfloat16 or float32"
+        "the model's vector for this text is not finite because it overflows the model's precision; "
+        "set the model's `dtype` to bfloat16 or float32"
     )
 
 
@@ -98,5 +101,5 @@ def _explained(error: Exception, tokens: int) -> EmbedfleetError:
     if isinstance(error, EmbedfleetError):
         return error
     if is_out_of_memory(error):
-        return TextFailed(f"one text of {tokens} tokens does not fit the device's memory")
+        return TextFailed(f"a single text of {tokens} tokens does not fit in the device's memory")
     return TextFailed(f"the engine failed on a text of {tokens} tokens: {reason_of(error)}")

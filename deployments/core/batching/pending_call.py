@@ -1,4 +1,4 @@
-"""One call's texts while they are under way in a batcher, and the answer they add up to."""
+"""One call's texts inside a batcher, and the answer that collects their vectors."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class PendingCall:
-    """Owns a call's rows; answers ``future`` once each row has a vector or an error.
+    """Owns a call's rows; resolves ``future`` once each row has a vector or an error.
 
-    Where texts are tried one by one, ``begin`` is told each row before its forward pass, and None
-    after it.
+    A trial has ``begin``: it is called with each row before its forward pass and with None after it.
     """
 
     batch: TokenBatch
@@ -40,15 +39,15 @@ class PendingCall:
 
     @property
     def gone(self) -> bool:
-        """Whether the call was cancelled or already has its answer."""
+        """Whether the call was cancelled or is already answered."""
         return self.future.done()
 
     def start(self, now: float) -> None:
-        """Some of the texts were in a forward pass that began then; the first one counts."""
+        """Records when a forward pass with some of the texts began; the earliest counts."""
         self.started = now if self.started is None else min(now, self.started)
 
     def settle(self, row: int, outcome: Vectors | EmbedfleetError) -> None:
-        """Gives one text its vector ``(dimension,)``, or the error that it alone gets."""
+        """Sets one text's vector ``(dimension,)``, or its error."""
         if isinstance(outcome, EmbedfleetError):
             self.errors[row] = outcome
         else:
@@ -56,7 +55,7 @@ class PendingCall:
         self._open -= 1
 
     def finish_if_settled(self, now: float) -> None:
-        """Answers the call once no text is open."""
+        """Answers the call if each text has a vector or an error."""
         if self._open:
             return
         self.start(now)
@@ -65,14 +64,14 @@ class PendingCall:
         self._answer(Encoded(self._vectors, queued, self.computed_s, self.errors))
 
     def fail(self, error: EmbedfleetError) -> None:
-        """Gives the whole call one error; its other texts are then dropped unseen."""
+        """Fails the whole call; its remaining texts are then dropped from their lane."""
         try:
             self.future.set_exception(error)
         except InvalidStateError:
-            log.debug("the caller has gone: %s", error)
+            log.debug("the caller is gone: %s", error)
 
     def _answer(self, encoded: Encoded) -> None:
         try:
             self.future.set_result(encoded)
         except InvalidStateError:
-            log.debug("the caller has gone before its answer was ready")
+            log.debug("the caller left before its answer was ready")

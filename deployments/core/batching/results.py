@@ -1,7 +1,7 @@
-"""Hands out what passes found, in a thread of its own, so that the next pass begins at once.
+"""Delivers the results of passes in a thread of its own, so that the next pass begins at once.
 
-To answer a call wakes its event loop, which takes Python's lock, and the engine would wait for that
-between two passes. While a pass computes, nobody needs the lock.
+Answering a call wakes its event loop, which takes Python's lock (the GIL); between two passes the
+engine's thread would wait for it. While a pass computes, nobody needs the lock.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from deployments.core.errors import DeadlineExceeded, EmbedfleetError, ModelUnav
 
 
 class ResultDispatcher:
-    """Answers in the order in which passes end. Thread-safe, but for `close`.
+    """Answers calls in the order in which passes end. Thread-safe, except for `close`.
 
-    Once some work has raised, its calls get that error, and `settle` and `drop` raise it.
+    If delivering raises, the calls concerned get an error, and later `settle` and `drop` raise it.
     """
 
-    def __init__(self, notes: DeferredObserver) -> None:
-        self._observer = notes
+    def __init__(self, observer: DeferredObserver) -> None:
+        self._observer = observer
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="answers")
-        # the thread is made now: made by the engine's thread it would have that one's priority
+        # start the thread now: a thread inherits the priority of the thread that starts it
         self._pool.submit(int).result()
         self.broken: BaseException | None = None
 
@@ -38,7 +38,7 @@ class ResultDispatcher:
         started: float,
         seconds: float,
     ) -> None:
-        """Gives each text of a pass its vector or error. Raises ValueError if one has none."""
+        """Gives each text of a pass its vector or error. Raises ValueError if their numbers differ."""
         results = list(zip(batch.texts, outcome, strict=True))
 
         def work() -> None:
@@ -61,8 +61,10 @@ class ResultDispatcher:
 
         def work() -> None:
             for text, reason in batch.dropped:
-                late = DeadlineExceeded("the deadline passed before its turn came")
-                text.owner.settle(text.row, late)
+                error = DeadlineExceeded(
+                    "the deadline passed while the text waited for a forward pass"
+                )
+                text.owner.settle(text.row, error)
                 self._observer.dropped(text.lane, reason)
             for call in _owners(texts):
                 call.finish_if_settled(now)
@@ -70,7 +72,7 @@ class ResultDispatcher:
         self._hand_over(work, texts)
 
     def close(self) -> None:
-        """Returns when all is answered."""
+        """Returns once every call is answered."""
         self._pool.shutdown()
 
     def _hand_over(
@@ -86,7 +88,7 @@ class ResultDispatcher:
         except BaseException as error:
             self.broken = error
             for call in _owners(texts):
-                call.fail(ModelUnavailable(f"the answer could not be handed out: {error!r}"))
+                call.fail(ModelUnavailable(f"the answer could not be delivered: {error!r}"))
 
 
 def _owners(texts: Iterable[QueuedText[PendingCall]]) -> Iterable[PendingCall]:

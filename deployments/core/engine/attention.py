@@ -1,8 +1,8 @@
-"""Attention over texts that stand one behind the other, without padding between them.
+"""Attention over texts laid out back to back, without padding between them.
 
-A pass without padding spends nothing on it in the linear layers, where nearly all the work is, and
-lets short and long texts share a pass at the price of their tokens. transformers calls `attend`
-in each layer, by the name `FLAT`; it knows no mask function of that name and so makes no mask.
+Without padding the linear layers, which do nearly all the work, compute real tokens only, so short and
+long texts share a pass at the cost of their tokens. transformers calls `attend` in each layer under
+the name `FLAT`; it has no mask function of that name and so makes no mask.
 """
 
 # no postponed annotations here: TorchScript reads the types
@@ -19,7 +19,7 @@ from deployments.core.engine.layout import Group, Layout, Places
 
 FLAT = "embedfleet_flat"
 
-# models whose attention we know, and whether their positions count from the padding id on
+# backbones whose attention is known, and whether their positions start after the padding id
 COUNTS_FROM_PADDING = {
     "bert": False,
     "mistral": False,
@@ -42,7 +42,7 @@ def attend(  # noqa: PLR0913, PLR0917  # transformers sets the signature
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attends within each text; a causal token looks at the last ``sliding_window`` tokens.
+    """Attends within each text; a causal token attends to the last ``sliding_window`` tokens.
 
     Query, key and value are ``(1, heads, tokens, width)``; returns ``(1, tokens, heads, width)``, as
     transformers' attention functions do.
@@ -63,9 +63,9 @@ AttentionInterface.register(FLAT, attend)
 
 
 def can_fuse(device: torch.device, dtype: torch.dtype, width: int) -> bool:
-    """Whether one operator attends within each text: of the layout it reads no more than `Places`.
+    """Whether a fused kernel can attend within each text; it reads only the `Places` of a layout.
 
-    ``width`` is that of a head. The bounds are those of torch's FlashAttention 2 kernel.
+    ``width`` is that of a head. The limits are those of torch's FlashAttention 2 kernel.
     """
     fits = dtype in (torch.bfloat16, torch.float16) and width % 8 == 0 and width <= 256
     return device.type == "cuda" and fits and _capability(device) >= (8, 0)
@@ -78,13 +78,13 @@ def _capability(device: torch.device) -> tuple[int, int]:
 
 def head_width(config: PreTrainedConfig) -> int:
     """Returns the width of a model's attention heads."""
-    own = getattr(config, "head_dim", None)
-    return int(own or config.hidden_size // config.num_attention_heads)
+    head_dim = getattr(config, "head_dim", None)
+    return int(head_dim or config.hidden_size // config.num_attention_heads)
 
 
 class Rule(NamedTuple):
-    """What a token looks at: if ``causal`` only at tokens before it, at most ``back`` of them unless
-    that is -1. ``scale`` multiplies the scores; None stands for the usual one.
+    """What a token attends to. If ``causal``, only tokens before it, at most ``back`` of them (-1: all).
+    ``scale`` multiplies the scores; None means 1 / sqrt(width).
     """
 
     causal: bool = False
@@ -93,26 +93,26 @@ class Rule(NamedTuple):
 
 
 def attend_in_blocks(states: Tensor, key_heads: int, groups: list[Group], rule: Rule) -> Tensor:
-    """Returns ``(tokens, query heads, width)``, with zeros for tokens behind the last text.
+    """Returns ``(tokens, query heads, width)``, with zeros for rows after the last text.
 
-    ``states`` ``(tokens, heads, width)`` are query, key and value side by side. Several query heads
-    may share one of the ``key_heads`` (grouped-query attention). TorchScript takes this as it is.
+    ``states`` ``(tokens, heads, width)`` holds query, key and value side by side. Several query heads
+    may share one of the ``key_heads`` (grouped-query attention). TorchScript compiles this function.
     """
     heads = [states.size(1) - 2 * key_heads, key_heads, key_heads]
-    found = states.new_empty([states.size(0), heads[0], states.size(2)])
+    output = states.new_empty([states.size(0), heads[0], states.size(2)])
     for group in groups:
         attended = _in_blocks(_spread(states, group), heads, group, rule)
-        _gather(attended, group, found)
-    found[groups[-1].stop :] = 0
-    return found
+        _gather(attended, group, output)
+    output[groups[-1].stop :] = 0
+    return output
 
 
 def _spread(flat: Tensor, group: Group) -> Tensor:
     """Returns ``(tokens, heads, width)`` as ``(blocks, heads, length, width)``."""
-    own, tokens = flat[group.start : group.stop], group.tokens
+    rows, tokens = flat[group.start : group.stop], group.tokens
     if tokens is not None:
-        own = own.index_select(0, tokens)
-    return own.view(group.blocks, group.length, flat.size(1), flat.size(2)).transpose(1, 2)
+        rows = rows.index_select(0, tokens)
+    return rows.view(group.blocks, group.length, flat.size(1), flat.size(2)).transpose(1, 2)
 
 
 def _in_blocks(states: Tensor, heads: list[int], group: Group, rule: Rule) -> Tensor:
@@ -130,13 +130,13 @@ def _in_blocks(states: Tensor, heads: list[int], group: Group, rule: Rule) -> Te
 
 
 def _gather(attended: Tensor, group: Group, into: Tensor) -> None:
-    """Puts ``(blocks, heads, length, width)`` in place, ``into`` ``(tokens, heads, width)``."""
-    back, own = attended.transpose(1, 2).flatten(0, 1), into[group.start : group.stop]
+    """Writes ``(blocks, heads, length, width)`` to its tokens of ``into`` ``(tokens, heads, width)``."""
+    rows, target = attended.transpose(1, 2).flatten(0, 1), into[group.start : group.stop]
     places = group.places
     if places is None:
-        own.copy_(back)
+        target.copy_(rows)
     else:
-        torch.index_select(back, 0, places, out=own)
+        torch.index_select(rows, 0, places, out=target)
 
 
 def _sliding(length: int, back: int, device: torch.device) -> Tensor:
@@ -148,7 +148,7 @@ def _fused(states: list[Tensor], places: Places, rule: Rule) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     query, key, value = states
-    found = varlen_attn(
+    attended = varlen_attn(
         query,
         key,
         value,
@@ -161,5 +161,5 @@ def _fused(states: list[Tensor], places: Places, rule: Rule) -> Tensor:
         # several query heads share a key head
         enable_gqa=query.shape[1] != key.shape[1],
     )
-    assert isinstance(found, Tensor)
-    return found
+    assert isinstance(attended, Tensor)
+    return attended

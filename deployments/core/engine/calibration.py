@@ -1,4 +1,4 @@
-"""How many tokens a pass should have on this machine, and how fast it then is: measured, not guessed."""
+"""Measures how many tokens a pass should have on this machine, and how fast it then is."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TRIES = 8
 # what a stream spends between two passes, choosing texts and handing out vectors (benchmarks/log)
 _BETWEEN_PASSES_S = 0.0017
 _MEASURE_S = 10.0
-_PERHAPS = 2.0  # times as long as it should take: one look may have been slow
+_TOLERANCE = 2.0  # times as long as it should take: a single measurement may have been slow
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,17 @@ class Calibration:
 
 
 def calibrate(engine: Engine, sizes: PassSizes, max_tokens: int, streams: int = 1) -> Calibration:
-    """Tries growing passes of passage-like texts, and takes the best of ``sizes``.
+    """Tries growing passes of passage-like texts and returns the best of ``sizes``.
 
-    ``streams`` passes run at once. Ends where the device's memory ends, or after some seconds.
-    Raises what the engine raises when even the first does not work.
+    ``streams`` passes run at once. Stops when the device's memory is full, or after 10 s. Raises what
+    the engine raises if even the first pass fails.
     """
     ends = time.perf_counter() + _MEASURE_S
     budgets = sizes.budgets if sizes.enough else _short(engine, sizes, max_tokens, streams)
     work = {budget: [passages(engine, budget, max_tokens)] * streams for budget in budgets}
     fitting = _fitting(engine, work, ends)
-    # the same work of each size, in turn, and the best of each: whatever else starts at the same time
-    # then slows all of them, where a short try would sooner be lucky
+    # measure the sizes in turn, on equal work, and keep the best of each: whatever else runs on the
+    # machine then slows all of them, and a short run gains nothing from luck
     passes = {budget: fitting[-1] // budget for budget in fitting}
     speeds = dict.fromkeys(fitting, 0.0)
     for budget in fitting * _TRIES:
@@ -56,20 +56,20 @@ def calibrate(engine: Engine, sizes: PassSizes, max_tokens: int, streams: int = 
 
 
 def _short(engine: Engine, sizes: PassSizes, max_tokens: int, streams: int) -> tuple[int, ...]:
-    """Returns the first size, which is as fast as any, and those that may be short.
+    """Returns the first size, which is as fast as any, and those that may take little time.
 
-    To try all of them takes a slow CPU seconds of every start.
+    Trying all of them would cost a slow CPU seconds at every start.
     """
     first, *larger = sizes.budgets
     batches = [passages(engine, first, max_tokens)] * streams
     run_at_once(engine, batches)  # what is made on first use
     speed = _speed(engine, batches, 1)
-    most_s = _PERHAPS * sizes.short_s
+    most_s = _TOLERANCE * sizes.short_s
     return (first, *(budget for budget in larger if streams * budget / speed <= most_s))
 
 
 def best_budget(speeds: Mapping[int, float], streams: int, sizes: PassSizes) -> int:
-    """Returns the budget to take, by the tokens per second of each. ``streams`` passes run at once."""
+    """Returns the best budget, given the tokens per second of each with ``streams`` passes at once."""
     least = sizes.enough * max(speeds.values())
     enough = [budget for budget, speed in speeds.items() if speed >= least]
     short = [budget for budget in enough if streams * budget / speeds[budget] <= sizes.short_s]
@@ -77,24 +77,24 @@ def best_budget(speeds: Mapping[int, float], streams: int, sizes: PassSizes) -> 
 
 
 def _fitting(engine: Engine, work: Mapping[int, Sequence[TokenBatch]], ends: float) -> list[int]:
-    """Makes a first pass of each size; returns those that fit the memory, and the time."""
-    found: list[int] = []
+    """Runs a first pass of each size; returns the sizes that fit in the memory and the time."""
+    fitting: list[int] = []
     for budget, batches in work.items():
         try:
             run_at_once(engine, batches)
         except Exception as error:
-            if not found or not is_out_of_memory(error):
+            if not fitting or not is_out_of_memory(error):
                 raise
-            log.info("a pass of %d tokens does not fit the memory", budget)
+            log.info("a pass of %d tokens does not fit in the device's memory", budget)
             break
-        found.append(budget)
+        fitting.append(budget)
         if time.perf_counter() > ends:
             break
-    return found
+    return fitting
 
 
 def _speed(engine: Engine, batches: Sequence[TokenBatch], times: int) -> float:
-    """Returns the tokens per second of so many passes of each batch."""
+    """Returns the tokens per second of ``times`` passes of each batch."""
     started = time.perf_counter()
     run_at_once(engine, batches, times)
     seconds = time.perf_counter() - started + times * _BETWEEN_PASSES_S

@@ -20,10 +20,10 @@ _FAST_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 class PassSizes:
     """How many tokens a full forward pass may have, for `calibrate` to choose from.
 
-    Of ``budgets`` the smallest is taken that has the share ``enough`` of the fastest one's speed: who
-    comes next waits for less. With 0 it is the first in any case. A larger one that is as fast and takes
-    ``short_s`` at most is better: where engine and service share cores, fewer passes leave more to the
-    service.
+    The choice is the smallest of ``budgets`` that reaches the share ``enough`` of the highest speed, so
+    that the next text waits less; with 0 it is the first one. A larger budget that is as fast and takes
+    at most ``short_s`` seconds is preferred: if engine and service share cores, fewer passes leave
+    more of them to the service.
     """
 
     budgets: tuple[int, ...]
@@ -40,34 +40,36 @@ _PASS_SIZES = {
 
 
 def choose_device(wanted: str = "auto") -> torch.device:
-    """Returns the device of this process. Raises UnsupportedModel when it is asked for and absent."""
+    """Returns the device of this process. Raises UnsupportedModel if it is CUDA and there is none."""
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(wanted)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UnsupportedModel(
-            f"device {wanted} is asked for, but this replica sees no CUDA device: install torch with "
-            "CUDA and a driver that is new enough for it, or set `device` to cpu"
+            f"`device` is {wanted}, but this replica sees no CUDA device; install torch with CUDA and a "
+            "driver that is new enough for it, or set `device` to cpu"
         )
     return device
 
 
 def cuda_devices() -> int:
-    """Returns how many GPUs torch can use; its own count may be of those that the driver lists."""
+    """Returns how many GPUs torch can use; ``torch.cuda.device_count`` may count unusable ones too."""
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def choose_dtype(spec: ModelSpec, device: torch.device, wanted: str = "auto") -> torch.dtype:
-    """Returns the precision of the weights: bfloat16 where it is fast, else float16 where that is,
-    else float32. Raises UnsupportedModel for a precision that the model does not stand.
+    """Returns the precision of the weights: bfloat16 if it is fast, else float16 if that is, else
+    float32. Raises UnsupportedModel for a precision that the model does not support.
 
-    On a CPU with AVX2 float16 weights are widened as they are read, and all else is float32.
+    On a CPU with AVX2, float16 weights are widened as they are read and everything else is float32.
     """
     if wanted == "auto":
         candidates = _preferred(device)
         wanted = next((name for name in candidates if name in spec.dtypes), "float32")
     if wanted not in spec.dtypes:
-        raise UnsupportedModel(f"{spec.name} runs in {', '.join(spec.dtypes)}, not in {wanted}")
+        raise UnsupportedModel(
+            f"{spec.name} runs in {', '.join(spec.dtypes)}, not in {wanted}; change the model's `dtype`"
+        )
     return _DTYPES[wanted]
 
 

@@ -1,7 +1,7 @@
 """One model on one device. The engine knows token ids and vectors only.
 
-It does not know texts, prompts, requests, lanes or Ray. One call is one forward pass; who shares
-it is decided by `lanes` online and by `packing` where all texts are at hand.
+It does not know texts, prompts, requests, lanes or Ray. One call of `TorchEngine.forward` is one forward
+pass; the caller decides which texts share it (in a replica, `Lanes`).
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class TorchEngine:
     ) -> None:
         """Loads the weights (safetensors only, no remote code).
 
-        ``threads`` compute a pass on a CPU; by default as torch is set.
-        Raises UnsupportedModel when the files are not the model that ``spec`` describes or cannot
-        run as asked, ModelUnavailable when they cannot be read.
+        ``threads`` is how many threads compute a pass on a CPU; the default is torch's setting. Raises
+        UnsupportedModel if the files are not the model that ``spec`` describes or cannot run with this
+        device and dtype, ModelUnavailable if they cannot be read.
         """
         self.device = choose_device(device)
         self.pads = spec.backbone not in COUNTS_FROM_PADDING
@@ -57,7 +57,7 @@ class TorchEngine:
             if wanted != "auto":
                 raise
             log.warning("%s runs in float32: %s", spec.name, reason.message)
-        # not in the handler: until it ends, its traceback keeps the first weights in memory
+        # outside the handler, where the traceback would keep the first weights in memory
         self._load(spec, model_dir, torch.float32)
 
     def _load(self, spec: ModelSpec, model_dir: Path, dtype: torch.dtype) -> None:
@@ -75,11 +75,11 @@ class TorchEngine:
 
     @property
     def computes_in(self) -> torch.dtype:
-        """The precision of all but the weights: on some CPUs wider than theirs."""
+        """The precision of everything but the weights; on some CPUs wider than theirs."""
         return self._packing.computes_in if self._packing else self.dtype
 
     def rounded(self, tokens: int) -> int:
-        """Returns the tokens that a pass of ``tokens`` computes: a few more on some devices."""
+        """Returns how many tokens a pass of ``tokens`` computes: on some devices a few more."""
         return self._network.rounded(tokens)
 
     def slow_at_first(self, most: int) -> list[int]:
@@ -87,9 +87,9 @@ class TorchEngine:
         return self._packing.slow_at_first(most) if self._packing else []
 
     def lend_threads(self, most: int, max_tokens: int) -> bool:
-        """From now on one text alone on a CPU has up to ``most`` threads, where that is faster.
+        """Lets a single text on a CPU use up to ``most`` threads if that is faster.
 
-        That is measured, with texts of up to ``max_tokens``. Returns whether it is so for any.
+        Measures it with texts of up to ``max_tokens``. Returns whether it is faster for any of them.
         """
         on_cpu = self.device.type == "cpu"
         return on_cpu and self._threads.lend(most, max_tokens, self._seconds)
@@ -112,14 +112,14 @@ class TorchEngine:
     @torch.inference_mode()
     def _run(self, batch: TokenBatch, threads: int) -> Vectors:
         if self.device.type == "cpu":
-            torch.set_num_threads(threads)  # of the thread that calls
+            torch.set_num_threads(threads)  # applies to the calling thread only
         return self._network(batch)
 
 
 @torch.inference_mode()
 def _refuse_overflow(network: FlatNetwork | PaddedNetwork, batch: TokenBatch) -> None:
-    """Weights that float16 can hold may give states that it cannot."""
+    """Raises if float16 holds the weights but not the states computed from them."""
     if not np.isfinite(network(batch)).all():
         raise TooLargeForFloat16(
-            "its vectors are not finite in float16: set the model's `dtype` to float32 or bfloat16"
+            "its vectors overflow float16; set the model's `dtype` to float32 or bfloat16"
         )

@@ -1,7 +1,7 @@
-"""Where the texts of a pass stand: one behind the other, and for attention in blocks of one length.
+"""How the texts of a pass are laid out: back to back, and for attention in blocks of equal length.
 
-Texts of like length share a group of blocks. A block is padded to a length that matrix units like,
-and holds several texts where they are very short: attention costs by the block, not by the token.
+Texts of similar length share a group of blocks. A block is padded to a length that suits matrix units,
+and holds several texts if they are very short: attention costs by the block, not by the token.
 """
 
 # no postponed annotations here: TorchScript reads the types
@@ -27,11 +27,11 @@ _Numbers = npt.NDArray[np.int64]
 
 
 class Group(NamedTuple):
-    """Neighbouring texts, tokens ``start`` to ``stop`` of the pass, in ``blocks`` of one length.
+    """Neighbouring texts, tokens ``start`` to ``stop`` of the pass, in ``blocks`` of equal length.
 
-    ``tokens`` is int64 ``(blocks × length,)``: which of the group's tokens stands at each place;
-    ``places`` is int64 ``(stop - start,)``: where each token stands. Both are None where the blocks
-    are full. ``mask`` is added to the scores: ``(blocks, 1, 1 or length, length)``.
+    ``tokens`` is int64 ``(blocks × length,)``: the group's token at each place of the blocks;
+    ``places`` is int64 ``(stop - start,)``: the place of each token. Both are None if the blocks are
+    full. ``mask`` ``(blocks, 1, 1 or length, length)`` is added to the attention scores.
     """
 
     start: int
@@ -44,7 +44,7 @@ class Group(NamedTuple):
 
 
 class Places(Protocol):
-    """Where each text of a pass stands, for attention that knows lengths."""
+    """The boundaries of a pass's texts, for attention kernels that take lengths."""
 
     @property
     def ends(self) -> Tensor:
@@ -53,16 +53,15 @@ class Places(Protocol):
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest text, or more."""
+        """Tokens of the longest text, or an upper bound."""
         ...
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each text of a pass stands: the longest first, one behind the other.
+    """The layout of a pass: the longest text first, back to back.
 
-    ``dtype`` is that of the masks. Causal texts stand alone in their block: padding behind them
-    needs no mask.
+    ``dtype`` is that of the masks. A causal text has a block to itself: padding after it needs no mask.
     """
 
     lengths: Sequence[int]
@@ -82,8 +81,8 @@ class Layout:
 
     @cached_property
     def groups(self) -> list[Group]:
-        """The texts in blocks, for attention that knows no lengths."""
-        return [self._group(start, own) for start, own in _alike(self.lengths)]
+        """The texts in blocks, for attention kernels that take no lengths."""
+        return [self._group(start, lengths) for start, lengths in _similar(self.lengths)]
 
     def _group(self, start: int, lengths: Sequence[int]) -> Group:
         longest, texts, stop = lengths[0], len(lengths), start + sum(lengths)
@@ -106,21 +105,21 @@ class Layout:
 
 def to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
     """Returns the array on the device; a GPU copies it while it computes."""
-    found = torch.from_numpy(array)
+    tensor = torch.from_numpy(array)
     if device.type != "cuda":
-        return found
-    return found.pin_memory().to(device, non_blocking=True)
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
-def _alike(lengths: Sequence[int]) -> Iterator[tuple[int, Sequence[int]]]:
-    """Cuts texts, longest first, where the next is too short for the block of the first."""
+def _similar(lengths: Sequence[int]) -> Iterator[tuple[int, Sequence[int]]]:
+    """Splits texts, longest first, where the next one is too short for the first one's block."""
     first = start = 0
     for row in range(1, len(lengths) + 1):
         least = _SHORTEST_IN_GROUP * _rounded(lengths[first])
         if row == len(lengths) or _rounded(lengths[row]) < least:
-            own = lengths[first:row]
-            yield start, own
-            first, start = row, start + sum(own)
+            group = lengths[first:row]
+            yield start, group
+            first, start = row, start + sum(group)
 
 
 def _rounded(length: int) -> int:
@@ -138,8 +137,10 @@ def _places(lengths: Sequence[int], length: int, in_a_block: int) -> tuple[_Numb
 
 
 def _mask(owner: _Numbers, in_a_block: int, dtype: torch.dtype) -> Tensor:
-    """Hides from each place the keys of other texts; ``owner`` is the text at each place, or -1."""
+    """Masks the keys of other texts at each place; ``owner`` is the text at each place, or -1."""
     seen = owner[:, None, None, :] >= 0
-    if in_a_block > 1:  # places without a text see each other: a row without a key is not a number
+    if (
+        in_a_block > 1
+    ):  # places without a text attend to each other: a row without any key becomes NaN
         seen = owner[:, None, :, None] == owner[:, None, None, :]
     return torch.zeros(seen.shape, dtype=dtype).masked_fill_(~torch.from_numpy(seen), -torch.inf)

@@ -25,7 +25,7 @@ _Body = Callable[[Tensor, Tensor, Layout], Tensor]
 
 
 class FlatNetwork:
-    """Texts one behind the other, without padding, for backbones whose attention we know."""
+    """Runs texts back to back without padding, for backbones whose attention is known."""
 
     def __init__(
         self, spec: ModelSpec, model: PreTrainedModel, device: torch.device, packing: Packing | None
@@ -44,7 +44,7 @@ class FlatNetwork:
             self.rounded = graphed.rounded
 
     def __call__(self, batch: TokenBatch) -> Vectors:
-        """One pass, the longest text first; returns float32 ``(texts, dimension)`` in order."""
+        """Runs one pass, longest text first; returns float32 ``(texts, dimension)`` in batch order."""
         order = np.argsort(-batch.lengths, kind="stable")
         vectors = np.empty((len(batch), self._dimension), np.float32)
         vectors[order] = self._sorted(batch.select(order.tolist()))
@@ -55,17 +55,17 @@ class FlatNetwork:
         ids, positions = self._row(batch.ids), self._row(self._positions(batch))
         hidden = self._body(ids, positions, layout)
         counts = to_device(batch.lengths.astype(np.int64), self._device)
-        # not padded: one long text among hundreds would take more memory than the pass
+        # pool without padding: one long text among hundreds would take more memory than the pass
         return cast(Vectors, self._pool(hidden[: batch.tokens], counts).cpu().numpy())
 
     def _row(self, numbers: npt.NDArray[np.integer[Any]]) -> Tensor:
-        """Returns int64 ``(tokens,)``; where sizes are rounded, with zeros behind the last text."""
+        """Returns int64 ``(tokens,)`` on the device, with zeros up to the rounded size."""
         row = np.zeros(self.rounded(len(numbers)), np.int64)
         row[: len(numbers)] = numbers
         return to_device(row, self._device)
 
     def _positions(self, batch: TokenBatch) -> npt.NDArray[np.int64]:
-        """Returns each token's position; RoBERTa's leave out the padding ids that a text spells."""
+        """Returns each token's position; RoBERTa does not count padding ids that a text contains."""
         if not self._counts_from_padding:
             return np.concatenate([np.arange(n) for n in batch.lengths])
         real = batch.ids != self._pad_id
@@ -75,7 +75,7 @@ class FlatNetwork:
 
 
 class PaddedNetwork:
-    """Texts padded to the longest, for a model whose attention we do not know."""
+    """Runs texts padded to the longest, for backbones whose attention is not known."""
 
     def __init__(
         self, spec: ModelSpec, model: PreTrainedModel, device: torch.device, packing: Packing | None
@@ -88,7 +88,7 @@ class PaddedNetwork:
         self.rounded: Callable[[int], int] = int
 
     def __call__(self, batch: TokenBatch) -> Vectors:
-        """One pass; returns float32 ``(texts, dimension)``."""
+        """Runs one pass; returns float32 ``(texts, dimension)``."""
         ids, mask = (to_device(array, self._device) for array in batch.padded(self._pad_id))
         hidden = self._body(input_ids=ids, attention_mask=mask).last_hidden_state
         return cast(Vectors, self._pool(hidden, mask).cpu().numpy())

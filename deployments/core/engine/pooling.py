@@ -1,4 +1,4 @@
-"""From token vectors to text vectors, in float32 whatever the weights are."""
+"""From token vectors to text vectors, in float32 whatever the precision of the weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def mean(hidden: Tensor, mask: Tensor) -> Tensor:
     """Averages the real tokens.
 
     ``hidden`` is ``(texts, tokens, dimension)``, ``mask`` bool ``(texts, tokens)``; returns float32
-    ``(texts, dimension)``. Padding may stand on either side.
+    ``(texts, dimension)``. Padding may be on either side.
     """
     weights = mask.to(torch.float32) / mask.sum(dim=1, keepdim=True)
     return torch.bmm(weights.unsqueeze(1), hidden.to(torch.float32)).squeeze(1)
@@ -39,7 +39,7 @@ def flat_mean(hidden: Tensor, lengths: Tensor) -> Tensor:
     ``hidden`` is ``(tokens, dimension)``, ``lengths`` int64 ``(texts,)``; returns float32
     ``(texts, dimension)``.
     """
-    # unsafe: the lengths are ours, and to check them a GPU would have to be waited for
+    # unsafe=True skips a check of the lengths, for which the GPU would have to be synchronised
     return torch.segment_reduce(hidden.to(torch.float32), "mean", lengths=lengths, unsafe=True)
 
 

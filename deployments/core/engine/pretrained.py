@@ -1,4 +1,4 @@
-"""A model's weights from its files, refused where they are not whole or not its own."""
+"""Loads a model's weights from its files; refuses incomplete files and those of another model."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def load_pretrained(
 ) -> PreTrainedModel:
     """Returns the model in evaluation mode: safetensors only, no remote code.
 
-    ``dtype`` is that of the weights, None for the one they are stored in; ``attention`` is a name
-    that transformers knows, or None for its own choice. Raises ModelUnavailable when the files
-    cannot be read or lack weights, UnsupportedModel when they are not the model that ``spec``
-    describes.
+    ``dtype`` is that of the weights, None for the stored one; ``attention`` is the name of an
+    attention function registered with transformers, or None for its default. Raises ModelUnavailable
+    if the files cannot be read or lack weights, UnsupportedModel if they are not the model that
+    ``spec`` describes.
     """
     model = _read(model_dir, dtype, attention)
     _check(spec, model)
@@ -58,29 +58,29 @@ def _read(model_dir: Path, dtype: torch.dtype | None, attention: str | None) -> 
 
 
 def _stored_dtype(model_dir: Path) -> torch.dtype:
-    """Returns the precision that holds all weights as they are; the config may name a narrower one."""
-    found: set[torch.dtype] = set()
+    """Returns a precision that holds all stored weights exactly; the config may name a narrower one."""
+    dtypes: set[torch.dtype] = set()
     for file in model_dir.glob("model*.safetensors"):
         with safe_open(file, "pt") as weights:
             names = (weights.get_slice(name).get_dtype() for name in weights.keys())  # noqa: SIM118
-            found |= {_HALF.get(name, torch.float32) for name in names}
-    return found.pop() if len(found) == 1 else torch.float32
+            dtypes |= {_HALF.get(name, torch.float32) for name in names}
+    return dtypes.pop() if len(dtypes) == 1 else torch.float32
 
 
 def _refuse_missing_weights(model_dir: Path, missing: set[str]) -> None:
-    """Transformers fills missing weights with random numbers and only warns."""
+    """Raises ModelUnavailable: transformers fills missing weights with random numbers and only warns."""
     lost = sorted(key for key in missing if not key.startswith("pooler."))
     if lost:
         raise ModelUnavailable(
-            f"the weights in {model_dir} lack {len(lost)} tensors, {lost[0]} among them: "
-            "the files are damaged or of another model"
+            f"the weights in {model_dir} lack {len(lost)} tensors, {lost[0]} among them: the files are "
+            "damaged or belong to another model; download them again"
         )
 
 
 def _check(spec: ModelSpec, model: PreTrainedModel) -> None:
-    found = (str(model.config.model_type), int(model.config.hidden_size))
-    if found != (spec.backbone, spec.dimension):
+    backbone, dimension = str(model.config.model_type), int(model.config.hidden_size)
+    if (backbone, dimension) != (spec.backbone, spec.dimension):
         raise UnsupportedModel(
-            f"the files are a {found[0]} model of dimension {found[1]}, but {spec.name} is a "
-            f"{spec.backbone} model of dimension {spec.dimension}: wrong `path`?"
+            f"the files are a {backbone} model of dimension {dimension}, but {spec.name} is a "
+            f"{spec.backbone} model of dimension {spec.dimension}; is the model's `path` wrong?"
         )

@@ -1,4 +1,4 @@
-"""The first passes of an engine pay for what is made on first use."""
+"""Makes an engine's slow first passes before it serves, and samples for measuring it."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def sample(engine: Engine, texts: int, tokens: int) -> TokenBatch:
 
 
 def warm_up(engine: Engine, token_budget: int, max_tokens: int) -> None:
-    """Makes the passes that are slow at first, the smallest first, for some seconds at most."""
+    """Runs the passes that are slow the first time, smallest first, for at most 5 s."""
     sizes = engine.slow_at_first(token_budget)
     _run_within(_WARM_UP_S, engine, (passages(engine, size, max_tokens) for size in sizes))
 
 
 def warm_up_alone(engine: Engine, max_tokens: int) -> None:
-    """The same for passes of one text."""
+    """As `warm_up`, for passes of a single text."""
     sizes = engine.slow_at_first(max_tokens)
     _run_within(_WARM_UP_S, engine, (sample(engine, 1, min(n, max_tokens)) for n in sizes))
 
@@ -45,7 +45,7 @@ def _run_within(seconds: float, engine: Engine, batches: Iterable[TokenBatch]) -
 
 
 def passages(engine: Engine, tokens: int, max_tokens: int) -> TokenBatch:
-    """Returns random texts like passages, none over ``max_tokens``, ``tokens`` in all."""
+    """Returns random texts as long as passages, at most ``max_tokens`` each, ``tokens`` in total."""
     most = min(_PASSAGE, max_tokens)
     full = sample(engine, tokens // most, most)
     return (
@@ -54,7 +54,7 @@ def passages(engine: Engine, tokens: int, max_tokens: int) -> TokenBatch:
 
 
 def run_at_once(engine: Engine, batches: Sequence[TokenBatch], times: int = 1) -> None:
-    """Makes passes of each batch, so many one after the other, beside those of the others."""
+    """Runs ``times`` passes of each batch in a row, all batches at once."""
 
     def run(batch: TokenBatch) -> None:
         for _ in range(times):

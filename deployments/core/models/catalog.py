@@ -1,4 +1,4 @@
-"""The models that are known by name, each pinned to a commit, with the source of each fact.
+"""The catalog: models known by name, each pinned to a commit, with the source of each fact.
 
 Revisions, dimensions and licences: the models' pages on the hub, and MTEB
 (https://github.com/embeddings-benchmark/mteb, ``mteb/models/model_implementations``). Prompts,
@@ -128,14 +128,14 @@ def by_name_or_repo(name: str) -> ModelSpec | None:
 
 
 def catalog_model(name: str, path: str | None = None) -> ModelSpec | None:
-    """Returns the catalog's model that a configured one is: by its name, or by a hub id of the catalog's.
+    """Returns the catalog's entry for a configured model, by name or by hub id, or None.
 
-    Whoever names that id means the model, and its own files lack the prompts.
+    The hub id counts as well because the files on the hub lack the prompts.
     """
     if known := CATALOG.get(name):
         return known
     source = path or name
-    meant = _BY_REPO.get(source)
-    if meant is None or Path(source).is_dir():
+    spec = _BY_REPO.get(source)
+    if spec is None or Path(source).is_dir():
         return None
-    return replace(meant, name=name)
+    return replace(spec, name=name)

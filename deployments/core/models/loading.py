@@ -1,4 +1,4 @@
-"""From a model's name in the config to its description, its files and a running engine."""
+"""From a model's name in the config to its description and its files."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ class ModelFiles:
 def find_model(
     name: str, path: str | None = None, revision: str | None = None, *, weights: bool = True
 ) -> ModelFiles:
-    """Returns what a configured model is and where its files are; blocks while they are fetched.
+    """Returns a configured model's description and files; blocks while they are downloaded.
 
-    ``path`` is a folder or hub id where ``name`` is not the catalog's, or where the catalog's model
-    lies in a place of the user's own. A hub id of the catalog's is the catalog's model, whatever its
-    name: its own files lack the prompts. Without ``weights``, tokenizer and descriptions are enough.
-    Raises ModelUnavailable or UnsupportedModel, with the reason and the remedy.
+    ``path`` is a folder or hub id for a model outside the catalog, or for the user's own copy of a
+    catalog model. A hub id of the catalog means the catalog's model, whatever its name, because its
+    files lack the prompts. Without ``weights``, only tokenizer and configuration files are needed.
+    Raises ModelUnavailable or UnsupportedModel, with the reason and the fix.
     """
-    files = _found(name, path, revision, weights)
+    files = _locate(name, path, revision, weights)
     if weights:
         refuse_other_weights(files.folder, path or name)
     return files
 
 
-def _found(name: str, path: str | None, revision: str | None, weights: bool) -> ModelFiles:
+def _locate(name: str, path: str | None, revision: str | None, weights: bool) -> ModelFiles:
     known = catalog_model(name, path)
     if known is None:
         source = path or name
         folder = find_files(source, revision, weights=weights)
         spec = read_spec(name, folder, revision or _commit_of(folder))
-        # a hub id is the model's name elsewhere; where the cache keeps it is nobody's business
+        # a hub id identifies the model everywhere, unlike the folder of this machine's cache
         return ModelFiles(spec if Path(source).is_dir() else replace(spec, repo=source), folder)
     if name not in CATALOG:
         path = None
@@ -56,11 +56,11 @@ def _found(name: str, path: str | None, revision: str | None, weights: bool) -> 
             check_sha256(folder, known.weights_sha256)
         return ModelFiles(known, folder)
     folder = find_files(path or known.repo, revision, weights=weights, described=True)
-    # weights from elsewhere are a space of their own, unless the user says which revision they are
-    own = replace(known, revision=revision or _commit_of(folder) or content_hash(folder))
-    return ModelFiles(own, folder)
+    # other weights make an embedding space of their own, unless the user states their revision
+    spec = replace(known, revision=revision or _commit_of(folder) or content_hash(folder))
+    return ModelFiles(spec, folder)
 
 
 def _commit_of(folder: Path) -> str | None:
-    """A hub snapshot's folder is named by its commit."""
+    """Returns the commit of a hub snapshot, which is its folder's name."""
     return folder.name if _COMMIT.fullmatch(folder.name) else None

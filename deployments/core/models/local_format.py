@@ -1,7 +1,8 @@
 """Reads a model's description from its own files, in sentence-transformers format.
 
 The files: ``modules.json``, ``1_Pooling/config.json``, ``sentence_bert_config.json``,
-``config_sentence_transformers.json``, ``config.json``. What cannot be honoured is refused by name.
+``config_sentence_transformers.json``, ``config.json``. A setting that is not supported is refused, and
+the error names it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _LEGACY_POOLING = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 _POOLING = {"mean": Pooling.MEAN, "cls": Pooling.CLS, "lasttoken": Pooling.LAST_TOKEN}
-# the first that is there, as sentence-transformers
+# the first one that exists counts, as in sentence-transformers
 _TRANSFORMER_CONFIGS = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
@@ -49,8 +50,8 @@ class _Modules:
 def read_spec(name: str, model_dir: Path, revision: str | None = None) -> ModelSpec:
     """Returns the description of the model in ``model_dir``.
 
-    Without ``revision`` the hash of its files stands for it. Raises UnsupportedModel, naming the
-    file and the setting, for what cannot be honoured.
+    Without ``revision`` the hash of its files is the revision. Raises UnsupportedModel, naming file and
+    setting, if the model needs something that is not supported.
     """
     modules = _modules(model_dir)
     config = _json(modules.transformer / "config.json")
@@ -91,11 +92,13 @@ def _modules(model_dir: Path) -> _Modules:
         kinds[_module_kind(path, str(module.get("type")))] = model_dir / module.get("path", "")
     for needed in ("Transformer", "Pooling"):
         if needed not in kinds:
-            raise UnsupportedModel(f"{path} has no {needed} module")
+            raise UnsupportedModel(
+                f"{path} has no {needed} module; save the model with sentence-transformers"
+            )
     if kinds["Transformer"] != model_dir:
         raise UnsupportedModel(
-            f"{path} keeps the transformer in {kinds['Transformer'].name}: not supported; save the "
-            "model anew with a current sentence-transformers"
+            f"{path} has the transformer in the subfolder {kinds['Transformer'].name}, which is not "
+            "supported; save the model again with a current sentence-transformers"
         )
     return _Modules(kinds["Transformer"], kinds["Pooling"], "Normalize" in kinds)
 
@@ -103,19 +106,19 @@ def _modules(model_dir: Path) -> _Modules:
 def _module_kind(path: Path, type_name: str) -> str:
     if not type_name.startswith("sentence_transformers."):
         raise UnsupportedModel(
-            f"{path} asks for {type_name}, code that would have to be trusted; that stays off"
+            f"{path} needs {type_name}, which is code from the model's repository; such code is never run"
         )
     kind = type_name.rsplit(".", 1)[-1]
     if kind not in ("Transformer", "Pooling", "Normalize"):
-        raise UnsupportedModel(f"{path} asks for a {kind} module ({type_name}): not supported")
+        raise UnsupportedModel(f"{path} has a {kind} module ({type_name}), which is not supported")
     return kind
 
 
 def _refuse_remote_code(model_dir: Path, config: dict[str, Any]) -> None:
     if "auto_map" in config:
         raise UnsupportedModel(
-            f"{model_dir}/config.json has auto_map, code that would have to be trusted "
-            "(trust_remote_code); that stays off"
+            f"{model_dir}/config.json has auto_map, which needs code from the model's repository "
+            "(trust_remote_code); such code is never run"
         )
 
 
@@ -139,19 +142,19 @@ def _pooling(path: Path) -> tuple[Pooling, int]:
     modes = [found] if isinstance(found, str) else list(found)
     if len(modes) != 1 or modes[0] not in _POOLING:
         known = ", ".join(sorted(_POOLING))
-        raise UnsupportedModel(f"{path} asks for pooling {modes}; supported: one of {known}")
+        raise UnsupportedModel(f"{path} sets pooling {modes}; supported is exactly one of {known}")
     if config.get("include_prompt", True) is False:
         raise UnsupportedModel(f"{path} has include_prompt: false, which is not supported")
     dimension = config.get("embedding_dimension", config.get("word_embedding_dimension"))
     if not isinstance(dimension, int):
-        raise UnsupportedModel(f"{path} does not say its word_embedding_dimension")
+        raise UnsupportedModel(f"{path} lacks word_embedding_dimension, an integer")
     return _POOLING[modes[0]], dimension
 
 
 def _shorter(stated: Any, dimension: int) -> tuple[int, ...]:
-    """Returns the dimensions to cut to that ``config.json`` states, as vLLM reads them."""
-    found = stated if isinstance(stated, list) else []
-    return tuple(sorted({n for n in found if isinstance(n, int) and 0 < n < dimension}))
+    """Returns the Matryoshka dimensions that ``config.json`` states, as vLLM reads them."""
+    candidates = stated if isinstance(stated, list) else []
+    return tuple(sorted({n for n in candidates if isinstance(n, int) and 0 < n < dimension}))
 
 
 def _max_tokens(transformer: Path, config: dict[str, Any], bert: dict[str, Any]) -> int:
@@ -163,15 +166,15 @@ def _max_tokens(transformer: Path, config: dict[str, Any], bert: dict[str, Any])
     limits = [n for n in (stated, positions) if isinstance(n, int) and n > 0]
     if not limits:
         raise UnsupportedModel(
-            f"{transformer} states no length limit: set max_seq_length in sentence_bert_config.json"
+            f"{transformer} states no length limit; set max_seq_length in sentence_bert_config.json"
         )
     return min(limits)
 
 
 def _special_tokens(transformer: Path) -> SpecialTokens | None:
-    """Returns what ``tokenizer_config.json`` asks for beyond ``tokenizer.json``, if anything.
+    """Returns the special tokens of ``tokenizer_config.json``, or None if ``tokenizer.json`` adds them.
 
-    Transformers 4 obeyed the former and 5 obeys the latter, so models such as e5-mistral lose the
+    transformers 4 followed the former and 5 follows the latter, so models such as e5-mistral lose the
     end token that they were trained with (https://github.com/embeddings-benchmark/mteb/pull/5237).
     """
     config = _optional_json(transformer / "tokenizer_config.json")
@@ -183,18 +186,18 @@ def _special_tokens(transformer: Path) -> SpecialTokens | None:
     def added(name: str) -> tuple[int, ...]:
         token = config.get(f"{name}_token")
         content = token.get("content") if isinstance(token, dict) else token
-        found = tokenizer.token_to_id(str(content)) if config.get(f"add_{name}_token") else None
-        return () if found is None else (found,)
+        token_id = tokenizer.token_to_id(str(content)) if config.get(f"add_{name}_token") else None
+        return () if token_id is None else (token_id,)
 
-    asked = SpecialTokens(template.first or added("bos"), template.last or added("eos"))
-    return None if asked == template else asked
+    special_tokens = SpecialTokens(template.first or added("bos"), template.last or added("eos"))
+    return None if special_tokens == template else special_tokens
 
 
 def _prompts(model_dir: Path) -> Prompts:
     config = _optional_json(model_dir / "config_sentence_transformers.json")
     prompts: dict[str, str] = config.get("prompts") or {}
     default_name = config.get("default_prompt_name") or ""
-    # the default is for both roles, unless it is the prompt of one
+    # a default prompt applies to both roles, unless it is the prompt of one of them
     of_a_role = default_name in (*_QUERY_PROMPTS, *_DOCUMENT_PROMPTS)
     default = "" if of_a_role else prompts.get(default_name, "")
 
@@ -212,7 +215,7 @@ def _prompts(model_dir: Path) -> Prompts:
 
 def _json(path: Path) -> Any:
     if not path.is_file():
-        raise UnsupportedModel(f"{path} is missing: not a model in sentence-transformers format")
+        raise UnsupportedModel(f"{path} is missing; save the model with sentence-transformers")
     try:
         return json.loads(path.read_text())
     except ValueError as error:
@@ -220,5 +223,5 @@ def _json(path: Path) -> Any:
 
 
 def _optional_json(path: Path) -> dict[str, Any]:
-    found = _json(path) if path.is_file() else {}
-    return found if isinstance(found, dict) else {}
+    content = _json(path) if path.is_file() else {}
+    return content if isinstance(content, dict) else {}

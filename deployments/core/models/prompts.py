@@ -1,4 +1,4 @@
-"""From what the caller sent to the text that the model was trained to read."""
+"""Turns a caller's text into the one the model was trained on: chooses the role, adds the prompt."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from deployments.core.models.spec import ModelSpec, Role
 
 
 def choose_role(role: Role | None, instruction: str | None) -> Role:
-    """Returns the role that a request means.
+    """Returns the role of a request's texts.
 
-    Without ``input_type`` a text is a document, since most texts are; an instruction says that it
-    is a query, because documents never take one.
+    Without ``input_type`` they are documents, as most texts are, unless the request has an instruction:
+    only queries take one.
     """
     if role is not None:
         return role
@@ -20,19 +20,19 @@ def choose_role(role: Role | None, instruction: str | None) -> Role:
 
 
 def effective_instruction(spec: ModelSpec, role: Role, instruction: str | None) -> str | None:
-    """Returns the instruction that is rendered: the caller's, the model's default, or none.
+    """Returns the instruction to render: the caller's, the model's default, or None.
 
-    Raises InvalidRequest for an instruction that the model, or the role, has no place for.
+    Raises InvalidRequest if the model or the role takes no instruction.
     """
     if instruction and not spec.takes_instruction:
         raise InvalidRequest(
-            f"{spec.name} takes no instruction; leave `instruction` out, or choose an instruct model",
+            f"{spec.name} takes no instruction; omit `instruction`, or choose an instruct model",
             "instruction",
         )
     if instruction and role is Role.DOCUMENT:
         raise InvalidRequest(
             f'{spec.name} takes an instruction for queries only; set `input_type` to "query", '
-            "or leave `instruction` out for documents",
+            "or omit `instruction` for documents",
             "instruction",
         )
     if not spec.takes_instruction or role is Role.DOCUMENT:
@@ -41,7 +41,7 @@ def effective_instruction(spec: ModelSpec, role: Role, instruction: str | None) 
 
 
 def prefix(spec: ModelSpec, role: Role, instruction: str | None = None) -> str:
-    """Returns what stands in front of each text of this role."""
+    """Returns the prompt in front of each text of this role."""
     if role is Role.DOCUMENT:
         return spec.prompts.document
     template = spec.prompts.query_instruction
@@ -54,7 +54,7 @@ def prefix(spec: ModelSpec, role: Role, instruction: str | None = None) -> str:
 def render(
     spec: ModelSpec, texts: Sequence[str], role: Role, instruction: str | None = None
 ) -> list[str]:
-    """Returns each text behind its prompt. Raises InvalidRequest as `effective_instruction` does."""
+    """Returns each text with its prompt in front. Raises InvalidRequest as `effective_instruction`."""
     effective_instruction(spec, role, instruction)
-    head = prefix(spec, role, instruction)
-    return [head + text for text in texts] if head else list(texts)
+    prompt = prefix(spec, role, instruction)
+    return [prompt + text for text in texts] if prompt else list(texts)

@@ -1,4 +1,4 @@
-"""The identity of an embedding space: vectors compare only within one."""
+"""The identity of one model's embedding space; only vectors of one space may be compared."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from deployments.core.models.spec import ModelSpec
 
 @lru_cache(maxsize=1_024)
 def space_id(spec: ModelSpec, dimensions: int | None = None) -> str:
-    """Returns a short hash of all that decides whether two vectors may be compared.
+    """Returns a short hash of everything that decides whether two vectors may be compared.
 
-    Precision is left out on purpose: bfloat16 and float32 vectors of one model do compare. A
-    Matryoshka prefix is a space of its own and shows its dimension after a colon.
+    Precision is left out on purpose: bfloat16 and float32 vectors of one model are comparable. A
+    Matryoshka prefix is a space of its own, with its dimension after a colon.
     """
     prompts = asdict(spec.prompts)
-    prompts.pop("default_instruction")  # queries under other instructions meet the same documents
+    prompts.pop("default_instruction")  # queries with any instruction search the same documents
     identity = {
         "revision": spec.revision,
         "prompts": prompts,

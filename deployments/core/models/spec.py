@@ -1,4 +1,4 @@
-"""What there is to know about a model before its weights are read: one frozen record per model."""
+"""Everything known about a model before its weights are read: one frozen record per model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """Which side of a retrieval a text stands on, and so which prompt it gets."""
+    """Whether a text is a query or a document in retrieval, which decides its prompt."""
 
     QUERY = "query"
     DOCUMENT = "document"
@@ -31,10 +31,10 @@ class Pooling(StrEnum):
 
 @dataclass(frozen=True)
 class Prompts:
-    """Text that stands in front of what the caller sent.
+    """Text put in front of the caller's text, by role.
 
-    ``query_instruction`` is a template with ``{instruction}`` in it; a model that has one is an
-    instruct model, and ``query`` is then unused.
+    ``query_instruction`` is a template that contains ``{instruction}``. A model that has one is an
+    instruct model and does not use ``query``.
     """
 
     query: str = ""
@@ -45,7 +45,7 @@ class Prompts:
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """Ids that every text starts and ends with, also after truncation, and exactly once."""
+    """Ids that every text starts and ends with, exactly once, also after truncation."""
 
     first: tuple[int, ...]
     last: tuple[int, ...]
@@ -68,10 +68,10 @@ class PublishedExample:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One entry of the catalog: weights at a pinned revision and how to get their vectors right.
+    """A model's description: weights at a pinned revision, and how to compute the right vectors.
 
-    ``special_tokens`` is None where the tokenizer's own template is right. ``languages`` holds ISO
-    639-1 codes; empty means not stated. ``truncatable_dimensions`` are the Matryoshka dimensions
+    ``special_tokens`` is None if the tokenizer's own template is right. ``languages`` holds ISO 639-1
+    codes; empty means not stated. ``truncatable_dimensions`` are the Matryoshka dimensions
     below ``dimension``. ``max_tokens`` counts special tokens.
     """
 
@@ -102,5 +102,5 @@ class ModelSpec:
 
     @property
     def dimensions(self) -> tuple[int, ...]:
-        """Every output dimension that may be asked for, smallest first."""
+        """Every output dimension that a request may ask for, smallest first."""
         return (*sorted(self.truncatable_dimensions), self.dimension)

@@ -1,19 +1,19 @@
-"""How long texts are without a tokenizer: a bound that no tokenizer exceeds, and a rough count."""
+"""Bounds and an estimate of a text's token count, without a tokenizer."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
 
-_SPECIAL_TOKENS = 4  # at most, before and after a text, in the models that we know
+_SPECIAL_TOKENS = 4  # the most that known models add to a text
 _BYTES_PER_TOKEN = 4
 
 
 def upper_bound(text: str) -> int:
-    """Returns a number of tokens that the text cannot exceed, special tokens included.
+    """Returns an upper bound of the text's tokens, special tokens included.
 
-    No tokenizer makes more tokens than there are bytes; but some decompose characters first, and a
-    few of those grow.
+    No tokenizer makes more tokens than there are bytes. Some decompose characters first, which makes
+    a few of them longer.
     """
     size = len(text)
     if not text.isascii():
@@ -22,12 +22,12 @@ def upper_bound(text: str) -> int:
 
 
 def lower_bound(text: str) -> int:
-    """Returns a number of tokens that the text has at least: its words, which no token joins."""
+    """Returns a lower bound of the text's tokens: its words, since no token spans two."""
     return len(text.split())
 
 
 def estimate_tokens(texts: Iterable[str]) -> int:
-    """Returns about how many tokens some texts have, to foresee what they cost."""
+    """Returns roughly how many tokens the texts have together, to predict their cost."""
     return sum(_bytes(text) // _BYTES_PER_TOKEN + _SPECIAL_TOKENS for text in texts)
 
 

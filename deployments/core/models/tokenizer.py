@@ -21,12 +21,12 @@ from deployments.core.errors import (
 from deployments.core.models.spec import ModelSpec, SpecialTokens
 from deployments.core.request import TokenInput
 
-_SHOWN = 20
+_ROWS_LISTED = 20  # in an error message
 
 
 @dataclass(frozen=True)
 class Spans:
-    """Where a text's tokens stand: ``(start, stop)`` characters, and the word each belongs to."""
+    """Each token's ``(start, stop)`` characters in its text, and the word it belongs to."""
 
     offsets: list[tuple[int, int]]
     words: list[int | None]
@@ -34,18 +34,18 @@ class Spans:
 
 @dataclass(frozen=True)
 class Tokenized:
-    """Token ids of some texts, and the rows whose texts were cut to the model's limit."""
+    """Token ids of some texts, and the rows of texts that were cut to the model's limit."""
 
     batch: TokenBatch
     truncated: tuple[int, ...]
 
 
 class FastTokenizer:
-    """Encodes texts by a model's ``tokenizer.json`` and puts the special tokens in place itself.
+    """Tokenizes texts with a model's ``tokenizer.json`` and adds the special tokens itself.
 
-    The tokenizer's own post-processor is not trusted with that: the one in e5-mistral's
-    ``tokenizer.json`` leaves the end token out, without which last-token pooling gives another
-    vector. Their place is reserved before truncation, so they always stand first and last.
+    The file's own post-processor is not used for that: e5-mistral's omits the end token, and without
+    it last-token pooling gives a different vector. Texts are truncated to leave room for the special
+    tokens, so these are always first and last.
     """
 
     def __init__(self, spec: ModelSpec, model_dir: Path) -> None:
@@ -71,7 +71,7 @@ class FastTokenizer:
         return special + max(map(len, self._contents(texts)), default=0)
 
     def spans(self, texts: Sequence[str]) -> list[Spans]:
-        """Returns where the tokens of each text stand, without special tokens and of any length.
+        """Returns the positions of each text's tokens, without special tokens and without a limit.
 
         Raises InvalidRequest when a text is not valid Unicode.
         """
@@ -83,7 +83,7 @@ class FastTokenizer:
 
     @property
     def room(self) -> int:
-        """The most tokens of a text and its prompt."""
+        """The most tokens that a text and its prompt may have together, without special tokens."""
         return self._room
 
     def _framed(self, contents: Sequence[Sequence[int]], truncate: bool) -> Tokenized:
@@ -93,18 +93,19 @@ class FastTokenizer:
         first, last = self._special.first, self._special.last
         batch = TokenBatch.from_lists([(*first, *c[: self._room], *last) for c in contents])
         if 0 in batch.lengths:
-            raise InvalidRequest("a text holds nothing that the model reads", "input")
+            raise InvalidRequest("a text is empty after tokenizing; send a non-empty text", "input")
         return Tokenized(batch, over)
 
     def accept_ids(self, tokens: TokenInput, truncate: bool = False) -> Tokenized:
-        """Returns ids that the caller made with this very tokenizer.
+        """Returns the token ids that the caller made with this model's tokenizer.
 
-        Raises InvalidRequest when another tokenizer is named, an id is out of the vocabulary or
-        the special tokens are not in place; ContextLengthExceeded as `tokenize` does.
+        Raises InvalidRequest if they come from another tokenizer, an id is not in the vocabulary or
+        special tokens are missing; ContextLengthExceeded as `tokenize` does.
         """
         if tokens.tokenizer not in (self._spec.name, self._spec.repo):
             raise InvalidRequest(
-                f"{self._spec.name} cannot read token ids of {tokens.tokenizer!r}; send text",
+                f"{self._spec.name} cannot read token ids of the tokenizer {tokens.tokenizer!r}; "
+                f"send text, or ids of {self._spec.repo}",
                 "tokenizer",
             )
         return self._framed(
@@ -116,15 +117,18 @@ class FastTokenizer:
         stop = len(ids) - len(last)
         if tuple(ids[: len(first)]) != first or tuple(ids[stop:]) != last or stop < len(first):
             raise InvalidRequest(
-                f"token ids {row} must start with {list(first)} and end with {list(last)}", "input"
+                f"the token ids of text {row} must start with {list(first)} and end with {list(last)}",
+                "input",
             )
         if max(ids, default=0) >= self._tokenizer.get_vocab_size() or min(ids, default=0) < 0:
-            raise InvalidRequest(f"token ids {row} are not in the vocabulary", "input")
+            raise InvalidRequest(
+                f"text {row} has token ids outside the vocabulary of {self._spec.name}", "input"
+            )
         return ids[len(first) : stop]
 
     def _contents(self, texts: Sequence[str]) -> list[list[int]]:
         try:
-            if len(texts) == 1:  # no thread pool for the commonest call
+            if len(texts) == 1:  # the most common call needs no thread pool
                 return [self._tokenizer.encode(texts[0], add_special_tokens=False).ids]
             encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         except TypeError:
@@ -132,37 +136,40 @@ class FastTokenizer:
         return [encoding.ids for encoding in encodings]
 
     def _too_long(self, rows: Sequence[int], content: int, texts: int) -> ContextLengthExceeded:
-        """``content`` are the tokens of the first of these rows."""
-        found = content + self._spec.max_tokens - self._room
+        """``content`` is the number of tokens of the first of these rows, without special tokens."""
+        tokens = content + self._spec.max_tokens - self._room
         where = f"text {rows[0]}" if texts > 1 else "the text"
-        others = f" (so are texts {_listed(rows[1:])})" if rows[1:] else ""
+        others = f"; too long are also texts {_listed(rows[1:])}" if rows[1:] else ""
         return ContextLengthExceeded(
-            f"{where} has {found} tokens, {self._spec.name} takes at most {self._spec.max_tokens}"
+            f"{where} has {tokens} tokens, but {self._spec.name} takes at most {self._spec.max_tokens}"
             f"{others}; shorten it, send `truncate`: true, or choose a model with a longer context",
             "input",
         )
 
 
 def _listed(rows: Sequence[int]) -> str:
-    shown = ", ".join(map(str, rows[:_SHOWN]))
-    return shown if len(rows) <= _SHOWN else f"{shown} and {len(rows) - _SHOWN} more"
+    shown = ", ".join(map(str, rows[:_ROWS_LISTED]))
+    return shown if len(rows) <= _ROWS_LISTED else f"{shown} and {len(rows) - _ROWS_LISTED} more"
 
 
 def template_of(tokenizer: tokenizers.Tokenizer) -> SpecialTokens:
-    """Reads from the tokenizer's own post-processor what stands before and after a text."""
+    """Returns the special tokens that the tokenizer's own post-processor adds around a text."""
     content = tokenizer.encode("a", add_special_tokens=False).ids
     framed = tokenizer.encode("a").ids
     for start in range(len(framed) - len(content) + 1):
         stop = start + len(content)
         if framed[start:stop] == content:
             return SpecialTokens(tuple(framed[:start]), tuple(framed[stop:]))
-    raise UnsupportedModel(f"special tokens {framed} do not frame the text {content}")
+    raise UnsupportedModel(
+        f"tokenizer.json turns the ids {content} into {framed}: special tokens inside a text are not "
+        "supported"
+    )
 
 
 def load_tokenizer(model_dir: Path) -> tokenizers.Tokenizer:
-    """Returns the tokenizer of ``tokenizer.json``, without the lengths that may be baked into it.
+    """Returns the tokenizer of ``tokenizer.json``, without the truncation and padding it may set.
 
-    Raises UnsupportedModel when the file is missing or cannot be read.
+    Raises UnsupportedModel if the file is missing or cannot be read.
     """
     path = model_dir / "tokenizer.json"
     if not path.is_file():
@@ -186,7 +193,7 @@ def _lowercase_first(tokenizer: tokenizers.Tokenizer) -> None:
 def _not_unicode(texts: Sequence[str]) -> InvalidRequest:
     row = next((i for i, text in enumerate(texts) if _has_surrogate(text)), 0)
     return InvalidRequest(
-        f"text {row} is not valid Unicode (it holds half of a surrogate pair); re-encode it",
+        f"text {row} is not valid Unicode: it contains half of a surrogate pair; re-encode it",
         "input",
     )
 
@@ -200,7 +207,7 @@ def _has_surrogate(text: str) -> bool:
 
 
 def out_of_vocabulary(batch: TokenBatch, vocabulary: int) -> dict[int, EmbedfleetError]:
-    """Returns an error for each row with an id that the model does not have: no GPU survives one."""
+    """Returns an error for each row with an id outside the vocabulary, which would kill a GPU process."""
     outside = (batch.ids < 0) | (batch.ids >= vocabulary)
     if not outside.any():
         return {}

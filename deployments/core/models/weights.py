@@ -1,4 +1,4 @@
-"""Finds a model's files on this machine, or fetches them from the hub, and checks what they are."""
+"""Finds a model's files on this machine or downloads them from the hub, and checks them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _DESCRIPTION = ("*.json", "*/config.json", "*.txt", "*.model")
 _WEIGHTS = ("*.safetensors",)
 _HUB_TIMEOUT_S = 4.0
-_MOST_SAID = 300
-_MAY_NOT_READ = (401, 403)
+_MAX_REASON_CHARACTERS = 300
+_ACCESS_DENIED = (401, 403)
 
 
 def is_hub_id(source: str) -> bool:
-    """Whether this may be a model's id on the hub, ``owner/name``."""
+    """Whether this has the form of a model's id on the hub, ``owner/name``."""
     return bool(_HUB_ID.fullmatch(source))
 
 
@@ -35,17 +35,20 @@ def find_files(
 ) -> Path:
     """Returns the folder that holds a model's files.
 
-    ``source`` is a local folder or a hub id; ``package`` an installed Python package that carries
-    the model. Without ``weights`` only the tokenizer and the descriptions are fetched; a model that
-    is ``described`` needs no description in sentence-transformers format. Blocks for as long as a
-    download takes. Raises ModelUnavailable with the reason and the remedy.
+    ``source`` is a local folder or a hub id; ``package`` an installed Python package that contains
+    the model. Without ``weights`` only the tokenizer and the configuration files are downloaded. A
+    ``described`` model (one of the catalog) needs no sentence-transformers files. Blocks while files
+    are downloaded. Raises ModelUnavailable with the reason and the fix.
     """
     if package is not None and (bundled := _in_package(package)) is not None:
         return bundled
     if Path(source).is_dir():
         return Path(source)
     if not is_hub_id(source):
-        raise ModelUnavailable(f"{source} is neither a folder on this machine nor a hub id")
+        raise ModelUnavailable(
+            f"{source} is neither a folder on this machine nor a hub id (owner/name); correct the "
+            "model's `path` in the config"
+        )
     return _from_hub(source, revision, weights, described)
 
 
@@ -54,21 +57,21 @@ def check_sha256(model_dir: Path, expected: str) -> None:
     path = model_dir / "model.safetensors"
     try:
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ModelUnavailable(f"{path} cannot be read: {error}") from error
-    if found != expected:
+    if digest != expected:
         raise ModelUnavailable(
-            f"{path} has SHA-256 {found}, not {expected}: the file is damaged or not the original; "
-            "replace it"
+            f"{path} has SHA-256 {digest}, not {expected}: the file is damaged or not the original; "
+            "download it again"
         )
 
 
 def refuse_other_weights(folder: Path, source: str) -> None:
-    """Raises UnsupportedModel where a model's folder has no safetensors, the only weights read."""
+    """Raises UnsupportedModel if a model's folder has no safetensors, the only format that is read."""
     if not any(folder.glob("*.safetensors")):
         raise UnsupportedModel(
-            f"{source} has no safetensors weights; save the model anew with "
+            f"{source} has no safetensors weights; save the model again with "
             "`safe_serialization=True`"
         )
 
@@ -85,7 +88,7 @@ def _from_hub(repo: str, revision: str | None, weights: bool, described: bool) -
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     wanted = [*_DESCRIPTION, *(_WEIGHTS if weights else ())]
-    try:  # the cache first: no network where the files are at hand
+    try:  # the cache first: files that are there need no network
         cached = snapshot_download(
             repo, revision=revision, allow_patterns=wanted, local_files_only=True
         )
@@ -97,7 +100,7 @@ def _from_hub(repo: str, revision: str | None, weights: bool, described: bool) -
 
 
 def _is_whole(folder: Path, weights: bool, described: bool) -> bool:
-    """Whether an interrupted download left out nothing that is read."""
+    """Whether all files that are needed are there, which is not so after an interrupted download."""
     needed = {"config.json", "tokenizer.json"}
     if not described:
         needed.add("modules.json")
@@ -123,7 +126,7 @@ def _download(repo: str, revision: str | None, patterns: list[str]) -> Path:
     )
 
     try:
-        found = snapshot_download(
+        folder = snapshot_download(
             repo, revision=revision, allow_patterns=patterns, etag_timeout=_HUB_TIMEOUT_S
         )
     except GatedRepoError as error:
@@ -137,36 +140,36 @@ def _download(repo: str, revision: str | None, patterns: list[str]) -> Path:
             f"{repo} is not on the hub, or is private: check the name, or set HF_TOKEN"
         ) from error
     except OSError as error:  # the hub's own errors are among them
-        raise ModelUnavailable(_why_not(repo, error)) from error
-    return Path(found)
+        raise ModelUnavailable(_download_problem(repo, error)) from error
+    return Path(folder)
 
 
-def _why_not(repo: str, error: OSError) -> str:
+def _download_problem(repo: str, error: OSError) -> str:
     from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import DisabledRepoError, HfHubHTTPError, LocalEntryNotFoundError
 
-    # "no such file here" is also raised for what the hub answered, and for a network that is down
+    # LocalEntryNotFoundError also wraps the hub's answers and network failures
     cause = (isinstance(error, LocalEntryNotFoundError) and error.__cause__) or error
-    said = shorten(str(cause) or type(cause).__name__, _MOST_SAID, placeholder=" …")
+    reason = shorten(str(cause) or type(cause).__name__, _MAX_REASON_CHARACTERS, placeholder=" …")
     status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
-    if status in _MAY_NOT_READ and not isinstance(cause, DisabledRepoError):
+    if status in _ACCESS_DENIED and not isinstance(cause, DisabledRepoError):
         return (
-            f"the hub does not let the replicas read {repo} ({said}); set HF_TOKEN to a valid token "
+            f"the hub denies the replicas access to {repo} ({reason}); set HF_TOKEN to a valid token "
             "that may read it"
         )
-    if status is None and _is_of_this_machine(cause):
+    if status is None and _is_local_problem(cause):
         return (
-            f"the files of {repo} cannot be kept in the model cache, {HF_HUB_CACHE} ({said}); let "
-            "the replicas write there, make room, or set HF_HOME to another folder"
+            f"the files of {repo} cannot be written to the model cache, {HF_HUB_CACHE} ({reason}); let "
+            "the replicas write there, free disk space, or set HF_HOME to another folder"
         )
-    why = "cannot be reached" if status is None else "does not give them"
+    problem = "cannot be reached" if status is None else "does not provide them"
     return (
-        f"the files of {repo} are not on this machine and the hub {why} ({said}); "
+        f"the files of {repo} are not on this machine and the hub {problem} ({reason}); "
         "put them in the model cache (HF_HOME), or set the model's `path` in the config"
     )
 
 
-def _is_of_this_machine(error: BaseException) -> bool:
-    """Whether it is a full disk or the like: the hub library's own errors have no number."""
-    numbered = isinstance(error, OSError) and error.errno is not None
-    return numbered and not isinstance(error, ConnectionError | TimeoutError | socket.gaierror)
+def _is_local_problem(error: BaseException) -> bool:
+    """Whether it is a full disk or the like: only such errors have an errno, the hub library's do not."""
+    has_errno = isinstance(error, OSError) and error.errno is not None
+    return has_errno and not isinstance(error, ConnectionError | TimeoutError | socket.gaierror)

@@ -82,7 +82,7 @@ def test_what_raises_costs_only_itself(watcher, monkeypatch, caplog):
 
 
 def test_an_observer_that_hangs_costs_no_memory(watcher, monkeypatch):
-    monkeypatch.setattr(observing, "_MOST_NOTES", 5)
+    monkeypatch.setattr(observing, "_MAX_EVENTS", 5)
     monkeypatch.setattr(observing, "_IDLE_S", 1e3)
     notes = DeferredObserver(watcher, lambda: LEFT)
     for texts in range(20):

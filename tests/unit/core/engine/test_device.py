@@ -51,7 +51,7 @@ def test_the_device(hardware, cuda, wanted, found):
 @pytest.mark.parametrize("wanted", ["cuda", "cuda:0"])
 def test_a_gpu_that_is_not_there(hardware, wanted):
     hardware(cuda=False)
-    with pytest.raises(UnsupportedModel, match=f"device {wanted} is asked for, but"):
+    with pytest.raises(UnsupportedModel, match=f"`device` is {wanted}, but"):
         choose_device(wanted)
 
 

@@ -20,8 +20,12 @@ from deployments.core.models.weights import check_sha256, find_files, refuse_oth
 TOKENIZER = ("config.json", "tokenizer.json")
 DESCRIPTION = ("modules.json", "1_Pooling/config.json")
 UNREACHABLE = "not on this machine and the hub cannot be reached ({}); put them in the model cache"
-NOT_GIVEN = "not on this machine and the hub does not give them ({}); put them in the model cache"
-NOT_KEPT = f"cannot be kept in the model cache, {HF_HUB_CACHE} ({{}}); let the replicas write there"
+NOT_GIVEN = (
+    "not on this machine and the hub does not provide them ({}); put them in the model cache"
+)
+NOT_KEPT = (
+    f"cannot be written to the model cache, {HF_HUB_CACHE} ({{}}); let the replicas write there"
+)
 OLD_TOKEN = "Invalid credentials in Authorization header"
 
 
@@ -46,8 +50,8 @@ REASONS = [
     (answer(403, "no", hub.GatedRepoError), "is gated: accept its licence", "HF_TOKEN"),
     (answer(404, "no", hub.RepositoryNotFoundError), "not on the hub, or is private", "HF_TOKEN"),
     (answer(404, "no", hub.RevisionNotFoundError), "has no revision abc on the hub", "acme"),
-    (answer(401, OLD_TOKEN), f"does not let the replicas read acme/tiny ({OLD_TOKEN})", "HF_TOKEN"),
-    (not_here(answer(403, "no")), "does not let the replicas read acme/tiny (no)", "HF_TOKEN"),
+    (answer(401, OLD_TOKEN), f"denies the replicas access to acme/tiny ({OLD_TOKEN})", "HF_TOKEN"),
+    (not_here(answer(403, "no")), "denies the replicas access to acme/tiny (no)", "HF_TOKEN"),
     (answer(403, "shut", hub.DisabledRepoError), NOT_GIVEN.format("shut"), "`path`"),
     (answer(503, "down"), NOT_GIVEN.format("down"), "`path`"),
     (not_here(answer(429, "\n\n429 Too\nMany")), NOT_GIVEN.format("429 Too Many"), "`path`"),
@@ -58,7 +62,7 @@ REASONS = [
     (ConnectionError("no"), UNREACHABLE.format("no"), "`path`"),
     (ConnectionResetError(errno.ECONNRESET, "no"), UNREACHABLE.format("[Errno 104] no"), "`path`"),
     (socket.gaierror(-2, "no name"), UNREACHABLE.format("[Errno -2] no name"), "`path`"),
-    (NO_SPACE, NOT_KEPT.format(NO_SPACE), "make room"),
+    (NO_SPACE, NOT_KEPT.format(NO_SPACE), "free disk space"),
     (NO_ENTRY, NOT_KEPT.format(NO_ENTRY), "HF_HOME"),
 ]
 
