@@ -1,4 +1,7 @@
-"""A Serve config file as `embedfleet serve` reads it, before anything starts."""
+"""Reads and checks a Serve config file before `embedfleet serve` starts anything.
+
+Ray Serve ignores keys that it does not know. Here they are errors; Ray's own schema says which are known.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import ValidationError
@@ -15,6 +18,9 @@ from pydantic import ValidationError
 from cluster.arguments import PORTS
 from deployments.config.schema import AppArgs, Limits, routing_of
 from deployments.validation import explain, unknown_key
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 LOOPBACK = "127.0.0.1"
 DEFAULT_REQUESTS = Limits().max_requests
@@ -28,38 +34,17 @@ applications:
           threads: auto  # all cores
 """
 _OURS = "deployments.app:build"
-# of Ray 2.60's schema, which ignores what it does not know
-_TOP = frozenset(
-    "proxy_location http_options grpc_options controller_options logging_config tracing_config "
-    "applications target_capacity".split()
-)
-_HTTP = frozenset(
-    "host port root_path request_timeout_s keep_alive_timeout_s ssl_keyfile ssl_certfile "
-    "ssl_keyfile_password ssl_ca_certs".split()
-)
-_APPLICATION = frozenset(
-    "name route_prefix import_path runtime_env host port deployments autoscaling_policy args "
-    "logging_config external_scaler_enabled".split()
-)
-_DEPLOYMENT = frozenset(
-    "name num_replicas max_ongoing_requests max_queued_requests backpressure_config user_config "
-    "autoscaling_config graceful_shutdown_wait_loop_s graceful_shutdown_timeout_s "
-    "health_check_period_s health_check_timeout_s ray_actor_options placement_group_bundles "
-    "placement_group_strategy placement_group_bundle_label_selector max_replicas_per_node "
-    "logging_config request_router_config gang_scheduling_config deployment_actors "
-    "rolling_update_percentage max_surge_percent".split()
-)
 
 
 class ConfigError(Exception):
-    """The config file cannot be used; the message names the field."""
+    """The service cannot start from this config; the message names the field and the fix."""
 
 
 @dataclass(frozen=True)
 class Ingress:
-    """Where the service of a config file listens; what a router lets in, the most of its apps.
+    """Where the service listens, and the largest ``max_requests`` of its applications.
 
-    ``host`` is None where the file does not say. With ``tls`` it answers to https alone.
+    ``host`` is None if the file does not set it. With ``tls`` the service speaks only https.
     """
 
     host: str | None
@@ -69,9 +54,9 @@ class Ingress:
 
 
 def read_config(file: Path) -> Ingress:
-    """Returns what a Serve config file says of the ingress, after a check of the app's own arguments.
+    """Checks a Serve config file and returns its ingress.
 
-    Raises ConfigError that names the field.
+    Raises ConfigError with the field that is wrong.
     """
     content = load(file)
     http = content.get("http_options") or {}
@@ -88,11 +73,11 @@ def read_config(file: Path) -> Ingress:
 
 @contextmanager
 def listening_at(file: Path, host: str, port: int) -> Iterator[Path]:
-    """Yields a config that says where to listen: Serve's own default is every interface."""
+    """Yields a config file with ``host`` and ``port`` set; Serve would listen on every interface."""
     content = load(file)
-    said = content.get("http_options") or {}
-    http = {**said, "host": host, "port": port}
-    if http == said:
+    configured = content.get("http_options") or {}
+    http = {**configured, "host": host, "port": port}
+    if http == configured:
         yield file
         return
     with written(yaml.safe_dump({**content, "http_options": http})) as copy:
@@ -101,7 +86,7 @@ def listening_at(file: Path, host: str, port: int) -> Iterator[Path]:
 
 @contextmanager
 def written(text: str) -> Iterator[Path]:
-    """Yields a config file of this text."""
+    """Yields a temporary file with this text."""
     with NamedTemporaryFile("w", prefix="embedfleet-", suffix=".yaml") as file:
         file.write(text)
         file.flush()
@@ -109,13 +94,11 @@ def written(text: str) -> Iterator[Path]:
 
 
 def load(file: Path) -> dict[str, Any]:
-    """Returns the file's content. Raises ConfigError where it is no mapping."""
+    """Returns the file's content. Raises ConfigError unless it is a YAML mapping."""
     try:
         content = yaml.safe_load(file.read_text())
     except FileNotFoundError as error:
-        raise ConfigError(
-            f"there is no {file}; the least that one holds is\n\n{EXAMPLE}"
-        ) from error
+        raise ConfigError(f"there is no {file}; a minimal config is\n\n{EXAMPLE}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} cannot be read: {error}") from error
     except yaml.YAMLError as error:
@@ -126,45 +109,52 @@ def load(file: Path) -> dict[str, Any]:
 
 
 def _check_keys(content: Mapping[str, Any], http: Any) -> None:
-    _require_known(content, _TOP)
+    # takes a second, which the other commands need not spend
+    from ray.serve.schema import HTTPOptionsSchema, ServeDeploySchema
+
+    _require_known(content, ServeDeploySchema)
     _require(
         isinstance(http, dict), "http_options: must be fields with values, such as `port: 8000`"
     )
-    _require_known(http, _HTTP, "http_options.")
+    _require_known(http, HTTPOptionsSchema, "http_options.")
     host, port = http.get("host", LOOPBACK), http.get("port", 8000)
     _require(
         host is None or (isinstance(host, str) and bool(host)),
-        f"http_options.host: {host!r} is no host; it must be text, such as {LOOPBACK}",
+        f"http_options.host: must be a host name or an address such as {LOOPBACK}, not {host!r}",
     )
     valid = type(port) is int and port in PORTS
     bounds = f"from {PORTS[0]} to {PORTS[-1]}"
-    _require(valid, f"http_options.port: {port!r} is no port; it must be {bounds}")
+    _require(valid, f"http_options.port: must be a whole number {bounds}, not {port!r}")
     both = bool(http.get("ssl_keyfile")) == bool(http.get("ssl_certfile"))
-    _require(both, "http_options: ssl_keyfile and ssl_certfile go together")
+    _require(both, "http_options: set both ssl_keyfile and ssl_certfile, or neither")
 
 
 def _applications(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found = content.get("applications")
-    _require(bool(found), "`applications` is missing; it is not a Ray Serve config")
-    are_fields = isinstance(found, list) and all(isinstance(app, dict) for app in found)
-    _require(are_fields, "applications: must be a list of fields with values")
-    apps = list(found or ())
+    from ray.serve.schema import DeploymentSchema, ServeApplicationSchema
+
+    apps = content.get("applications") or []
+    _require(bool(apps), "`applications` is missing; it is not a Ray Serve config")
+    _require(_is_list_of_mappings(apps), "applications: must be a list of fields with values")
     for number, app in enumerate(apps):
         where = f"applications.{number}."
-        _require_known(app, _APPLICATION, where)
+        _require_known(app, ServeApplicationSchema, where)
         _require("import_path" in app, f"{where}import_path: is missing; ours is `{_OURS}`")
         for place, deployment in enumerate(_deployments(app)):
-            _require_known(deployment, _DEPLOYMENT, f"{where}deployments.{place}.")
-    return apps
+            _require_known(deployment, DeploymentSchema, f"{where}deployments.{place}.")
+    return list(apps)
 
 
 def _deployments(app: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found = app.get("deployments") or []
-    are_fields = isinstance(found, list) and all(isinstance(d, dict) for d in found)
+    deployments = app.get("deployments") or []
     _require(
-        are_fields, "deployments: must be a list of fields with values, such as `- name: router`"
+        _is_list_of_mappings(deployments),
+        "deployments: must be a list of fields with values, such as `- name: router`",
     )
-    return list(found)
+    return list(deployments)
+
+
+def _is_list_of_mappings(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
 def _check(app: dict[str, Any]) -> AppArgs:
@@ -178,7 +168,8 @@ def _check(app: dict[str, Any]) -> AppArgs:
     return args
 
 
-def _require_known(fields: Mapping[str, Any], known: frozenset[str], where: str = "") -> None:
+def _require_known(fields: Mapping[str, Any], schema: type[BaseModel], where: str = "") -> None:
+    known = schema.model_fields
     for name in fields:
         _require(name in known, f"{where}{name}: {unknown_key(str(name), known)}")
 

@@ -1,4 +1,4 @@
-"""A running service, as the command line talks to it over HTTP."""
+"""The HTTP client of a running service; every command that talks to one uses it."""
 
 from __future__ import annotations
 
@@ -14,36 +14,61 @@ from deployments.core.batch import Vectors
 from deployments.core.models.spec import Role
 
 _TIMEOUT_S = 300.0
-# what no proxy of the environment stands before
-_DIRECTLY = {"http://": None, "https://": None}
+_PROBE_TIMEOUT_S = 2.0
+# transports that bypass the proxies named in the environment
+_NO_PROXY = {"http://": None, "https://": None}
 
 
 class ServiceError(Exception):
-    """The service could not be reached, or refused; the message says what to do."""
+    """The service could not be reached or refused the request; the message says what to do."""
 
 
 class Service:
     """The service at one address."""
 
-    def __init__(self, url: str, api_key: str | None = None) -> None:
-        """Raises ServiceError for an address that is none."""
-        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-        self._url = url
+    def __init__(self, url: str, api_key: str | None = None, *, is_ours: bool = False) -> None:
+        """Raises ServiceError if ``url`` is malformed.
+
+        ``is_ours`` means that this machine runs the service: no proxy is used, and the certificate is not
+        checked, since it is made out to the name that other machines use.
+        """
+        self.url = url
+        headers = [(b"authorization", b"Bearer " + api_key.encode())] if api_key else []
         try:
-            direct = _DIRECTLY if _is_this_machine(url) else None
             self._http = httpx.Client(
-                base_url=url, headers=headers, timeout=_TIMEOUT_S, mounts=direct
+                base_url=url,
+                headers=headers,
+                timeout=_TIMEOUT_S,
+                mounts=_NO_PROXY if is_ours or _is_loopback(url) else None,
+                verify=not is_ours,
             )
         except httpx.InvalidURL as error:
-            raise ServiceError(f"{url} is no address ({error}); set --url") from error
+            raise ServiceError(f"{url} is not a valid address ({error}); set --url") from error
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def is_ready(self) -> bool:
+        """Whether a model can answer."""
+        response = self._probe("/ready")
+        return response is not None and response.is_success
+
+    def is_ray_serve(self) -> bool:
+        """Whether a proxy of Ray Serve answers: it lists its routes as a JSON object."""
+        response = self._probe("/-/routes")
+        try:
+            return bool(response and response.is_success and isinstance(response.json(), dict))
+        except ValueError:
+            return False
 
     def models(self) -> list[dict[str, Any]]:
-        """Returns the models as ``GET /v1/models`` gives them."""
-        return self._listed("data")
+        """Returns the models as ``GET /v1/models`` lists them."""
+        return self._listing("data")
 
     def spaces(self) -> list[dict[str, Any]]:
-        """Returns the configured spaces as ``GET /v1/models`` gives them."""
-        return self._listed("spaces")
+        """Returns the configured spaces as ``GET /v1/models`` lists them."""
+        return self._listing("spaces")
 
     def encode(
         self, model: str, texts: Sequence[str], role: Role, instruction: str | None = None
@@ -57,44 +82,52 @@ class Service:
         }
         if instruction is not None:
             body["instruction"] = instruction
-        data = self._answer("POST", "/v1/embeddings", body)["data"]
+        data = self._request("POST", "/v1/embeddings", body)["data"]
         return np.stack([np.frombuffer(base64.b64decode(d["embedding"]), "<f4") for d in data])
 
-    def _listed(self, what: str) -> list[dict[str, Any]]:
-        answer = self._answer("GET", "/v1/models", None)
-        if not isinstance(answer, dict) or not {"data", "spaces"} <= answer.keys():
-            raise self._another("/v1/models")
-        found: list[dict[str, Any]] = answer[what]
-        return found
+    def _listing(self, key: str) -> list[dict[str, Any]]:
+        reply = self._request("GET", "/v1/models", None)
+        if not isinstance(reply, dict) or not {"data", "spaces"} <= reply.keys():
+            raise self._another_server("/v1/models")
+        listing: list[dict[str, Any]] = reply[key]
+        return listing
 
-    def _another(self, path: str) -> ServiceError:
+    def _another_server(self, path: str) -> ServiceError:
         return ServiceError(
-            f"what answers to {path} at {self._url} is another server; set --url to the service"
+            f"the server at {self.url} is not embedfleet: it does not answer {path} as embedfleet "
+            "does; set --url to the service"
         )
 
-    def _answer(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+    def _probe(self, path: str) -> httpx.Response | None:
+        """Returns None if nothing answers in time."""
+        try:
+            return self._http.get(path, timeout=_PROBE_TIMEOUT_S)
+        except httpx.HTTPError:
+            return None
+
+    def _request(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
         try:
             response = self._http.request(method, path, json=body)
         except httpx.HTTPError as error:
             raise ServiceError(
-                f"no service answers at {self._url} ({error}); start it with `embedfleet serve`"
+                f"no service answers at {self.url} ({error}); start it with `embedfleet serve`"
             ) from error
         if response.status_code == httpx.codes.UNAUTHORIZED:
-            raise ServiceError(self._wants_a_key())
+            raise ServiceError(self._key_message())
         if response.is_error:
             raise ServiceError(_message(response))
         try:
             return response.json()
         except ValueError as error:
-            raise self._another(path) from error
+            raise self._another_server(path) from error
 
-    def _wants_a_key(self) -> str:
-        has_one = "authorization" in self._http.headers
-        why = "does not know this API key" if has_one else "asks for an API key"
-        return f"the service at {self._url} {why}; set EMBEDFLEET_API_KEY, or --api-key"
+    def _key_message(self) -> str:
+        has_key = "authorization" in self._http.headers
+        why = "does not accept this API key" if has_key else "requires an API key"
+        return f"the service at {self.url} {why}; set EMBEDFLEET_API_KEY or --api-key"
 
 
-def _is_this_machine(url: str) -> bool:
+def _is_loopback(url: str) -> bool:
     host = httpx.URL(url).host
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -1,38 +1,35 @@
-"""Where the service listens: whether the port is free, and when somebody answers there."""
+"""Where the service listens: whether the port is free, and what to print until its models run."""
 
 from __future__ import annotations
 
 import errno
 import socket
-import subprocess
 import time
-from contextlib import suppress
-from typing import Any
-
-import httpx
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from cluster.arguments import DEFAULT_URL
+from cluster.service.http import Service, ServiceError
 from cluster.service.tables import models_table
 from deployments.api.auth import ApiKeys
 from deployments.core.routing.facts import ModelState
 
-_READY_TIMEOUT_S = 600.0
-_LOOK_S = 0.25
-_UNABLE_EVERY_S = 2.0
-_ROUTES_TIMEOUT_S = 1.0
+_LATE_S = 600.0  # until the first model is ready, and then until the others are
+_UNTIL_READY_EVERY_S = 0.25
+_AFTERWARDS_EVERY_S = 2.0
 
 
 def why_not(host: str, port: int) -> OSError | None:
-    """Returns the error that keeps a service from listening at a host's port, None if it can."""
+    """Returns the error that keeps a service from listening at this host and port, if there is one."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         return error
-    errors = [_bind(family, address) for family, _, _, _, address in found]
+    errors = [_bind(family, address) for family, _, _, _, address in infos]
     taken = [e for e in errors if e is not None and e.errno == errno.EADDRINUSE]
     if taken:
         return taken[0]
-    # a name may have addresses of a family that this machine does not speak
+    # a name may have addresses of a family that this machine does not support
     return None if None in errors else errors[0]
 
 
@@ -47,120 +44,110 @@ def _bind(family: int, address: tuple[object, ...]) -> OSError | None:
 
 
 def url_of(host: str, port: int, tls: bool = False) -> str:
-    """Returns the address at which this machine reaches a service that listens there."""
-    own = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    """Returns the URL at which this machine reaches a service that listens there."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     scheme = "https" if tls else "http"
-    return f"{scheme}://[{own}]:{port}" if ":" in own else f"{scheme}://{own}:{port}"
+    return (
+        f"{scheme}://[{reachable}]:{port}" if ":" in reachable else f"{scheme}://{reachable}:{port}"
+    )
 
 
-def is_serve(url: str) -> bool:
-    """Whether Ray Serve answers there: its proxies list their routes as a JSON object."""
-    try:
-        response = _get(f"{url}/-/routes", timeout=_ROUTES_TIMEOUT_S)
-        return response.is_success and isinstance(response.json(), dict)
-    except (httpx.HTTPError, ValueError):
-        return False
+def our_service(url: str) -> Service:
+    """Returns a client of the service that this machine runs, with a key of its environment."""
+    header = ApiKeys.from_environment().authorization
+    key = header.removeprefix(b"Bearer ").decode() if header else None
+    return Service(url, key, is_ours=True)
 
 
-def announce(child: subprocess.Popen[bytes], url: str) -> None:
-    """Says once the service answers, and until then why no model can, or that it takes long."""
-    started, unable = time.monotonic(), _Unable(url)
-    while child.poll() is None:
-        waited = time.monotonic() - started
-        if _is_ready(url):
-            print(f"embedfleet: ready after {waited:.0f} s at {url}", flush=True)
-            with suppress(httpx.HTTPError):  # told to stop in this moment
-                print(models_of(url), flush=True)
-            _tell_of_the_rest(child, url)
+class Process(Protocol):
+    """The part of ``subprocess.Popen`` that is needed here."""
+
+    def poll(self) -> int | None: ...
+
+
+def announce(
+    child: Process,
+    service: Service,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Prints when the service is ready, why it is not, and when its other models have started.
+
+    Returns once there is nothing more to report, or the child has ended.
+    """
+    started, progress = clock(), _Progress(service)
+    while child.poll() is None and progress.look(clock() - started):
+        sleep(_AFTERWARDS_EVERY_S if progress.is_ready else _UNTIL_READY_EVERY_S)
+
+
+class _Progress:
+    """Prints each change of a starting service once."""
+
+    def __init__(self, service: Service) -> None:
+        self.is_ready = False
+        self._service = service
+        self._reasons: dict[str, str | None] | None = None  # as last printed
+        self._starting: set[str] = set()
+        self._ends_s = 0.0
+
+    def look(self, waited_s: float) -> bool:
+        """Prints what is new. Returns whether there may be more to report."""
+        if self.is_ready:
+            self._report_started_models()
+            return bool(self._starting) and waited_s < self._ends_s
+        if not self._service.is_ready():
+            self._report_why_not(waited_s)
+            return True
+        self.is_ready, self._ends_s = True, waited_s + _LATE_S
+        _print(f"embedfleet: ready after {waited_s:.0f} s at {self._service.url}")
+        self._report_all_models()
+        return bool(self._starting)
+
+    def _report_all_models(self) -> None:
+        try:
+            models = self._service.models()
+        except ServiceError as error:
+            _print(f"embedfleet: cannot list the models: {error}")
             return
-        unable.look(is_late=waited > _READY_TIMEOUT_S)
-        time.sleep(_LOOK_S)
+        self._starting = _starting(models)
+        _print(models_table(models))
 
+    def _report_started_models(self) -> None:
+        models = self._models()
+        still_starting = _starting(models)
+        if models and self._starting - still_starting:
+            self._starting = still_starting
+            _print(models_table(models))
 
-def _tell_of_the_rest(child: subprocess.Popen[bytes], url: str) -> None:
-    """Says what becomes of the models that were still starting when the first one was ready."""
-    starting, ends = _starting(_listed(url)), time.monotonic() + _READY_TIMEOUT_S
-    while starting and child.poll() is None and time.monotonic() < ends:
-        time.sleep(_UNABLE_EVERY_S)
-        models = _listed(url)
-        if models and starting - (left := _starting(models)):
-            starting = left
-            print(models_table(models), flush=True)
+    def _report_why_not(self, waited_s: float) -> None:
+        models = self._models()
+        reasons = {model["id"]: model["reason"] for model in models}
+        # a model in any other state may be ready soon
+        none_can_run = models and all(m["state"] == ModelState.UNAVAILABLE for m in models)
+        if none_can_run and reasons != self._reasons:
+            self._reasons = reasons
+            _print(f"embedfleet: no model can run yet; `{self._command}` shows the current state")
+            _print(models_table(models))
+        elif waited_s > _LATE_S and self._reasons is None:
+            self._reasons = {}
+            _print(f"embedfleet: no model is ready yet; `{self._command}` shows why")
+
+    def _models(self) -> list[dict[str, Any]]:
+        """Returns no models if the service does not list them."""
+        try:
+            return self._service.models()
+        except ServiceError:
+            return []
+
+    @property
+    def _command(self) -> str:
+        url = self._service.url
+        return "embedfleet models" if url == DEFAULT_URL else f"embedfleet models --url {url}"
 
 
 def _starting(models: list[dict[str, Any]]) -> set[str]:
     return {model["id"] for model in models if model["state"] == ModelState.STARTING}
 
 
-def _listed(url: str) -> list[dict[str, Any]]:
-    """Returns the models as the service shows them; none where it does not say."""
-    try:
-        response = _models(url)
-        return list(response.json()["data"]) if response.is_success else []
-    except (httpx.HTTPError, ValueError, KeyError):
-        return []
-
-
-class _Unable:
-    """Says of a service that is not ready why no model can run, again only once a reason is new."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._said: dict[str, str | None] | None = None
-        self._looked_at = -_UNABLE_EVERY_S
-
-    def look(self, is_late: bool) -> None:
-        """Looks now and then; once it is late, it speaks of any state, if it has not before."""
-        command, now = _models_command(self._url), time.monotonic()
-        if now - self._looked_at >= _UNABLE_EVERY_S:
-            self._looked_at = now
-            models = _unavailable(self._url)
-            reasons = {model["id"]: model["reason"] for model in models}
-            if reasons and reasons != self._said:
-                self._said = reasons
-                print(f"embedfleet: no model can run yet; `{command}` shows the latest", flush=True)
-                print(models_table(models), flush=True)
-        if is_late and self._said is None:
-            self._said = {}
-            print(f"embedfleet: no model is ready yet; `{command}` says why", flush=True)
-
-
-def _unavailable(url: str) -> list[dict[str, Any]]:
-    """Returns the models if each of them is unavailable; none where one may be ready soon."""
-    models = _listed(url)
-    return models if all(m["state"] == ModelState.UNAVAILABLE for m in models) else []
-
-
-def _models_command(url: str) -> str:
-    return "embedfleet models" if url == DEFAULT_URL else f"embedfleet models --url {url}"
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        return _get(f"{url}/ready", timeout=2.0).status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
-def models_of(url: str) -> str:
-    """Returns the models of a service as a table, or why they are not shown."""
-    response = _models(url)
-    if response.is_success:
-        return models_table(response.json()["data"])
-    return (
-        f"embedfleet: its models are not shown: /v1/models answers {response.status_code}; set "
-        f"EMBEDFLEET_API_KEY to a key of the service and run `{_models_command(url)}`"
-    )
-
-
-def _models(url: str) -> httpx.Response:
-    header = ApiKeys.from_environment().authorization
-    headers = [(b"authorization", header)] if header else []
-    return _get(f"{url}/v1/models", headers=headers, timeout=10.0)
-
-
-def _get(url: str, **more: Any) -> httpx.Response:
-    """Without a look at the certificate, which is our own and names the host that others ask for, and
-    through no proxy: it is this machine.
-    """
-    return httpx.get(url, verify=False, trust_env=False, **more)
+def _print(text: str) -> None:
+    print(text, flush=True)

@@ -1,15 +1,20 @@
-"""What `embedfleet serve` says of its models until one is ready."""
+"""What `embedfleet serve` prints about its models until they have started."""
 
 from __future__ import annotations
 
-import httpx
 import pytest
 
 from cluster.service import listening
+from cluster.service.http import ServiceError
+
+URL = "http://127.0.0.1:8123"
+NO_FILE, NO_CPUS = ("unavailable", "no such folder"), ("unavailable", "64 CPUs")
+STARTING, READY = ("starting", "its first replica is starting"), ("ready", None)
+UNABLE, LATE = "no model can run yet", "no model is ready yet"
 
 
 class Child:
-    """A service that ends by itself after so many looks."""
+    """A service that ends after a number of looks."""
 
     def __init__(self, looks):
         self._looks = looks
@@ -19,28 +24,30 @@ class Child:
         return 0 if self._looks < 0 else None
 
 
-@pytest.fixture
-def announced(monkeypatch, capsys):
-    """Returns what is said of a service whose models are in turn in these states."""
+class FakeService:
+    """Has the states of one look after the other; the clock moves with the sleeps between them."""
 
-    def said(looks, url="http://127.0.0.1:8123"):
-        turns = iter(looks)
-        now = {}
+    def __init__(self, looks, url=URL):
+        self.url = url
+        self.now = 0.0
+        self.sleeps = []
+        self._looks = looks
 
-        def get(address, **_):
-            if address.endswith("/ready"):
-                now["models"] = next(turns)
-                is_ready = any(state == "ready" for state, _ in now["models"])
-                return httpx.Response(200 if is_ready else 503)
-            return httpx.Response(200, json={"data": [*map(shown, "abc", now["models"])]})
+    def clock(self):
+        return self.now
 
-        monkeypatch.setattr(listening.httpx, "get", get)
-        monkeypatch.setattr(listening, "_LOOK_S", 0.0)
-        monkeypatch.setattr(listening, "_UNABLE_EVERY_S", 0.0)
-        listening.announce(Child(len(looks)), url)
-        return capsys.readouterr().out
+    def sleep(self, seconds):
+        self.sleeps.append(seconds)
+        self.now += seconds
 
-    return said
+    def is_ready(self):
+        return READY in self._states()
+
+    def models(self):
+        return [shown(*model) for model in zip("abc", self._states(), strict=False)]
+
+    def _states(self):
+        return self._looks[min(len(self.sleeps), len(self._looks) - 1)]
 
 
 def shown(name, model):
@@ -49,46 +56,69 @@ def shown(name, model):
     return {"id": name, "state": state, "reason": reason, **dict.fromkeys(others)}
 
 
-NO_FILE, NO_CPUS = ("unavailable", "no such folder"), ("unavailable", "64 CPUs")
-UNABLE = "no model can run yet; `embedfleet models --url http://127.0.0.1:8123` shows the latest"
+@pytest.fixture
+def announced(capsys):
+    """Returns what is printed about a service."""
+
+    def output(looks, url=URL, steps=None):
+        service = FakeService(looks, url)
+        child = Child(len(looks) if steps is None else steps)
+        listening.announce(child, service, service.clock, service.sleep)
+        return capsys.readouterr().out
+
+    return output
 
 
-def test_models_none_of_which_can_run_are_shown_at_once_and_when_that_changes(announced):
-    said = announced([[NO_FILE, ("starting", "not seen yet")], *[[NO_FILE, NO_CPUS]] * 3])
-    assert said.count(UNABLE) == said.count("a: no such folder") == said.count("b: 64 CPUs") == 1
-    said = announced([[NO_FILE], [("starting", None)], [NO_FILE], [NO_CPUS], [NO_CPUS]])
-    assert said.count(UNABLE) == 2
-    assert said.index("a: no such folder") < said.index("a: 64 CPUs")
+def test_reasons_are_printed_once_and_again_when_they_change(announced):
+    output = announced([[NO_FILE, STARTING], *[[NO_FILE, NO_CPUS]] * 3])
+    assert output.count(UNABLE) == output.count("a: no such folder") == 1
+    assert output.count("b: 64 CPUs") == 1
+    output = announced([[NO_FILE], [STARTING], [NO_FILE], [NO_CPUS], [NO_CPUS]])
+    assert output.count(UNABLE) == 2
+    assert output.index("a: no such folder") < output.index("a: 64 CPUs")
 
 
-def test_a_model_that_may_start_is_waited_for_quietly(announced):
-    assert announced([[NO_FILE, ("starting", None)]] * 3) == ""
+def test_nothing_is_printed_while_a_model_may_start(announced):
+    assert announced([[NO_FILE, STARTING]] * 3) == ""
     assert announced([[]]) == ""
 
 
-def test_what_becomes_of_a_model_that_starts_more_slowly(announced, monkeypatch):
-    starting = ("starting", "its first replica is starting")
-    looks = iter([[("ready", None), starting]] * 4 + [[("ready", None), NO_FILE]] * 4)
-    monkeypatch.setattr(listening, "_listed", lambda url: [*map(shown, "ab", next(looks))])
-    said = announced([[("ready", None), starting]] * 10)
-    assert said.count("ready after") == 1
-    assert said.count("MODEL ") == 2
+def test_models_that_start_later_are_reported(announced):
+    output = announced([[READY, STARTING]] * 4 + [[READY, NO_FILE]] * 4)
+    assert output.count("ready after") == 1
+    assert output.count("MODEL ") == 2
 
 
-def test_models_that_recover_are_announced(announced):
-    said = announced([[NO_FILE], [("ready", None)]])
-    assert said.index(UNABLE) < said.index("ready after 0 s at http://127.0.0.1:8123")
+def test_a_model_that_starts_for_ever_is_not_watched_for_ever():
+    service = FakeService([[READY, STARTING]])
+    listening.announce(Child(10_000), service, service.clock, service.sleep)
+    assert 600 <= service.now < 610
+
+
+def test_a_model_that_recovers_is_reported(announced):
+    output = announced([[NO_FILE], [READY]])
+    assert output.index(UNABLE) < output.index(f"ready after 0 s at {URL}")
+
+
+def test_models_that_cannot_be_listed_are_mentioned(announced, monkeypatch):
+    def refuse(self):
+        raise ServiceError("requires an API key")
+
+    monkeypatch.setattr(FakeService, "models", refuse)
+    output = announced([[READY]])
+    assert "ready after" in output
+    assert "requires an API key" in output
 
 
 @pytest.mark.parametrize(
     ("url", "command"),
     [
         ("http://127.0.0.1:8000", "`embedfleet models`"),
-        ("http://127.0.0.1:8123", "`embedfleet models --url http://127.0.0.1:8123`"),
+        (URL, f"`embedfleet models --url {URL}`"),
     ],
 )
-def test_a_service_that_is_late_says_so_once_and_goes_on(announced, monkeypatch, url, command):
-    monkeypatch.setattr(listening, "_READY_TIMEOUT_S", -1.0)
-    said = announced([*[[("starting", None)]] * 3, [("ready", None)]], url)
-    assert said.count(f"no model is ready yet; {command} says why") == 1
-    assert "ready after" in said
+def test_a_late_service_is_mentioned_once(announced, url, command):
+    output = announced([*[[STARTING]] * 3_000, [READY]], url)
+    assert output.count(LATE) == 1
+    assert command in output
+    assert "ready after 750 s" in output

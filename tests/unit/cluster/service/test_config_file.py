@@ -4,18 +4,8 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from ray.serve.schema import (
-    DeploymentSchema,
-    HTTPOptionsSchema,
-    ServeApplicationSchema,
-    ServeDeploySchema,
-)
 
 from cluster.service.config_file import (
-    _APPLICATION,
-    _DEPLOYMENT,
-    _HTTP,
-    _TOP,
     LOOPBACK,
     ConfigError,
     Ingress,
@@ -84,15 +74,15 @@ def test_what_is_wrong_with_the_arguments(written, args, words):
     [
         ({"http_option": {}}, "http_option: unknown key, did you mean `http_options`?"),
         ({"http_options": {"prt": 1}}, "http_options.prt: unknown key, did you mean `port`?"),
-        ({"http_options": {"port": -1}}, "http_options.port: -1 is no port"),
-        ({"http_options": {"port": 0}}, "http_options.port: 0 is no port"),
-        ({"http_options": {"port": 65_536}}, "it must be from 1 to 65535"),
-        ({"http_options": {"port": True}}, "http_options.port: True is no port"),
-        ({"http_options": {"port": "eight"}}, "http_options.port: 'eight' is no port"),
-        ({"http_options": {"host": 127}}, "http_options.host: 127 is no host"),
-        ({"http_options": {"host": ""}}, "http_options.host: '' is no host"),
-        ({"http_options": {"ssl_certfile": "a"}}, "ssl_keyfile and ssl_certfile go together"),
-        ({"http_options": {"ssl_keyfile": "a"}}, "ssl_keyfile and ssl_certfile go together"),
+        ({"http_options": {"port": -1}}, "http_options.port: must be a whole number"),
+        ({"http_options": {"port": 0}}, "http_options.port: must be a whole number"),
+        ({"http_options": {"port": 65_536}}, "from 1 to 65535, not 65536"),
+        ({"http_options": {"port": True}}, "http_options.port: must be a whole number"),
+        ({"http_options": {"port": "eight"}}, "http_options.port: must be a whole number"),
+        ({"http_options": {"host": 127}}, "http_options.host: must be"),
+        ({"http_options": {"host": ""}}, "http_options.host: must be"),
+        ({"http_options": {"ssl_certfile": "a"}}, "set both ssl_keyfile and ssl_certfile"),
+        ({"http_options": {"ssl_keyfile": "a"}}, "set both ssl_keyfile and ssl_certfile"),
         ({"http_options": 8000}, "http_options: must be fields with values"),
         ({"applications": []}, "`applications` is missing"),
         ({"applications": ["app"]}, "applications: must be a list of fields"),
@@ -152,13 +142,6 @@ def test_a_file_that_is_not_there_is_shown_as_it_could_be(tmp_path):
     assert line.startswith(f"there is no {file}; ")
     file.write_text(example)
     assert read_config(file) == Ingress(None, 8000, 256)
-
-
-def test_the_keys_are_those_of_serve():
-    assert set(ServeDeploySchema.model_fields) == _TOP
-    assert set(HTTPOptionsSchema.model_fields) == _HTTP
-    assert set(ServeApplicationSchema.model_fields) == _APPLICATION
-    assert set(DeploymentSchema.model_fields) == _DEPLOYMENT
 
 
 @pytest.mark.parametrize("host", [None, "0.0.0.0"])

@@ -30,13 +30,13 @@ def answers(monkeypatch):
 def test_another_server(answers, capsys, command, content):
     answers(content)
     assert cli.main([command, "--url", URL]) == 1
-    assert f"at {URL} is another server; set --url" in capsys.readouterr().err
+    assert f"at {URL} is not embedfleet" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["models", "verify"])
 def test_an_address_that_is_none(capsys, command):
     assert cli.main([command, "--url", "http://here:eight"]) == 1
-    assert "http://here:eight is no address" in capsys.readouterr().err
+    assert "http://here:eight is not a valid address" in capsys.readouterr().err
 
 
 def test_what_is_ours(answers):
@@ -48,7 +48,7 @@ def test_what_is_ours(answers):
 @pytest.mark.parametrize("command", ["models", "verify"])
 @pytest.mark.parametrize(
     ("key", "words"),
-    [([], "asks for an API key"), (["--api-key", "wrong"], "does not know this API key")],
+    [([], "requires an API key"), (["--api-key", "wrong"], "does not accept this API key")],
 )
 def test_a_service_that_wants_a_key(monkeypatch, capsys, command, key, words):
     monkeypatch.delenv("EMBEDFLEET_API_KEY", raising=False)
@@ -57,5 +57,5 @@ def test_a_service_that_wants_a_key(monkeypatch, capsys, command, key, words):
     monkeypatch.setattr(httpx.Client, "request", lambda *_, **__: response)
     assert cli.main([command, "--url", URL, *key]) == 1
     said = capsys.readouterr().err
-    assert f"the service at {URL} {words}; set EMBEDFLEET_API_KEY, or --api-key" in said
+    assert f"the service at {URL} {words}; set EMBEDFLEET_API_KEY or --api-key" in said
     assert "Bearer" not in said

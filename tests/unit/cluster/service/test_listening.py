@@ -1,4 +1,4 @@
-"""Where a service listens: whether it can, under which address, and what it shows of its models."""
+"""Where a service listens: whether the port is free, and how this machine reaches the service."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import httpx
 import pytest
 import yaml
 
 from cluster import cli
-from cluster.service import listening
+from cluster.service import http
 from cluster.service import serve as serving
 from cluster.service.config_file import ConfigError
-from cluster.service.listening import is_serve, models_of, url_of, why_not
-from cluster.service.serve import _refuse_taken_port
+from cluster.service.http import ServiceError
+from cluster.service.listening import announce, our_service, url_of, why_not
+from cluster.service.serve import _is_ray_serve, _refuse_taken_port
 from tests.support.local_server import local_server
 from tests.unit.cluster.service.test_announcing import Child
 
@@ -37,7 +37,7 @@ def listener(host):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost", "::1", "::"])
-def test_a_port_is_taken_while_somebody_listens(host):
+def test_a_port_is_taken_while_a_server_listens(host):
     with listener("127.0.0.1" if host == "localhost" else host) as port:
         assert why_not(host, port).errno == errno.EADDRINUSE
         with pytest.raises(ConfigError, match=f"port {port} is taken"):
@@ -48,14 +48,14 @@ def test_a_port_is_taken_while_somebody_listens(host):
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
-        (b'{"/": "embedfleet"}', 200, "Ray Serve runs at {url} already; `serve deploy CONFIG`"),
-        (b"{}", 200, "Ray Serve runs at {url} already; `serve deploy CONFIG`"),
+        (b'{"/": "embedfleet"}', 200, "Ray Serve already runs at {url}"),
+        (b"{}", 200, "Ray Serve already runs at {url}"),
         (b"[]", 200, "port {port} is taken"),
         (b"\xff<html>", 200, "port {port} is taken"),
         (b"{}", 404, "port {port} is taken"),
     ],
 )
-def test_a_serve_that_runs_already_is_told_from_other_servers(
+def test_a_running_ray_serve_is_distinguished_from_other_servers(
     monkeypatch, capsys, body, status, words
 ):
     monkeypatch.setattr(serving, "_run", lambda *_: pytest.fail("started"))
@@ -65,15 +65,15 @@ def test_a_serve_that_runs_already_is_told_from_other_servers(
     assert words.format(port=port, url=f"http://127.0.0.1:{port}") in capsys.readouterr().err
 
 
-def test_what_listens_and_says_nothing_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(listening, "_ROUTES_TIMEOUT_S", 0.05)
+def test_a_silent_server_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(http, "_PROBE_TIMEOUT_S", 0.05)
     with listener("127.0.0.1") as port:
-        assert not is_serve(url_of("127.0.0.1", port))
-    assert not is_serve(url_of("127.0.0.1", port))
+        assert not _is_ray_serve(url_of("127.0.0.1", port))
+    assert not _is_ray_serve(url_of("127.0.0.1", port))
 
 
-def test_a_host_that_is_not_here_is_told_from_a_port_that_is_taken():
-    with pytest.raises(ConfigError, match=r"nothing can listen at 192\.0\.2\.1, port 8000"):
+def test_a_host_of_another_machine_is_distinguished_from_a_taken_port():
+    with pytest.raises(ConfigError, match=r"192\.0\.2\.1, port 8000"):
         _refuse_taken_port("192.0.2.1", 8000)
 
 
@@ -92,35 +92,34 @@ def test_the_address_at_which_a_service_is_reached(host, url):
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """The headers of each look at the models, which the key "schlüssel" opens."""
-    calls = []
-
-    def get(url, headers, timeout, **_):
-        calls.append(dict(headers))
-        opens = dict(headers).get(b"authorization") == "Bearer schlüssel".encode()
-        return httpx.Response(200 if opens else 401, json={"data": []})
-
-    monkeypatch.setattr(listening.httpx, "get", get)
+def key_needed(monkeypatch):
+    """A service that lists its models only to the key "schlüssel"; the environment has no keys."""
     for name in ("EMBEDFLEET_API_KEYS", "EMBEDFLEET_API_KEYS_FILE"):
         monkeypatch.delenv(name, raising=False)
-    return calls
+    with local_server(b'{"data": [], "spaces": []}', key="schlüssel") as port:
+        yield f"http://127.0.0.1:{port}"
 
 
-def test_the_models_are_asked_for_with_a_key_of_the_variable(asked, monkeypatch):
+def test_a_key_of_the_variable_is_sent(key_needed, monkeypatch):
     monkeypatch.setenv("EMBEDFLEET_API_KEYS", " , schlüssel , other")
-    assert models_of("http://here").startswith("MODEL")
+    assert our_service(key_needed).models() == []
 
 
-def test_the_models_are_asked_for_with_a_key_of_the_file(asked, monkeypatch, tmp_path):
+def test_a_key_of_the_file_is_sent(key_needed, monkeypatch, tmp_path):
     (tmp_path / "keys").write_text("schlüssel\n")
     monkeypatch.setenv("EMBEDFLEET_API_KEYS_FILE", str(tmp_path / "keys"))
-    assert models_of("http://here").startswith("MODEL")
+    assert our_service(key_needed).models() == []
 
 
-def test_models_that_are_not_shown_are_not_passed_over_in_silence(asked):
-    assert "/v1/models answers 401" in models_of("http://here")
-    assert asked == [{}]
+def test_without_a_key_the_refusal_names_the_variable(key_needed):
+    with pytest.raises(ServiceError, match="EMBEDFLEET_API_KEY"):
+        our_service(key_needed).models()
+
+
+def test_models_sends_the_key_of_the_command(key_needed, capsys):
+    assert cli.main(["models", "--url", key_needed, "--api-key", "schlüssel"]) == 0
+    assert cli.main(["models", "--url", key_needed, "--api-key", "other"]) == 1
+    assert "EMBEDFLEET_API_KEY" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -131,7 +130,7 @@ def test_models_that_are_not_shown_are_not_passed_over_in_silence(asked):
         (("--host", "0.0.0.0", "--port", "8124"), "0.0.0.0", 8_124),
     ],
 )
-def test_what_the_command_says_wins(tmp_path, monkeypatch, args, host, port):
+def test_the_options_override_the_config(tmp_path, monkeypatch, args, host, port):
     started = []
 
     def start(command, environment, url):
@@ -150,10 +149,10 @@ def test_what_the_command_says_wins(tmp_path, monkeypatch, args, host, port):
 
 @pytest.fixture
 def https(tmp_path):
-    """A server whose certificate nobody has signed and that is made out to another name."""
+    """A server with a self-signed certificate for another name."""
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    made = "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=elsewhere -days 1".split()
-    subprocess.run([*made, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=elsewhere -days 1".split()
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Ready)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
@@ -165,28 +164,27 @@ def https(tmp_path):
 
 
 class Ready(BaseHTTPRequestHandler):
-    """Answers everything with a list of no models."""
+    """Answers every request with an empty list of models."""
 
     def do_GET(self):
-        """Answers."""
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(b'{"data": []}')
+        self.wfile.write(b'{"data": [], "spaces": []}')
 
     def log_message(self, *_):
-        """Says nothing."""
+        pass
 
 
-def test_a_service_with_a_certificate_is_seen_to_be_ready(https, capsys):
-    listening.announce(Child(20), https)
-    said = capsys.readouterr().out
-    assert f"at {https}" in said
-    assert "MODEL" in said
+def test_a_service_with_tls_is_reported_as_ready(https, capsys):
+    announce(Child(20), our_service(https))
+    output = capsys.readouterr().out
+    assert f"at {https}" in output
+    assert "MODEL" in output
 
 
 @pytest.fixture
 def with_tls(tmp_path, monkeypatch):
-    """A config with a certificate; what would be started from it, and where it is looked for."""
+    """A config with a certificate, and the URLs of the services that are started from it."""
     started = []
     monkeypatch.setattr(serving, "_run", lambda command, environment, url: started.append(url) or 0)
     monkeypatch.setattr(serving, "why_not", lambda host, port: None)
@@ -198,10 +196,10 @@ def with_tls(tmp_path, monkeypatch):
     return file, started
 
 
-def test_haproxy_has_no_certificate(with_tls, monkeypatch, capsys):
+def test_tls_behind_haproxy_is_refused(with_tls, monkeypatch, capsys):
     file, started = with_tls
     assert cli.main(["serve", str(file), "--path", "haproxy"]) == 2
-    assert "HAProxy does not speak TLS" in capsys.readouterr().err
+    assert "ssl_certfile" in capsys.readouterr().err
     assert cli.main(["serve", str(file), "--path", "python"]) == 0
     monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "0")
     assert cli.main(["serve", str(file), "--path", "haproxy"]) == 0
@@ -209,9 +207,10 @@ def test_haproxy_has_no_certificate(with_tls, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
-def test_keys_that_are_none_keep_it_from_starting(asked, tmp_path, monkeypatch, capsys, host):
+def test_unusable_keys_keep_it_from_starting(tmp_path, monkeypatch, capsys, host):
     monkeypatch.setattr(serving, "_run", lambda *_: pytest.fail("started"))
     monkeypatch.setattr(serving, "why_not", lambda host, port: None)
+    monkeypatch.delenv("EMBEDFLEET_API_KEYS", raising=False)
     monkeypatch.setenv("EMBEDFLEET_API_KEYS_FILE", str(tmp_path / "keys"))
     for words in ("No such file", "which holds no key"):
         assert cli.main(["serve", "serve_config.yaml", "--host", host]) == 2

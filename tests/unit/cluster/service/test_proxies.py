@@ -1,4 +1,4 @@
-"""A service on this machine is reached behind a proxy that only knows the way out."""
+"""A service on this machine is reached without the proxy of the environment."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def through(request, monkeypatch):
 def test_a_service_is_seen_to_be_ready(through, capsys):
     through(DEAD)
     with local_server(MODELS) as port:
-        listening.announce(Child(20), f"http://127.0.0.1:{port}")
-    said = capsys.readouterr().out
-    assert f"ready after 0 s at http://127.0.0.1:{port}" in said
-    assert "MODEL" in said
+        listening.announce(Child(20), listening.our_service(f"http://127.0.0.1:{port}"))
+    output = capsys.readouterr().out
+    assert f"ready after 0 s at http://127.0.0.1:{port}" in output
+    assert "MODEL" in output
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
