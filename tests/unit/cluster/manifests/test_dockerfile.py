@@ -1,13 +1,10 @@
-"""The image: linted, pinned, not root, and without a secret."""
+"""The image: pinned, not root, and without a secret."""
 
 from __future__ import annotations
 
 import json
 import re
 import shlex
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -52,16 +49,8 @@ def complaints(text: str) -> list[str]:
     return [complaint for complaint, holds in checks.items() if not holds]
 
 
-def lint(text: str) -> subprocess.CompletedProcess[str]:
-    hadolint = Path(sys.executable).parent / "hadolint"
-    return subprocess.run(
-        [hadolint, "-"], input=text, capture_output=True, text=True, check=False, timeout=60
-    )
-
-
 def test_it_is_in_order():
     assert complaints(TEXT) == []
-    assert lint(TEXT).returncode == 0, lint(TEXT).stdout
 
 
 @pytest.mark.parametrize(
@@ -77,23 +66,6 @@ def test_it_is_in_order():
 )
 def test_what_is_wrong_is_found(old, new, complaint):
     assert complaints(TEXT.replace(old, new)) == [complaint]
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "rule"),
-    [
-        (":3.11.13-slim-bookworm", ":latest", "DL3007"),
-        ("USER 1000", "USER root", "DL3002"),
-        ("'rsync=3.2.7-*'", "rsync", "DL3008"),
-        ("--no-cache-dir -c", "-c", "DL3042"),
-        ('CMD ["embedfleet", "serve", "--host", "0.0.0.0"]', "CMD embedfleet serve", "DL3025"),
-    ],
-)
-def test_the_linter_finds_it_too(old, new, rule):
-    assert old in TEXT
-    found = lint(TEXT.replace(old, new))
-    assert found.returncode != 0
-    assert rule in found.stdout
 
 
 def test_torch_comes_first_and_alone():

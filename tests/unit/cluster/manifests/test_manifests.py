@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import re
 
-import kubernetes_validate
 import pytest
 import yaml
-from kubernetes_validate import ValidationError
 from ray.serve.schema import ServeDeploySchema
 
 from cluster.service.config_file import read_config
@@ -26,7 +23,6 @@ from tests.support.manifests import (
     rayservice,
 )
 
-KUBERNETES = "1.33"
 GROUPS = pod_templates(rayservice())
 EVERY_FILE = sorted(file.name for file in FOLDER.glob("*.yaml"))
 WITH_PODS = ["encode_job.yaml", "rayservice.yaml", "redis.yaml"]
@@ -216,24 +212,6 @@ def test_the_cluster_finds_its_redis():
     assert options["redisAddress"] == f"{service['metadata']['name']}:{port}"
     labels = redis["spec"]["template"]["metadata"]["labels"]
     assert service["spec"]["selector"] == redis["spec"]["selector"]["matchLabels"] == labels
-
-
-PLAIN = [
-    (name, i) for name in ("redis.yaml", "model_cache.yaml") for i in range(len(documents(name)))
-]
-
-
-@pytest.mark.parametrize(("name", "which"), PLAIN)
-def test_plain_kubernetes_objects(name, which):
-    kubernetes_validate.validate(documents(name)[which], KUBERNETES, strict=True)
-
-
-@pytest.mark.parametrize(("name", "which"), PLAIN)
-def test_a_misspelt_field_of_a_plain_object_is_refused(name, which):
-    wrong = copy.deepcopy(documents(name)[which])
-    wrong["spec"]["replica"] = 1
-    with pytest.raises(ValidationError):
-        kubernetes_validate.validate(wrong, KUBERNETES, strict=True)
 
 
 def test_the_jobs_command_is_one_of_ours():
