@@ -29,7 +29,7 @@ from deployments.app import graph
 from deployments.config.schema import AppArgs, Limits, ModelConfig
 from deployments.core.batch import Ids, TokenBatch, Vectors
 from deployments.core.batching.batcher import Batcher
-from deployments.core.batching.lanes import LaneLimits
+from deployments.core.batching.lanes import BatchLimits
 from deployments.core.errors import ModelUnavailable
 from deployments.core.lane import Lane
 from deployments.core.models.loading import ModelFiles, find_model
@@ -112,7 +112,7 @@ class MiniLmOrHashing(HashingEncoder):
 def _batcher(
     engine: HashingEngine, config: ModelConfig, limits: Limits, budget: int, speed: float
 ) -> Batcher:
-    lanes = LaneLimits(
+    lanes = BatchLimits(
         budget,
         shared_budget=int(0.4 * budget),
         offline_patience_s=limits.offline_patience_s,
