@@ -25,6 +25,6 @@ def encode(
 ) -> Vectors:
     """Returns float32 ``(texts, dimension)``, each text cut to the model's limit."""
     rendered = render(spec, texts, role, instruction)
-    batch = FastTokenizer(spec, folder).encode(rendered, truncate=True).batch
+    batch = FastTokenizer(spec, folder).tokenize(rendered, truncate=True).batch
     engine = TorchEngine(spec, folder, "cpu", dtype)
     return finished(encode_all(engine, batch, token_budget), spec.dimension, spec.normalize)

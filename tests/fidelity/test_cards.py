@@ -104,7 +104,7 @@ def test_an_instruction_of_the_callers_own(tiny, texts, name):
 @pytest.mark.parametrize("name", CARDS)
 def test_the_texts_reach_from_one_token_to_beyond_the_limit(tiny, texts, name):
     spec, folder = tiny[name].spec, tiny[name].folder
-    tokenized = FastTokenizer(spec, folder).encode(texts, truncate=True)
+    tokenized = FastTokenizer(spec, folder).tokenize(texts, truncate=True)
     assert {2, 3} <= set(tokenized.batch.lengths.tolist())  # nothing, and one, between the frame
     assert len(tokenized.truncated) >= 3
 
@@ -145,6 +145,6 @@ def test_the_entry_as_it_stands_with_its_own_dimension_and_limit(of_full_width, 
     folder, card = of_full_width(save, CARDS[name], dimension, limit, written)
     files = find_model(name, str(folder))
     found = encode(files.spec, files.folder, texts)
-    assert FastTokenizer(files.spec, files.folder).encode(texts, truncate=True).truncated == (2,)
+    assert FastTokenizer(files.spec, files.folder).tokenize(texts, truncate=True).truncated == (2,)
     assert found.shape == (3, dimension)
     assert worst_cosine(found, card) >= FLOAT32

@@ -72,7 +72,7 @@ def test_newlines_reach_the_model(tiny, tokenizers, name):
 
 @pytest.mark.parametrize("name", CARDS)
 def test_cut_texts_fill_the_limit_exactly(tokenizers, name):
-    tokenized = tokenizers[name].encode(["word " * 200, "a", "word " * 300], truncate=True)
+    tokenized = tokenizers[name].tokenize(["word " * 200, "a", "word " * 300], truncate=True)
     assert tokenized.truncated == (0, 2)
     assert tokenized.batch.lengths.tolist()[::2] == [MAX_TOKENS, MAX_TOKENS]
 
@@ -94,13 +94,13 @@ def test_without_truncation_a_text_is_whole_or_refused(tokenizers, unlimited, na
         assert ids_of(tokenizers[name], text, truncate=False) == whole
     else:
         with pytest.raises(ContextLengthExceeded, match=f"{len(whole)} tokens"):
-            tokenizers[name].encode([text])
+            tokenizers[name].tokenize([text])
 
 
 @pytest.mark.parametrize("name", CARDS)
 @given(texts=st.lists(ANY_TEXT, min_size=2, max_size=8))
 def test_texts_do_not_change_each_others_ids(tokenizers, name, texts):
-    batch = tokenizers[name].encode(texts, truncate=True).batch
+    batch = tokenizers[name].tokenize(texts, truncate=True).batch
     alone = [ids_of(tokenizers[name], text) for text in texts]
     assert [batch.text(row).tolist() for row in range(len(texts))] == alone
 
@@ -109,11 +109,11 @@ def test_texts_do_not_change_each_others_ids(tokenizers, name, texts):
 @given(text=ANY_TEXT)
 def test_own_ids_are_taken_as_they_are(tiny, tokenizers, name, text):
     ids = ids_of(tokenizers[name], text)
-    accepted = tokenizers[name].accept(TokenInput(tiny[name].spec.repo, (tuple(ids),)))
+    accepted = tokenizers[name].accept_ids(TokenInput(tiny[name].spec.repo, (tuple(ids),)))
     assert accepted.batch.ids.tolist() == ids
 
 
 @given(before=ANY_TEXT, half=st.characters(categories=["Cs"]))
 def test_half_a_surrogate_pair_is_refused(tokenizers, before, half):
     with pytest.raises(InvalidRequest, match="text 1 is not valid Unicode"):
-        tokenizers["e5-small"].encode(["fine", before + half])
+        tokenizers["e5-small"].tokenize(["fine", before + half])

@@ -37,7 +37,7 @@ def reference(texts):
 
 @pytest.fixture(scope="module")
 def batch(texts):
-    return FastTokenizer(SPEC, find_model(SPEC.name).folder).encode(texts, truncate=True).batch
+    return FastTokenizer(SPEC, find_model(SPEC.name).folder).tokenize(texts, truncate=True).batch
 
 
 @pytest.fixture(scope="module", params=["bfloat16", "float16"])
