@@ -1,4 +1,4 @@
-"""``embedfleet encode``: the job's arguments, its progress and its last words."""
+"""``embedfleet encode``: from arguments to a job, its progress, its summary and its exit status."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import signal
 import sys
 from contextlib import nullcontext, suppress
 
-from cluster.corpus.connect import Target, raylet
+from cluster.corpus.connect import JobModel, raylet_socket
 from cluster.corpus.errors import JobError
 from cluster.corpus.execution import Run
+from cluster.corpus.formats.files import resolve
 from cluster.corpus.job import Summary, encode_corpus
-from cluster.corpus.plan.inputs import resolve
-from cluster.corpus.progress import Printer, clock, short
+from cluster.corpus.progress import ProgressPrinter, clock, short_number
 from cluster.corpus.settings import Settings
 from cluster.corpus.start_service import started_service
-from cluster.corpus.watchdog import LastWords, last_words
+from cluster.corpus.watchdog import Watchdog, watchdog
 from cluster.corpus.write.lance import check_lance
 from deployments.core.engine.cpu.priority import give_way
 from deployments.core.models.spec import Role
@@ -24,56 +24,57 @@ from deployments.core.models.spec import Role
 
 def run(args: argparse.Namespace) -> int:
     """Runs the job and returns the exit status: 1 when it failed, 130 when it was interrupted."""
-    _take_as_ctrl_c()
-    # Ray's own words are for operators of Ray, and would break the progress line
+    _interrupt_on_signals()
+    # Serve's messages are for its operators, and would break the progress line
     logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
-    with last_words() as speaker:
-        return _status(args, Printer(sys.stderr, sys.stderr.isatty()), speaker)
+    with watchdog() as dog:
+        return _status(args, ProgressPrinter(sys.stderr, sys.stderr.isatty()), dog)
 
 
-def _status(args: argparse.Namespace, printer: Printer, speaker: LastWords) -> int:
+def _status(args: argparse.Namespace, printer: ProgressPrinter, dog: Watchdog) -> int:
     try:
-        summary = _encoded(args, printer, speaker)
+        summary = _encode(args, printer, dog)
     except JobError as error:
         printer.end()
         print(f"embedfleet: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        with suppress(OSError):  # the terminal may be what has gone
+        with suppress(OSError):  # the terminal may be closed
             printer.end()
-            print("embedfleet: stopped; the same command does what is missing", file=sys.stderr)
+            print("embedfleet: stopped; run the same command again to continue", file=sys.stderr)
         return 130
     printer.end()
     print(report(summary))
     return 0
 
 
-def _encoded(args: argparse.Namespace, printer: Printer, speaker: LastWords) -> Summary:
+def _encode(args: argparse.Namespace, printer: ProgressPrinter, dog: Watchdog) -> Summary:
     settings = _settings(args)
     if settings.format == "lance":
         check_lance(resolve(settings.output)[0])
     service = started_service(args.start, args.model, args.address) if args.start else nullcontext()
     price = args.price_per_replica_hour
 
-    def found(target: Target) -> None:
-        speaker.joined(raylet())
-        printer.say(str(target))
+    def on_model(model: JobModel) -> None:
+        dog.watch_raylet(raylet_socket())
+        printer.say(str(model))
 
-    how = Run(args.address, args.workers, price, printer.show, found)
+    job_run = Run(args.address, args.workers, price, printer.show, on_model)
     with service:
-        if args.start:  # the service, which runs now, shall not
+        if args.start:  # only now, or the service would inherit the low priority
             give_way()
-        return encode_corpus(settings, how)
+        return encode_corpus(settings, job_run)
 
 
-def _take_as_ctrl_c() -> None:
+def _interrupt_on_signals() -> None:
+    """SIGTERM and SIGHUP stop the job as Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
         signal.signal(signal.SIGHUP, signal.default_int_handler)
 
 
 def report(summary: Summary) -> str:
-    """Returns the last lines of a job that has finished."""
+    """Returns the summary that is printed after a job."""
     manifest, counts = summary.manifest, summary.manifest.counts
     chunks = f", {counts.written:,} chunks" if manifest.settings.get("chunk") else ""
     lines = [
@@ -84,16 +85,16 @@ def report(summary: Summary) -> str:
     ]
     if not summary.tokens:
         return "\n".join([*lines, "nothing was left to do"])
-    words = [
-        f"{short(summary.tokens)} tokens in {clock(summary.seconds)}",
-        f"{short(summary.tokens_per_s)} tokens/s",
+    fields = [
+        f"{short_number(summary.tokens)} tokens in {clock(summary.seconds)}",
+        f"{short_number(summary.tokens_per_s)} tokens/s",
     ]
     if summary.cost is not None and summary.cost_per_million_tokens is not None:
-        words += [
+        fields += [
             f"cost {summary.cost:.4g}",
             f"{summary.cost_per_million_tokens:.4g} per million tokens",
         ]
-    return "\n".join([*lines, ", ".join(words)])
+    return "\n".join([*lines, ", ".join(fields)])
 
 
 def _settings(args: argparse.Namespace) -> Settings:

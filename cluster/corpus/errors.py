@@ -1,11 +1,11 @@
-"""What keeps a job from starting, or from finishing."""
+"""The errors of a corpus job."""
 
 from __future__ import annotations
 
 
 class JobError(Exception):
-    """The message names what is wrong and says what to do."""
+    """A job cannot start or cannot finish. The message says what is wrong and what to do."""
 
 
 class WrongModel(JobError):
-    """The service runs, but this model cannot answer: waiting does not help."""
+    """The service runs, but cannot serve this model; waiting does not help."""

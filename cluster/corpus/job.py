@@ -1,11 +1,11 @@
-"""A corpus through the replicas that serve online traffic: Ray Data around parts that commit alone.
+"""Encodes a corpus with the replicas that serve online traffic: Ray Data around parts that commit alone.
 
-Ray Data's own checkpoints (2.60) were tried and not taken. What a write task has not finished is not
-saved, and read, map and write become one task where they can: a job that failed at nine tenths of its
-rows had saved none. From the source: ids are filtered right after the read, so an id that is derived
-has none to go by, a row that ends as a reject is done again on each run, chunks of one row must not
-fall into two writes; and all finished ids are held in memory. Here a part is a file name: it is
-there, or it is done again.
+Why not Ray Data's own checkpoints (2.60)? They were tried. A checkpoint saves only what a write task
+has finished, and Ray Data fuses read, map and write into one task where it can: a job that failed after
+nine tenths of its rows had saved none. From its source: ids are filtered right after the read, so an id
+that is derived later cannot be used; a row that is rejected is done again on every run; the chunks of one
+row must not fall into two writes; and all finished ids are held in memory. Here, a part is a file name:
+if the file is there, the part is done, and if not, it is done again.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from typing import Any
 
 import ray
 
-from cluster.corpus.connect import Target, connect, find_target
-from cluster.corpus.dedupe import Ledger, drop_repeated
+from cluster.corpus.connect import JobModel, connect, find_model
+from cluster.corpus.dedupe import IdIndex, drop_duplicates
 from cluster.corpus.errors import JobError
 from cluster.corpus.execution import Execution, Run
-from cluster.corpus.plan.inputs import InputFile, find_inputs, resolve
-from cluster.corpus.plan.parts import Plan, plan
-from cluster.corpus.progress import open_board
+from cluster.corpus.formats.files import InputFile, resolve
+from cluster.corpus.plan.inputs import find_inputs
+from cluster.corpus.plan.parts import Plan, plan_parts
+from cluster.corpus.progress import start_collector
 from cluster.corpus.settings import Settings
 from cluster.corpus.work import Work
-from cluster.corpus.write.manifest import Manifest, check_same, describe, identify
+from cluster.corpus.write.manifest import Manifest, check_resumable, identify, new_manifest
 from cluster.corpus.write.output import LANCE_PARTS, Output
 from deployments.core.errors import InvalidRequest
 
@@ -36,7 +37,7 @@ _CPUS_PER_WORKER = 4
 
 @dataclass(frozen=True)
 class Summary:
-    """What a folder of vectors holds now, and what this run added and cost."""
+    """What the output folder holds now, and what this run added and cost."""
 
     manifest: Manifest
     output: str
@@ -46,46 +47,47 @@ class Summary:
 
     @property
     def tokens_per_s(self) -> float:
-        """Tokens a second of this run."""
+        """Tokens per second of this run."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
     @property
     def cost_per_million_tokens(self) -> float | None:
-        """In the price's currency; None without a price, or when nothing was left to do."""
+        """In the currency of the price; None without a price, or if nothing was left to do."""
         return None if self.cost is None or not self.tokens else self.cost / self.tokens * 1e6
 
 
 def encode_corpus(settings: Settings, run: Run | None = None) -> Summary:
-    """Encodes what is missing of a corpus and returns what is there then.
+    """Encodes the missing parts of a corpus and returns what the output holds then.
 
-    Blocks until the end. Raises JobError: before any work where it can be known, and otherwise with
-    every committed part in place, so that the same call goes on from there.
+    Blocks until the end. Raises JobError, before any work if possible; otherwise all committed parts
+    stay in place, and the same call continues from there. Uses the caller's connection to Ray if there
+    is one, and leaves it open, so that a process can run one job after another.
     """
     run = run or Run()
     corpus = _read_corpus(settings)
     connect(run.address)
-    target = find_target(settings.model)
-    if run.found:
-        run.found(target)
-    output = _output(settings)
-    manifest = _begin(output, settings, target, corpus)
-    work, parts = _work(settings, run, target, manifest, corpus, output), corpus.plan.parts
+    model = find_model(settings.model)
+    if run.on_model:
+        run.on_model(model)
+    output = _open_output(settings)
+    manifest = _start(output, settings, model, corpus)
+    work, parts = _work(settings, run, model, manifest, corpus, output), corpus.plan.parts
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="embedfleet-") as folder:
-        ledger = Ledger(Path(folder), len(parts))
-        counts, tally, hours = Execution(work, parts, run, ledger, target).result()
-        counts += drop_repeated(work, parts, ledger)
+        index = IdIndex(Path(folder), len(parts))
+        counts, progress, hours = Execution(work, parts, run, index, model).result()
+        counts += drop_duplicates(work, parts, index)
     seconds = time.monotonic() - started
-    done = replace(manifest, counts=counts, seconds=manifest.seconds + seconds, finished=True)
+    finished = replace(manifest, counts=counts, seconds=manifest.seconds + seconds, finished=True)
     if settings.format == "lance":
         from cluster.corpus.write.lance import write_lance
 
         write_lance(output)
-    output.write_manifest(done)
+    output.write_manifest(finished)
     output.clean()
     price = run.price_per_replica_hour
     cost = None if price is None else hours * price
-    return Summary(done, settings.output, tally.tokens, seconds, cost)
+    return Summary(finished, settings.output, progress.tokens, seconds, cost)
 
 
 @dataclass(frozen=True)
@@ -97,29 +99,30 @@ class _Corpus:
 
 def _read_corpus(settings: Settings) -> _Corpus:
     filesystem, files = find_inputs(settings.input, settings.input_format, settings.output)
-    return _Corpus(filesystem, files, plan(filesystem, files, settings))
+    return _Corpus(filesystem, files, plan_parts(filesystem, files, settings))
 
 
-def _output(settings: Settings) -> Output:
+def _open_output(settings: Settings) -> Output:
     filesystem, root = resolve(settings.output)
     return Output(filesystem, root, LANCE_PARTS if settings.format == "lance" else "")
 
 
-def _begin(output: Output, settings: Settings, target: Target, corpus: _Corpus) -> Manifest:
-    spec = target.model.spec
+def _start(output: Output, settings: Settings, model: JobModel, corpus: _Corpus) -> Manifest:
+    """Checks that the job fits the model and what the output holds, and writes its manifest."""
+    spec = model.served.spec
     assert spec is not None
     try:
-        identity = identify(spec, settings, target.model.role)
+        identity = identify(spec, settings, model.served.role)
     except InvalidRequest as error:
         raise JobError(str(error)) from error
     if settings.chunk and settings.chunk > spec.max_tokens:
         raise JobError(
             f"--chunk {settings.chunk}: {spec.name} takes {spec.max_tokens} tokens at most"
         )
-    manifest = describe(identity, settings, corpus.files, corpus.plan.carried)
-    if (found := output.manifest()) is not None:
-        check_same(found, manifest, settings.output, output.begun())
-        manifest = replace(manifest, seconds=found.seconds)
+    manifest = new_manifest(identity, settings, corpus.files, corpus.plan.carried)
+    if (earlier := output.manifest()) is not None:
+        check_resumable(earlier, manifest, settings.output, output.committed_files())
+        manifest = replace(manifest, seconds=earlier.seconds)
     output.prepare()
     output.write_manifest(manifest)
     return manifest
@@ -128,23 +131,23 @@ def _begin(output: Output, settings: Settings, target: Target, corpus: _Corpus) 
 def _work(  # noqa: PLR0913, PLR0917
     settings: Settings,
     run: Run,
-    target: Target,
+    model: JobModel,
     manifest: Manifest,
     corpus: _Corpus,
     output: Output,
 ) -> Work:
-    status = target.model.status
+    status = model.served.status
     cpus = ray.cluster_resources().get("CPU", 1)
     return Work(
         settings=settings,
         identity=manifest.identity,
-        app=target.app,
-        config=target.model.pinned,
+        app=model.app,
+        config=model.served.pinned,
         tokens_per_s=status.replica.tokens_per_s,
         replicas=status.replicas,
         workers=run.workers or max(1, int(cpus // _CPUS_PER_WORKER)),
         inputs=corpus.filesystem,
         output=output,
         carried=corpus.plan.carried,
-        board=open_board(),
+        collector=start_collector(),
     )

@@ -1,14 +1,43 @@
-"""Which rows cannot be encoded and why, and what a row is called that has no id of its own."""
+"""Rejected rows: why a row cannot be encoded, and the table that lists them."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
-_SHOWN = 200
+import pyarrow as pa
+
+_EXCERPT_CHARACTERS = 200
+NOTHING_TO_READ = "the model's tokenizer finds nothing in it"
+_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("position", pa.int64()),
+        ("reason", pa.string()),
+        ("text", pa.string()),
+    ]
+)
 
 
-def fault(value: object) -> str | None:
-    """Returns why a value cannot be encoded; None when it can."""
+class Reject(NamedTuple):
+    """One rejected row. ``position`` is its row number in Parquet, its byte offset in other formats."""
+
+    id: str
+    source: str
+    position: int
+    reason: str
+    text: str | None
+
+
+def reject_table(rejects: Iterable[Reject]) -> Any:
+    """Returns rejected rows as an Arrow table."""
+    return pa.Table.from_pylist([reject._asdict() for reject in rejects], schema=_SCHEMA)
+
+
+def text_fault(value: object) -> str | None:
+    """Returns why a value cannot be encoded; None if it can."""
     if value is None:
         return "null"
     if isinstance(value, bytes):
@@ -26,27 +55,27 @@ def fault(value: object) -> str | None:
 
 def too_long(limit: int) -> str:
     """Returns the reason for a text over the model's limit."""
-    return f"over the model's limit of {limit} tokens; --truncate cuts, --chunk divides"
+    return f"over the model's limit of {limit} tokens: use --truncate or --chunk"
 
 
-def repeated(source: str) -> str:
-    """Returns the reason for a row whose id an earlier row has, in file ``source``."""
+def duplicate_id(source: str) -> str:
+    """Returns the reason for a row whose id an earlier row of file ``source`` has."""
     return f"duplicate id, first in {source}"
 
 
 def derived_id(file: str, position: int, value: object) -> str:
     """Returns 32 hex digits from a row's place and content, the same on every run.
 
-    ``position`` is the row's number in a Parquet file, its byte offset in others.
+    ``position`` is the row number in a Parquet file, the byte offset in other formats.
     """
     content = value if isinstance(value, str | bytes) else repr(value)
     data = content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass")
     return hashlib.sha256(f"{file}\0{position}\0".encode() + data).hexdigest()[:32]
 
 
-def shown(value: object) -> str | None:
-    """Returns the start of a rejected value, for people."""
+def excerpt(value: object) -> str | None:
+    """Returns the start of a rejected value, for people to read."""
     if value is None:
         return None
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-    return text[:_SHOWN].encode("utf-8", "replace").decode()
+    return text[:_EXCERPT_CHARACTERS].encode("utf-8", "replace").decode()

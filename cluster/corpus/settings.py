@@ -1,4 +1,4 @@
-"""What a corpus job is asked for."""
+"""The settings of a corpus job: input, output, and which vectors."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from deployments.core.models.spec import Role
 
 Dtype = Literal["float32", "float16"]
 Sink = Literal["parquet", "lance"]
-WORKER_CPUS = 0.25  # what each worker of a job asks of its node
+WORKER_CPUS = 0.25  # CPUs that each worker reserves on its node
+_RESERVED = {"id", "embedding", "document_id", "chunk", "start", "stop"}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One job: where from, where to, and which vectors.
+    """One job.
 
     ``input`` is a file, a folder or a glob, ``output`` a folder; either may be a URI of a pyarrow
     file system. ``chunk`` and ``overlap`` count tokens of the text, without prompt and special
-    tokens. ``part_mb`` is how much text goes into one file of the output, and the most that one
-    part of a killed job repeats.
+    tokens. ``part_mb`` is the text in one output file, in megabytes; a job that is killed loses at
+    most that much work in each part it was encoding.
     """
 
     input: str
@@ -43,10 +44,10 @@ class Settings:
     input_format: str | None = None
 
     def __post_init__(self) -> None:
-        """Raises JobError for values that contradict each other. Takes each of ``keep`` once."""
+        """Raises JobError for invalid or contradicting values. Removes duplicates from ``keep``."""
         object.__setattr__(self, "keep", tuple(dict.fromkeys(self.keep)))
         if self.chunk is not None and self.truncate:
-            raise JobError("--chunk and --truncate exclude each other: drop one")
+            raise JobError("--chunk and --truncate cannot be combined: drop one")
         for name, value in (
             ("limit", self.limit),
             ("chunk", self.chunk),
@@ -60,7 +61,7 @@ class Settings:
             raise JobError("--overlap needs --chunk")
         if taken := _RESERVED & {*self.keep}:
             raise JobError(
-                f"--keep {', '.join(sorted(taken))}: the output has a column of that name already; "
+                f"--keep {', '.join(sorted(taken))}: the output already has a column of that name; "
                 "rename it in the input"
             )
 
@@ -71,9 +72,6 @@ class Settings:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The input's columns that the output carries, the id first where there is one."""
-        named = (self.id_column,) if self.id_column else ()
-        return (*named, *(c for c in self.keep if c != self.id_column))
-
-
-_RESERVED = {"id", "embedding", "document_id", "chunk", "start", "stop"}
+        """The input's columns that the output carries, the id column first if there is one."""
+        ids = (self.id_column,) if self.id_column else ()
+        return (*ids, *(c for c in self.keep if c != self.id_column))

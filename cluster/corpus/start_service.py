@@ -1,4 +1,4 @@
-"""``--start``: the service for the time of one job."""
+"""``--start``: runs the service while a job runs."""
 
 from __future__ import annotations
 
@@ -16,45 +16,46 @@ from ray import serve
 from ray.exceptions import AuthenticationError, RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 
-from cluster.corpus.connect import connect, find_target
+from cluster.corpus.connect import connect, find_model
 from cluster.corpus.errors import JobError, WrongModel
 from deployments.wire.status import ModelState
 
 _START_TIMEOUT_S = 900.0
-# for what is under way, then for the end without it, then for the one of a service that is killed
+# seconds after each SIGTERM: finish running calls, stop without them, kill the service's child
 _STOP_TIMEOUTS_S = (60.0, 10.0, 5.0)
-# what a half-started service says; what its own code raises stays
-_NOT_THERE_YET = (JobError, RayError, RayServeException, AioRpcError, OSError)
-_WILL_NOT_PASS = (WrongModel, RayTaskError, AuthenticationError)
-# what the job wants quiet or off, and the service does not
-_FOR_THE_JOB = ("RAY_BACKEND_LOG_LEVEL", "RAY_ENABLE_AUTO_CONNECT")
+# a service that is still starting raises these
+_NOT_READY_YET = (JobError, RayError, RayServeException, AioRpcError, OSError)
+# and these will not pass
+_PERMANENT = (WrongModel, RayTaskError, AuthenticationError)
+# set for the job's process only
+_JOB_VARIABLES = ("RAY_BACKEND_LOG_LEVEL", "RAY_ENABLE_AUTO_CONNECT")
 
 
 @contextmanager
 def started_service(config: str, model: str, address: str | None) -> Iterator[None]:
-    """Runs ``embedfleet serve CONFIG`` until the model can be called, and stops it afterwards.
+    """Runs ``embedfleet serve CONFIG``, waits until the model can be called, and stops it afterwards.
 
-    On the Ray that runs already, if one does, else in one of its own. A service that runs already is
-    used and left alone. Raises JobError when none starts, the model cannot answer, or Ray Serve runs
-    other applications, which the config would replace.
+    The service joins the Ray that is running, or starts one. A service that is already running is used
+    and left alone. Raises JobError if the service does not start, if it cannot serve the model, or if
+    Ray Serve runs other applications, which the config would replace.
     """
     if _answers(model, address):
         yield
         return
     joined = _running_ray(address)
-    # what ends it is done from the last on, and each, whatever befalls those before it
-    with ExitStack() as ending:
+    # callbacks run last to first, each of them even if one before it fails
+    with ExitStack() as cleanup:
         child = _serve(config, joined)
-        ending.callback(_stop, child)
-        ending.callback(ray.shutdown)
+        cleanup.callback(_stop, child)
+        cleanup.callback(ray.shutdown)
         if joined:
-            ending.callback(_clear, joined)
+            cleanup.callback(_remove_applications, joined)
         _wait(child, model, joined)
         yield
 
 
 def _running_ray(address: str | None) -> str | None:
-    """The address of the Ray that the service is to join; None when it brings its own."""
+    """Returns the address of the Ray that the service will join; None if it starts one."""
     try:
         connect(address)
     except JobError:
@@ -64,8 +65,8 @@ def _running_ray(address: str | None) -> str | None:
     try:
         if others := sorted(serve.status().applications):
             raise JobError(
-                f"Ray Serve runs {', '.join(others)} here, which --start would replace: deploy the "
-                "model there, or wait until it is ready"
+                f"Ray Serve already runs {', '.join(others)}, which --start would replace: deploy the "
+                "model there and drop --start, or wait until it is ready"
             )
         return str(ray.get_runtime_context().gcs_address)
     finally:
@@ -74,17 +75,19 @@ def _running_ray(address: str | None) -> str | None:
 
 def _serve(config: str, address: str | None) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "cluster.cli", "serve", config]
-    loud = {name: value for name, value in os.environ.items() if name not in _FOR_THE_JOB}
-    where = {"RAY_ADDRESS": address} if address else {}
-    # in a group of its own: the terminal's Ctrl-C would be a first stop, and ours the second
-    return subprocess.Popen(command, stdout=sys.stderr, env={**loud, **where}, process_group=0)
+    environment = {name: value for name, value in os.environ.items() if name not in _JOB_VARIABLES}
+    ray_address = {"RAY_ADDRESS": address} if address else {}
+    # in a group of its own: else Ctrl-C in the terminal would stop it, and `_stop` a second time
+    return subprocess.Popen(
+        command, stdout=sys.stderr, env={**environment, **ray_address}, process_group=0
+    )
 
 
 def _wait(child: subprocess.Popen[bytes], model: str, address: str | None) -> None:
     deadline = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline:
         if child.poll() is not None:
-            raise JobError("the service did not start; its own words are above")
+            raise JobError("the service did not start; its output is above")
         if _answers(model, address):
             return
         time.sleep(1.0)
@@ -92,9 +95,9 @@ def _wait(child: subprocess.Popen[bytes], model: str, address: str | None) -> No
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:
-    """Asks ever more firmly (see `serving._Stop`): killed alone, it would leave its own child behind.
+    """Sends SIGTERM up to three times, each one more urgent (see `cluster/service/serve.py`).
 
-    Ctrl-C meanwhile is the next step.
+    A service that is killed outright would leave its own child behind. Ctrl-C skips to the next step.
     """
     for patience_s in _STOP_TIMEOUTS_S:
         with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
@@ -104,15 +107,15 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
     child.kill()
 
 
-def _clear(address: str) -> None:
-    """The service's own end would leave it in a Ray that goes on."""
+def _remove_applications(address: str) -> None:
+    """Ends the applications in a Ray that keeps running; stopping the service would leave them."""
     try:
         connect(address)
         serve.shutdown()
     except (Exception, KeyboardInterrupt) as error:
         print(
-            f"embedfleet: the service may still run on {address} ({error!r}); `serve shutdown` "
-            "ends it",
+            f"embedfleet: the service may still run on {address} ({error!r}); end it with "
+            "`serve shutdown`",
             file=sys.stderr,
         )
 
@@ -120,10 +123,10 @@ def _clear(address: str) -> None:
 def _answers(model: str, address: str | None) -> bool:
     try:
         connect(address)
-        state = find_target(model).model.status.state
-    except _WILL_NOT_PASS:
+        state = find_model(model).served.status.state
+    except _PERMANENT:
         raise
-    except _NOT_THERE_YET:  # the deadline ends it
+    except _NOT_READY_YET:
         ray.shutdown()
         return False
     return state in (ModelState.READY, ModelState.COLD)

@@ -1,7 +1,8 @@
-"""What is said of a job whose process is ended from within: Ray's core does so once its Ray has gone.
+"""Says why a job ended when its process was killed and could not say so itself.
 
-It calls ``_Exit``, which no code of ours outlives, so another process waits for the end and speaks then.
-Run as a script, since it needs neither the package nor Ray.
+When a driver loses its Ray, Ray's core ends the process with ``_Exit``, and no Python code runs after
+that. So a small child process waits for the end of the job and prints the message. It runs this file as a
+script, without the package and without Ray.
 """
 
 from __future__ import annotations
@@ -14,68 +15,68 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 _DONE = "done"
-_RAYLETS_END_S = 0.2  # the job may have noticed it first
+_RAYLET_END_S = 0.2  # the job may notice the end of its raylet first
 
 
-class LastWords:
-    """Who says why a job has ended where the job itself cannot."""
+class Watchdog:
+    """The child process that reports the end of a job that was killed."""
 
     def __init__(self) -> None:
-        """Starts the process, in a group of its own: the terminal's Ctrl-C is for the job."""
+        """Starts the process in a group of its own, since Ctrl-C in the terminal is for the job."""
         command = [sys.executable, "-I", "-S", __file__]
-        self._speaker = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, process_group=0)
+        self._child = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, process_group=0)
 
-    def joined(self, raylet: str) -> None:
-        """Tells the Unix socket of the job's own part of Ray."""
-        self._tell(raylet)
+    def watch_raylet(self, socket_path: str) -> None:
+        """Passes on the Unix socket of the raylet that the job is connected to."""
+        self._send(socket_path)
 
-    def are_ours(self) -> None:
-        """The job ends with its own words."""
-        self._tell(_DONE)
+    def stop(self) -> None:
+        """Ends the child without a message, because the job reports its end itself."""
+        self._send(_DONE)
         with suppress(OSError):
-            self._speaker.communicate()
+            self._child.communicate()
 
-    def _tell(self, line: str) -> None:
-        assert self._speaker.stdin is not None
-        with suppress(OSError):  # a job is not to fail for this
-            print(line, file=self._speaker.stdin, flush=True)
+    def _send(self, line: str) -> None:
+        assert self._child.stdin is not None
+        with suppress(OSError):  # the job must not fail for this
+            print(line, file=self._child.stdin, flush=True)
 
 
 @contextmanager
-def last_words() -> Iterator[LastWords]:
-    """Yields who speaks if the process ends in the meantime."""
-    speaker = LastWords()
+def watchdog() -> Iterator[Watchdog]:
+    """Reports it if the process is killed inside the block."""
+    dog = Watchdog()
     try:
-        yield speaker
+        yield dog
     finally:
-        speaker.are_ours()
+        dog.stop()
 
 
-def words(told: list[str]) -> str | None:
-    """Returns what to say after the end of a job that has told so much; None if nothing is to be."""
-    if told[-1:] == [_DONE]:
+def end_message(received: list[str]) -> str | None:
+    """Returns what to print after the end of a job that sent these lines; None for nothing."""
+    if received[-1:] == [_DONE]:
         return None
-    gone = bool(told) and not _goes_on(told[-1])
-    why = "the Ray of the service has gone" if gone else "the job was killed"
-    return f"embedfleet: {why}; the same command does what is missing"
+    ray_ended = bool(received) and not _is_alive(received[-1])
+    why = "the Ray of the service has ended" if ray_ended else "the job was killed"
+    return f"embedfleet: {why}; run the same command again to continue"
 
 
-def _goes_on(raylet: str) -> bool:
-    if not _answers(raylet):
+def _is_alive(raylet: str) -> bool:
+    if not _accepts(raylet):
         return False
-    time.sleep(_RAYLETS_END_S)
-    return _answers(raylet)
+    time.sleep(_RAYLET_END_S)
+    return _accepts(raylet)
 
 
-def _answers(raylet: str) -> bool:
+def _accepts(raylet: str) -> bool:
     try:
-        with socket.socket(socket.AF_UNIX) as knocking:
-            knocking.connect(raylet)
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(raylet)
     except OSError:
         return False
     return True
 
 
 if __name__ == "__main__":
-    if said := words(sys.stdin.read().split("\n")[:-1]):
-        print(f"\n{said}" if sys.stderr.isatty() else said, file=sys.stderr)
+    if message := end_message(sys.stdin.read().split("\n")[:-1]):
+        print(f"\n{message}" if sys.stderr.isatty() else message, file=sys.stderr)

@@ -1,11 +1,11 @@
-"""What every worker of a corpus job is told."""
+"""What a corpus job sends to each of its workers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.corpus.prepare.documents import Cut
+from cluster.corpus.prepare.documents import TextOptions
 from cluster.corpus.settings import Settings
 from cluster.corpus.write.manifest import Identity
 from cluster.corpus.write.output import Output
@@ -15,7 +15,11 @@ from deployments.core.models.spec import Role
 
 @dataclass(frozen=True)
 class Work:
-    """All that a worker has to know. ``carried`` is the Arrow schema of the columns to keep."""
+    """Everything that a worker needs.
+
+    ``app`` is the Serve application, ``inputs`` the input's file system, ``carried`` the Arrow schema
+    of the columns to carry along, ``collector`` the handle of a `ProgressCollector`.
+    """
 
     settings: Settings
     identity: Identity
@@ -27,11 +31,11 @@ class Work:
     inputs: Any
     output: Output
     carried: Any
-    board: Any
+    collector: Any
 
     @property
-    def cut(self) -> Cut:
+    def text_options(self) -> TextOptions:
         """How texts are prepared."""
         s = self.settings
         role = Role(self.identity.role)
-        return Cut(role, self.identity.instruction, s.truncate, s.chunk, s.overlap)
+        return TextOptions(role, self.identity.instruction, s.truncate, s.chunk, s.overlap)

@@ -1,4 +1,4 @@
-"""Of which types the carried columns are, one for all files of a corpus, found before any work."""
+"""The Arrow types of the carried columns, the same for all files of a corpus."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import pyarrow as pa
 from pyarrow import types
 
 from cluster.corpus.errors import JobError
-from cluster.corpus.plan.inputs import InputFile
-from cluster.corpus.read.columns import carried_field, fitting
-from cluster.corpus.read.records import json_object, lines
+from cluster.corpus.formats.columns import carried_field, fitting
+from cluster.corpus.formats.files import InputFile
+from cluster.corpus.formats.records import json_object, text_lines
 from cluster.corpus.settings import Settings
 
-_SAMPLED_BYTES = 1 << 22
-_SAMPLED = 1_000
-_MANTISSA = {16: 11, 32: 24, 64: 53}
+_SAMPLE_BYTES = 1 << 22
+_SAMPLE_RECORDS = 1_000
+_MANTISSA_BITS = {16: 11, 32: 24, 64: 53}
 
 
 def sampled_schema(filesystem: Any, files: Sequence[InputFile], settings: Settings) -> Any:
-    """Returns the Arrow schema of the carried columns: text in CSV and text files, and in JSON Lines
-    what fits the first records.
+    """Returns the Arrow schema of the carried columns of text files, from the first file with content.
 
-    Raises JobError when that file cannot be read or lacks a column.
+    CSV columns are text; JSON Lines columns have the types that fit the first records. Raises JobError
+    if the file cannot be read or lacks a column.
     """
     file = next((file for file in files if file.size), files[0])
     if file.format == "text":
@@ -35,44 +35,44 @@ def sampled_schema(filesystem: Any, files: Sequence[InputFile], settings: Settin
     return _schema(kinds, settings)
 
 
-def unified_schema(found: Mapping[str, Any], settings: Settings) -> Any:
-    """Returns the Arrow schema of the carried columns that holds those of all files without loss.
+def unified_schema(schemas: Mapping[str, Any], settings: Settings) -> Any:
+    """Returns an Arrow schema that holds the carried columns of all Parquet files without loss.
 
-    ``found`` has each file's own schema by its path. Raises JobError when there is none.
+    ``schemas`` holds each file's own schema by its path. Raises JobError if no such schema exists.
     """
     kinds = {}
     for name in settings.columns:
-        of_files = {path: schema.field(name).type for path, schema in found.items()}
-        kinds[name] = _common(name, of_files)
+        kinds_by_path = {path: schema.field(name).type for path, schema in schemas.items()}
+        kinds[name] = _common(name, kinds_by_path)
     return _schema(kinds, settings)
 
 
-def check_columns(found: Iterable[str], settings: Settings, where: str) -> None:
-    """Raises JobError, with the columns that there are, when a wanted one is missing."""
-    names = list(found)
+def check_columns(columns: Iterable[str], settings: Settings, path: str) -> None:
+    """Raises JobError, with a list of the file's columns, if an option names one that is missing."""
+    names = list(columns)
     options = [("--text-column", settings.text_column)]
     options += [("--id-column", settings.id_column)] if settings.id_column else []
     options += [("--keep", column) for column in settings.keep]
     for option, column in options:
         if column not in names:
             raise JobError(
-                f"{where} has no column {column!r} ({option}); it has {', '.join(names) or 'none'}"
+                f"{path} has no column {column!r} ({option}); it has {', '.join(names) or 'none'}"
             )
 
 
 def _schema(kinds: Mapping[str, Any], settings: Settings) -> Any:
-    own = settings.id_column
-    if own is not None:
-        _check_ids(own, kinds[own])
-    return pa.schema([carried_field(name, kind, own) for name, kind in kinds.items()])
+    ids = settings.id_column
+    if ids is not None:
+        _check_id_type(ids, kinds[ids])
+    return pa.schema([carried_field(name, kind, ids) for name, kind in kinds.items()])
 
 
-def _check_ids(name: str, kind: Any) -> None:
+def _check_id_type(name: str, kind: Any) -> None:
     refused = (types.is_floating, types.is_nested, types.is_boolean)
     if any(test(kind) for test in refused):
         raise JobError(
-            f"--id-column {name}: ids must be text or whole numbers of 64 bits, and the column is "
-            f"{kind}; write them as text"
+            f"--id-column {name}: ids must be text or whole numbers of 64 bits, but the column is "
+            f"{kind}: convert it to text"
         )
 
 
@@ -80,21 +80,21 @@ def _json_sample(filesystem: Any, file: InputFile) -> list[dict[str, Any]]:
     """Returns the first readable records."""
     try:
         with filesystem.open_input_stream(file.path, compression=file.compression) as stream:
-            head = stream.read(_SAMPLED_BYTES)
+            head = stream.read(_SAMPLE_BYTES)
     except (OSError, pa.ArrowException) as error:
         raise JobError(f"{file.path} cannot be read: {error}") from error
     whole = head[: head.rfind(b"\n") + 1] or head
-    first = [line for _, line in lines(whole, 0)][:_SAMPLED]
-    records = [found for found in map(json_object, first) if isinstance(found, dict)]
+    first = [line for _, line in text_lines(whole, 0)][:_SAMPLE_RECORDS]
+    records = [record for record in map(json_object, first) if isinstance(record, dict)]
     if not records and file.size:
-        raise JobError(f"{file.path} is not JSON Lines: its first lines are no JSON objects")
+        raise JobError(f"{file.path} is not JSON Lines: none of its first lines is a JSON object")
     return records
 
 
-def _common(name: str, of_files: Mapping[str, Any]) -> Any:
-    """``of_files`` has the column's type by file. All of one type stay as they are."""
+def _common(name: str, kinds_by_path: Mapping[str, Any]) -> Any:
+    """Returns a type that holds a column's values in all files. Raises JobError if there is none."""
     firsts: dict[Any, str] = {}
-    for path, kind in of_files.items():
+    for path, kind in kinds_by_path.items():
         firsts.setdefault(kind, path)
     common, *others = firsts
     for kind in others:
@@ -102,14 +102,14 @@ def _common(name: str, of_files: Mapping[str, Any]) -> Any:
             clashing = next((k for k in firsts if _wider(k, kind) is None), common)
             raise JobError(
                 f"column {name!r} is {clashing} in {firsts[clashing]} and {kind} in "
-                f"{firsts[kind]}, and no type holds both as they stand: make them one type"
+                f"{firsts[kind]}, and no type holds both without loss: convert them to one type"
             )
         common = wider
     return common
 
 
 def _wider(one: Any, other: Any) -> Any:
-    """Returns the type that holds the values of both as they stand; None when there is none."""
+    """Returns a type that holds the values of both unchanged; None if there is none."""
     if one == other:
         return one
     both = (_plain(one), _plain(other))
@@ -122,7 +122,7 @@ def _wider(one: Any, other: Any) -> Any:
 
 
 def _plain(kind: Any) -> Any:
-    """Arrow merges neither dictionaries nor views with what they stand for."""
+    """Arrow does not unify dictionaries or views with their plain types."""
     if types.is_dictionary(kind):
         return kind.value_type
     views = ((types.is_string_view, pa.string()), (types.is_binary_view, pa.binary()))
@@ -130,7 +130,7 @@ def _plain(kind: Any) -> Any:
 
 
 def _holds(wide: Any, kind: Any) -> bool:
-    """Whether values that are cast to a type that Arrow finds wider read as before."""
+    """Whether a cast to ``wide``, which Arrow calls wider, keeps all values unchanged."""
     if wide == kind or types.is_null(kind):
         return True
     if types.is_struct(kind):
@@ -145,16 +145,16 @@ def _holds(wide: Any, kind: Any) -> bool:
 
 
 def _holds_numbers(wide: Any, kind: Any) -> bool:
-    (low, high), (least, most) = _whole(kind), _whole(wide)
+    (low, high), (least, most) = _integer_range(kind), _integer_range(wide)
     if types.is_decimal(kind) and not types.is_decimal(wide):
         return False
     return least <= low and high <= most
 
 
 def _holds_fields(wide: Any, kind: Any) -> bool:
-    own = {field.name: field.type for field in _fields(kind)}
+    narrow = {field.name: field.type for field in _fields(kind)}
     return all(
-        _holds(field.type, own[field.name]) if field.name in own else field.nullable
+        _holds(field.type, narrow[field.name]) if field.name in narrow else field.nullable
         for field in _fields(wide)
     )
 
@@ -167,10 +167,10 @@ def _is_text(kind: Any) -> bool:
     return bool(types.is_string(kind) or types.is_large_string(kind))
 
 
-def _whole(kind: Any) -> tuple[int, int]:
-    """Returns the least and the greatest of the whole numbers that a type holds without a gap."""
+def _integer_range(kind: Any) -> tuple[int, int]:
+    """Returns the range of integers that a type holds without gaps: its least and its greatest."""
     if types.is_floating(kind):
-        most = 1 << _MANTISSA[kind.bit_width]
+        most = 1 << _MANTISSA_BITS[kind.bit_width]
     elif types.is_decimal(kind):
         most = 10 ** (kind.precision - kind.scale) - 1
     else:

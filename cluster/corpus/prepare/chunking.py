@@ -1,21 +1,31 @@
-"""Long texts in overlapping pieces, cut between words where there are any."""
+"""Divides long texts into overlapping chunks, between words where possible."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 
-def token_ranges(words: Sequence[int | None], size: int, overlap: int) -> list[tuple[int, int]]:
-    """Returns ``(start, stop)`` token ranges of at most ``size`` that cover a text.
+def chunk_spans(
+    offsets: Sequence[tuple[int, int]], words: Sequence[int | None], size: int, overlap: int
+) -> list[tuple[int, int]]:
+    """Returns the ``(start, stop)`` characters of a text's chunks, from its tokens' offsets."""
+    if not offsets:
+        return []
+    ranges = token_ranges(words, size, overlap)
+    return [(offsets[start][0], offsets[stop - 1][1]) for start, stop in ranges]
 
-    ``words[i]`` is the number of the word that token ``i`` belongs to. Neighbours share about
-    ``overlap`` tokens: never more, and fewer where that would split a word.
+
+def token_ranges(words: Sequence[int | None], size: int, overlap: int) -> list[tuple[int, int]]:
+    """Returns ``(start, stop)`` token ranges of at most ``size`` tokens that cover a text.
+
+    ``words[i]`` is the number of the word that token ``i`` belongs to. Neighbours share at most
+    ``overlap`` tokens, and fewer if a word would be split.
     """
     ranges: list[tuple[int, int]] = []
     start, done = 0, 0
     while True:
         stop = _stop(words, start, size)
-        if stop <= done:  # the next word has no room behind the overlap
+        if stop <= done:  # the next word does not fit after the overlap
             start, stop = done, _stop(words, done, size)
         ranges.append((start, stop))
         if stop == len(words):
@@ -30,7 +40,7 @@ def _stop(words: Sequence[int | None], start: int, size: int) -> int:
 
 
 def _word_start(words: Sequence[int | None], token: int, above: int) -> int:
-    """The last start of a word at or before ``token``; ``token`` where one word fills it all."""
+    """The last start of a word at or before ``token``; ``token`` if one word fills the range."""
     at = token
     while at > above + 1 and words[at] == words[at - 1]:
         at -= 1
@@ -42,13 +52,3 @@ def _next_word(words: Sequence[int | None], token: int, limit: int) -> int:
     while at < limit and words[at] == words[at - 1]:
         at += 1
     return at
-
-
-def pieces(
-    offsets: Sequence[tuple[int, int]], words: Sequence[int | None], size: int, overlap: int
-) -> list[tuple[int, int]]:
-    """Returns the ``(start, stop)`` characters of a text's chunks, from its tokens' offsets."""
-    if not offsets:
-        return []
-    ranges = token_ranges(words, size, overlap)
-    return [(offsets[start][0], offsets[stop - 1][1]) for start, stop in ranges]

@@ -1,4 +1,4 @@
-"""From a part's rows to what is encoded: texts or chunks as token ids, and the rows that cannot be."""
+"""Turns a part's rows into token ids of texts or chunks, and rejects the rows that cannot be encoded."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from cluster.corpus import rejects as vetting
-from cluster.corpus.prepare.chunking import pieces
-from cluster.corpus.read.reading import Rows
+from cluster.corpus.prepare.chunking import chunk_spans
+from cluster.corpus.read.rows import Rows
+from cluster.corpus.rejects import NOTHING_TO_READ, text_fault, too_long
 from deployments.client.preprocessing import Preprocessor
 from deployments.core.batch import TokenBatch
 from deployments.core.errors import InvalidRequest
 from deployments.core.models.prompts import prefix, render
 from deployments.core.models.spec import Role
 
-_AT_ONCE = 1_024
+_ROWS_PER_CALL = 1_024
 
 
 @dataclass(frozen=True)
-class Cut:
-    """How texts are prepared: prompt, and what happens to long ones (see `Settings`)."""
+class TextOptions:
+    """How texts are prepared: their prompt, and what happens to long ones (see `Settings`)."""
 
     role: Role
     instruction: str | None = None
@@ -40,7 +40,10 @@ class Item:
 
 @dataclass
 class Documents:
-    """Items with their token ids, in the order of the rows, and why rows are missing, by row."""
+    """The items to encode with their token ids, in the order of the rows.
+
+    ``rejected`` holds, by row, why a row is not encoded; ``truncated`` counts the texts that were cut.
+    """
 
     items: list[Item] = field(default_factory=list)
     batches: list[TokenBatch] = field(default_factory=list)
@@ -49,87 +52,91 @@ class Documents:
 
     @cached_property
     def batch(self) -> TokenBatch | None:
-        """The token ids of all items, as of the first look; None when there are none."""
+        """The token ids of all items, concatenated once; None if there are no items."""
         return TokenBatch.concatenate(self.batches) if self.batches else None
 
 
-def check_chunk(preprocessor: Preprocessor, cut: Cut) -> None:
-    """Raises InvalidRequest when chunks of this size and the prompt exceed the model's limit."""
-    if cut.chunk is None:
+def check_chunk(preprocessor: Preprocessor, options: TextOptions) -> None:
+    """Raises InvalidRequest if a chunk and the prompt together exceed the model's limit."""
+    if options.chunk is None:
         return
-    tokenizer, head = preprocessor.tokenizer, prefix(preprocessor.spec, cut.role, cut.instruction)
-    room = tokenizer.room - (len(tokenizer.spans([head])[0].offsets) if head else 0)
-    if cut.chunk > room:
+    tokenizer = preprocessor.tokenizer
+    prompt = prefix(preprocessor.spec, options.role, options.instruction)
+    room = tokenizer.room - (len(tokenizer.spans([prompt])[0].offsets) if prompt else 0)
+    if options.chunk > room:
         raise InvalidRequest(
-            f"chunks of {cut.chunk} tokens do not fit {preprocessor.spec.name}: at most {room}",
+            f"chunks of {options.chunk} tokens do not fit {preprocessor.spec.name}: "
+            f"--chunk may be {room} at most",
             "chunk",
         )
 
 
-def prepare(preprocessor: Preprocessor, rows: Rows, cut: Cut) -> Documents:
-    """Returns what is encoded of a part's rows. A row is rejected as a whole or not at all."""
-    found = Documents(rejected=dict(rows.faults))
+def prepare(preprocessor: Preprocessor, rows: Rows, options: TextOptions) -> Documents:
+    """Returns the items of a part's rows. A row is rejected as a whole or not at all."""
+    documents = Documents(rejected=dict(rows.faults))
     for row, value in enumerate(rows.texts):
-        if row not in found.rejected and (reason := vetting.fault(value)) is not None:
-            found.rejected[row] = reason
-    good = [row for row in range(len(rows)) if row not in found.rejected]
-    for start in range(0, len(good), _AT_ONCE):
-        _add(preprocessor, rows.texts, good[start : start + _AT_ONCE], cut, found)
-    return found
+        if row not in documents.rejected and (reason := text_fault(value)) is not None:
+            documents.rejected[row] = reason
+    valid = [row for row in range(len(rows)) if row not in documents.rejected]
+    for start in range(0, len(valid), _ROWS_PER_CALL):
+        texts = {row: str(rows.texts[row]) for row in valid[start : start + _ROWS_PER_CALL]}
+        _add(preprocessor, texts, options, documents)
+    return documents
 
 
 def _add(
-    preprocessor: Preprocessor,
-    values: Sequence[object],
-    rows: Sequence[int],
-    cut: Cut,
-    found: Documents,
+    preprocessor: Preprocessor, texts: dict[int, str], options: TextOptions, documents: Documents
 ) -> None:
-    texts = {row: str(values[row]) for row in rows}
-    items = list(_items(preprocessor, texts, cut))
-    batch, over, bad = _tokenized(
-        preprocessor, [texts[i.row][i.start : i.stop] for i in items], cut
+    """Tokenizes ``texts``, which are keyed by row, and adds their items to ``documents``."""
+    items = list(_items(preprocessor, texts, options))
+    batch, over_limit, unreadable = _tokenize(
+        preprocessor, [texts[item.row][item.start : item.stop] for item in items], options
     )
-    for item in bad:
-        found.rejected[items[item].row] = "nothing in it that the model reads"
-    if cut.truncate:
-        found.truncated += len(over)
+    for n in unreadable:
+        documents.rejected[items[n].row] = NOTHING_TO_READ
+    if options.truncate:
+        documents.truncated += len(over_limit)
     else:
-        reason = vetting.too_long(preprocessor.spec.max_tokens)
-        found.rejected.update(dict.fromkeys((items[item].row for item in over), reason))
-    kept = [n for n, item in enumerate(items) if item.row not in found.rejected]
+        reason = too_long(preprocessor.spec.max_tokens)
+        documents.rejected.update(dict.fromkeys((items[n].row for n in over_limit), reason))
+    kept = [n for n, item in enumerate(items) if item.row not in documents.rejected]
     if kept and batch is not None:
-        found.items += [items[n] for n in kept]
-        found.batches.append(batch if len(kept) == len(items) else batch.select(kept))
+        documents.items += [items[n] for n in kept]
+        documents.batches.append(batch if len(kept) == len(items) else batch.select(kept))
 
 
-def _items(preprocessor: Preprocessor, texts: dict[int, str], cut: Cut) -> Iterator[Item]:
-    if cut.chunk is None:
+def _items(
+    preprocessor: Preprocessor, texts: dict[int, str], options: TextOptions
+) -> Iterator[Item]:
+    if options.chunk is None:
         yield from (Item(row, 0, len(text)) for row, text in texts.items())
         return
-    spans = preprocessor.tokenizer.spans(list(texts.values()))
-    for (row, text), span in zip(texts.items(), spans, strict=True):
-        found = pieces(span.offsets, span.words, cut.chunk, cut.overlap)
-        for start, stop in found or [(0, len(text))]:
+    token_spans = preprocessor.tokenizer.spans(list(texts.values()))
+    for (row, text), tokens in zip(texts.items(), token_spans, strict=True):
+        chunks = chunk_spans(tokens.offsets, tokens.words, options.chunk, options.overlap)
+        for start, stop in chunks or [(0, len(text))]:
             yield Item(row, start, stop)
 
 
-def _tokenized(
-    preprocessor: Preprocessor, texts: Sequence[str], cut: Cut
+def _tokenize(
+    preprocessor: Preprocessor, texts: Sequence[str], options: TextOptions
 ) -> tuple[TokenBatch | None, Sequence[int], Sequence[int]]:
-    """Returns ids, the texts that were cut, and those that hold nothing (their ids are a stand-in)."""
-    rendered = render(preprocessor.spec, texts, cut.role, cut.instruction)
+    """Returns the token ids, and which texts were cut and which have no tokens.
+
+    A text without tokens gets the ids of a placeholder.
+    """
+    rendered = render(preprocessor.spec, texts, options.role, options.instruction)
     try:
-        found = preprocessor.tokenizer.tokenize(rendered, truncate=True)
+        tokenized = preprocessor.tokenizer.tokenize(rendered, truncate=True)
     except InvalidRequest:
-        bad = [n for n, text in enumerate(rendered) if not _readable(preprocessor, text)]
-        stand_in = [text if n not in bad else "a" for n, text in enumerate(rendered)]
-        found = preprocessor.tokenizer.tokenize(stand_in, truncate=True)
-        return found.batch, found.truncated, bad
-    return found.batch, found.truncated, ()
+        unreadable = {n for n, text in enumerate(rendered) if not _has_tokens(preprocessor, text)}
+        placeholders = ["a" if n in unreadable else text for n, text in enumerate(rendered)]
+        tokenized = preprocessor.tokenizer.tokenize(placeholders, truncate=True)
+        return tokenized.batch, tokenized.truncated, sorted(unreadable)
+    return tokenized.batch, tokenized.truncated, ()
 
 
-def _readable(preprocessor: Preprocessor, text: str) -> bool:
+def _has_tokens(preprocessor: Preprocessor, text: str) -> bool:
     try:
         preprocessor.tokenizer.tokenize([text], truncate=True)
     except InvalidRequest:

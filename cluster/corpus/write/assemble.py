@@ -1,4 +1,4 @@
-"""A part's results as Arrow tables: what was encoded, and what was rejected."""
+"""Puts a part's results into Arrow tables: one of vectors, one of rejected rows."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.corpus import rejects as vetting
 from cluster.corpus.prepare.documents import Documents, Item
-from cluster.corpus.read.reading import Rows, texts_of
+from cluster.corpus.read.rows import Rows, column_values
+from cluster.corpus.rejects import Reject, derived_id, duplicate_id, excerpt, reject_table
 from cluster.corpus.settings import Settings
 from cluster.corpus.write.manifest import Counts
-from cluster.corpus.write.output import reject_table, vector_column
+from cluster.corpus.write.output import vector_column
 from deployments.core.batch import Vectors
 
-_TEXT = (pa.string(), pa.large_string(), pa.string_view())
+_TEXT_TYPES = (pa.string(), pa.large_string(), pa.string_view())
 
 
 def assemble(
@@ -24,19 +24,17 @@ def assemble(
 ) -> tuple[Any, Any, Counts]:
     """Returns the table of vectors, the table of rejects, and the counts of both.
 
-    ``vectors`` has one row for each item of ``documents``. A row of which any chunk failed is
-    rejected as a whole.
+    ``vectors`` has one row for each item of ``documents``. A row is rejected as a whole if any of its
+    chunks failed.
     """
-    ids = _ids(source, rows, settings, documents.rejected)
-    _reject_repeated(ids, source, documents.rejected)
+    ids = _row_ids(source, rows, settings, documents.rejected)
+    _reject_duplicates(ids, source, documents.rejected)
     kept = [n for n, item in enumerate(documents.items) if item.row not in documents.rejected]
     items = [documents.items[n] for n in kept]
-    table = _encoded(ids, rows, items, vectors[kept], settings)
+    table = _vector_table(ids, rows, items, vectors[kept], settings)
     rejects = reject_table(
-        [
-            (str(ids[row]), source, rows.positions[row], reason, vetting.shown(rows.texts[row]))
-            for row, reason in sorted(documents.rejected.items())
-        ]
+        Reject(str(ids[row]), source, rows.positions[row], reason, excerpt(rows.texts[row]))
+        for row, reason in sorted(documents.rejected.items())
     )
     counts = Counts(
         rows=len(rows),
@@ -49,40 +47,42 @@ def assemble(
     return table, rejects, counts
 
 
-def _ids(source: str, rows: Rows, settings: Settings, rejected: dict[int, str]) -> Sequence[Any]:
-    """The rows' own ids; a row without one that can be read is rejected under a derived id."""
-    own = [None] * len(rows) if settings.id_column is None else _own_ids(rows, settings, rejected)
+def _row_ids(
+    source: str, rows: Rows, settings: Settings, rejected: dict[int, str]
+) -> Sequence[Any]:
+    """The ids of all rows; a row whose id cannot be read is rejected under a derived id."""
+    ids = [None] * len(rows) if settings.id_column is None else _own_ids(rows, settings, rejected)
     return [
-        vetting.derived_id(source, position, text) if name is None else name
-        for name, position, text in zip(own, rows.positions, rows.texts, strict=True)
+        derived_id(source, position, text) if own is None else own
+        for own, position, text in zip(ids, rows.positions, rows.texts, strict=True)
     ]
 
 
 def _own_ids(rows: Rows, settings: Settings, rejected: dict[int, str]) -> Sequence[Any]:
     column = rows.carried[settings.id_column]
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    found = texts_of(column)
-    for row, name in enumerate(found):
-        if name is None:
+    ids = column_values(column)
+    for row, own in enumerate(ids):
+        if own is None:
             rejected.setdefault(row, f"null in the id column {settings.id_column!r}")
-        elif isinstance(name, bytes) and kind in _TEXT:
+        elif isinstance(own, bytes) and kind in _TEXT_TYPES:
             rejected.setdefault(row, f"not valid UTF-8 in the id column {settings.id_column!r}")
-            found[row] = None
-    return found
+            ids[row] = None
+    return ids
 
 
-def _reject_repeated(ids: Sequence[Any], source: str, rejected: dict[int, str]) -> None:
-    """The first row that can be encoded keeps an id; see `once.py` for ids of other parts."""
+def _reject_duplicates(ids: Sequence[Any], source: str, rejected: dict[int, str]) -> None:
+    """The first row that can be encoded keeps an id. For ids of other parts see `dedupe.py`."""
     seen = set()
     for row, name in enumerate(map(str, ids)):
         if row in rejected:
             continue
         if name in seen:
-            rejected[row] = vetting.repeated(source)
+            rejected[row] = duplicate_id(source)
         seen.add(name)
 
 
-def _encoded(
+def _vector_table(
     ids: Sequence[Any], rows: Rows, items: list[Item], vectors: Vectors, settings: Settings
 ) -> Any:
     numbers = np.array([item.row for item in items], np.int64)
@@ -101,17 +101,17 @@ def _encoded(
     return pa.table(columns)
 
 
-def _chunk_columns(documents: Any, items: list[Item]) -> dict[str, Any]:
-    numbers, count, last = [], 0, -1
+def _chunk_columns(document_ids: Any, items: list[Item]) -> dict[str, Any]:
+    chunks, chunk, last_row = [], 0, -1
     for item in items:
-        count = count + 1 if item.row == last else 0
-        last = item.row
-        numbers.append(count)
-    names = [f"{d}#{n}" for d, n in zip(documents.to_pylist(), numbers, strict=True)]
+        chunk = chunk + 1 if item.row == last_row else 0
+        last_row = item.row
+        chunks.append(chunk)
+    ids = [f"{d}#{n}" for d, n in zip(document_ids.to_pylist(), chunks, strict=True)]
     return {
-        "id": pa.array(names, pa.string()),
-        "document_id": documents,
-        "chunk": pa.array(numbers, pa.int32()),
+        "id": pa.array(ids, pa.string()),
+        "document_id": document_ids,
+        "chunk": pa.array(chunks, pa.int32()),
         "start": pa.array([item.start for item in items], pa.int64()),
         "stop": pa.array([item.stop for item in items], pa.int64()),
     }

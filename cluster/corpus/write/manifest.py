@@ -1,4 +1,4 @@
-"""What a folder of vectors is, beside the vectors: whose space, of which files, how far along."""
+"""The manifest of an output folder: which vectors it holds, from which files, and how many."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from cluster.corpus.errors import JobError
-from cluster.corpus.plan.inputs import InputFile, file_digest
+from cluster.corpus.formats.files import InputFile, file_digest
 from cluster.corpus.settings import Settings
 from deployments.core.models.prompts import effective_instruction
 from deployments.core.models.space import space_id
@@ -16,14 +16,15 @@ from deployments.core.models.spec import ModelSpec, Role
 from deployments.core.request import check_dimensions
 
 FILE = "_manifest.json"
-_CUT = (
+# the settings that decide what a part holds
+_PART_SETTINGS = (
     "dtype text_column id_column keep truncate chunk overlap limit part_mb format input_format"
 ).split()
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Which vectors these are: the model, its space, and what stood in front of each text."""
+    """Which vectors these are: the model, its space, and the prompt of each text."""
 
     model: str
     repo: str
@@ -35,17 +36,18 @@ class Identity:
     normalized: bool
 
     def differing(self, other: Mapping[str, Any]) -> list[str]:
-        """Returns the fields in which other vectors are not of these; where files lie is none."""
-        own = asdict(self)
-        own.pop("repo")
-        return [name for name, value in own.items() if other.get(name) != value]
+        """Returns the fields that differ, except ``repo``: where the model came from does not matter."""
+        fields = asdict(self)
+        fields.pop("repo")
+        return [name for name, value in fields.items() if other.get(name) != value]
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of the rows, how many texts were cut, and their tokens; of a part or of all.
+    """What became of the rows of a part or of a corpus.
 
-    With chunks, ``written`` counts chunks and ``documents`` the rows they come from.
+    ``documents`` counts the rows that were encoded, ``written`` the vectors: one for each chunk.
+    ``truncated`` counts the texts that were cut, ``tokens`` all tokens that were encoded.
     """
 
     rows: int = 0
@@ -78,21 +80,21 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
-        """Reads a manifest. Raises JobError when it is none of ours."""
+        """Reads a manifest. Raises JobError if it is not one of this program."""
         try:
-            found = json.loads(data)
-            found.pop("embedfleet")
-            identity, counts = Identity(**found.pop("identity")), Counts(**found.pop("counts"))
-            inputs = {name: tuple(stamp) for name, stamp in found.pop("inputs").items()}
-            return cls(identity=identity, counts=counts, inputs=inputs, **found)
+            content = json.loads(data)
+            content.pop("embedfleet")
+            identity, counts = Identity(**content.pop("identity")), Counts(**content.pop("counts"))
+            inputs = {name: tuple(stamp) for name, stamp in content.pop("inputs").items()}
+            return cls(identity=identity, counts=counts, inputs=inputs, **content)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise JobError(f"{FILE} is not a manifest of this program: {error!r}") from error
 
 
 def identify(spec: ModelSpec, settings: Settings, role: Role | None) -> Identity:
-    """Returns which vectors a job makes; ``role`` is the one in the model's name, if any.
+    """Returns which vectors a job makes. ``role`` is the one in the model's name, if any.
 
-    Raises InvalidRequest for an instruction or dimensions that the model cannot honour.
+    Raises InvalidRequest if the model does not support the instruction or the dimensions.
     """
     chosen = settings.role or role or (Role.QUERY if settings.instruction else Role.DOCUMENT)
     dimensions = check_dimensions(spec, settings.dimensions)
@@ -108,64 +110,71 @@ def identify(spec: ModelSpec, settings: Settings, role: Role | None) -> Identity
     )
 
 
-def describe(
+def new_manifest(
     identity: Identity, settings: Settings, files: Iterable[InputFile], carried: Iterable[Any]
 ) -> Manifest:
-    """Returns the manifest of a job that starts. ``carried`` are the Arrow fields of its columns."""
-    kept = {name: getattr(settings, name) for name in _CUT}
+    """Returns the manifest of a new job. ``carried`` are the Arrow fields of the carried columns."""
+    kept = {name: getattr(settings, name) for name in _PART_SETTINGS}
     inputs = {file.name: (file.size, file.modified) for file in files}
     columns = {field.name: str(field.type) for field in carried}
     return Manifest(identity, {**kept, "keep": list(settings.keep), "columns": columns}, inputs)
 
 
-def check_same(found: Manifest, wanted: Manifest, output: str, begun: Collection[str]) -> None:
-    """Raises JobError unless a job may go on in a folder that another run has begun.
+def check_resumable(
+    earlier: Manifest, wanted: Manifest, output: str, committed: Collection[str]
+) -> None:
+    """Raises JobError unless a job may continue in a folder that an earlier run has started.
 
-    Other vectors never mix; rows would appear twice if they were cut otherwise, or had changed in
-    files that are ``begun`` (see `Output.begun`). New input files are welcome, and mended ones, as
-    long as the carried columns stay of their types.
+    Different vectors are never mixed. Rows would appear twice if they were cut into other parts, or if
+    files that are ``committed`` (see `Output.committed_files`) had changed. New input files are fine,
+    and so are corrected ones, as long as the carried columns keep their types.
     """
-    if differing := wanted.identity.differing(asdict(found.identity)):
+    if differing := wanted.identity.differing(asdict(earlier.identity)):
         raise JobError(
-            f"{output} holds other vectors ({_list(found.identity, wanted.identity, differing)}); "
-            "they do not compare with these: choose another OUTPUT"
+            f"{output} holds vectors of another kind "
+            f"({_differences(earlier.identity, wanted.identity, differing)}), which cannot be compared "
+            "with those of this job: choose another OUTPUT"
         )
-    other = [n for n in _CUT if found.settings.get(n) != wanted.settings.get(n)]
-    if other and begun:
+    other = [n for n in _PART_SETTINGS if earlier.settings.get(n) != wanted.settings.get(n)]
+    if other and committed:
         both = ", ".join(
-            f"{n} {found.settings.get(n)!r}, now {wanted.settings.get(n)!r}" for n in other
+            f"{n} {earlier.settings.get(n)!r}, now {wanted.settings.get(n)!r}" for n in other
         )
         raise JobError(
-            f"{output} was begun otherwise ({both}): give the same options to finish it, or "
+            f"{output} was started with other options ({both}): give the same options to finish it, or "
             "choose another OUTPUT"
         )
-    if begun:
-        _check_types(found, wanted, output)
-    begun_inputs = {n: s for n, s in found.inputs.items() if file_digest(n, *s) in begun}
-    _check_inputs(begun_inputs, wanted, output)
+    if committed:
+        _check_types(earlier, wanted, output)
+    inputs = {n: s for n, s in earlier.inputs.items() if file_digest(n, *s) in committed}
+    _check_inputs(inputs, wanted, output)
 
 
-def _check_types(found: Manifest, wanted: Manifest, output: str) -> None:
-    """The manifest of an earlier version does not tell the types."""
+def _check_types(earlier: Manifest, wanted: Manifest, output: str) -> None:
+    """Manifests of earlier versions do not hold the types."""
     now: Mapping[str, str] = wanted.settings["columns"]
-    before = found.settings.get("columns", now)
+    before = earlier.settings.get("columns", now)
     differing = [
         f"{n!r} {before.get(n)}, now {kind}" for n, kind in now.items() if before.get(n) != kind
     ]
     if differing:
         raise JobError(
-            f"{output} was begun with columns of other types ({', '.join(differing)}): leave out the "
-            "files that have come since, or choose another OUTPUT"
+            f"{output} was started with columns of other types ({', '.join(differing)}): leave out the "
+            "files that were added since, or choose another OUTPUT"
         )
 
 
-def _check_inputs(begun: Mapping[str, tuple[int, int]], wanted: Manifest, output: str) -> None:
-    for name, stamp in begun.items():
+def _check_inputs(committed: Mapping[str, tuple[int, int]], wanted: Manifest, output: str) -> None:
+    for name, stamp in committed.items():
         if name not in wanted.inputs:
-            raise JobError(f"{output} was begun with {name}, which is gone: choose another OUTPUT")
+            raise JobError(
+                f"{output} holds vectors of {name}, which is gone: choose another OUTPUT"
+            )
         if wanted.inputs[name] != stamp:
-            raise JobError(f"{name} has changed since {output} was begun: choose another OUTPUT")
+            raise JobError(
+                f"{name} has changed since vectors of it were written to {output}: choose another OUTPUT"
+            )
 
 
-def _list(found: Identity, wanted: Identity, names: list[str]) -> str:
-    return ", ".join(f"{n} {getattr(found, n)!r}, not {getattr(wanted, n)!r}" for n in names)
+def _differences(earlier: Identity, wanted: Identity, names: list[str]) -> str:
+    return ", ".join(f"{n} {getattr(earlier, n)!r}, not {getattr(wanted, n)!r}" for n in names)

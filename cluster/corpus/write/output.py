@@ -1,12 +1,13 @@
-"""The output folder: parts that are there whole or not at all, rejects and the manifest.
+"""The output folder: parts that are complete or absent, their rejects, and the manifest.
 
-    OUTPUT/part-….parquet           id, kept columns, embedding; what the file is in its metadata
+    OUTPUT/part-….parquet           id, kept columns, embedding; model and counts in its metadata
     OUTPUT/_rejects/part-….parquet  id, source, position, reason, text
     OUTPUT/_manifest.json           see `manifest.py`
-    OUTPUT/_tmp/                    what is being written
+    OUTPUT/_tmp/                    files that are being written
 
-Readers skip names that start with an underscore, so ``OUTPUT`` is a plain Parquet dataset. A part's
-rejects are moved into place before its vectors: once the vectors stand there, the part is done.
+Readers skip names that start with an underscore, so ``OUTPUT`` is a plain Parquet dataset. Every file is
+written to ``_tmp`` and then moved into place, a part's rejects before its vectors. The file of vectors
+is the commit: if it is there, the part is done; if not, the part is encoded again.
 """
 
 from __future__ import annotations
@@ -25,38 +26,30 @@ from pyarrow import fs as pafs
 from pyarrow import parquet as pq
 
 from cluster.corpus.errors import JobError
+from cluster.corpus.rejects import reject_table
 from cluster.corpus.write.manifest import FILE, Counts, Identity, Manifest
 
 REJECTS = "_rejects"
 LANCE_PARTS = "_parts"
-_PARTS = ("", LANCE_PARTS)  # where the formats have their parts
+_PARTS = ("", LANCE_PARTS)  # the folders of the parts, by format
 _TMP = "_tmp"
 _KEY = b"embedfleet"
 _PROBE_BYTES = 1 << 16
 _PART = re.compile(r"part-([0-9a-f]{12})-\d{14,}\.parquet")
-_VECTORS = "embedding.list.element"  # as Parquet calls the column
-_REJECT_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("source", pa.string()),
-        ("position", pa.int64()),
-        ("reason", pa.string()),
-        ("text", pa.string()),
-    ]
-)
+_VECTORS = "embedding.list.element"  # the name of the column in Parquet
 
 
 class Output:
     """One output folder. Picklable."""
 
     def __init__(self, filesystem: Any, root: str, parts: str = "") -> None:
-        """``parts`` is the folder below ``root`` that the parts go to."""
+        """``parts`` is the folder of the parts, relative to ``root``."""
         self.fs = filesystem
         self.root = root.rstrip("/")
         self.parts = f"{self.root}/{parts}".rstrip("/")
 
     def prepare(self) -> None:
-        """Makes the folders. Raises JobError when nothing can be written there."""
+        """Creates the folders. Raises JobError if they cannot be written to."""
         with self.writing():
             for folder in (self.root, self.parts, f"{self.root}/{REJECTS}", f"{self.root}/{_TMP}"):
                 self.fs.create_dir(folder, recursive=True)
@@ -65,19 +58,19 @@ class Output:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Raises JobError for an OSError of what is written within."""
+        """Turns an OSError of the block into a JobError."""
         try:
             yield
         except OSError as error:
             raise JobError(
-                f"{self.root} cannot be written to: {error}; what stands there is whole, and the "
-                "same command goes on from it"
+                f"{self.root} cannot be written to: {error}; all files in it are complete. Run the same "
+                "command again to continue"
             ) from error
 
     def manifest(self) -> Manifest | None:
-        """Returns the manifest, if a run has begun here.
+        """Returns the manifest; None if no run has started here.
 
-        Raises JobError when it cannot be read, or there is none and the folder holds other files.
+        Raises JobError if it cannot be read, or if there is none and the folder holds other files.
         """
         path = f"{self.root}/{FILE}"
         info = self.fs.get_file_info(path)
@@ -87,8 +80,8 @@ class Output:
         with self.fs.open_input_file(path) as handle:
             return Manifest.from_json(handle.read())
 
-    def begun(self) -> set[str]:
-        """Returns the `InputFile.digest` of each file of which anything is committed, by any format."""
+    def committed_files(self) -> set[str]:
+        """Returns the `InputFile.digest` of each input file with a committed part or rejects."""
         folders = [f"{self.root}/{name}".rstrip("/") for name in (*_PARTS, REJECTS)]
         selectors = [pafs.FileSelector(folder, allow_not_found=True) for folder in folders]
         infos = [info for selector in selectors for info in self.fs.get_file_info(selector)]
@@ -96,62 +89,64 @@ class Output:
         return {name[1] for name in names if name}
 
     def write_manifest(self, manifest: Manifest) -> None:
-        """Replaces the manifest as a whole. Raises JobError."""
+        """Replaces the manifest atomically. Raises JobError."""
         with self.writing():
             self._put(f"{self.root}/{FILE}", manifest.as_json())
 
-    def done(self, name: str, identity: Identity) -> Counts | None:
-        """Returns the counts of a part that is done; None when it is not, or not a whole file.
+    def committed_counts(self, name: str, identity: Identity) -> Counts | None:
+        """Returns the counts of a committed part; None if there is none, or its file is incomplete.
 
-        Raises JobError when its vectors are not those of ``identity``.
+        Raises JobError if its vectors are not those of ``identity``.
         """
-        if (about := self._about(name)) is None:
+        if (about := self._metadata(name)) is None:
             return None
         if differing := identity.differing(about):
             raise JobError(
-                f"{self.parts}/{name} holds vectors of another {' and '.join(differing)}: "
+                f"{self.parts}/{name} holds vectors with another {' and '.join(differing)}: "
                 "choose another OUTPUT"
             )
         return Counts(**about["counts"])
 
     def vectors(self, name: str) -> Any:
-        """Returns the table of a part that is done."""
+        """Returns the table of a committed part."""
         with self.fs.open_input_file(f"{self.parts}/{name}") as handle:
             return pq.ParquetFile(handle).read()
 
     def ids(self, name: str) -> list[Any]:
-        """Returns the ids of the rows that a part was made of, one for each row of its table."""
+        """Returns the input's id of each row of a committed part."""
         with self.fs.open_input_file(f"{self.parts}/{name}") as handle:
             file = pq.ParquetFile(handle)
             return ids_of(file.read([_id_column(file.schema_arrow.names)]))
 
     def rejects(self, name: str) -> Any:
-        """Returns the table of a part's rejects, which is empty when there are none."""
+        """Returns the table of a part's rejects, which may be empty."""
         path = f"{self.root}/{REJECTS}/{name}"
         if not self.fs.get_file_info(path).is_file:
             return reject_table([])
         with self.fs.open_input_file(path) as handle:
             return pq.ParquetFile(handle).read()
 
-    def commit(self, name: str, vectors: Any, rejects: Any, identity: Identity, c: Counts) -> None:
-        """Writes a part's vectors and rejects (Arrow tables). Raises JobError."""
-        about = json.dumps({**asdict(identity), "counts": asdict(c)})
-        described = vectors.replace_schema_metadata({_KEY: about.encode()})
+    def commit(
+        self, name: str, vectors: Any, rejects: Any, identity: Identity, counts: Counts
+    ) -> None:
+        """Writes a part's rejects and then its vectors (Arrow tables). Raises JobError."""
+        about = json.dumps({**asdict(identity), "counts": asdict(counts)})
+        vectors = vectors.replace_schema_metadata({_KEY: about.encode()})
         with self.writing():
             if rejects.num_rows:
                 self._put(f"{self.root}/{REJECTS}/{name}", _as_parquet(rejects))
-            else:  # an attempt that was killed may have had some
+            else:  # an attempt that was killed may have left some
                 self._remove(f"{self.root}/{REJECTS}/{name}")
-            self._put(f"{self.parts}/{name}", _as_parquet(described))
+            self._put(f"{self.parts}/{name}", _as_parquet(vectors))
 
     def clean(self) -> None:
-        """Removes what killed writers have left. Raises JobError."""
+        """Removes the unfinished files of writers that were killed. Raises JobError."""
         with self.writing():
             self.fs.delete_dir_contents(f"{self.root}/{_TMP}", missing_dir_ok=True)
             self.fs.delete_dir(f"{self.root}/{_TMP}")
 
-    def _about(self, name: str) -> dict[str, Any] | None:
-        """What a part's metadata says, if there is such a file and it is one of ours."""
+    def _metadata(self, name: str) -> dict[str, Any] | None:
+        """A part's metadata; None if there is no such file, or it is not one of this program."""
         path = f"{self.parts}/{name}"
         if not self.fs.get_file_info(path).is_file:
             return None
@@ -159,7 +154,7 @@ class Output:
             metadata = pq.read_schema(handle).metadata or {}
             about: dict[str, Any] | None = json.loads(metadata.get(_KEY, b"null"))
             return about
-        return None  # a machine that lost its power may leave an empty file
+        return None  # a power failure may leave an empty file
 
     def _put(self, path: str, data: Any) -> None:
         draft = f"{self.root}/{_TMP}/{uuid.uuid4().hex}"
@@ -168,14 +163,14 @@ class Output:
                 stream.write(data)
             self._sync(draft)
             self.fs.move(draft, path)
-            with suppress(OSError):  # not every file system knows this of a folder
+            with suppress(OSError):  # not every file system can sync a folder
                 self._sync(path.rpartition("/")[0])
         except OSError:
             self._remove(draft)
             raise
 
     def _sync(self, path: str) -> None:
-        """Waits until a local file or folder is on its disk; others keep what they have taken."""
+        """Waits until a local file or folder is on disk. Object stores need no sync."""
         if self.fs.type_name != "local":
             return
         handle = os.open(path, os.O_RDONLY)
@@ -192,44 +187,38 @@ class Output:
         selector = pafs.FileSelector(self.root, allow_not_found=True)
         try:
             names = [i.base_name for i in self.fs.get_file_info(selector)]
-            begun = self.begun()
+            committed = self.committed_files()
         except (OSError, UnicodeDecodeError) as error:
             raise JobError(f"{self.root} cannot be used as OUTPUT: {error}") from error
-        if begun:
+        if committed:
             raise JobError(
-                f"{self.root} holds parts of a job and no {FILE}: choose an empty folder"
+                f"{self.root} holds parts of a job but no {FILE}: choose an empty folder"
             )
         if foreign := [name for name in names if not name.startswith((".", "_"))]:
             raise JobError(
-                f"{self.root} holds other files ({foreign[0]}) and no {FILE}: choose an empty folder"
+                f"{self.root} holds other files ({foreign[0]}) but no {FILE}: choose an empty folder"
             )
 
 
 def ids_of(table: Any) -> list[Any]:
     """Returns the input's id of each row of a part's table."""
-    found: list[Any] = table[_id_column(table.column_names)].to_pylist()
-    return found
+    ids: list[Any] = table[_id_column(table.column_names)].to_pylist()
+    return ids
 
 
 def _id_column(names: list[str]) -> str:
     return "document_id" if "document_id" in names else "id"
 
 
-def reject_table(rows: list[tuple[str, str, int, str, str | None]]) -> Any:
-    """Returns rejected rows, ``(id, source, position, reason, text)``, as an Arrow table."""
-    arrays = [pa.array([row[n] for row in rows], f.type) for n, f in enumerate(_REJECT_SCHEMA)]
-    return pa.table(arrays, schema=_REJECT_SCHEMA)
-
-
 def vector_column(vectors: Any, dtype: str) -> Any:
-    """Returns float32 vectors ``(rows, dimensions)`` as a fixed-size list that any reader knows."""
+    """Returns float32 vectors ``(rows, dimensions)`` as an Arrow column of fixed-size lists."""
     flat = pa.array(vectors.astype(dtype, copy=False).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
 
 
 def _as_parquet(table: Any) -> Any:
     sink = pa.BufferOutputStream()
-    # vectors neither repeat nor compress
+    # vectors do not compress, with or without a dictionary
     others = [path for path in _leaves(table.schema) if path != _VECTORS]
     codec = {_VECTORS: "none", **dict.fromkeys(others, "snappy")}
     pq.write_table(table, sink, use_dictionary=others, compression=codec)
@@ -237,8 +226,8 @@ def _as_parquet(table: Any) -> Any:
 
 
 def _leaves(schema: Any) -> list[str]:
-    """The columns as Parquet has them: a nested one is several."""
+    """The column names in Parquet, where a nested column is several."""
     sink = pa.BufferOutputStream()
     pq.write_metadata(schema, sink)
-    found = pq.read_metadata(pa.BufferReader(sink.getvalue())).schema
-    return [found.column(n).path for n in range(len(found))]
+    columns = pq.read_metadata(pa.BufferReader(sink.getvalue())).schema
+    return [columns.column(n).path for n in range(len(columns))]

@@ -73,7 +73,7 @@ def test_it_ends_as_by_ctrl_c(told, monkeypatch, capsys, number):
     monkeypatch.setattr(scheduling, "give_way", lambda: None)
     told.append(number)
     assert cli.main(WORDS) == 130
-    assert "stopped; the same command does what is missing" in capsys.readouterr().err
+    assert "stopped; run the same command again" in capsys.readouterr().err
 
 
 def test_a_terminal_that_has_gone_leaves_the_status(told, monkeypatch):

@@ -13,7 +13,7 @@ from pyarrow import parquet as pq
 from cluster.corpus.plan.inputs import find_inputs
 from cluster.corpus.plan.parts import Part
 from cluster.corpus.prepare.documents import Documents, Item
-from cluster.corpus.read.reading import read_part
+from cluster.corpus.read.rows import read_part
 from cluster.corpus.settings import Settings
 from cluster.corpus.write.assemble import assemble
 

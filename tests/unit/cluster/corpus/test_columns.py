@@ -14,10 +14,10 @@ from pyarrow import fs as pafs
 from pyarrow import parquet as pq
 
 from cluster.corpus.errors import JobError
+from cluster.corpus.formats.columns import carried_field, column, fitting
 from cluster.corpus.plan.inputs import find_inputs
-from cluster.corpus.plan.parts import Plan, plan
-from cluster.corpus.read.columns import carried_field, column, fitting
-from cluster.corpus.read.reading import Rows, read_part
+from cluster.corpus.plan.parts import Plan, plan_parts
+from cluster.corpus.read.rows import Rows, read_part
 from cluster.corpus.settings import Settings
 
 KEYS = st.sampled_from("ab")
@@ -158,7 +158,7 @@ def test_an_id_is_text_or_a_whole_number(kind, value):
     faults: dict[int, str] = {}
     found = column([7, value], carried_field("id", kind, "id"), faults).to_pylist()
     assert found == ["7" if kind == TEXT else 7, None]
-    assert faults == {1: "id 'id' is neither text nor a whole number of 64 bits"}
+    assert faults == {1: "id in column 'id' is neither text nor a whole number of 64 bits"}
 
 
 def jsonl(path: Path, values: list[str]) -> Path:
@@ -168,7 +168,7 @@ def jsonl(path: Path, values: list[str]) -> Path:
 
 def planned(path: Path, **options) -> Plan:
     filesystem, files = find_inputs(str(path))
-    return plan(filesystem, files, Settings(str(path), "out", "m", **options))
+    return plan_parts(filesystem, files, Settings(str(path), "out", "m", **options))
 
 
 def read(path: Path, **options) -> Rows:

@@ -9,7 +9,7 @@ from ray.exceptions import AuthenticationError, RayActorError, RayTaskError
 from ray.serve.exceptions import RayServeException
 
 from cluster.corpus import connect as target
-from cluster.corpus.connect import Target, why_waiting
+from cluster.corpus.connect import JobModel, why_waiting
 from cluster.corpus.errors import JobError, WrongModel
 from deployments.config.schema import ModelConfig
 from deployments.core.errors import ModelUnavailable
@@ -26,7 +26,7 @@ def fails(monkeypatch):
             raise error
 
         monkeypatch.setattr(target, "_application", lambda: "app")
-        monkeypatch.setattr(target, "_served", served)
+        monkeypatch.setattr(target, "_ask", served)
 
     return raises
 
@@ -37,22 +37,22 @@ def fails(monkeypatch):
 def test_a_service_that_does_not_answer_now_may_later(fails, error):
     fails(error)
     with pytest.raises(JobError, match=r"does not answer \(.*serve status") as said:
-        target.find_target("m")
+        target.find_model("m")
     assert not isinstance(said.value, WrongModel)
 
 
 @pytest.mark.parametrize("cause", [ValueError("a bug"), TimeoutError("a bug")])
 def test_what_fails_within_the_service_is_not_waited_for(fails, cause):
     fails(RayTaskError("served", "trace", cause).as_instanceof_cause())
-    with pytest.raises(WrongModel, match=r"cannot say what it serves: \w+Error\('a bug'\)"):
-        target.find_target("m")
+    with pytest.raises(WrongModel, match=r"failed to say what it serves: \w+Error\('a bug'\)"):
+        target.find_model("m")
 
 
 def test_a_token_that_is_wanted_is_said(fails, monkeypatch):
     error = AuthenticationError("the token is missing")
     fails(error)
     with pytest.raises(WrongModel, match="the token is missing"):
-        target.find_target("m")
+        target.find_model("m")
 
     def refuses(**_):
         raise error
@@ -70,15 +70,15 @@ def test_a_token_that_is_wanted_is_said(fails, monkeypatch):
             "Failed to connect to Ray cluster",
             None,
             None,
-            "wants the token of who started it, in ~/",
+            "token, put the token of the user who started it",
         ),
         (
             "Failed to connect to Ray cluster",
             "a:b",
             None,
-            "wants RAY_AUTH_MODE=token and the token",
+            "set RAY_AUTH_MODE=token and put the token",
         ),
-        ("Failed to connect to Ray cluster", "a:b", "token", "wants the token of who started it"),
+        ("Failed to connect to Ray cluster", "a:b", "token", "token, put the token of the user"),
         ("Could not find any running Ray instance", None, None, None),
     ],
 )
@@ -94,7 +94,7 @@ def test_who_is_not_let_in_may_lack_the_token(monkeypatch, error, address, mode,
         monkeypatch.setenv("RAY_AUTH_MODE", mode)
     with pytest.raises(JobError) as said:
         target.connect(address)
-    assert (words or "for this job's time") in str(said.value)
+    assert (words or "while this job runs") in str(said.value)
     assert ("token" in str(said.value)) == (words is not None)
 
 
@@ -117,7 +117,7 @@ def served(state: ModelState, replicas: int = 0, reason: str | None = None) -> S
 def test_a_job_says_what_it_has_found(monkeypatch, model, words):
     context = SimpleNamespace(gcs_address="10.0.0.1:6379")
     monkeypatch.setattr(target.ray, "get_runtime_context", lambda: context)
-    assert str(Target("app", model)) == words
+    assert str(JobModel("app", model)) == words
 
 
 @pytest.mark.parametrize(
@@ -136,5 +136,5 @@ def test_why_a_job_waits(monkeypatch, now, why):
             raise now
         return now
 
-    monkeypatch.setattr(target, "_served", answer)
-    assert why_waiting(Target("app", served(ModelState.READY, 1))) == why
+    monkeypatch.setattr(target, "_ask", answer)
+    assert why_waiting(JobModel("app", served(ModelState.READY, 1))) == why

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from pyarrow import fs as pafs
 
 from cluster.corpus.errors import JobError
-from cluster.corpus.plan.inputs import InputFile, find_inputs
-from cluster.corpus.plan.parts import Plan, plan
-from cluster.corpus.read import records
-from cluster.corpus.read.reading import Rows, read_part
-from cluster.corpus.read.records import csv_records, cut_file
+from cluster.corpus.formats import records
+from cluster.corpus.formats.files import InputFile
+from cluster.corpus.formats.records import csv_records, cut_file
+from cluster.corpus.plan.inputs import find_inputs
+from cluster.corpus.plan.parts import Plan, plan_parts
+from cluster.corpus.read.rows import Rows, read_part
 from cluster.corpus.settings import Settings
 
 MEMORY = pafs._MockFileSystem()
@@ -100,7 +101,7 @@ def test_quotes_are_counted_where_that_is_right(data, plain, block, monkeypatch)
 
 def planned(path: Path, **options) -> Plan:
     filesystem, files = find_inputs(str(path))
-    return plan(filesystem, files, Settings(str(path), "out", "m", **options))
+    return plan_parts(filesystem, files, Settings(str(path), "out", "m", **options))
 
 
 def read(path: Path, **options) -> list[Rows]:
@@ -140,7 +141,7 @@ def test_a_broken_record_counts_for_the_limit(tmp_path):
 
 def test_lines_that_end_in_carriage_returns_alone_are_refused(tmp_path):
     (tmp_path / "a.csv").write_bytes(b"id,text\r1,one\r2,two\r")
-    message = r"a\.csv: its header is a broken record: .*; convert the file's line ends to \\n"
+    message = r"a\.csv is malformed .*: convert the file's line ends to \\n"
     with pytest.raises(JobError, match=message):
         planned(tmp_path / "a.csv")
 

@@ -15,12 +15,12 @@ from pyarrow import fs as pafs
 from pyarrow import parquet as pq
 
 from cluster.corpus import dedupe as duplicates
-from cluster.corpus.dedupe import Ledger, digest, digests, drop_repeated
+from cluster.corpus.dedupe import IdIndex, digest, digests, drop_duplicates
 from cluster.corpus.errors import JobError
 from cluster.corpus.plan.inputs import find_inputs
-from cluster.corpus.plan.parts import Part, plan
+from cluster.corpus.plan.parts import Part, plan_parts
 from cluster.corpus.prepare.documents import Documents, Item
-from cluster.corpus.read.reading import read_part
+from cluster.corpus.read.rows import read_part
 from cluster.corpus.settings import Settings
 from cluster.corpus.work import Work
 from cluster.corpus.write.assemble import assemble
@@ -48,23 +48,23 @@ def firsts(parts: list[set[int]]) -> dict[int, dict[bytes, int]]:
 @given(st.lists(st.sets(st.integers(0, 30)), min_size=1, max_size=12), st.randoms())
 def test_every_part_that_repeats_ids_is_found(parts, order):
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setattr(duplicates, "_HELD", 7)
-        ledger = Ledger(Path(folder), len(parts))
+        patch.setattr(duplicates, "_BUFFERED_ENTRIES", 7)
+        ledger = IdIndex(Path(folder), len(parts))
         numbers = list(range(len(parts)))
         order.shuffle(numbers)  # workers end in any order
         for number in numbers:
             ledger.add(number, digests(parts[number]))
-        assert dict(ledger.repeated()) == firsts(parts)
+        assert dict(ledger.duplicates()) == firsts(parts)
 
 
 def peak_bytes(folder: Path, parts: int) -> int:
     """The most memory of a ledger of so many parts with 20,000 ids each."""
     folder.mkdir()
     tracemalloc.start()
-    ledger = Ledger(folder, parts)
+    ledger = IdIndex(folder, parts)
     for part in range(parts):
         ledger.add(part, np.random.default_rng(part).bytes(16 * 20_000))
-    assert list(ledger.repeated()) == []
+    assert list(ledger.duplicates()) == []
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak
@@ -83,7 +83,7 @@ def work_on(folder: Path, lines: list[str], **options) -> tuple[Work, list[Part]
     inputs, files = find_inputs(settings.input)
     output = Output(LOCAL, settings.output)
     output.prepare()
-    planned = plan(inputs, files, settings)
+    planned = plan_parts(inputs, files, settings)
     work = Work(
         settings=settings,
         identity=identify(CATALOG[MODEL], settings, None),
@@ -95,7 +95,7 @@ def work_on(folder: Path, lines: list[str], **options) -> tuple[Work, list[Part]
         inputs=inputs,
         output=output,
         carried=planned.carried,
-        board=None,
+        collector=None,
     )
     return work, planned.parts
 
@@ -115,10 +115,10 @@ def commit(work: Work, part: Part) -> bytes:
 
 def finish(work: Work, parts: list[Part], found: list[bytes], folder: Path) -> Counts:
     folder.mkdir()
-    ledger = Ledger(folder, len(parts))
+    ledger = IdIndex(folder, len(parts))
     for number, ids in enumerate(found):
         ledger.add(number, ids)
-    return drop_repeated(work, parts, ledger)
+    return drop_duplicates(work, parts, ledger)
 
 
 LINES = [
@@ -153,7 +153,7 @@ def test_the_first_row_that_can_be_encoded_keeps_the_id(tmp_path):
     assert change == Counts(documents=-1, written=-1, rejected=1)
     assert written(work) == {"a": [1.0], "b": [3.0], "c": [5.0]}
     assert rejected(work) == EXPECTED
-    done = [work.output.done(part.name, work.identity) for part in parts]
+    done = [work.output.committed_counts(part.name, work.identity) for part in parts]
     assert sum(counts.rejected for counts in done) == 3
     assert sum(counts.documents + counts.rejected for counts in done) == 6
 
@@ -174,7 +174,7 @@ def test_derived_ids_of_equal_texts_differ(tmp_path):
     (tmp_path / "a.txt").write_text("one\none\n")
     settings = Settings(str(tmp_path / "a.txt"), "out", MODEL)
     inputs, files = find_inputs(settings.input)
-    (part,) = plan(inputs, files, settings).parts
+    (part,) = plan_parts(inputs, files, settings).parts
     rows = read_part(inputs, part, "text", pa.schema([]))
     documents = Documents([Item(0, 0, 3), Item(1, 0, 3)])
     table, rejects, _ = assemble("a.txt", rows, documents, np.zeros((2, 1), np.float32), settings)

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from cluster.corpus.encode import worker
-from cluster.corpus.encode.worker import PartEncoder
+from cluster.corpus import worker
 from cluster.corpus.errors import JobError
-from cluster.corpus.prepare.documents import Cut, Documents
+from cluster.corpus.prepare.documents import Documents, TextOptions
+from cluster.corpus.worker import PartWorker
 from deployments.client.preprocessing import Preprocessor
 from deployments.core.batch import TokenBatch
 from deployments.core.models.catalog import CATALOG
@@ -27,7 +27,9 @@ def test_token_ids_are_put_together_once():
 def test_chunks_that_cannot_fit_are_refused_before_any_tokenizing(monkeypatch):
     monkeypatch.setattr(worker, "give_way", lambda: None)
     monkeypatch.setattr(worker, "prepare", lambda *_: pytest.fail("tokenized"))
-    work = SimpleNamespace(cut=Cut(Role.DOCUMENT, chunk=500), replicas=1, workers=1)
+    work = SimpleNamespace(
+        text_options=TextOptions(Role.DOCUMENT, chunk=500), replicas=1, workers=1
+    )
     preprocessor = Preprocessor(CATALOG["all-MiniLM-L6-v2"], SimpleNamespace(room=254))
     with pytest.raises(JobError, match="chunks of 500 tokens do not fit"):
-        PartEncoder(work)._prepare(preprocessor, None)
+        PartWorker(work)._prepare(preprocessor, None)

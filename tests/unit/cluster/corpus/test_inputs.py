@@ -12,13 +12,14 @@ import pytest
 from pyarrow import fs as pafs
 from pyarrow import parquet as pq
 
-from cluster.corpus.encode import worker
-from cluster.corpus.encode.worker import PartEncoder
+from cluster.corpus import worker
 from cluster.corpus.errors import JobError
-from cluster.corpus.plan.inputs import InputFile, check_unchanged, find_inputs
+from cluster.corpus.formats.files import InputFile, check_unchanged
+from cluster.corpus.formats.sources import source_of
+from cluster.corpus.plan.inputs import find_inputs
 from cluster.corpus.plan.parts import Part
-from cluster.corpus.read.sources import source_of
 from cluster.corpus.settings import Settings
+from cluster.corpus.worker import PartWorker
 from cluster.corpus.write.output import Output
 
 LOCAL = pafs.LocalFileSystem()
@@ -41,9 +42,9 @@ def test_a_link_that_leads_back_up_is_not_followed(tmp_path):
 
 def test_a_name_that_is_not_utf8_is_named(tmp_path):
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.txt")).write_text("x\n")
-    with pytest.raises(JobError, match=r"\\xff.txt' is no file name in UTF-8: rename it"):
+    with pytest.raises(JobError, match=r"\\xff.txt' is not valid UTF-8"):
         find_inputs(str(tmp_path))
-    with pytest.raises(JobError, match=r"\\udcff.txt' is not UTF-8: rename it"):
+    with pytest.raises(JobError, match=r"\\udcff.txt' is not valid UTF-8"):
         find_inputs(f"{tmp_path}/\udcff.txt")
     with pytest.raises(JobError, match="cannot be used as OUTPUT"):
         Output(LOCAL, str(tmp_path)).manifest()
@@ -54,7 +55,7 @@ def encoder(tmp_path, monkeypatch):
     """A worker of two parts of a file: its reading, which is all that is tried here."""
     monkeypatch.setattr(worker, "give_way", lambda: None)
 
-    def of(file: Path) -> tuple[PartEncoder, list[Part]]:
+    def of(file: Path) -> tuple[PartWorker, list[Part]]:
         settings = Settings(str(file), str(tmp_path / "out"), "m")
         _, (found,) = find_inputs(settings.input)
         parts = [Part(found, 0, 1, 1)]
@@ -63,7 +64,7 @@ def encoder(tmp_path, monkeypatch):
         work = SimpleNamespace(
             settings=settings, inputs=LOCAL, carried=pa.schema([]), replicas=1, workers=1
         )
-        return PartEncoder(work), parts
+        return PartWorker(work), parts
 
     return of
 

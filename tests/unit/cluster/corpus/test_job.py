@@ -12,15 +12,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.corpus.encode.flow import call_tokens, share
+from cluster.corpus.encode.calls import call_tokens, calls_per_worker
 from cluster.corpus.errors import JobError
-from cluster.corpus.execution import Stalling
-from cluster.corpus.plan.inputs import InputFile
-from cluster.corpus.prepare.chunking import pieces, token_ranges
-from cluster.corpus.progress import Printer, Snapshot, Tally, clock, line, short
-from cluster.corpus.rejects import derived_id, fault, shown
+from cluster.corpus.execution import StallDetector
+from cluster.corpus.formats.files import InputFile
+from cluster.corpus.prepare.chunking import chunk_spans, token_ranges
+from cluster.corpus.progress import (
+    Progress,
+    ProgressPrinter,
+    Snapshot,
+    clock,
+    progress_line,
+    short_number,
+)
+from cluster.corpus.rejects import derived_id, excerpt, text_fault
 from cluster.corpus.settings import Settings
-from cluster.corpus.write.manifest import Counts, Manifest, check_same, describe, identify
+from cluster.corpus.write.manifest import Counts, Manifest, check_resumable, identify, new_manifest
 from deployments.core.errors import InvalidRequest
 from deployments.core.models.catalog import CATALOG
 
@@ -49,8 +56,8 @@ def test_chunks_end_between_words():
 
 
 def test_pieces_are_characters():
-    assert pieces([(0, 2), (3, 5), (6, 9)], [0, 1, 2], 2, 0) == [(0, 5), (6, 9)]
-    assert pieces([], [], 2, 0) == []
+    assert chunk_spans([(0, 2), (3, 5), (6, 9)], [0, 1, 2], 2, 0) == [(0, 5), (6, 9)]
+    assert chunk_spans([], [], 2, 0) == []
 
 
 @pytest.mark.parametrize(
@@ -67,9 +74,9 @@ def test_pieces_are_characters():
     ],
 )
 def test_faults(value, reason):
-    assert fault(value) == reason
+    assert text_fault(value) == reason
     assert len(derived_id("a", 0, value)) == 32
-    assert shown(value) is None or shown(value).encode() is not None
+    assert excerpt(value) is None or excerpt(value).encode() is not None
 
 
 def test_derived_ids_come_from_place_and_content():
@@ -81,13 +88,13 @@ def test_derived_ids_come_from_place_and_content():
 
 def manifest(model: str = "e5-small", files=(FILE,), carried=(), **options) -> Manifest:
     settings = Settings("in", "out", model, **options)
-    return describe(identify(CATALOG[model], settings, None), settings, files, carried)
+    return new_manifest(identify(CATALOG[model], settings, None), settings, files, carried)
 
 
 def test_a_manifest_survives_its_file():
     wanted = replace(manifest(keep=("n",)), counts=Counts(rows=3), finished=True)
     assert Manifest.from_json(wanted.as_json()) == wanted
-    check_same(Manifest.from_json(wanted.as_json()), manifest(keep=("n",)), "out", ())
+    check_resumable(Manifest.from_json(wanted.as_json()), manifest(keep=("n",)), "out", ())
     with pytest.raises(JobError, match="not a manifest"):
         Manifest.from_json(b"{}")
 
@@ -95,7 +102,7 @@ def test_a_manifest_survives_its_file():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": "e5-small-v2"}, "revision .*do not compare"),
+        ({"model": "e5-small-v2"}, "revision .*cannot be compared"),
         ({"role": "query"}, "role 'document', not 'query'"),
         ({"dtype": "float16"}, "dtype 'float32', now 'float16'"),
         ({"chunk": 100}, "chunk None, now 100"),
@@ -111,27 +118,27 @@ def test_another_job_is_refused(change, message):
     if "role" in change:
         change = {"role": Role(change["role"])}
     with pytest.raises(JobError, match=message):
-        check_same(manifest(), manifest(**change), "out", {FILE.digest})
+        check_resumable(manifest(), manifest(**change), "out", {FILE.digest})
 
 
 def test_another_instruction_is_another_space():
     one = manifest("e5-mistral-7b-instruct", instruction="Find papers")
     assert one.identity.role == "query"
     with pytest.raises(JobError, match="instruction 'Find papers', not 'Find code'"):
-        check_same(one, manifest("e5-mistral-7b-instruct", instruction="Find code"), "out", ())
+        check_resumable(one, manifest("e5-mistral-7b-instruct", instruction="Find code"), "out", ())
     with pytest.raises(InvalidRequest):
         manifest("e5-small", instruction="Find papers")
 
 
 def test_new_files_and_mended_ones_are_welcome():
     new = replace(FILE, name="b.csv")
-    check_same(manifest(), manifest(files=(FILE, new)), "out", {FILE.digest})
+    check_resumable(manifest(), manifest(files=(FILE, new)), "out", {FILE.digest})
     both = manifest(files=(FILE, new))
     mended = manifest(files=(FILE, replace(new, size=11)))
-    check_same(both, mended, "out", {FILE.digest})
-    check_same(both, manifest(), "out", {FILE.digest})
+    check_resumable(both, mended, "out", {FILE.digest})
+    check_resumable(both, manifest(), "out", {FILE.digest})
     with pytest.raises(JobError, match=r"b.csv has changed"):
-        check_same(both, mended, "out", {FILE.digest, new.digest})
+        check_resumable(both, mended, "out", {FILE.digest, new.digest})
 
 
 def test_other_types_of_the_carried_columns_are_refused():
@@ -140,10 +147,12 @@ def test_other_types_of_the_carried_columns_are_refused():
     one = Manifest.from_json(one.as_json())
     assert one.settings["columns"] == {"n": "int32", "s": "string"}
     with pytest.raises(JobError, match=r"columns of other types \('n' int32, now int64\)"):
-        check_same(one, other, "out", {FILE.digest})
-    check_same(one, other, "out", ())
+        check_resumable(one, other, "out", {FILE.digest})
+    check_resumable(one, other, "out", ())
     settings = {name: value for name, value in one.settings.items() if name != "columns"}
-    check_same(replace(one, settings=settings), other, "out", {FILE.digest})  # of an older version
+    check_resumable(
+        replace(one, settings=settings), other, "out", {FILE.digest}
+    )  # of an older version
 
 
 @pytest.mark.parametrize(
@@ -174,30 +183,30 @@ def test_calls_are_sized_by_what_replicas_compute():
     assert call_tokens(None) == 8_192
     assert call_tokens(20_000) == 5_000
     assert call_tokens(5e6) == 32_768
-    assert share(0, 1) == 3
-    assert share(4, 2) == 6
+    assert calls_per_worker(0, 1) == 3
+    assert calls_per_worker(4, 2) == 6
 
 
-SNAPSHOT = Snapshot(Tally(12_288, 1_506_000, 3, 400.0, 200.0, 2), 1_000.0, 60.0)
+SNAPSHOT = Snapshot(Progress(12_288, 1_506_000, 3, 400.0, 200.0, 2), 1_000.0, 60.0)
 
 
 def test_the_progress_line():
-    assert line(SNAPSHOT) == (
+    assert progress_line(SNAPSHOT) == (
         " 60%  12,288 texts  25.1k tokens/s (2 × 12.6k)  3 rejected  ETA 1:00"
-    ).replace("12.6k", short(1_506_000 / 120))
+    ).replace("12.6k", short_number(1_506_000 / 120))
     priced = replace(SNAPSHOT, price=2.0, replica_hours=0.03)
-    assert line(priced).endswith("cost 0.06")
-    assert "ETA" not in line(Snapshot(Tally(), 10.0, 1.0))
+    assert progress_line(priced).endswith("cost 0.06")
+    assert "ETA" not in progress_line(Snapshot(Progress(), 10.0, 1.0))
 
 
 def test_numbers_for_people():
-    assert [short(n) for n in (0, 950, 25_100, 1_300_000)] == ["0", "950", "25.1k", "1.30M"]
+    assert [short_number(n) for n in (0, 950, 25_100, 1_300_000)] == ["0", "950", "25.1k", "1.30M"]
     assert [clock(s) for s in (5, 80, 3_725)] == ["0:05", "1:20", "1:02:05"]
 
 
 def test_a_terminal_has_one_line_and_a_log_a_line_every_ten_seconds():
     terminal, log = io.StringIO(), io.StringIO()
-    live, quiet = Printer(terminal, True), Printer(log, False)
+    live, quiet = ProgressPrinter(terminal, True), ProgressPrinter(log, False)
     for second in range(1, 31):
         live.show(replace(SNAPSHOT, seconds=float(second)))
         quiet.show(replace(SNAPSHOT, seconds=float(second)))
@@ -210,7 +219,7 @@ def test_a_terminal_has_one_line_and_a_log_a_line_every_ten_seconds():
 @pytest.mark.parametrize("terminal", [True, False])
 def test_what_is_waited_for_stands_on_a_line_of_its_own_once(terminal):
     stream = io.StringIO()
-    printer = Printer(stream, terminal)
+    printer = ProgressPrinter(stream, terminal)
     for why in (None, "m is cold", "m is cold", "m is unavailable", None, "m is cold"):
         printer.show(replace(SNAPSHOT, seconds=1.0, waiting=why))
     said = [line for line in stream.getvalue().splitlines() if line.startswith("embedfleet: ")]
@@ -218,31 +227,31 @@ def test_what_is_waited_for_stands_on_a_line_of_its_own_once(terminal):
     assert said == [f"embedfleet: waiting: {why}" for why in reasons]
 
 
-def found_by(stalling: Stalling, tally: Tally, now: float) -> str | None:
+def found_by(stalling: StallDetector, tally: Progress, now: float) -> str | None:
     stalling.reason(tally, now)
-    if stalling._asking:
-        stalling._asking.join()
+    if stalling._thread:
+        stalling._thread.join()
     return stalling.reason(tally, now)
 
 
 def test_the_service_is_asked_while_nothing_moves():
     asked = []
-    stalling = Stalling(lambda: asked.append(1) or f"reason {len(asked)}", 0.0)
-    seen = [found_by(stalling, Tally(replicas=n), 3.0 * n) for n in range(8)]
+    stalling = StallDetector(lambda: asked.append(1) or f"reason {len(asked)}", 0.0)
+    seen = [found_by(stalling, Progress(replicas=n), 3.0 * n) for n in range(8)]
     assert seen == [None] * 4 + ["reason 1"] * 4
-    assert found_by(stalling, Tally(), 22.0) == "reason 2"
-    assert found_by(stalling, Tally(texts=1), 22.5) is None
-    assert found_by(stalling, Tally(texts=1), 32.0) is None
+    assert found_by(stalling, Progress(), 22.0) == "reason 2"
+    assert found_by(stalling, Progress(texts=1), 22.5) is None
+    assert found_by(stalling, Progress(texts=1), 32.0) is None
     assert len(asked) == 2
 
 
 def test_one_question_at_a_time():
     answer, asked = threading.Event(), []
-    stalling = Stalling(lambda: asked.append(1) or str(answer.wait(30)), 0.0)
+    stalling = StallDetector(lambda: asked.append(1) or str(answer.wait(30)), 0.0)
     for now in (10.0, 20.0, 30.0):
-        assert stalling.reason(Tally(), now) is None
+        assert stalling.reason(Progress(), now) is None
     assert len(asked) == 1
-    assert stalling.reason(Tally(texts=1), 31.0) is None
+    assert stalling.reason(Progress(texts=1), 31.0) is None
     answer.set()
-    stalling._asking.join()
-    assert stalling.reason(Tally(texts=1), 32.0) is None  # it was asked before something moved
+    stalling._thread.join()
+    assert stalling.reason(Progress(texts=1), 32.0) is None  # it was asked before something moved

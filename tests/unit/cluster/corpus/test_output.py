@@ -14,11 +14,12 @@ from pyarrow import fs as pafs
 from pyarrow import parquet as pq
 
 from cluster.corpus.errors import JobError
-from cluster.corpus.plan.inputs import InputFile, resolve
+from cluster.corpus.formats.files import InputFile, resolve
 from cluster.corpus.plan.parts import Part
+from cluster.corpus.rejects import Reject, reject_table
 from cluster.corpus.write.lance import NAME, check_lance, write_lance
 from cluster.corpus.write.manifest import Counts, Identity
-from cluster.corpus.write.output import Output, ids_of, reject_table, vector_column
+from cluster.corpus.write.output import Output, ids_of, vector_column
 from tests.support.small_disk import remount
 
 LOCAL = pafs.LocalFileSystem()
@@ -35,15 +36,15 @@ def vectors(rows: int):
 def test_a_part_is_there_as_a_whole(tmp_path):
     output = Output(LOCAL, str(tmp_path / "out"))
     output.prepare()
-    assert output.done(PART.name, IDENTITY) is None
-    assert output.begun() == set()
-    rejects = reject_table([("d2", "a.txt", 8, "empty", "")])
+    assert output.committed_counts(PART.name, IDENTITY) is None
+    assert output.committed_files() == set()
+    rejects = reject_table([Reject("d2", "a.txt", 8, "empty", "")])
     output.commit(PART.name, vectors(2), rejects, IDENTITY, Counts(rows=3, written=2, rejected=1))
-    assert output.done(PART.name, IDENTITY) == Counts(rows=3, written=2, rejected=1)
+    assert output.committed_counts(PART.name, IDENTITY) == Counts(rows=3, written=2, rejected=1)
     assert output.ids(PART.name) == ids_of(vectors(2)) == ["d0", "d1"]
     assert output.vectors(PART.name).schema.field("embedding").type == pa.list_(pa.float32(), 2)
     assert output.rejects(PART.name)["id"].to_pylist() == ["d2"]
-    assert output.begun() == {FILE.digest}
+    assert output.committed_files() == {FILE.digest}
     output.clean()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["_rejects", PART.name]
 
@@ -53,13 +54,13 @@ def test_rejects_alone_show_that_a_file_is_begun(tmp_path):
     output.prepare()
     folder = tmp_path / "out" / "_rejects"
     (folder / PART.name).write_bytes(b"")
-    assert output.begun() == {FILE.digest}
+    assert output.committed_files() == {FILE.digest}
 
 
 def test_rejects_of_a_killed_attempt_do_not_stay(tmp_path):
     output = Output(LOCAL, str(tmp_path / "out"))
     output.prepare()
-    rejects = reject_table([("d1", "a.txt", 4, "its replica died", "x")])
+    rejects = reject_table([Reject("d1", "a.txt", 4, "its replica died", "x")])
     output.commit(PART.name, vectors(1), rejects, IDENTITY, Counts())
     (tmp_path / "out" / PART.name).unlink()  # killed before the vectors stood there
     output.commit(PART.name, vectors(2), reject_table([]), IDENTITY, Counts())
@@ -71,8 +72,8 @@ def test_what_another_format_has_committed_is_begun(tmp_path, one, other):
     first = Output(LOCAL, str(tmp_path), one)
     first.prepare()
     first.commit(PART.name, vectors(1), reject_table([]), IDENTITY, Counts())
-    assert Output(LOCAL, str(tmp_path), other).begun() == {FILE.digest}
-    with pytest.raises(JobError, match=r"holds parts of a job and no _manifest.json"):
+    assert Output(LOCAL, str(tmp_path), other).committed_files() == {FILE.digest}
+    with pytest.raises(JobError, match=r"holds parts of a job but no _manifest.json"):
         Output(LOCAL, str(tmp_path), other).manifest()
 
 
@@ -88,8 +89,8 @@ def test_a_part_of_other_vectors_is_not_done(tmp_path, change, words):
     output = Output(LOCAL, str(tmp_path))
     output.prepare()
     output.commit(PART.name, vectors(1), reject_table([]), IDENTITY, Counts())
-    with pytest.raises(JobError, match=f"{PART.name} holds vectors of {words}"):
-        output.done(PART.name, replace(IDENTITY, **change))
+    with pytest.raises(JobError, match=f"{PART.name} holds vectors with {words}"):
+        output.committed_counts(PART.name, replace(IDENTITY, **change))
 
 
 @pytest.mark.parametrize("content", [b"", bytes(500), b"PAR1"])
@@ -97,14 +98,14 @@ def test_a_torn_part_is_written_again(tmp_path, content):
     output = Output(LOCAL, str(tmp_path))
     output.prepare()
     (tmp_path / PART.name).write_bytes(content)
-    assert output.done(PART.name, IDENTITY) is None
+    assert output.committed_counts(PART.name, IDENTITY) is None
     output.commit(PART.name, vectors(1), reject_table([]), IDENTITY, Counts(rows=1))
-    assert output.done(PART.name, IDENTITY) == Counts(rows=1)
+    assert output.committed_counts(PART.name, IDENTITY) == Counts(rows=1)
 
 
 def test_a_part_of_somebody_else_is_not_done(tmp_path):
     pq.write_table(pa.table({"id": ["a"]}), tmp_path / PART.name)
-    assert Output(LOCAL, str(tmp_path)).done(PART.name, IDENTITY) is None
+    assert Output(LOCAL, str(tmp_path)).committed_counts(PART.name, IDENTITY) is None
 
 
 def test_what_is_moved_into_place_is_on_the_disk(tmp_path, monkeypatch):
@@ -156,7 +157,7 @@ def test_a_disk_that_fills_up_holds_no_torn_file(small_disk):
     output.prepare()
     with pytest.raises(JobError, match=r"cannot be written to.* No space left"):
         output.commit(PART.name, vectors(500_000), reject_table([]), IDENTITY, Counts())
-    assert output.done(PART.name, IDENTITY) is None
+    assert output.committed_counts(PART.name, IDENTITY) is None
     assert not list((small_disk / "out" / "_tmp").iterdir())
 
 
@@ -195,7 +196,7 @@ def options(filesystem):
 
 def test_lance_knows_not_every_file_system():
     check_lance(LOCAL)
-    with pytest.raises(JobError, match="writes to a disk, S3 or GCS, not mock"):
+    with pytest.raises(JobError, match="can write to a disk, S3 or GCS, not to mock"):
         check_lance(pafs._MockFileSystem())
 
 

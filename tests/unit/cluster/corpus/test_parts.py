@@ -14,11 +14,12 @@ from pyarrow import fs as pafs
 from pyarrow import parquet as pq
 
 from cluster.corpus.errors import JobError
+from cluster.corpus.formats import records
+from cluster.corpus.formats.files import format_of
 from cluster.corpus.plan import parts
-from cluster.corpus.plan.inputs import find_inputs, format_of, matches
-from cluster.corpus.plan.parts import Part, plan
-from cluster.corpus.read import records
-from cluster.corpus.read.reading import read_part
+from cluster.corpus.plan.inputs import find_inputs, matches
+from cluster.corpus.plan.parts import Part, plan_parts
+from cluster.corpus.read.rows import read_part
 from cluster.corpus.settings import Settings
 
 LOCAL = pafs.LocalFileSystem()
@@ -30,7 +31,7 @@ def settings(path: Path, **options) -> Settings:
 
 def planned(path: Path, **options) -> list[Part]:
     filesystem, files = find_inputs(str(path))
-    return plan(filesystem, files, settings(path, **options)).parts
+    return plan_parts(filesystem, files, settings(path, **options)).parts
 
 
 def texts(path: Path, **options) -> list[object]:
@@ -76,7 +77,7 @@ def test_the_plan_and_the_names_are_the_same_on_every_run(tmp_path):
 
 @pytest.mark.parametrize("ending", ["txt", "jsonl", "jsonl.gz", "csv", "parquet"])
 def test_a_part_of_short_texts_holds_so_many_rows(tmp_path, monkeypatch, ending):
-    monkeypatch.setattr(parts, "_MOST_ROWS", 100)
+    monkeypatch.setattr(parts, "_MAX_ROWS", 100)
     wanted = [f"{i:05d}" for i in range(1_000)]
     path = tmp_path / f"corpus.{ending}"
     write(path, wanted)
@@ -131,7 +132,7 @@ def test_a_parquet_column_with_broken_unicode(tmp_path):
         ("a.jsonl", b"", "holds no rows"),
         ("a.csv", b"text\n", "holds no rows"),
         ("a.txt", b"\n\n", "holds no rows"),
-        ("a.dat", b"x", "its ending tells no format; set --input-format"),
+        ("a.dat", b"x", "set --input-format"),
     ],
 )
 def test_what_is_known_before_any_work(tmp_path, name, content, message):

@@ -15,9 +15,9 @@ from pyarrow import parquet as pq
 
 from cluster.corpus.errors import JobError
 from cluster.corpus.plan.inputs import find_inputs
-from cluster.corpus.plan.parts import Plan, plan
+from cluster.corpus.plan.parts import Plan, plan_parts
 from cluster.corpus.plan.schemas import _wider
-from cluster.corpus.read.reading import read_part
+from cluster.corpus.read.rows import read_part
 from cluster.corpus.settings import Settings
 
 I8, I32, I64, U32, U64 = pa.int8(), pa.int32(), pa.int64(), pa.uint32(), pa.uint64()
@@ -41,7 +41,7 @@ def write(folder: Path, *arrays: pa.Array) -> Path:
 
 def planned(folder: Path, **options) -> Plan:
     filesystem, files = find_inputs(str(folder))
-    return plan(filesystem, files, Settings(str(folder), "out", "m", **options))
+    return plan_parts(filesystem, files, Settings(str(folder), "out", "m", **options))
 
 
 def read(folder: Path, **options) -> tuple[pa.DataType, list[object]]:

@@ -24,7 +24,7 @@ def says(monkeypatch):
             raise error
 
         monkeypatch.setattr(starting, "connect", lambda address: None)
-        monkeypatch.setattr(starting, "find_target", raises)
+        monkeypatch.setattr(starting, "find_model", raises)
         monkeypatch.setattr(starting.ray, "shutdown", lambda: None)
 
     return find

@@ -10,15 +10,15 @@ import pytest
 
 JOB = """
 import os, signal, sys
-from cluster.corpus.watchdog import last_words
-with last_words() as speaker:
+from cluster.corpus.watchdog import watchdog
+with watchdog() as dog:
     if sys.argv[1]:
-        speaker.joined(sys.argv[1])
+        dog.watch_raylet(sys.argv[1])
     {end}
 """
 LOST = "os._exit(1)"  # as Ray's core does
-GONE = "embedfleet: the Ray of the service has gone; the same command does what is missing\n"
-KILLED = "embedfleet: the job was killed; the same command does what is missing\n"
+GONE = "embedfleet: the Ray of the service has ended; run the same command again to continue\n"
+KILLED = "embedfleet: the job was killed; run the same command again to continue\n"
 
 
 def ended(end, raylet=""):

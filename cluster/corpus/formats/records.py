@@ -1,4 +1,4 @@
-"""Records of line formats: where they start, which lets a file be read in parts, and what they hold."""
+"""Records of text files (lines, JSON Lines, CSV): where they start, and what they hold."""
 
 from __future__ import annotations
 
@@ -12,29 +12,32 @@ import numpy.typing as npt
 import orjson
 
 from cluster.corpus.errors import JobError
-from cluster.corpus.plan.inputs import InputFile
+from cluster.corpus.formats.files import InputFile
 
 _BLOCK = 1 << 20
 _HEAD = 1 << 16
 _LF, _CR, _QUOTE = b'\n\r"'
-_OPENS = np.isin(np.arange(256), [*b',\n"'])  # what a quote that opens a field stands behind
+# a quote opens a field if one of these precedes it
+_OPENS = np.isin(np.arange(256), [*b',\n"'])
 _BOM = b"\xef\xbb\xbf"
-_LONGEST_FIELD = 1 << 30  # a field may be as long as a part
+_MAX_FIELD_BYTES = 1 << 30  # a field may be as long as a part
 
 Offsets = npt.NDArray[np.intp]
 
 
 class _Unclear(Exception):
-    """Counting quotes does not tell where a stream's records end."""
+    """Counting quotes cannot tell where the records of this stream end."""
 
 
 def starts(ends: Iterable[tuple[int, Offsets]], target: int) -> list[int]:
-    """Returns offsets that cut a stream into runs of whole records, each of ``target`` bytes or a
-    record more; the last is the end. ``ends`` tells of each block its size and where records end.
+    """Returns offsets that cut a stream between records, at least ``target`` bytes apart.
+
+    The last offset is the end of the stream. ``ends`` yields each block's size and where records end
+    in it.
     """
     cuts, position = [0], 0
-    for size, found in ends:
-        firsts = position + found
+    for size, block_ends in ends:
+        firsts = position + block_ends
         while (at := int(np.searchsorted(firsts, cuts[-1] + target))) < len(firsts):
             cuts.append(int(firsts[at]))
         position += size
@@ -49,11 +52,11 @@ def _line_ends(blocks: Iterable[bytes]) -> Iterator[tuple[int, Offsets]]:
 def _record_ends(blocks: Iterable[bytes]) -> Iterator[tuple[int, Offsets]]:
     """Where CSV records end: at the newlines with an even number of quotes before them.
 
-    Raises _Unclear where csv.reader would take a quote for a character of a field, or a carriage
-    return for an error, since the count is then worth nothing from there on.
+    Raises _Unclear if csv.reader would read a quote as a character of a field, or a carriage return as
+    an error: counting is wrong from there on.
     """
     before, odd = b"\n", 0
-    for block in _without_mark(blocks):
+    for block in _mask_byte_order_mark(blocks):
         data = np.frombuffer(before + block, np.uint8)
         quotes = np.flatnonzero(data[1:] == _QUOTE)
         ends = np.flatnonzero(data[1:] == _LF)
@@ -66,35 +69,35 @@ def _record_ends(blocks: Iterable[bytes]) -> Iterator[tuple[int, Offsets]]:
 
 
 def _inside(places: Offsets, quotes: Offsets, odd: int) -> npt.NDArray[np.bool_]:
-    """Which places lie between quotes; ``odd`` is 1 where a quote is open before the first."""
+    """Which places lie between quotes; ``odd`` is 1 if a quote is open before the first."""
     return ((np.searchsorted(quotes, places) + odd) & 1).astype(bool)
 
 
-def _without_mark(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Commas in place of a byte order mark: what follows is the start of a field as well."""
+def _mask_byte_order_mark(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Puts commas in place of a byte order mark, since a field starts after it."""
     for number, block in enumerate(blocks):
-        marked = number == 0 and block.startswith(_BOM)
-        yield b"," * len(_BOM) + block[len(_BOM) :] if marked else block
+        has_mark = number == 0 and block.startswith(_BOM)
+        yield b"," * len(_BOM) + block[len(_BOM) :] if has_mark else block
 
 
 def blocks_of(stream: Any) -> Iterator[bytes]:
-    """Yields a stream's bytes."""
+    """Yields a stream's bytes in blocks."""
     while block := stream.read(_BLOCK):
         yield block
 
 
 def bytes_per_line(filesystem: Any, file: InputFile) -> float:
-    """Returns the mean length of the lines that a file begins with, in decompressed bytes."""
+    """Returns the mean length of a file's first lines, in decompressed bytes."""
     with filesystem.open_input_stream(file.path, compression=file.compression) as stream:
         head: bytes = stream.read(_HEAD)
     return max(1, len(head)) / max(1, head.count(b"\n"))
 
 
 def cut_file(filesystem: Any, file: InputFile, target: int) -> list[int]:
-    """Returns the offsets of a file's parts, the end last. Offsets are of the decompressed bytes.
+    """Returns the offsets in the decompressed bytes where a file's parts start; the last is the end.
 
-    An uncompressed file of lines is only looked at near its cuts; CSV and compressed files are read
-    through, CSV twice where quotes stand within fields that have none around them.
+    An uncompressed file of lines is only read near the cuts. CSV and compressed files are read
+    completely, and CSV twice if unquoted fields contain quotes.
     """
     if file.size == 0:
         return [0]
@@ -121,7 +124,7 @@ def _cut_csv(filesystem: Any, file: InputFile, target: int) -> list[int]:
 
 
 def _parsed_starts(stream: Iterable[bytes], target: int) -> list[int]:
-    """As `starts`, by the very parser that reads the parts; several times slower."""
+    """Like `starts`, but with the parser that later reads the parts; several times slower."""
     cuts, stop = [0], 0
     for _, stop, _ in _csv_rows(stream, 0):
         if stop - cuts[-1] >= target:
@@ -140,7 +143,7 @@ def _next_line(handle: Any, offset: int, size: int) -> int:
     return size
 
 
-def lines(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
+def text_lines(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
     """Yields each line that is not blank, with its offset in the file."""
     for line in io.BytesIO(data):  # bytes.splitlines would split at carriage returns too
         body = line.removeprefix(_BOM) if offset == 0 else line
@@ -150,41 +153,41 @@ def lines(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
 
 
 def json_object(line: bytes) -> dict[str, Any] | str:
-    """Returns the object that a line holds, or why there is none."""
+    """Returns a line's JSON object, or the reason why it has none."""
     try:
-        found = orjson.loads(line)
+        value = orjson.loads(line)
     except orjson.JSONDecodeError as error:
         return f"broken record: not JSON: {error}"
-    return found if isinstance(found, dict) else "broken record: not a JSON object"
+    return value if isinstance(value, dict) else "broken record: not a JSON object"
 
 
 def csv_records(data: bytes, offset: int) -> Iterator[tuple[int, list[str] | str]]:
-    """Yields each record that is not blank, with its offset in the file: its fields, or why it
-    cannot be read.
+    """Yields the offset of each record that is not blank, and its fields or why it cannot be read.
 
-    What is not UTF-8 comes as lone surrogates.
+    Bytes that are not UTF-8 become lone surrogates.
     """
-    return ((start, found) for start, _, found in _csv_rows(io.BytesIO(data), offset) if found)
+    rows = _csv_rows(io.BytesIO(data), offset)
+    return ((start, fields) for start, _, fields in rows if fields)
 
 
 def _csv_rows(stream: Iterable[bytes], offset: int) -> Iterator[tuple[int, int, list[str] | str]]:
-    """Yields where each record starts and stops, and what it holds. ``stream`` gives lines.
+    """Yields where each record starts and stops, and its fields. ``stream`` yields lines.
 
-    After a record that cannot be read, the next line starts one.
+    After a record that cannot be read, the next line starts a new one.
     """
     start = consumed = offset
 
-    def counted() -> Iterator[str]:
+    def decoded() -> Iterator[str]:
         nonlocal consumed
         for line in stream:
             body = line.removeprefix(_BOM) if consumed == 0 else line
             consumed += len(line)
             yield body.decode("utf-8", "surrogateescape")
 
-    csv.field_size_limit(_LONGEST_FIELD)  # of the whole process; there is no other
-    reader = csv.reader(counted())
-    while (found := _next_record(reader)) is not None:
-        yield start, consumed, found
+    csv.field_size_limit(_MAX_FIELD_BYTES)  # applies to the whole process
+    reader = csv.reader(decoded())
+    while (fields := _next_record(reader)) is not None:
+        yield start, consumed, fields
         start = consumed
 
 
@@ -192,7 +195,7 @@ def _next_record(reader: Iterator[list[str]]) -> list[str] | str | None:
     try:
         return next(reader, None)
     except csv.Error as error:
-        reason = str(error).partition(" - ")[0]  # behind it stands advice to who calls csv.reader
+        reason = str(error).partition(" - ")[0]  # the rest is advice for programmers
         return f"broken record: {reason}"
 
 
@@ -200,9 +203,10 @@ def csv_header(filesystem: Any, file: InputFile) -> list[str]:
     """Returns the names in a CSV file's first record. Raises JobError when it cannot be read."""
     with filesystem.open_input_stream(file.path, compression=file.compression) as stream:
         head = stream.read(_BLOCK)
-    found = next((fields for _, fields in csv_records(head, 0)), [])
-    if isinstance(found, str):
+    header = next((fields for _, fields in csv_records(head, 0)), [])
+    if isinstance(header, str):
         raise JobError(
-            f"{file.path}: its header is a {found}; convert the file's line ends to \\n or \\r\\n"
+            f"the header of {file.path} is malformed ({header}): convert the file's line ends to \\n "
+            "or \\r\\n"
         )
-    return found
+    return header

@@ -1,4 +1,4 @@
-"""From a part to its rows: texts as they stand there, good or bad, and the columns to carry along."""
+"""Reads a part: its texts as they are in the file, valid or not, and the columns to carry along."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ from typing import Any
 
 import pyarrow as pa
 
+from cluster.corpus.formats.columns import column
+from cluster.corpus.formats.records import csv_header, csv_records, json_object, text_lines
+from cluster.corpus.formats.sources import LineSource, RowSource, Source, source_of
 from cluster.corpus.plan.parts import Part
-from cluster.corpus.read.columns import column
-from cluster.corpus.read.records import csv_header, csv_records, json_object, lines
-from cluster.corpus.read.sources import LineSource, RowSource, Source, source_of
+
+# a record's columns, or why it cannot be read
+Record = dict[str, Any] | str
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A part's rows. ``texts`` holds any value, ``faults`` why a row could not be read, by row;
-    ``carried`` is an Arrow table of the id and the kept columns.
+    """A part's rows.
+
+    ``positions`` are row numbers in Parquet, byte offsets in other formats; ``texts`` may hold any
+    value; ``carried`` is an Arrow table of the id and the kept columns; ``faults`` holds, by row, why
+    a row could not be read.
     """
 
     positions: Sequence[int]
@@ -32,10 +38,10 @@ class Rows:
 def read_part(
     filesystem: Any, part: Part, text_column: str, carried: Any, source: Source | None = None
 ) -> Rows:
-    """Reads a part. ``carried`` is the Arrow schema of the columns to carry along, ``source`` the
-    part's file where other parts of it are read as well.
+    """Reads a part.
 
-    Raises OSError or pyarrow's errors when the file itself cannot be read.
+    ``carried`` is the Arrow schema of the columns to carry along. ``source`` is the part's file, if
+    other parts of it are read too. Raises OSError or pyarrow's errors if the file cannot be read.
     """
     source = source or source_of(filesystem, part.file)
     if isinstance(source, RowSource):
@@ -49,25 +55,22 @@ def _read_lines(
     data = source.read(part.start, part.stop)
     records = list(_records(filesystem, part, data))[: part.rows]
     positions = [position for position, _ in records]
-    faults = {row: found for row, (_, found) in enumerate(records) if isinstance(found, str)}
-    values = [found if isinstance(found, dict) else {} for _, found in records]
+    faults = {row: record for row, (_, record) in enumerate(records) if isinstance(record, str)}
+    values = [record if isinstance(record, dict) else {} for _, record in records]
     table = _table(values, carried, faults)
     return Rows(positions, [value.get(text_column) for value in values], table, faults)
 
 
-def _records(
-    filesystem: Any, part: Part, data: bytes
-) -> Iterable[tuple[int, dict[str, Any] | str]]:
+def _records(filesystem: Any, part: Part, data: bytes) -> Iterable[tuple[int, Record]]:
+    lines = text_lines(data, part.start)
     if part.file.format == "json":
-        return ((position, json_object(line)) for position, line in lines(data, part.start))
+        return ((position, json_object(line)) for position, line in lines)
     if part.file.format == "text":
-        return ((p, {"text": _decoded(line)}) for p, line in lines(data, part.start))
+        return ((position, {"text": _decode(line)}) for position, line in lines)
     return _csv_rows(csv_header(filesystem, part.file), data, part.start)
 
 
-def _csv_rows(
-    header: list[str], data: bytes, start: int
-) -> Iterator[tuple[int, dict[str, Any] | str]]:
+def _csv_rows(header: list[str], data: bytes, start: int) -> Iterator[tuple[int, Record]]:
     for number, (position, fields) in enumerate(csv_records(data, start)):
         if start == 0 and number == 0:
             continue
@@ -79,7 +82,7 @@ def _csv_rows(
             yield position, dict(zip(header, fields, strict=True))
 
 
-def _decoded(line: bytes) -> str | bytes:
+def _decode(line: bytes) -> str | bytes:
     try:
         return line.decode()
     except UnicodeDecodeError:
@@ -98,19 +101,19 @@ def _read_parquet(source: RowSource, part: Part, text_column: str, carried: Any)
     table = pa.Table.from_batches(source.read(part.start, part.stop, columns))
     return Rows(
         range(part.start, part.stop),
-        texts_of(table[text_column]),
+        column_values(table[text_column]),
         table.select(carried.names).cast(carried),
         {},
     )
 
 
-def texts_of(column: Any) -> list[object]:
-    """Returns a column's values; a text that is not valid UTF-8 comes as bytes."""
+def column_values(column: Any) -> list[object]:
+    """Returns a column's values; a text that is not valid UTF-8 is returned as bytes."""
     try:
-        found: list[object] = column.to_pylist()
+        values: list[object] = column.to_pylist()
     except UnicodeDecodeError:
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
         raw = column.cast(pa.large_binary()).to_pylist()
-        found = [value if value is None else _decoded(value) for value in raw]
-    return found
+        values = [value if value is None else _decode(value) for value in raw]
+    return values

@@ -1,4 +1,4 @@
-"""Parts in stretches: what has to be read from a start is read from there a few times, not for each."""
+"""Parts in part_runs: what has to be read from a start is read from there a few times, not for each."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 from pyarrow import fs as pafs
 from pyarrow import parquet as pq
 
+from cluster.corpus.formats.sources import LineSource, RowSource, source_of
 from cluster.corpus.plan.inputs import find_inputs
-from cluster.corpus.plan.parts import Part, plan, stretches
-from cluster.corpus.read.reading import read_part
-from cluster.corpus.read.sources import LineSource, RowSource, source_of
+from cluster.corpus.plan.parts import Part, part_runs, plan_parts
+from cluster.corpus.read.rows import read_part
 from cluster.corpus.settings import Settings
 
 LOCAL = pafs.LocalFileSystem()
@@ -25,7 +25,7 @@ NOTHING = pa.schema([])
 def planned(location: Path, **options) -> list[Part]:
     filesystem, files = find_inputs(str(location))
     settings = Settings(str(location), "out", "m", part_mb=0.001, **options)
-    return plan(filesystem, files, settings).parts
+    return plan_parts(filesystem, files, settings).parts
 
 
 @pytest.fixture
@@ -125,14 +125,14 @@ def test_stretches_hold_each_part_once_in_order(packed, grouped, tmp_path, wante
     found = [
         part for name in ("a.jsonl.gz", "a.parquet", "b.txt") for part in planned(tmp_path / name)
     ]
-    made = stretches(found, wanted)
+    made = part_runs(found, wanted)
     assert [part for stretch in made for part in stretch] == list(enumerate(found))
     assert all(len({(p.file.name, p.read_from) for _, p in stretch}) == 1 for stretch in made)
 
 
 @pytest.mark.parametrize(("wanted", "made"), [(1, 1), (4, 4), (1_000, 8)])
 def test_a_file_alone_keeps_several_workers_busy(packed, wanted, made):
-    found = stretches(planned(packed), wanted)
+    found = part_runs(planned(packed), wanted)
     assert len(found) == made
     assert max(map(len, found)) - min(map(len, found)) <= 1
 
@@ -142,7 +142,7 @@ def test_lines_that_are_not_compressed_and_small_row_groups_are_for_any_worker(t
     pq.write_table(pa.table({"text": TEXTS}), tmp_path / "a.parquet", row_group_size=10)
     for name in ("a.txt", "a.parquet"):
         found = planned(tmp_path / name)
-        assert len(stretches(found, 1)) == len(found)
+        assert len(part_runs(found, 1)) == len(found)
 
 
 def test_where_parts_are_cut_has_not_changed(packed, grouped):

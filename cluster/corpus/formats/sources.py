@@ -1,8 +1,8 @@
-"""An input file of which several parts are read: each goes on where the one before it ended.
+"""An input file whose parts are read one after the other; each read continues where the last ended.
 
-A compressed file can only be read from its start, and a Parquet row group decoded from its own; to
-begin there again for each part would cost the square of their number. Nothing is closed by hand: a
-thread may still read when its task is cancelled, and the last reference closes.
+A compressed file can only be read from its start, and a Parquet row group only from its first row.
+Starting there again for each part would take quadratic time. Files are not closed explicitly: a thread
+may still be reading when its task is cancelled, and dropping the last reference closes them.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 
 from pyarrow import parquet as pq
 
-from cluster.corpus.plan.inputs import InputFile
+from cluster.corpus.formats.files import InputFile
 
 _BLOCK = 1 << 20
-_BATCH = 4_096
+_BATCH_ROWS = 4_096
 
 
 class LineSource:
-    """The decompressed bytes of a file of lines. Opens the file when it is first read."""
+    """The decompressed bytes of a text file, which is opened by the first read."""
 
     def __init__(self, filesystem: Any, file: InputFile) -> None:
         self._filesystem = filesystem
@@ -29,12 +29,12 @@ class LineSource:
         self._at = 0
 
     def read(self, start: int, stop: int) -> bytes:
-        """Returns the bytes from ``start`` to ``stop``; what lies before the last read costs most."""
+        """Returns the bytes from ``start`` to ``stop``. Going back in a compressed file reopens it."""
         if not self._file.compression:
             with self._filesystem.open_input_file(self._file.path) as handle:
                 handle.seek(start)
-                found: bytes = handle.read(stop - start)
-                return found
+                data: bytes = handle.read(stop - start)
+                return data
         if self._stream is None or start < self._at:
             self._reopen()
         while self._at < start and self._take(min(_BLOCK, start - self._at)):
@@ -48,52 +48,52 @@ class LineSource:
         self._at = 0
 
     def _take(self, size: int) -> bytes:
-        found: bytes = self._stream.read(size)
-        self._at += len(found)
-        return found
+        data: bytes = self._stream.read(size)
+        self._at += len(data)
+        return data
 
 
 class RowSource:
-    """The rows of a Parquet file. Opens the file when it is first read."""
+    """The rows of a Parquet file, which is opened by the first read."""
 
     def __init__(self, filesystem: Any, file: InputFile) -> None:
         self._filesystem = filesystem
         self._file = file
         self._columns: Sequence[str] = ()
         self._batches: Iterator[Any] | None = None
-        self._held: Any = None
+        self._rest: Any = None
         self._at = 0
 
     def read(self, start: int, stop: int, columns: Sequence[str]) -> list[Any]:
         """Returns the rows from ``start`` to ``stop`` as Arrow batches."""
         if self._batches is None or start < self._at or columns != self._columns:
-            self._reopen(start, columns, min(_BATCH, max(1, stop - start)))
-        found = []
+            self._reopen(start, columns, min(_BATCH_ROWS, max(1, stop - start)))
+        batches = []
         while self._at < stop and (batch := self._next()) is not None:
             taken = min(stop - self._at, len(batch))
             skipped = max(0, start - self._at)
             if skipped < taken:
-                found.append(batch.slice(skipped, taken - skipped))
+                batches.append(batch.slice(skipped, taken - skipped))
             self._at += taken
-            self._held = batch.slice(taken) if taken < len(batch) else None
-        return found
+            self._rest = batch.slice(taken) if taken < len(batch) else None
+        return batches
 
     def _next(self) -> Any:
         assert self._batches is not None
-        return self._held if self._held is not None else next(self._batches, None)
+        return self._rest if self._rest is not None else next(self._batches, None)
 
     def _reopen(self, start: int, columns: Sequence[str], rows: int) -> None:
-        """``rows`` at a time: the next parts are as long, and more would be held for nothing."""
+        """Reads ``rows`` rows at a time: a part needs no more, and decoded rows take memory."""
         handle = self._filesystem.open_input_file(self._file.path)
-        # a buffer, so that a row group is streamed and not held whole
+        # with a buffer, a row group is streamed instead of held as a whole
         source = pq.ParquetFile(handle, buffer_size=1 << 20, pre_buffer=False)
-        firsts = group_starts(source.metadata)
-        from_here = [n for n, end in enumerate(firsts[1:]) if end > start]
-        self._columns, self._held = columns, None
-        self._at = firsts[from_here[0]] if from_here else firsts[-1]
+        starts = group_starts(source.metadata)
+        groups = [n for n, end in enumerate(starts[1:]) if end > start]
+        self._columns, self._rest = columns, None
+        self._at = starts[groups[0]] if groups else starts[-1]
         self._batches = (
             batch
-            for group in from_here
+            for group in groups
             for batch in source.iter_batches(rows, row_groups=[group], columns=list(columns))
         )
 
@@ -102,12 +102,12 @@ Source = LineSource | RowSource
 
 
 def source_of(filesystem: Any, file: InputFile) -> Source:
-    """Returns what reads a file's parts, in their order best."""
+    """Returns a source for a file's parts; it is fastest when they are read in order."""
     kind = RowSource if file.format == "parquet" else LineSource
     return kind(filesystem, file)
 
 
 def group_starts(metadata: Any) -> list[int]:
-    """Returns the number of the first row of each row group, the end last."""
+    """Returns the number of the first row of each row group; the last is the end."""
     groups = range(metadata.num_row_groups)
     return list(accumulate((metadata.row_group(n).num_rows for n in groups), initial=0))

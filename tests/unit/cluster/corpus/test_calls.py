@@ -1,14 +1,16 @@
-"""Which answers of a replica reject a text, and which are waited out."""
+"""Which errors of a replica reject a text, which are repeated, and how many calls are in flight."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 
 import numpy as np
 import pytest
+from anyio import CapacityLimiter
 
-from cluster.corpus.encode import flow
-from cluster.corpus.encode.flow import Flow, Slots
+from cluster.corpus.encode import calls
+from cluster.corpus.encode.calls import CallSender
 from deployments.core.batch import Encoded, TokenBatch
 from deployments.core.errors import (
     DeadlineExceeded,
@@ -36,20 +38,20 @@ class ScriptedClient:
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch):
-    monkeypatch.setattr(flow, "_PAUSE_S", 0.0)
+def no_pause(monkeypatch):
+    monkeypatch.setattr(calls, "_PAUSE_S", 0.0)
 
 
 async def encode(client):
     done = []
-    way = Flow(client, Slots(1), tokens=100, dimension=4)
-    vectors, reasons = await way.encode(BATCH, lambda *ended: done.append(ended))
+    sender = CallSender(client, CapacityLimiter(1), tokens=100, dimension=4)
+    vectors, reasons = await sender.encode(BATCH, lambda *ended: done.append(ended))
     assert done == [(2, 3)]
     return vectors, reasons
 
 
 @pytest.mark.parametrize("error", [TextFailed("not finite"), KillsReplicas("it kills")])
-async def test_what_is_the_texts_own_rejects_it(error):
+async def test_an_error_of_the_text_rejects_it(error):
     client = ScriptedClient({1: error})
     _, reasons = await encode(client)
     assert reasons == {1: str(error)}
@@ -65,10 +67,34 @@ async def test_what_is_the_texts_own_rejects_it(error):
     ],
     ids=lambda error: type(error).__name__,
 )
-@pytest.mark.parametrize("of_a_row", [True, False])
-async def test_anything_else_is_waited_out(error, of_a_row):
-    client = ScriptedClient({0: error} if of_a_row else error)
+@pytest.mark.parametrize("of_one_text", [True, False])
+async def test_a_call_with_any_other_error_is_repeated(error, of_one_text):
+    client = ScriptedClient({0: error} if of_one_text else error)
     vectors, reasons = await encode(client)
     assert not client.script
     assert reasons == {}
     assert (vectors == 1).all()
+
+
+async def test_calls_in_flight_follow_the_limiter():
+    running, release = 0, asyncio.Event()
+
+    class WaitingClient:
+        async def encode_tokens(self, batch, lane, timeout_s):
+            nonlocal running
+            running += 1
+            await release.wait()
+            return Encoded(np.ones((len(batch), 4), np.float32), 0.0, 0.0, {})
+
+    limiter = CapacityLimiter(1)
+    sender = CallSender(WaitingClient(), limiter, tokens=1, dimension=4)
+    batch = TokenBatch.from_lists([[1], [2], [3]])
+    encoding = asyncio.create_task(sender.encode(batch, lambda *_: None))
+    await asyncio.sleep(0.01)
+    assert running == 1
+    limiter.total_tokens = 2
+    await asyncio.sleep(0.01)
+    assert running == 2
+    release.set()
+    vectors, _ = await encoding
+    assert vectors.shape == (3, 4)

@@ -1,0 +1,180 @@
+"""One CPU worker of a corpus job, a Ray Data actor: takes parts through all steps, up to the commit."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from contextlib import suppress
+from dataclasses import asdict, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from anyio import CapacityLimiter
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.handle import DeploymentHandle
+
+from cluster.corpus.dedupe import digests
+from cluster.corpus.encode.calls import CallSender, call_tokens, calls_per_worker
+from cluster.corpus.errors import JobError
+from cluster.corpus.formats.files import check_unchanged
+from cluster.corpus.formats.sources import Source, source_of
+from cluster.corpus.plan.parts import Part
+from cluster.corpus.prepare.documents import Documents, check_chunk, prepare
+from cluster.corpus.progress import Progress
+from cluster.corpus.read.rows import Rows, read_part
+from cluster.corpus.work import Work
+from cluster.corpus.write.assemble import assemble
+from cluster.corpus.write.manifest import Counts
+from cluster.corpus.write.output import ids_of
+from deployments.client.client import EncoderClient
+from deployments.client.preprocessing import Preprocessor
+from deployments.core.batch import Vectors
+from deployments.core.engine.cpu.priority import give_way
+from deployments.core.errors import InvalidRequest
+from deployments.core.vectors import finished
+from deployments.ray_private import known_replicas
+
+_TOKENIZER_TIMEOUT_S = 300.0
+_REPORT_S = 0.5
+_CHECK_S = 2.0
+
+
+class PartWorker:
+    """Encodes and commits parts. Ray Data calls it with two runs at a time, in one event loop."""
+
+    def __init__(self, work: Work) -> None:
+        give_way()
+        # at INFO, Serve reports each new connection to the service on the service's terminal
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        self._work = work
+        self._limiter = CapacityLimiter(calls_per_worker(work.replicas, work.workers))
+        self._progress = Progress(replicas=work.replicas)
+        self._reporting: asyncio.Task[None] | None = None
+        self._abandoned = False
+
+    async def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Takes runs of parts as JSON in column ``run``: numbered parts of one file, in order.
+
+        Returns for each part its ``number``, its counts as JSON in ``counts``, and in ``ids`` the
+        digests of its rows' ids.
+        """
+        if self._reporting is None:
+            self._reporting = asyncio.get_running_loop().create_task(self._keep_reporting())
+        results = [part for run in batch["run"] for part in await self._run(json.loads(run))]
+        self._report()
+        return {
+            "number": np.array([number for number, _, _ in results]),
+            "counts": np.array([json.dumps(asdict(counts)) for _, counts, _ in results]),
+            "ids": np.array([ids for _, _, ids in results], object),
+        }
+
+    async def _run(self, rows: list[tuple[int, dict[str, Any]]]) -> list[tuple[int, Counts, bytes]]:
+        parts = [(number, Part.from_row(row)) for number, row in rows]
+        source = source_of(self._work.inputs, parts[0][1].file)
+        results = []
+        for number, part in parts:
+            if self._abandoned:
+                raise JobError("the job was abandoned; run the same command again to continue")
+            results.append((number, *await self._part(part, source)))
+        return results
+
+    @cached_property
+    def _handle(self) -> DeploymentHandle:
+        """Created inside the event loop: in Serve's throughput mode, a handle routes in that loop."""
+        return serve.get_deployment_handle(self._work.config.deployment_name, self._work.app)
+
+    @cached_property
+    def _client(self) -> EncoderClient:
+        return EncoderClient(self._work.config, self._handle)
+
+    async def _part(self, part: Part, source: Source) -> tuple[Counts, bytes]:
+        """Returns a part's counts and the digests of its ids. Encodes it unless it is committed."""
+        output = self._work.output
+        earlier = await asyncio.to_thread(output.committed_counts, part.name, self._work.identity)
+        if earlier is not None:
+            self._progress += Progress(skipped=part.weight)
+            return earlier, self._digests(await asyncio.to_thread(output.ids, part.name))
+        rows = await asyncio.to_thread(self._read, part, source)
+        preprocessor = await self._client.ready_preprocessor(_TOKENIZER_TIMEOUT_S)
+        documents = await asyncio.to_thread(self._prepare, preprocessor, rows)
+        vectors = await self._encode(preprocessor, documents, part)
+        counts, ids = await asyncio.to_thread(self._commit, part, rows, documents, vectors)
+        self._progress += Progress(rejected=counts.rejected)
+        return counts, self._digests(ids)
+
+    def _digests(self, ids: list[Any]) -> bytes:
+        """Empty for derived ids, which are always distinct."""
+        return digests(ids) if self._work.settings.id_column else b""
+
+    def _read(self, part: Part, source: Source) -> Rows:
+        work = self._work
+        try:
+            column = work.settings.text_column
+            rows = read_part(work.inputs, part, column, work.carried, source)
+        except Exception as error:
+            check_unchanged(work.inputs, part.file)
+            raise JobError(
+                f"{part.file.path} cannot be read from {part.start} on: {error}; repair or remove "
+                "the file"
+            ) from error
+        check_unchanged(work.inputs, part.file)
+        return rows
+
+    def _prepare(self, preprocessor: Preprocessor, rows: Rows) -> Documents:
+        try:
+            check_chunk(preprocessor, self._work.text_options)
+        except InvalidRequest as error:
+            raise JobError(str(error)) from error
+        return prepare(preprocessor, rows, self._work.text_options)
+
+    async def _encode(
+        self, preprocessor: Preprocessor, documents: Documents, part: Part
+    ) -> Vectors:
+        """Returns finished vectors, one for each item, and rejects the rows whose texts failed."""
+        spec, batch = preprocessor.spec, documents.batch
+        if batch is None:
+            self._progress += Progress(weight=part.weight)
+            return np.zeros((0, self._work.identity.dimensions), np.float32)
+        tokens = call_tokens(self._work.tokens_per_s)
+        sender = CallSender(self._client, self._limiter, tokens, spec.dimension)
+
+        def on_call_done(texts: int, tokens: int) -> None:
+            self._progress += Progress(texts, tokens, weight=part.weight * tokens / batch.tokens)
+
+        vectors, reasons = await sender.encode(batch, on_call_done)
+        for item, reason in reasons.items():
+            documents.rejected[documents.items[item].row] = reason
+        return finished(vectors, self._work.identity.dimensions, spec.normalize)
+
+    def _commit(
+        self, part: Part, rows: Rows, documents: Documents, vectors: Vectors
+    ) -> tuple[Counts, list[Any]]:
+        work = self._work
+        table, rejects, counts = assemble(part.file.name, rows, documents, vectors, work.settings)
+        work.output.commit(part.name, table, rejects, work.identity, counts)
+        return counts, ids_of(table)
+
+    async def _keep_reporting(self) -> None:
+        """Reports progress, and now and then checks the number of replicas and the driver."""
+        loop = asyncio.get_running_loop()
+        checked_at = loop.time()
+        while True:
+            await asyncio.sleep(_REPORT_S)
+            self._report()
+            if loop.time() - checked_at > _CHECK_S:
+                checked_at = loop.time()
+                await self._check()
+
+    async def _check(self) -> None:
+        with suppress(RayError):  # the collector may be restarting
+            self._abandoned = await self._work.collector.abandoned.remote()
+        if replicas := known_replicas(self._handle.encode):
+            self._limiter.total_tokens = calls_per_worker(replicas, self._work.workers)
+            self._progress = replace(self._progress, replicas=replicas)
+
+    def _report(self) -> None:
+        progress, self._progress = self._progress, Progress(replicas=self._progress.replicas)
+        self._work.collector.add.remote(progress)
