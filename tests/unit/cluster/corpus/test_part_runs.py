@@ -119,7 +119,7 @@ def test_a_source_goes_back_where_it_is_asked_to(packed, grouped):
 
 
 @pytest.mark.parametrize("wanted", [1, 2, 5, 1_000])
-def test_stretches_hold_each_part_once_in_order(packed, grouped, tmp_path, wanted):
+def test_runs_hold_each_part_once_in_order(packed, grouped, tmp_path, wanted):
     del packed, grouped
     (tmp_path / "b.txt").write_text("\n".join(TEXTS))
     found = [
