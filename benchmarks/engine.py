@@ -78,7 +78,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Contest:
+class LoadedEngines:
     """The engines that have loaded one model, why others could not, and the bound."""
 
     encoders: dict[str, Encode]
@@ -101,7 +101,7 @@ class Contest:
         return measured
 
 
-def contest(setting: Setting) -> Contest:
+def load_engines(setting: Setting) -> LoadedEngines:
     """Loads a model into every engine that can run it here."""
     engine = TorchEngine(setting.files.spec, setting.files.folder, str(setting.device), threads=1)
     makers: dict[str, Callable[[], Encode]] = {
@@ -119,24 +119,25 @@ def contest(setting: Setting) -> Contest:
         except Missing as reason:
             missing[name] = str(reason)
     config = AutoConfig.from_pretrained(setting.files.folder)
-    return Contest(encoders, missing, Bound(config, engine.computes_in, setting.device))
+    return LoadedEngines(encoders, missing, Bound(config, engine.computes_in, setting.device))
 
 
-def measure(name: str, args: argparse.Namespace, device: torch.device) -> dict[str, Measured]:
-    """Measures all engines on each kind of texts; keeps in ``args`` which could not run, and why."""
+def measure(
+    name: str, args: argparse.Namespace, device: torch.device
+) -> tuple[dict[str, Measured], dict[str, str]]:
+    """Measures all engines on each kind of texts; also returns those that could not run, and why."""
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
         files = find(name, Path(folder), device)
         budget = args.token_budget or TOKEN_BUDGETS[device.type]
-        engines_of_model = contest(Setting(files, device, args.threads, budget))
+        loaded = load_engines(Setting(files, device, args.threads, budget))
         tokenizer = FastTokenizer(files.spec, files.folder)
     tokens = args.tokens or TOKENS[device.type].get(name, FEWEST_TOKENS)
     measured = {}
     for kind in args.texts:
-        measured[kind] = engines_of_model.run(case(kind, tokenizer, tokens), args.rounds)
+        measured[kind] = loaded.run(case(kind, tokenizer, tokens), args.rounds)
         print(f"{name}, {kind}: {measured[kind].ahead(DEFAULTS):.1f}× {DEFAULTS}", flush=True)
-    args.missing[name] = engines_of_model.missing
-    return measured
+    return measured, loaded.missing
 
 
 def rows(results: dict[str, dict[str, Measured]]) -> list[tuple[object, ...]]:
@@ -193,9 +194,9 @@ def main() -> None:
     device = choose_device(args.device)
     if args.quick:
         args.models, args.rounds, args.tokens = args.models or [BUNDLED], 3, 4_000
-    args.missing, results = {}, {}
+    results, missing = {}, {}
     for name in args.models or TOKENS[device.type]:
-        results[name] = measure(name, args, device)
+        results[name], missing[name] = measure(name, args, device)
         gc.collect()
         torch.cuda.empty_cache()
     report(
@@ -208,7 +209,7 @@ def main() -> None:
         threads=args.threads,
         default_threads=engines.DEFAULT_THREADS,
         torch=torch.__version__,
-        took_no_part=args.missing,
+        could_not_run=missing,
     )
     chart(results, args)
 

@@ -116,11 +116,13 @@ def measure(server: Server, scenario: Scenario, seconds: float) -> Measured:
     if not loop.rate:
         return Measured(None, None, 0.0, loop.errors, None, None, loop.cpu_s)
     texts_s = loop.rate * scenario.texts
-    cpu = [
-        None if spent is None else spent / (texts_s * seconds / 1_000)
+    thousands = texts_s * seconds / 1_000
+    cpu_s, ray_cpu_s = (
+        None if spent is None else spent / thousands
         for spent in ProcessorTime.below(server.pid).since(before)
-    ]
-    return Measured(loop.p50_s * 1e3, loop.p99_s * 1e3, texts_s, loop.errors, *cpu, loop.cpu_s)
+    )
+    p50_ms, p99_ms = loop.p50_s * 1e3, loop.p99_s * 1e3
+    return Measured(p50_ms, p99_ms, texts_s, loop.errors, cpu_s, ray_cpu_s, loop.cpu_s)
 
 
 def run_once(start: Start, seconds: float) -> dict[Scenario, Measured]:
@@ -184,7 +186,7 @@ def servers(args: argparse.Namespace) -> dict[str, Start]:
         }
     peers["FastAPI + sentence-transformers"] = plain_app
     wanted = tuple(args.peers)
-    ours = dict(zip(OURS, (embedfleet, partial(embedfleet, threads=2)), strict=True))
+    ours: dict[str, Start] = {OURS[0]: embedfleet, OURS[1]: partial(embedfleet, threads=2)}
     return {**ours, **{n: start for n, start in peers.items() if n.startswith(wanted)}}
 
 
@@ -251,7 +253,7 @@ def main() -> None:
         [row(results, s, name) for s in SCENARIOS for name in results.measured],
         raw={n: {str(s): list(map(asdict, f[s])) for s in f} for n, f in results.measured.items()},
         **{str(s): results.to_best_peer(s) for s in SCENARIOS},
-        took_no_part=results.missing,
+        could_not_run=results.missing,
     )
     chart(results, args)
 
