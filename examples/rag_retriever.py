@@ -32,9 +32,9 @@ class Retriever:
     space: str
 
     @classmethod
-    def index(cls, client: OpenAI, documents: Sequence[str]) -> Retriever:
-        """Embeds the documents with the model that the service chooses for them."""
-        response = client.embeddings.create(model="auto-document", input=list(documents))
+    def index(cls, client: OpenAI, documents: Sequence[str], model: str = "auto") -> Retriever:
+        """Embeds the documents; with `auto`, the service chooses the model."""
+        response = client.embeddings.create(model=f"{model}-document", input=list(documents))
         vectors = np.array([item.embedding for item in response.data], np.float32)
         return cls(client, documents, vectors, response.space)  # `space` is embedfleet's own field
 
@@ -65,13 +65,14 @@ def main() -> None:
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--corpus", type=Path, default=Path(__file__).with_name("corpus.jsonl"))
     parser.add_argument("--index", type=Path, default=Path("index.npz"))
+    parser.add_argument("--model", default="auto", help="for a new index: name, size or auto")
     args = parser.parse_args()
 
     api_key = os.environ.get("EMBEDFLEET_API_KEY", "none")
     client = OpenAI(base_url=f"{args.url}/v1", api_key=api_key)
     documents = [json.loads(line)["text"] for line in args.corpus.read_text().splitlines()]
     if not args.index.exists():
-        Retriever.index(client, documents).save(args.index)
+        Retriever.index(client, documents, args.model).save(args.index)
     retriever = Retriever.load(client, args.index)
 
     print(f"{len(retriever.documents)} documents in space {retriever.space}")
