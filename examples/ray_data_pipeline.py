@@ -4,7 +4,7 @@
     python examples/ray_data_pipeline.py examples/corpus.jsonl vectors
 
 The program joins the service's own Ray cluster. `encode_corpus` sends the texts through the running
-replicas, behind live traffic, and writes Parquet; Ray Data reads that and compares the vectors. Run
+replicas, behind live traffic, and writes Parquet; Ray Data compares the vectors. Run
 it again, and only what is missing is encoded.
 """
 
@@ -54,10 +54,8 @@ def near_duplicates(output: Path, threshold: float) -> Iterator[dict[str, Any]]:
     table = pq.read_table(output, columns=["id", "embedding"])
     ids = np.array(table["id"].to_pylist())
     vectors = np.array(table["embedding"].to_pylist(), np.float32)
-    # rejected rows are in a folder of their own; a worker needs the whole path
-    files = sorted(map(str, output.resolve().glob("*.parquet")))
-    corpus = ray.data.read_parquet(files).select_columns(["id", "embedding"])
-    pairs = corpus.map_batches(
+    # from memory: tasks that read would ask for a CPU each, which small machines do not have left
+    pairs = ray.data.from_arrow(table).map_batches(
         NearDuplicates,
         fn_constructor_args=(ray.put((ids, vectors)), threshold),
         batch_size=1_024,
