@@ -11,7 +11,8 @@ from testing.processes import kill, replicas
 from testing.waiting import until
 from tests.service.test_unavailable import answers
 
-MODEL = "hashed"
+MODEL = "slow"
+LONG = " word" * 200  # 25 ms each, so that calls are under way when the replica is killed
 
 
 def test_sigkill_of_the_only_replica_loses_no_request(service):
@@ -22,7 +23,7 @@ def test_sigkill_of_the_only_replica_loses_no_request(service):
         if number == 20:
             kill([victim])
         with service.client() as http:
-            body = {"model": MODEL, "input": f"text number {number}"}
+            body = {"model": MODEL, "input": f"text number {number}{LONG}"}
             return http.post("/v1/embeddings", json=body).status_code
 
     with ThreadPoolExecutor(8) as pool:
