@@ -15,8 +15,9 @@ from typing import NoReturn
 
 import ray
 from ray import serve
-from ray.serve.context import _get_global_client
 from ray.serve.scripts import cli
+
+from deployments.ray_private import serve_client, started_ray
 
 _FIND_ROUTERS_S = 5.0
 _LAST_BYTES_S = 0.3  # of answers that routers have given, on their way to the callers
@@ -40,18 +41,12 @@ def _drain(number: int, frame: FrameType | None) -> None:
             asyncio.run(_drain_routers(apps))
             # the loop that has just ended is an error to Serve's clients in this process
             logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
-            if _is_our_ray():
+            if started_ray():  # then nothing else runs on it
                 _end_at_once()
-            _get_global_client().delete_apps(apps)  # answers leave while replicas stop in order
+            serve_client().delete_apps(apps)  # answers leave while replicas stop in order
         except Exception as error:  # whatever fails, it stops
             print(f"embedfleet: stopping without order: {error!r}", file=sys.stderr)
     raise KeyboardInterrupt
-
-
-def _is_our_ray() -> bool:
-    """Whether this process has started Ray, and so nothing else runs on it."""
-    node = ray._private.worker._global_node  # Ray has no public way to ask
-    return node is not None and node.is_head()
 
 
 def _end_at_once() -> NoReturn:
@@ -69,7 +64,7 @@ async def _drain_routers(apps: list[str]) -> None:
         found = await asyncio.gather(*map(_drain_routers_of, apps), return_exceptions=True)
     finally:
         # their loop ends here, and Serve's own shutdown would want it
-        await _get_global_client().shutdown_cached_handles_async()
+        await serve_client().shutdown_cached_handles_async()
     for app, error in zip(apps, found, strict=True):
         if error is not None:
             print(f"embedfleet: {app} was not told to finish: {error!r}", file=sys.stderr)

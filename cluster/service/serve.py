@@ -27,6 +27,7 @@ from cluster.service.config_file import (
 from cluster.service.http import Service
 from cluster.service.listening import announce, our_service, url_of, why_not
 from deployments.api.auth import ApiKeys
+from deployments.ray_private import haproxy_connections_per_router
 
 _ENVIRONMENT = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
@@ -52,12 +53,6 @@ _STOPPING = (
 )
 _MOST_CLIENTS = 16_384
 _STATISTICS = {"RAY_SERVE_HAPROXY_METRICS_PORT": "9101", "RAY_SERVE_HAPROXY_STATS_PORT": "8404"}
-# Ray writes it, as it is, into the line for HAProxy's servers, and has no setting for their connections.
-# 5s: a busy router is not a dead one, and the second of two health checks would have 250 ms.
-# maxconn: a router's loop accepts one connection in each of its turns (libuv). In a storm of new ones the
-# kernel drops what waits for that, and tries again ever later. HAProxy's queue loses nothing, as long as
-# all HAProxies together have less than uvicorn's backlog of 2,048.
-_SERVER_LINE = "RAY_SERVE_HAPROXY_HEALTH_CHECK_FASTINTER"
 
 
 def serve(config: str, path: str, host: str | None = None, port: int | None = None) -> int:
@@ -129,7 +124,7 @@ def _haproxy(max_requests: int) -> dict[str, str]:
     to_a_router = max_requests + max(16, max_requests // 4)  # the rest are refused at once
     return {
         **_HAPROXY,
-        _SERVER_LINE: f"5s maxconn {to_a_router}",
+        **haproxy_connections_per_router(to_a_router),
         "RAY_SERVE_HAPROXY_MAXCONN": str(_clients()),
     }
 

@@ -16,11 +16,10 @@ from typing import Any
 
 import ray
 from ray import serve
-from ray._raylet import node_labels_match_selector  # type: ignore[attr-defined]
 from ray.serve.handle import DeploymentHandle
 
 from deployments.config.schema import ModelConfig
-from deployments.ray_private import known_replicas
+from deployments.ray_private import known_replicas, labels_match
 from deployments.wire.status import ModelState, ModelStatus, ReplicaState, ReplicaStatus
 
 log = logging.getLogger("ray.serve")
@@ -179,4 +178,4 @@ def replica_resources(config: ModelConfig) -> dict[str, float]:
 
 
 def _matches(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
-    return not selector or bool(node_labels_match_selector(dict(labels), dict(selector)))
+    return not selector or labels_match(labels, selector)

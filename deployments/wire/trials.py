@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
-from ray.experimental import internal_kv
+from deployments.ray_private import KeyValueStore
 
 T = TypeVar("T")
 
 log = logging.getLogger("ray.serve")
-_NAMESPACE = "embedfleet"
+_store = KeyValueStore("embedfleet")
 _PATIENCE_S = 5.0  # the store may be away for as long as the head of the cluster
 # one, so that what is written stays in order; and whoever waits here keeps no tokenizer waiting
 _thread = ThreadPoolExecutor(1, "trials")
@@ -47,12 +47,12 @@ class ClusterRecord:
 
     async def last_begun(self, trial: str) -> int | None:
         """As `Record.last_begun`."""
-        found = await _asked(lambda: _get(_trial_key(trial)), None)
+        found = await _asked(lambda: _store.get(_trial_key(trial)), None)
         return int(found) if found else None
 
     async def block(self, trial: str, text: str) -> None:
         """As `Record.block`."""
-        await _asked(lambda: _put(self._head + text, str(time.time())), None)
+        await _asked(lambda: _store.put(self._head + text, str(time.time())), None)
         await _asked(lambda: _forget(trial), None)
 
     async def blocked(self, texts: Sequence[str]) -> list[str]:
@@ -69,7 +69,7 @@ def begin(trial: str, row: int | None) -> None:
     if row is None:  # nothing stays behind, whatever becomes of the call
         noted: Future[None] = _thread.submit(_forget, trial)
     else:
-        noted = _thread.submit(_put, _trial_key(trial), str(row))
+        noted = _thread.submit(_store.put, _trial_key(trial), str(row))
     noted.result(_PATIENCE_S)
 
 
@@ -84,7 +84,7 @@ async def _asked(call: Callable[[], T], otherwise: T) -> T:
 
 
 def _forget(trial: str) -> None:
-    internal_kv._internal_kv_del(_trial_key(trial), namespace=_NAMESPACE)
+    _store.delete(_trial_key(trial))
 
 
 def _trial_key(trial: str) -> str:
@@ -92,15 +92,5 @@ def _trial_key(trial: str) -> str:
 
 
 def _recent(head: str) -> set[str]:
-    keys = [key.decode() for key in internal_kv._internal_kv_list(head, namespace=_NAMESPACE)]
     since = time.time() - _KEEP_S
-    return {key for key in keys if float(_get(key) or 0) > since}
-
-
-def _put(key: str, value: str) -> None:
-    internal_kv._internal_kv_put(key, value, overwrite=True, namespace=_NAMESPACE)
-
-
-def _get(key: str) -> bytes | None:
-    found: bytes | None = internal_kv._internal_kv_get(key, namespace=_NAMESPACE)
-    return found
+    return {key for key in _store.keys(head) if float(_store.get(key) or 0) > since}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+from ray.experimental import internal_kv
 
 from deployments.wire import trials
 from deployments.wire.trials import ClusterRecord
@@ -14,19 +15,20 @@ from tests.support.batching import PATIENCE_S
 @pytest.fixture
 def kept(monkeypatch):
     """Ray's key-value store, as a dictionary."""
-    found = {}
-    store = trials.internal_kv
+    entries = {}
     monkeypatch.setattr(
-        store, "_internal_kv_put", lambda key, value, **_: found.update({key: value.encode()})
+        internal_kv,
+        "_internal_kv_put",
+        lambda key, value, **_: entries.update({key: value.encode()}),
     )
-    monkeypatch.setattr(store, "_internal_kv_get", lambda key, **_: found.get(key))
-    monkeypatch.setattr(store, "_internal_kv_del", lambda key, **_: found.pop(key, None))
+    monkeypatch.setattr(internal_kv, "_internal_kv_get", lambda key, **_: entries.get(key))
+    monkeypatch.setattr(internal_kv, "_internal_kv_del", lambda key, **_: entries.pop(key, None))
     monkeypatch.setattr(
-        store,
+        internal_kv,
         "_internal_kv_list",
-        lambda head, **_: [key.encode() for key in found if key.startswith(head)],
+        lambda head, **_: [key.encode() for key in entries if key.startswith(head)],
     )
-    return found
+    return entries
 
 
 async def test_the_row_that_was_begun_is_known_until_its_pass_ends(kept):
@@ -56,7 +58,7 @@ def store_is_away(request, monkeypatch):
     back = threading.Event()
     waits = away if request.param == "raises" else lambda *_, **__: back.wait(PATIENCE_S) and None
     for name in ("put", "get", "del", "list"):
-        monkeypatch.setattr(trials.internal_kv, f"_internal_kv_{name}", waits)
+        monkeypatch.setattr(internal_kv, f"_internal_kv_{name}", waits)
     monkeypatch.setattr(trials, "_PATIENCE_S", 0.01)
     yield
     back.set()
