@@ -215,3 +215,22 @@ def test_lance_without_a_row_has_its_columns(tmp_path, monkeypatch):
     table = lance.dataset(str(tmp_path / NAME)).to_table()
     assert table.num_rows == 0
     assert table.schema.equals(vectors(0).schema, check_metadata=True)
+
+
+def test_a_commit_that_is_cut_short_has_rejects_but_no_vectors(tmp_path, monkeypatch):
+    output = Output(LOCAL, str(tmp_path / "out"))
+    output.prepare()
+    put, written = output._put, []
+
+    def killed_after_the_first(path, data):
+        if written:
+            raise KeyboardInterrupt
+        written.append(path)
+        put(path, data)
+
+    monkeypatch.setattr(output, "_put", killed_after_the_first)
+    rejects = reject_table([Reject("d2", "a.txt", 8, "empty", "")])
+    with pytest.raises(KeyboardInterrupt):
+        output.commit(PART.name, vectors(2), rejects, IDENTITY, Counts())
+    assert output.committed_counts(PART.name, IDENTITY) is None
+    assert output.rejects(PART.name)["id"].to_pylist() == ["d2"]
