@@ -46,8 +46,9 @@ def service(shared_service: SharedService, models_folder: Path) -> RunningServic
     models = [
         {"name": REAL, "threads": 2},
         {"name": "hashed", "path": str(models_folder / "hashed")},
-        {"name": "slow", "path": str(models_folder / "slow")},
-        {"name": "broken", "path": str(models_folder / "broken")},
+        # Ray Data's own tasks need a whole core of the two that the smallest machine has
+        {"name": "slow", "path": str(models_folder / "slow"), "num_cpus": 0},
+        {"name": "broken", "path": str(models_folder / "broken"), "num_cpus": 0},
         {"name": "e5-small-v2"},  # not on this machine, and the hub cannot be reached
         {"name": "linq-embed-mistral", "num_gpus": 1},  # needs a GPU that the cluster lacks
     ]
