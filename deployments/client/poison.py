@@ -1,13 +1,23 @@
-"""Calls that outlive their replicas: what a death lost is sent again until what kills is alone.
+"""Finds and refuses the texts that kill replicas.
 
-One text can kill two replicas for each client that meets it: one in company, one on trial. A client
-that finds it suspected where another has already blocked it does not try it again.
+Three places take part: the client (this module), which sends the texts; the trial passes in a
+replica (core/batching/pass_scheduler.py); and the record in Ray's key-value store (wire/trials.py),
+which client and replica share.
 
-Which texts may have killed a replica, and which did.
+1. A replica dies during a call. Any of the call's texts may be the cause, so this client remembers
+   all of them as suspects, by a fingerprint of their token ids. It looks into the record, and
+   blocks at once those that another client has blocked within the last hour.
+2. The client sends the other suspects again under a trial's name. The replica gives each a forward
+   pass of its own, and writes into the record which row it is about to run.
+3. If the trial is answered, its texts are suspects no longer.
+4. If that replica dies too, the record says which row it had begun. The client blocks that text and
+   adds it to the record for the other clients. The rest of the suspects go through a new trial. If
+   no row had been begun, nothing is proved, and all are tried again.
+5. A blocked text gets the error `KillsReplicas` and reaches no replica; the other texts of its call
+   are answered. Suspicions and blocks end after an hour.
 
-A replica's process takes everything that was with it into death, so a death makes a suspect of every
-text that was there and proves nothing. The suspects are tried one by one, each in a forward pass of its
-own; the one whose trial ends in another death is blocked. Knows nothing of Ray; the clock is passed in.
+So a text can kill two replicas for each client that meets it before it is on record: one in a
+shared pass, one on trial. This module knows nothing of Ray. `Suspects` has its clock passed in.
 """
 
 from __future__ import annotations
