@@ -21,8 +21,7 @@ from ray.serve.exceptions import RayServeException
 
 from cluster.corpus.errors import JobError, WrongModel
 from deployments.core.errors import EmbedfleetError
-from deployments.wire.served import ServedModel
-from deployments.wire.status import ModelState, ModelStatus
+from deployments.wire.status import ModelState, ModelStatus, ServedModel
 
 _ANSWER_TIMEOUT_S = 60.0
 _PROBE_TIMEOUT_S = 5.0

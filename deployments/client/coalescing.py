@@ -1,22 +1,22 @@
-"""What waits for one model leaves as one call: a hop between processes costs more than a short text.
+"""The layer that merges small calls which arrive close together into one.
 
-Nothing waits long here. With few calls under way a request leaves at once; with more, within a few
-milliseconds. Queueing, and the refusal of too much of it, stay with the replica's lanes.
+A hop between processes costs more than a short text. No call waits long here: with few calls under way
+it leaves at once; with more, within a few milliseconds. Queueing, and the refusal of too much of it, stay
+with the replica's lanes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
 
+from deployments.client.call import Call, Sender
 from deployments.core.awaiting import in_time
 from deployments.core.batch import Encoded, TokenBatch
 from deployments.core.errors import ModelUnavailable
 from deployments.core.lane import Lane
-
-Call = Callable[[TokenBatch, Lane, float], Awaitable[Encoded]]
 
 _CALLS_AT_ONCE = 2
 _LINGER_S = 0.004
@@ -29,50 +29,49 @@ _SMALL_TOKENS = 1_024
 
 @dataclass(eq=False)
 class _Part:
-    """One request's share of a call."""
+    """One call, as a part of the merged one."""
 
-    batch: TokenBatch
-    deadline: float
+    call: Call
     answer: asyncio.Future[Encoded]
 
 
 @dataclass(eq=False)
 class _Queue:
-    """What waits in one lane, and the calls under way."""
+    """The calls of one lane and space that wait, and how many merged ones are under way."""
 
     parts: list[_Part] = field(default_factory=list)
     calls: int = 0
     timer: asyncio.TimerHandle | None = None
 
 
-class Coalescer:
-    """Merges small requests that arrive close together. For one asyncio loop."""
+class Coalescing:
+    """Merges small calls of the same lane and space. For one asyncio loop."""
 
-    def __init__(self, call: Call) -> None:
-        self._call = call
-        self._queues = {lane: _Queue() for lane in Lane}
+    def __init__(self, inner: Sender) -> None:
+        self._inner = inner
+        self._queues: dict[tuple[Lane, str], _Queue] = defaultdict(_Queue)
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def encode(self, batch: TokenBatch, lane: Lane, deadline: float) -> Encoded:
-        """Returns the answer to this batch; errors as the call's own, DeadlineExceeded at its own
-        deadline, and ModelUnavailable where something else has cancelled the call.
+    async def send(self, call: Call) -> Encoded:
+        """As `Sender.send`; DeadlineExceeded at the call's own deadline, and ModelUnavailable if the
+        merged call was cancelled by something else.
 
-        Cancelling the last request of a call cancels the call.
+        Cancelling all parts of a merged call cancels it.
         """
+        batch = call.batch
         if len(batch) > _SMALL_TEXTS or batch.tokens > _SMALL_TOKENS:
-            return await self._call(batch, lane, deadline)
+            return await self._inner.send(call)
         loop = asyncio.get_running_loop()
-        queue = self._queues[lane]
-        part = _Part(batch, deadline, loop.create_future())
+        queue = self._queues[call.lane, call.space]
+        part = _Part(call, loop.create_future())
         queue.parts.append(part)
         if queue.timer is None:
             busy = queue.calls >= _CALLS_AT_ONCE
-            # even at once means after what else is ready in this turn of the loop
-            queue.timer = loop.call_later(_LINGER_S if busy else 0, self._flush, lane)
-        return await in_time(part.answer, deadline + _GRACE_S)
+            # even "at once" means after what else is ready in this turn of the loop
+            queue.timer = loop.call_later(_LINGER_S if busy else 0, self._flush, queue)
+        return await in_time(part.answer, call.deadline + _GRACE_S)
 
-    def _flush(self, lane: Lane) -> None:
-        queue = self._queues[lane]
+    def _flush(self, queue: _Queue) -> None:
         if queue.timer is not None:
             queue.timer.cancel()
             queue.timer = None
@@ -81,21 +80,18 @@ class Coalescer:
         while waiting:
             count = _how_many(waiting)
             queue.calls += 1
-            # in no request's context: Serve cancels what was called in that of a client that has gone
+            # in no request's context: if a client goes, Serve cancels what was called in its context
             task = asyncio.get_running_loop().create_task(
-                self._run(lane, waiting[:count]), context=contextvars.Context()
+                self._run(queue, waiting[:count]), context=contextvars.Context()
             )
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             _cancel_when_all_have_gone(task, waiting[:count])
             waiting = waiting[count:]
 
-    async def _run(self, lane: Lane, parts: list[_Part]) -> None:
-        queue = self._queues[lane]
+    async def _run(self, queue: _Queue, parts: list[_Part]) -> None:
         try:
-            batch = TokenBatch.concatenate([part.batch for part in parts])
-            found = await self._call(batch, lane, max(part.deadline for part in parts))
-            _hand_out(found, parts)
+            _hand_out(await self._inner.send(_merged([part.call for part in parts])), parts)
         except asyncio.CancelledError:
             _fail(parts, ModelUnavailable("the call was cancelled, send it again", None, 1.0))
             raise
@@ -104,25 +100,30 @@ class Coalescer:
         finally:
             queue.calls -= 1
             if queue.parts and queue.calls < _CALLS_AT_ONCE:
-                self._flush(lane)
+                self._flush(queue)
+
+
+def _merged(calls: list[Call]) -> Call:
+    batch = TokenBatch.concatenate([call.batch for call in calls])
+    return replace(calls[0], batch=batch, deadline=max(call.deadline for call in calls))
 
 
 def _how_many(parts: list[_Part]) -> int:
     texts = tokens = 0
     for count, part in enumerate(parts):
-        texts += len(part.batch)
-        tokens += part.batch.tokens
+        texts += len(part.call.batch)
+        tokens += part.call.batch.tokens
         if count and (texts > _MOST_TEXTS or tokens > _MOST_TOKENS):
             return count
     return len(parts)
 
 
-def _hand_out(found: Encoded, parts: list[_Part]) -> None:
+def _hand_out(answer: Encoded, parts: list[_Part]) -> None:
     start = 0
     for part in parts:
-        stop = start + len(part.batch)
+        stop = start + len(part.call.batch)
         if not part.answer.done():
-            part.answer.set_result(found.slice(start, stop))
+            part.answer.set_result(answer.slice(start, stop))
         start = stop
 
 

@@ -27,105 +27,93 @@ import logging
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
 
+from deployments.client.call import Call, ReplicaDied, Sender
 from deployments.core.batch import Encoded, TokenBatch, Vectors
 from deployments.core.errors import EmbedfleetError, KillsReplicas
-from deployments.core.lane import Lane
 from deployments.wire.trials import Record
 
 log = logging.getLogger("ray.serve")
 
-# the last one names the trial, or is None: the texts then share their forward passes
-Send = Callable[[TokenBatch, Lane, float, str | None], Awaitable[Encoded]]
-
-
-class ReplicaDied(Exception):
-    """The process that a call was sent to has died, or cannot be reached any more."""
-
 
 @dataclass
 class _Answer:
-    """An answer as it comes in by parts."""
+    """An answer as it comes in by parts. ``vectors`` is None before the first one."""
 
-    vectors: Vectors
+    texts: int
+    vectors: Vectors | None = None
     queued_s: float = 0.0
     computed_s: float = 0.0
     errors: dict[int, EmbedfleetError] = field(default_factory=dict)
 
     def take(self, rows: Sequence[int], part: Encoded) -> None:
+        if self.vectors is None:
+            self.vectors = np.zeros((self.texts, part.vectors.shape[1]), np.float32)
         self.vectors[rows] = part.vectors
         self.errors |= {rows[row]: error for row, error in part.errors.items()}
         self.queued_s = max(self.queued_s, part.queued_s)
         self.computed_s += part.computed_s
 
     def finished(self) -> Encoded:
-        return Encoded(self.vectors, self.queued_s, self.computed_s, self.errors)
+        vectors = np.zeros((self.texts, 0), np.float32) if self.vectors is None else self.vectors
+        return Encoded(vectors, self.queued_s, self.computed_s, self.errors)
 
 
-@dataclass(frozen=True)
-class _Call:
-    """A call whose texts are told apart."""
+class PoisonIsolation:
+    """The layer that keeps texts which kill replicas from killing more. For one asyncio loop."""
 
-    send: Send
-    batch: TokenBatch
-    texts: list[str]
-    lane: Lane
-    deadline: float
-
-
-class Isolation:
-    """Sends the calls of one model. For one asyncio loop."""
-
-    def __init__(self, suspects: Suspects, record: Record) -> None:
-        self._suspects = suspects
+    def __init__(self, inner: Sender, record: Record, suspects: Suspects | None = None) -> None:
+        self._inner = inner
         self._record = record
+        self._suspects = suspects or Suspects()
 
-    async def call(
-        self, send: Send, dimension: int, batch: TokenBatch, lane: Lane, deadline: float
-    ) -> Encoded:
-        """Returns the answer to a call, in which a text that kills replicas has an error of its own.
+    async def send(self, call: Call) -> Encoded:
+        """As `Sender.send`, but sends calls again that a dead replica has lost.
 
-        Errors of the whole call as ``send``, which raises ReplicaDied for a death.
+        A text that kills replicas has `KillsReplicas` in place of its vector. If all texts of a call
+        are refused, the vectors' shape is ``(texts, 0)``.
         """
         if self._suspects.is_empty(time.monotonic()):
             try:
-                return await send(batch, lane, deadline, None)
+                return await self._inner.send(call)
             except ReplicaDied as death:
-                log.warning("%s; its %d texts are tried one by one", death, len(batch))
-                await self._suspect(_fingerprints(batch))
-        answer = _Answer(np.zeros((len(batch), dimension), np.float32))
-        await self._by_suspicion(_Call(send, batch, _fingerprints(batch), lane, deadline), answer)
-        return answer.finished()
+                log.warning("%s; its %d texts are tried one by one", death, len(call.batch))
+                await self._suspect(_fingerprints(call.batch))
+        return await self._by_suspicion(call, _fingerprints(call.batch))
 
-    async def _by_suspicion(self, call: _Call, answer: _Answer) -> None:
-        left = set(range(len(call.batch)))
+    async def _by_suspicion(self, call: Call, texts: Sequence[str]) -> Encoded:
+        """Sends suspects on trial and the other texts as usual; ``texts`` are all fingerprints."""
+        answer = _Answer(len(texts))
+        left = set(range(len(texts)))
         while left:
-            rows = {suspicion: self._rows(call, left, suspicion) for suspicion in Suspicion}
+            rows = {suspicion: self._rows(texts, left, suspicion) for suspicion in Suspicion}
             answer.errors |= dict.fromkeys(rows.pop(Suspicion.BLOCKED), _refusal())
             left -= set(answer.errors)
             for suspicion, some in rows.items():
-                if some and (part := await self._part(call, some, suspicion)) is not None:
-                    answer.take(some, part)
+                if not some:
+                    continue
+                part = _part(call, some, suspicion)
+                if (reply := await self._reply(part, [texts[row] for row in some])) is not None:
+                    answer.take(some, reply)
                     left -= set(some)
+        return answer.finished()
 
-    async def _part(self, call: _Call, rows: list[int], suspicion: Suspicion) -> Encoded | None:
-        """Returns the answer of some rows, or None where a death has changed their suspicion."""
-        trial = uuid.uuid4().hex if suspicion is Suspicion.SUSPECTED else None
-        texts = [call.texts[row] for row in rows]
+    async def _reply(self, call: Call, texts: Sequence[str]) -> Encoded | None:
+        """Returns the answer of a part; None if a death has changed what its texts are suspected of."""
         try:
-            found = await call.send(call.batch.select(rows), call.lane, call.deadline, trial)
+            encoded = await self._inner.send(call)
         except ReplicaDied as death:
-            log.warning("%s; %d texts were with it", death, len(rows))
-            await (self._block(trial, texts) if trial else self._suspect(texts))
+            log.warning("%s; %d texts were with it", death, len(texts))
+            await (self._block(call.trial, texts) if call.trial else self._suspect(texts))
             return None
-        if trial:
+        if call.trial:
             self._suspects.clear(texts)
-        return found
+        return encoded
 
     async def _suspect(self, texts: Sequence[str]) -> None:
         now = time.monotonic()
@@ -141,10 +129,16 @@ class Isolation:
         self._suspects.block(texts[row], time.monotonic())
         await self._record.block(trial, texts[row])
 
-    def _rows(self, call: _Call, left: set[int], suspicion: Suspicion) -> list[int]:
+    def _rows(self, texts: Sequence[str], left: set[int], suspicion: Suspicion) -> list[int]:
         now = time.monotonic()
-        suspicions = {row: self._suspects.suspicion(call.texts[row], now) for row in left}
+        suspicions = {row: self._suspects.suspicion(texts[row], now) for row in left}
         return [row for row in sorted(left) if suspicions[row] is suspicion]
+
+
+def _part(call: Call, rows: Sequence[int], suspicion: Suspicion) -> Call:
+    """Returns a call of these texts only, which is a trial if they are suspected."""
+    trial = uuid.uuid4().hex if suspicion is Suspicion.SUSPECTED else None
+    return replace(call, batch=call.batch.select(rows), trial=trial)
 
 
 def _refusal() -> EmbedfleetError:

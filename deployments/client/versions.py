@@ -7,69 +7,34 @@ So each answer comes from one version, and says which.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
-from deployments.client.coalescing import Call, Coalescer
 from deployments.client.preprocessing import Preprocessor
 from deployments.config.schema import ModelConfig
 from deployments.core.background_loader import BackgroundLoader
-from deployments.core.batch import Encoded, TokenBatch
 from deployments.core.errors import ModelUnavailable
-from deployments.core.lane import Lane
 from deployments.core.models.space import space_id
 from deployments.wire.calls import OtherVersion
-
-_KNOCKS = 5
-_KNOCK_AGAIN_S = 0.1
-
-
-class Moved(Exception):
-    """A call has met a replica of another version."""
-
-    def __init__(self, version: OtherVersion) -> None:
-        super().__init__(version)
-        self.version = version
-
-
-async def insistent(call: Call, batch: TokenBatch, lane: Lane, deadline: float) -> Encoded:
-    """Makes one of a request's many calls; knocks at other replicas before it raises Moved.
-
-    In the middle of an update hardly any request of many calls would meet one version alone.
-    """
-    for _ in range(_KNOCKS):
-        with suppress(Moved):
-            return await call(batch, lane, deadline)
-        await asyncio.sleep(_KNOCK_AGAIN_S)
-    return await call(batch, lane, deadline)
 
 
 @dataclass(frozen=True)
 class Version:
-    """What prepares texts for one version, and merges calls to it."""
+    """What prepares texts for one version, and the space of its vectors."""
 
     preprocessor: Preprocessor
     space: str
-    coalescer: Coalescer
 
 
 class Versions:
     """The version that the config names, and those that replicas turned out to have."""
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        load: Callable[[ModelConfig], Preprocessor],
-        call: Callable[[Preprocessor], Call],
-    ) -> None:
-        """Begins to load the config's own; ``call`` makes the calls to a version."""
+    def __init__(self, config: ModelConfig, load: Callable[[ModelConfig], Preprocessor]) -> None:
+        """Begins to load the config's own version."""
         self._name = config.name
         self._load = load
-        self._call = call
         self._own: BackgroundLoader[Version] = BackgroundLoader(
-            lambda: self._made(load(config)), config.name
+            lambda: _version(load(config)), config.name
         )
         self._latest: Version | None = None
         self._others: dict[str, BackgroundLoader[Version]] = {}
@@ -119,12 +84,11 @@ class Versions:
         return loader
 
     def _read(self, other: OtherVersion) -> Version:
-        found = self._made(self._load(other.config))
-        if found.space != other.space:
+        version = _version(self._load(other.config))
+        if version.space != other.space:
             raise ModelUnavailable("its files have changed since a replica loaded them")
-        return found
+        return version
 
-    def _made(self, preprocessor: Preprocessor) -> Version:
-        return Version(
-            preprocessor, space_id(preprocessor.spec), Coalescer(self._call(preprocessor))
-        )
+
+def _version(preprocessor: Preprocessor) -> Version:
+    return Version(preprocessor, space_id(preprocessor.spec))

@@ -39,7 +39,7 @@ from deployments.router.chooser import Chooser
 from deployments.router.fleet import Fleet
 from deployments.router.listing import model_item, route_candidate, served_model, space_item
 from deployments.router.shared_spaces import SharedSpaces
-from deployments.wire.served import ServedModel
+from deployments.wire.status import ServedModel
 
 log = logging.getLogger("ray.serve")
 _FOLLOW_TIMEOUT_S = 5.0

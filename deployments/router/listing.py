@@ -11,8 +11,7 @@ from deployments.core.routing.facts import Candidate, RequestFacts
 from deployments.core.routing.policy import Decision
 from deployments.core.routing.space_matching import reported_space
 from deployments.router.shared_spaces import Verdict
-from deployments.wire.served import ServedModel
-from deployments.wire.status import ModelStatus
+from deployments.wire.status import ModelStatus, ServedModel
 
 
 def model_item(candidate: Candidate, status: ModelStatus) -> ModelItem:

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from deployments.config.schema import ModelConfig
 from deployments.core.errors import DeadlineExceeded, EmbedfleetError, ModelUnavailable
 from deployments.core.lane import Lane
+from deployments.core.models.spec import ModelSpec, Role
 from deployments.core.routing import facts
 
 ModelState = facts.ModelState
@@ -62,6 +64,27 @@ class ModelStatus:
     def refuses(self) -> bool:
         """Whether a call could achieve nothing."""
         return self.state is ModelState.UNAVAILABLE and not self.may_come
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """What answers to a name, as a corpus job has to know it: the model, the role that the name asks
+    for, and the model's state.
+
+    ``spec`` is None while the model's files have not been read.
+    """
+
+    config: ModelConfig
+    spec: ModelSpec | None
+    role: Role | None
+    status: ModelStatus
+
+    @property
+    def pinned(self) -> ModelConfig:
+        """The config with the revision that the service has read, so that nobody hashes weights again."""
+        if self.spec is None:
+            return self.config
+        return self.config.model_copy(update={"revision": self.spec.revision})
 
 
 def assume_ready() -> ModelStatus:

@@ -80,7 +80,8 @@ class CallSender:
             async with self._limiter:
                 texts = batch.select(rows.tolist())
                 encoded = await self._call_until_answered(texts)
-            vectors[rows] = encoded.vectors
+            if len(encoded.errors) < len(texts):
+                vectors[rows] = encoded.vectors
             reasons.update({int(rows[n]): str(error) for n, error in encoded.errors.items()})
             on_call_done(len(texts), texts.tokens)
 

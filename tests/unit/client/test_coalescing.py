@@ -9,7 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from deployments.client.coalescing import Coalescer
+from deployments.client.call import Call
+from deployments.client.coalescing import Coalescing
 from deployments.core.batch import Encoded, TokenBatch
 from deployments.core.errors import DeadlineExceeded, EmbedfleetError, ModelUnavailable, Overloaded
 from deployments.core.lane import Lane
@@ -28,7 +29,8 @@ class Replica:
         self.open.set()
         self.error: EmbedfleetError | None = None
 
-    async def __call__(self, batch: TokenBatch, lane: Lane, deadline: float) -> Encoded:
+    async def send(self, call: Call) -> Encoded:
+        batch = call.batch
         self.calls.append(len(batch))
         try:
             await self.open.wait()
@@ -46,15 +48,19 @@ def text(first: int, tokens: int = 4) -> TokenBatch:
     return TokenBatch.from_lists([[first] * tokens])
 
 
-async def ask(coalescer: Coalescer, first: int, tokens: int = 4) -> float:
-    found = await coalescer.encode(text(first, tokens), Lane.ONLINE, FAR)
-    assert not found.errors, found.errors
-    return float(found.vectors[0, 0])
+def call_of(batch: TokenBatch, lane: Lane = Lane.ONLINE, deadline: float = FAR, space="space"):
+    return Call(batch, lane, deadline, space)
+
+
+async def ask(coalescer: Coalescing, first: int, tokens: int = 4, **fields) -> float:
+    encoded = await coalescer.send(call_of(text(first, tokens), **fields))
+    assert not encoded.errors, encoded.errors
+    return float(encoded.vectors[0, 0])
 
 
 async def test_what_arrives_together_is_one_call():
     replica = Replica()
-    coalescer = Coalescer(replica)
+    coalescer = Coalescing(replica)
     answers = await asyncio.gather(*(ask(coalescer, n) for n in range(10)))
     assert answers == list(range(10))
     assert replica.calls == [10]
@@ -62,7 +68,7 @@ async def test_what_arrives_together_is_one_call():
 
 async def test_a_call_is_bounded_in_texts_and_tokens():
     replica = Replica()
-    coalescer = Coalescer(replica)
+    coalescer = Coalescing(replica)
     await asyncio.gather(*(ask(coalescer, n) for n in range(100)))
     await asyncio.gather(*(ask(coalescer, n, tokens=1_000) for n in range(6)))
     assert replica.calls == [64, 36, 4, 2]
@@ -70,23 +76,29 @@ async def test_a_call_is_bounded_in_texts_and_tokens():
 
 async def test_a_large_request_goes_alone():
     replica = Replica()
-    coalescer = Coalescer(replica)
+    coalescer = Coalescing(replica)
     many = TokenBatch.from_lists([[n] for n in range(9)])
-    await asyncio.gather(coalescer.encode(many, Lane.ONLINE, FAR), ask(coalescer, 1))
+    await asyncio.gather(coalescer.send(call_of(many)), ask(coalescer, 1))
     assert sorted(replica.calls) == [1, 9]
 
 
 async def test_lanes_do_not_mix():
     replica = Replica()
-    coalescer = Coalescer(replica)
-    calls = [coalescer.encode(text(1), lane, FAR) for lane in Lane]
-    await asyncio.gather(*calls)
+    coalescer = Coalescing(replica)
+    await asyncio.gather(*(ask(coalescer, 1, lane=lane) for lane in Lane))
+    assert replica.calls == [1, 1]
+
+
+async def test_token_ids_of_two_spaces_do_not_mix():
+    replica = Replica()
+    coalescer = Coalescing(replica)
+    await asyncio.gather(*(ask(coalescer, 1, space=space) for space in ("old", "new")))
     assert replica.calls == [1, 1]
 
 
 async def test_with_calls_under_way_requests_gather():
     replica = Replica()
-    coalescer = Coalescer(replica)
+    coalescer = Coalescing(replica)
     replica.open.clear()
     tasks = []
     for n in range(2):
@@ -100,7 +112,7 @@ async def test_with_calls_under_way_requests_gather():
 
 
 async def test_an_error_row_is_its_own_requests_error():
-    coalescer = Coalescer(Replica())
+    coalescer = Coalescing(Replica())
     answers = await asyncio.gather(
         *(ask(coalescer, n) for n in (12, BAD, 14)), return_exceptions=True
     )
@@ -112,7 +124,7 @@ async def test_an_error_row_is_its_own_requests_error():
 async def test_a_refused_call_refuses_each_of_its_requests():
     replica = Replica()
     replica.error = Overloaded("full", retry_after_s=3.0)
-    coalescer = Coalescer(replica)
+    coalescer = Coalescing(replica)
     answers = await asyncio.gather(*(ask(coalescer, n) for n in range(3)), return_exceptions=True)
     assert [a.retry_after_s for a in answers] == [3.0] * 3
 
@@ -120,7 +132,7 @@ async def test_a_refused_call_refuses_each_of_its_requests():
 @pytest.mark.parametrize(("leaving", "cancelled"), [(2, 0), (3, 1)])
 async def test_the_call_is_cancelled_when_the_last_caller_has_gone(leaving, cancelled):
     replica = Replica()
-    coalescer = Coalescer(replica)
+    coalescer = Coalescing(replica)
     replica.open.clear()
     tasks = [asyncio.create_task(ask(coalescer, n)) for n in range(3)]
     while not replica.calls:
@@ -137,7 +149,7 @@ async def test_the_call_is_cancelled_when_the_last_caller_has_gone(leaving, canc
 
 async def test_who_leaves_before_the_call_is_not_in_it():
     replica = Replica()
-    coalescer = Coalescer(replica)
+    coalescer = Coalescing(replica)
     tasks = [asyncio.create_task(ask(coalescer, n)) for n in range(3)]
     await asyncio.sleep(0)
     tasks[0].cancel()
@@ -150,11 +162,12 @@ async def test_a_call_is_made_in_no_requests_context():
     request = contextvars.ContextVar("request")
     seen = []
 
-    async def call(batch, lane, deadline):
-        seen.append(request.get(None))
-        return await Replica()(batch, lane, deadline)
+    class Noting(Replica):
+        async def send(self, call):
+            seen.append(request.get(None))
+            return await super().send(call)
 
-    coalescer = Coalescer(call)
+    coalescer = Coalescing(Noting())
 
     async def asked(n: int) -> float:
         request.set(n)
@@ -165,10 +178,11 @@ async def test_a_call_is_made_in_no_requests_context():
 
 
 async def test_a_call_that_others_cancel_leaves_nobody_waiting():
-    async def call(batch, lane, deadline):
-        raise asyncio.CancelledError
+    class Cancelled:
+        async def send(self, call):
+            raise asyncio.CancelledError
 
-    coalescer = Coalescer(call)
+    coalescer = Coalescing(Cancelled())
     asked = asyncio.gather(*(ask(coalescer, n) for n in range(3)), return_exceptions=True)
     answers = await asyncio.wait_for(asked, 5)
     assert [type(answer) for answer in answers] == [ModelUnavailable] * 3
@@ -177,10 +191,10 @@ async def test_a_call_that_others_cancel_leaves_nobody_waiting():
 async def test_each_request_of_a_call_keeps_its_own_deadline():
     replica = Replica()
     replica.open.clear()
-    coalescer = Coalescer(replica)
+    coalescer = Coalescing(replica)
     started = time.monotonic()
     hasty, patient = (
-        asyncio.create_task(coalescer.encode(text(n), Lane.ONLINE, started + seconds))
+        asyncio.create_task(coalescer.send(call_of(text(n), deadline=started + seconds)))
         for n, seconds in ((1, 0.05), (2, 60))
     )
     with pytest.raises(DeadlineExceeded):

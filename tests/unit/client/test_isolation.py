@@ -8,7 +8,8 @@ from itertools import count
 import numpy as np
 import pytest
 
-from deployments.client.poison import Isolation, ReplicaDied, Suspects
+from deployments.client.call import Call, ReplicaDied
+from deployments.client.poison import PoisonIsolation
 from deployments.core.batch import Encoded, TokenBatch
 from deployments.core.errors import KillsReplicas, Overloaded
 from deployments.core.lane import Lane
@@ -37,14 +38,15 @@ class Fleet:
         self.record, self.poison, self.accidents = record, set(poison), set(accidents)
         self.deaths, self.number, self.sent = 0, count(), []
 
-    async def send(self, batch, lane, deadline, trial):
+    async def send(self, call):
+        batch = call.batch
         texts = [batch.text(row).tolist() for row in range(len(batch))]
         self.sent.append([text[0] for text in texts])
         if next(self.number) in self.accidents:
             self.die()
         for row, text in enumerate(texts):
-            if trial:
-                self.record.begun[trial] = row
+            if call.trial:
+                self.record.begun[call.trial] = row
             if self.poison & set(text):
                 self.die()
         return Encoded(np.array([[float(text[0])] for text in texts], np.float32), 0.5, 0.25)
@@ -61,14 +63,18 @@ def record():
 
 async def call(fleet, *ids, client=None):
     """Makes a call of one-token texts; returns the vectors and the rows with errors."""
-    client = client or Isolation(Suspects(), fleet.record)
+    client = client or PoisonIsolation(fleet, fleet.record)
+    encoded = await client.send(call_of(*ids))
+    assert all(isinstance(error, KillsReplicas) for error in encoded.errors.values())
+    assert len(encoded.vectors) == len(ids)
+    for row in set(range(len(ids))) - set(encoded.errors):
+        assert encoded.vectors[row, 0] == ids[row]
+    return set(encoded.errors)
+
+
+def call_of(*ids):
     batch = TokenBatch.from_lists([[i] for i in ids])
-    found = await client.call(fleet.send, 1, batch, Lane.ONLINE, time.monotonic() + 60)
-    assert all(isinstance(error, KillsReplicas) for error in found.errors.values())
-    assert (
-        found.vectors[:, 0] == [0 if row in found.errors else i for row, i in enumerate(ids)]
-    ).all()
-    return set(found.errors)
+    return Call(batch, Lane.ONLINE, time.monotonic() + 60, "space")
 
 
 async def test_without_a_death_nothing_is_added(record):
@@ -98,7 +104,8 @@ async def test_accidents_refuse_nobody(record, accidents):
 
 
 async def test_a_client_remembers_and_does_not_send_it_again(record):
-    fleet, client = Fleet(record, poison=[2]), Isolation(Suspects(), record)
+    fleet = Fleet(record, poison=[2])
+    client = PoisonIsolation(fleet, record)
     await call(fleet, 1, 2, client=client)
     fleet.sent.clear()
     assert await call(fleet, 5, 2, 6, client=client) == {1}
@@ -106,7 +113,8 @@ async def test_a_client_remembers_and_does_not_send_it_again(record):
 
 
 async def test_who_was_cleared_travels_in_company_again(record):
-    fleet, client = Fleet(record, accidents=[0]), Isolation(Suspects(), record)
+    fleet = Fleet(record, accidents=[0])
+    client = PoisonIsolation(fleet, record)
     await call(fleet, 1, 2, client=client)
     assert await call(fleet, 1, 2, client=client) == set()
     assert fleet.sent == [[1, 2]] * 3
@@ -125,10 +133,19 @@ async def test_a_trial_that_a_neighbour_ended_blocks_nobody(record):
     assert await call(fleet, 1, 2) == set()
 
 
-async def test_other_errors_are_the_calls_own(record):
-    async def send(*_):
-        raise Overloaded("full")
+async def test_a_call_of_nothing_but_blocked_texts_reaches_no_replica(record):
+    fleet = Fleet(record, poison=[2])
+    client = PoisonIsolation(fleet, record)
+    await call(fleet, 1, 2, client=client)
+    fleet.sent.clear()
+    assert await call(fleet, 2, 2, client=client) == {0, 1}
+    assert fleet.sent == []
 
-    client = Isolation(Suspects(), record)
+
+async def test_other_errors_are_the_calls_own(record):
+    class Full:
+        async def send(self, call):
+            raise Overloaded("full")
+
     with pytest.raises(Overloaded):
-        await client.call(send, 1, TokenBatch.from_lists([[1]]), Lane.ONLINE, 0.0)
+        await PoisonIsolation(Full(), record).send(call_of(1))

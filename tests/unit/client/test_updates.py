@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deployments.client import client as client_module
-from deployments.client import versions
+from deployments.client import retrying
 from deployments.client.client import EncoderClient
 from deployments.client.preprocessing import Preprocessor
 from deployments.config.schema import ModelConfig
@@ -26,7 +26,7 @@ FIRST = answer(np.full(20_000, 20_000, np.int32), np.array([20_000], np.int32))
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch):
-    monkeypatch.setattr(versions, "_KNOCK_AGAIN_S", 0.0)
+    monkeypatch.setattr(retrying, "_KNOCK_AGAIN_S", 0.0)
     monkeypatch.setattr(client_module, "ClusterRecord", NothingBegun)
     monkeypatch.setattr(
         client_module, "load_preprocessor", lambda config: Preprocessor(spec_of(config), Numbers())
@@ -61,7 +61,7 @@ async def test_a_part_that_meets_another_version_is_sent_again_before_the_whole(
 
 
 async def test_the_whole_is_made_anew_once_no_replica_has_the_version():
-    replica = Replica(*[MOVED] * 2 * (versions._KNOCKS + 1))
+    replica = Replica(*[MOVED] * 2 * (retrying._KNOCKS + 1))
     found = await client_of(replica).encode(TWO_CALLS, Lane.ONLINE, 60)
     assert found.space == MOVED.space
     assert found.vectors[:, 0].tolist() == [20_000, 30_000]

@@ -44,7 +44,7 @@ def loader():
 
 
 def versions(loader, config=OWN):
-    return Versions(config, loader, lambda preprocessor: None)
+    return Versions(config, loader)
 
 
 def test_who_waits_for_a_model_takes_no_thread(loader):
@@ -77,7 +77,7 @@ async def test_a_new_version_is_read_once_for_all_calls(loader):
     loader.go.set()
     moved = await asyncio.gather(*moving)
     assert loader.loaded == [OWN, NEW]
-    assert len({id(version.coalescer) for version in moved}) == 1
+    assert len({id(version) for version in moved}) == 1
     assert found.latest is await found.move(OTHER, PATIENCE_S) is moved[0]
 
 

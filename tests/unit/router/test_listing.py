@@ -6,8 +6,7 @@ from deployments.config.schema import ModelConfig
 from deployments.core.models.catalog import CATALOG
 from deployments.core.models.spec import Role
 from deployments.router.listing import served_model
-from deployments.wire.served import ServedModel
-from deployments.wire.status import ModelState, ModelStatus
+from deployments.wire.status import ModelState, ModelStatus, ServedModel
 
 KNOWN = CATALOG["e5-small"]
 READY = ModelStatus(ModelState.READY, 1)

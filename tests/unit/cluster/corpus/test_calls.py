@@ -50,6 +50,16 @@ async def encode(client):
     return vectors, reasons
 
 
+async def test_a_call_of_nothing_but_refused_texts_has_no_vectors():
+    class Refusing:
+        async def encode_tokens(self, batch, lane, timeout_s):
+            refused = dict.fromkeys(range(len(batch)), KillsReplicas("it kills"))
+            return Encoded(np.zeros((len(batch), 0), np.float32), 0.0, 0.0, refused)
+
+    vectors, reasons = await encode(Refusing())
+    assert (vectors.shape, sorted(reasons)) == ((2, 4), [0, 1])
+
+
 @pytest.mark.parametrize("error", [TextFailed("not finite"), KillsReplicas("it kills")])
 async def test_an_error_of_the_text_rejects_it(error):
     client = ScriptedClient({1: error})

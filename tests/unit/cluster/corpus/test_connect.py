@@ -13,8 +13,7 @@ from cluster.corpus.connect import JobModel, why_waiting
 from cluster.corpus.errors import JobError, WrongModel
 from deployments.config.schema import ModelConfig
 from deployments.core.errors import ModelUnavailable
-from deployments.wire.served import ServedModel
-from deployments.wire.status import ModelState, ModelStatus
+from deployments.wire.status import ModelState, ModelStatus, ServedModel
 
 
 @pytest.fixture

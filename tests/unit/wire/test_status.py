@@ -5,8 +5,7 @@ from __future__ import annotations
 from deployments.config.schema import ModelConfig
 from deployments.core.models import loading
 from deployments.core.models.loading import find_model
-from deployments.wire.served import ServedModel
-from deployments.wire.status import ModelState, ModelStatus
+from deployments.wire.status import ModelState, ModelStatus, ServedModel
 
 READY = ModelStatus(ModelState.READY, 1)
 
