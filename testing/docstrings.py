@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import sysconfig
+from collections import deque
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -11,22 +13,20 @@ from pathlib import Path
 @cache
 def all_docstrings() -> tuple[str, ...]:
     """Returns every distinct docstring of the standard library, in the order of its files."""
-    found: dict[str, None] = {}
-    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("**/*.py")):
-        if {"site-packages", "test", "tests", "idlelib"} & set(path.parts):
-            continue
-        found.update(dict.fromkeys(_docstrings_of(path)))
-    return tuple(found)
+    files = sorted(Path(sysconfig.get_path("stdlib")).glob("**/*.py"))
+    without = {"site-packages", "test", "tests", "idlelib"}
+    texts = (text for file in files if not without & set(file.parts) for text in _texts_of(file))
+    return tuple(dict.fromkeys(texts))
 
 
 def docstrings_below(folder: Path, most: int) -> list[str]:
     """Returns up to ``most`` distinct docstrings of all Python files below a folder."""
-    found: dict[str, None] = {}
-    for path in sorted(folder.glob("**/*.py")):
-        found.update(dict.fromkeys(_docstrings_of(path)))
-        if len(found) >= most:
+    texts: dict[str, None] = {}
+    for file in sorted(folder.glob("**/*.py")):
+        texts.update(dict.fromkeys(_texts_of(file)))
+        if len(texts) >= most:
             break
-    return list(found)[:most]
+    return list(texts)[:most]
 
 
 def docstrings(count: int, longest_words: int = 2_000) -> list[str]:
@@ -44,11 +44,23 @@ def one_to_2000_words(count: int) -> list[str]:
     return [*docstrings(count - len(long)), *long]
 
 
-def _docstrings_of(path: Path) -> list[str]:
+def _texts_of(file: Path) -> list[str]:
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = ast.parse(file.read_text(encoding="utf-8"))
     except (SyntaxError, ValueError):
         return []
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    nodes = [node for node in ast.walk(tree) if isinstance(node, kinds)]
-    return [doc for node in nodes if (doc := ast.get_docstring(node))]
+    nodes = [node for node in _statements(tree) if isinstance(node, kinds)]
+    return [text for node in nodes if (text := ast.get_docstring(node))]
+
+
+def _statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yields what `ast.walk` does, but for expressions, in which no docstring can stand."""
+    waiting: deque[ast.AST] = deque([tree])
+    while waiting:
+        node = waiting.popleft()
+        yield node
+        for field in ("body", "handlers", "orelse", "finalbody", "cases"):
+            below = getattr(node, field, ())
+            if isinstance(below, list):  # the body of a lambda is an expression
+                waiting.extend(below)

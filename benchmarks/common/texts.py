@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import cycle, pairwise
+from functools import cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -37,11 +37,10 @@ class Case:
 def case(kind: str, tokenizer: FastTokenizer, tokens: int) -> Case:
     """Returns texts of a kind with about ``tokens`` tokens; they repeat if there are too few."""
     texts = texts_of(kind, tokenizer)
-    lengths = tokenizer.tokenize(texts, truncate=True).batch.lengths
-    ends = np.cumsum(np.tile(lengths, 1 + tokens // int(lengths.sum())))
-    count = int(np.searchsorted(ends, tokens)) + 1
-    taken = tuple(text for text, _ in zip(cycle(texts), range(count), strict=False))
-    return Case(kind, taken, tokenizer.tokenize(taken, truncate=True).batch)
+    batch = _tokenized(tokenizer, tuple(texts))
+    ends = np.cumsum(np.tile(batch.lengths, 1 + tokens // batch.tokens))
+    rows = [row % len(texts) for row in range(int(np.searchsorted(ends, tokens)) + 1)]
+    return Case(kind, tuple(texts[row] for row in rows), batch.select(rows))
 
 
 def texts_of(kind: str, tokenizer: FastTokenizer) -> list[str]:
@@ -65,19 +64,24 @@ def paragraphs() -> list[str]:
     return [text for text in all_docstrings() if 30 <= len(text.split()) <= 150]
 
 
-def _first_lines() -> list[str]:
-    return list(dict.fromkeys(text.split("\n", 1)[0] for text in all_docstrings()))
+@cache
+def _tokenized(tokenizer: FastTokenizer, texts: tuple[str, ...]) -> TokenBatch:
+    return tokenizer.tokenize(texts, truncate=True).batch
 
 
-def _within(texts: Sequence[str], tokenizer: FastTokenizer, bounds: tuple[int, int]) -> list[str]:
-    lengths = tokenizer.tokenize(texts, truncate=True).batch.lengths
+def _first_lines() -> tuple[str, ...]:
+    return tuple(dict.fromkeys(text.split("\n", 1)[0] for text in all_docstrings()))
+
+
+def _within(texts: tuple[str, ...], tokenizer: FastTokenizer, bounds: tuple[int, int]) -> list[str]:
+    lengths = _tokenized(tokenizer, texts).lengths
     return [t for t, n in zip(texts, lengths, strict=True) if bounds[0] <= n <= bounds[1]]
 
 
 def _evenly_long(tokenizer: FastTokenizer) -> list[str]:
     """Returns equally many texts from each of eight ranges of length, up to the model's limit."""
     texts = all_docstrings()
-    lengths = tokenizer.tokenize(texts, truncate=True).batch.lengths
+    lengths = _tokenized(tokenizer, texts).lengths
     edges = np.linspace(_SHORTEST, min(_LONGEST, int(lengths.max())) + 1, 9)
     ranges = [np.flatnonzero((low <= lengths) & (lengths < high)) for low, high in pairwise(edges)]
     most = min(map(len, ranges))

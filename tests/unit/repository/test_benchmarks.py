@@ -1,4 +1,4 @@
-"""What the benchmarks count by, held against what it stands for."""
+"""What the benchmarks measure with: operations, texts, ratios and the load generator's report."""
 
 from __future__ import annotations
 
@@ -15,13 +15,6 @@ from benchmarks.common.shapes import BUNDLED, SHAPES
 from benchmarks.common.texts import KINDS, case
 from deployments.core.models.loading import find_model
 from deployments.core.models.tokenizer import FastTokenizer
-from tests.support.importing import importing, loaded
-
-
-def test_the_engine_benchmark_runs_where_there_is_neither_ray_nor_http():
-    found = loaded(importing("benchmarks.engine"))
-    assert found >= {"torch", "transformers"}
-    assert found.isdisjoint({"ray", "fastapi", "uvicorn", "starlette", "sentencepiece", "pydantic"})
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -41,25 +34,37 @@ def test_attention_costs_scores_and_sums_half_of_it_where_causal():
     assert mistral.operations(100) - mistral.operations(0) == 32 * 2 * 100 * 4_096
 
 
+TOKENS = 100_000
+BOUNDS = {"short queries": (8, 16), "passages": (55, 120), "mixed long": (16, 256)}
+
+
 @pytest.fixture(scope="module")
-def tokenizer():
+def cases():
     files = find_model(BUNDLED, weights=False)
-    return FastTokenizer(files.spec, files.folder)
+    tokenizer = FastTokenizer(files.spec, files.folder)
+    return {kind: case(kind, tokenizer, TOKENS) for kind in KINDS}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_texts_are_of_their_kind(tokenizer, kind):
-    least, most = {"short queries": (8, 16), "passages": (55, 120), "mixed long": (16, 256)}[kind]
-    found = case(kind, tokenizer, 20_000)
-    assert 20_000 <= found.batch.tokens < 20_000 + most
-    assert found.batch.lengths.min() >= least
-    assert found.batch.lengths.max() <= most
-    assert len(found.texts) == len(found.batch)
+def test_texts_are_of_their_kind(cases, kind):
+    texts, batch = cases[kind].texts, cases[kind].batch
+    least, most = BOUNDS[kind]
+    assert TOKENS <= batch.tokens < TOKENS + most
+    assert batch.lengths.min() >= least
+    assert batch.lengths.max() <= most
+    assert len(texts) == len(batch)
 
 
-def test_as_many_long_texts_as_short_ones(tokenizer):
-    lengths = case("mixed long", tokenizer, 100_000).batch.lengths
-    counts, _ = np.histogram(lengths, bins=8, range=(16, 257))
+def test_the_ids_are_those_of_the_texts(cases):
+    files = find_model(BUNDLED, weights=False)
+    tokenizer = FastTokenizer(files.spec, files.folder)
+    for texts, batch in ((c.texts[-20:], c.batch) for c in cases.values()):
+        last = batch.slice(len(batch) - 20, len(batch))
+        assert last.ids.tolist() == tokenizer.tokenize(texts, truncate=True).batch.ids.tolist()
+
+
+def test_as_many_long_texts_as_short_ones(cases):
+    counts, _ = np.histogram(cases["mixed long"].batch.lengths, bins=8, range=(16, 257))
     assert counts.min() > 0.7 * counts.max()
 
 
@@ -86,6 +91,6 @@ Transfer/sec:    143.36KB
     [("", 100.0, 0), ("  Non-2xx or 3xx responses: 1480\n", 4 / 3, 1_480)],
 )
 def test_a_refusal_is_not_counted_as_an_answer(refusals, rate, errors):
-    found = parse_wrk(WRK.format(refusals=refusals))
-    assert (found.rate, found.errors) == (pytest.approx(rate), errors)
-    assert (found.p50_s, found.p99_s) == pytest.approx((0.1102, 1.25))
+    report = parse_wrk(WRK.format(refusals=refusals))
+    assert (report.rate, report.errors) == (pytest.approx(rate), errors)
+    assert (report.p50_s, report.p99_s) == pytest.approx((0.1102, 1.25))

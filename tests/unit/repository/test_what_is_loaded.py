@@ -1,4 +1,4 @@
-"""Importing a file loads no more than its floor may: the engine runs where there is no Ray."""
+"""Importing a file loads no more than its layer may: the engine and its benchmark run without Ray."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ HTTP = {"starlette", "fastapi", "uvicorn", "aiohttp"}
 HEAVY = {"torch", "transformers"}
 
 
-def test_the_engine_loads_neither_ray_nor_a_server(engine_import):
-    found = loaded(engine_import)
-    assert found >= HEAVY
-    assert found.isdisjoint({"ray", *HTTP})
+def test_the_engine_and_its_benchmark_load_neither_ray_nor_a_server():
+    packages = loaded(importing("deployments.core.engine.engine, benchmarks.engine"))
+    assert packages >= HEAVY
+    assert packages.isdisjoint({"ray", "pydantic", "sentencepiece", *HTTP})
 
 
 @pytest.mark.parametrize(
