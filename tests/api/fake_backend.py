@@ -1,7 +1,8 @@
 """A `Backend` of models with predictable vectors: no weights and no Ray.
 
-A text's vector comes from the SHA-256 of what the model would have read, prompt included, and its tokens
-are its words and two special ones. Prompts, limits, dimensions and spaces are those of the real code.
+A text's vector comes from the SHA-256 of what the model would have read, prompt included. Its tokens are its
+words and two special ones. Prompts, limits, dimensions and spaces come from the real code, and so do errors,
+except for their wording.
 """
 
 from __future__ import annotations
@@ -113,11 +114,7 @@ class FakeBackend:
         rows = _read_by_model(spec, request)
         over = tuple(i for i, row in enumerate(rows) if _tokens(row) > spec.max_tokens)
         if over and not request.truncate:
-            raise ContextLengthExceeded(
-                f"text {over[0]} has {_tokens(rows[over[0]])} tokens, {model} takes at most "
-                f"{spec.max_tokens}; shorten it, or set `truncate`: true",
-                "input",
-            )
+            raise ContextLengthExceeded(f"text {over[0]} is too long", "input")
         return Embeddings(
             vectors=self.vectors(spec, request),
             model=model,
@@ -164,8 +161,7 @@ def _read_by_model(spec: ModelSpec, request: EncodeRequest) -> list[str]:
     if not isinstance(request.texts, TokenInput):
         return render(spec, request.texts, request.role, request.instruction)
     if request.texts.tokenizer not in (spec.name, spec.repo):
-        message = f"{spec.name} cannot read token ids of {request.texts.tokenizer!r}; send text"
-        raise InvalidRequest(message, "tokenizer")
+        raise InvalidRequest(f"not the tokenizer of {spec.name}", "tokenizer")
     return [" ".join(map(str, ids)) for ids in request.texts.rows]
 
 

@@ -23,7 +23,6 @@ from tests.chaos.killing import (
     arguments,
     check_complete,
     outcome,
-    save_corpus,
     stamps,
     start,
     strike,
@@ -44,12 +43,6 @@ APP = {"import_path": "testing.hashing:build"}
 def models(tmp_path_factory) -> list[dict[str, str]]:
     folder = save_model(tmp_path_factory.mktemp("models") / MODEL, tokens_per_s=TOKENS_PER_S)
     return [{"name": MODEL, "path": str(folder)}]
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> tuple[Path, set[str]]:
-    path = tmp_path_factory.mktemp("corpus") / "a.parquet"
-    return path, save_corpus(path)
 
 
 @pytest.mark.parametrize("victim", ["driver", *COSTS_A_RETRY])

@@ -25,7 +25,6 @@ from tests.chaos.killing import (
     arguments,
     check_complete,
     outcome,
-    save_corpus,
     stamps,
     start,
     strike,
@@ -39,12 +38,6 @@ MODEL = "all-MiniLM-L6-v2"
 SLOW = "slow"
 TEXTS = ["plants turn light into sugar", "Paris is in France"]
 STOPS_WITHIN_S = 30.0
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    path = tmp_path_factory.mktemp("corpus") / "a.parquet"
-    return path, save_corpus(path)
 
 
 @pytest.fixture(scope="module")

@@ -20,21 +20,20 @@ _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 def code_blocks(language: str) -> list[str]:
     """Returns the fenced blocks of one language, in all documents."""
-    found = [block for text in DOCUMENTS.values() for block in _FENCED.findall(text)]
-    return [code for kind, code in found if kind == language]
+    blocks = [block for text in DOCUMENTS.values() for block in _FENCED.findall(text)]
+    return [code for kind, code in blocks if kind == language]
 
 
-def calls_with_answers() -> list[tuple[str, str]]:
-    """Returns each bash block with the JSON block that follows it as its answer."""
+def calls() -> list[tuple[str, str | None]]:
+    """Returns each bash block with `curl` and, if the next block is JSON, that as its answer."""
     pairs = []
     for text in DOCUMENTS.values():
-        blocks = _FENCED.findall(text)
-        for (kind, code), (next_kind, answer) in pairwise(blocks):
-            if (kind, next_kind) == ("bash", "json"):
-                pairs.append((code, answer))
+        for (kind, code), (next_kind, answer) in pairwise([*_FENCED.findall(text), ("", "")]):
+            if kind == "bash" and "curl" in code:
+                pairs.append((code, answer if next_kind == "json" else None))
     return pairs
 
 
 def inline_code(text: str) -> list[str]:
-    """Returns what stands between backticks, outside fenced blocks."""
+    """Returns the code between single backticks, outside fenced blocks."""
     return re.findall(r"`([^`\n]+)`", _FENCED.sub("", text))

@@ -17,6 +17,8 @@ from deployments.core.errors import ModelUnavailable
 from deployments.replica import loading as replica
 from deployments.replica.loading import lend_threads, load_model
 from deployments.replica.pass_plan import ThreadPlan, lane_limits, shared_budget, worth_a_pass
+from tests.support.batching import PATIENCE_S, submit
+from tests.support.fake_engine import FakeEngine
 
 CPU = torch.device("cpu")
 
@@ -132,6 +134,18 @@ def test_a_replica_survives_an_error_if_its_gpu_answers_or_it_has_none(loads, en
     with pytest.raises(RuntimeError, match="of another shape"):
         loads("_engine", RuntimeError("of another shape"), **seen)
     assert not ended
+
+
+def test_a_replica_ends_with_its_engines_loop(ended):
+    engine = FakeEngine(poison=7, error=SystemExit)
+    engine.pads, engine.rounded = False, int
+    config = ModelConfig(name="all-MiniLM-L6-v2")
+    pace, split = Calibration(256, 8_000.0), ThreadPlan(1, 1)
+    batcher = replica._batcher(engine, config, Limits(), pace, split)
+    with pytest.raises(ModelUnavailable):
+        submit(batcher, [7]).result(PATIENCE_S)
+    batcher.stop()
+    assert ended == [1]
 
 
 @pytest.mark.parametrize("step", ["_engine", "calibrate"])
