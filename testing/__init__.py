@@ -1,7 +1,7 @@
 """Runs the real service for tests and benchmarks.
 
-Every Ray that this process starts asks for one token, so that this process can join it. Ray reads the
-token from the environment when it is imported; importing this package first is early enough.
+All Rays that this process starts share one token, so that this process can connect to them. Ray reads the
+token from the environment when it is imported, so import this package before Ray.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Real English texts that every machine has: the docstrings of Python's own standard library."""
+"""English texts that every machine has: the docstrings of Python's standard library."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def docstrings_below(folder: Path, most: int) -> list[str]:
 
 
 def docstrings(count: int, longest_words: int = 2_000) -> list[str]:
-    """Returns ``count`` docstrings of 1 to ``longest_words`` words, from short to long evenly."""
+    """Returns ``count`` docstrings of 1 to ``longest_words`` words, spread evenly from short to long."""
     fitting = [d for d in all_docstrings() if 1 <= len(d.split()) <= longest_words]
     by_length = sorted(fitting, key=lambda d: (len(d.split()), d))
     step = (len(by_length) - 1) / (count - 1)
@@ -38,7 +38,7 @@ def docstrings(count: int, longest_words: int = 2_000) -> list[str]:
 
 
 def one_to_2000_words(count: int) -> list[str]:
-    """Returns ``count`` texts of 1 to 2,000 words; the longest run on through several docstrings."""
+    """Returns ``count`` texts of 1 to 2,000 words; the longest are several docstrings joined."""
     words = "\n".join(all_docstrings()[:1_000]).split()
     long = [" ".join(words[-most:]) for most in (1_000, 1_500, 2_000)]
     return [*docstrings(count - len(long)), *long]

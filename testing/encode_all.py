@@ -1,4 +1,4 @@
-"""Encodes any number of texts with an engine alone, for tests and benchmarks without a `Batcher`."""
+"""Encodes any number of texts with an engine, for tests and benchmarks that need no `Batcher`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests of corpus jobs share: running a job, and checking what it leaves behind."""
+"""Runs corpus jobs for tests, and checks their output."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from testing.shared_service import join
 def encode(
     service: RunningService, source: object, output: object, model: str, **settings: Any
 ) -> Summary:
-    """Runs a job from this process; raises as `encode_corpus`."""
+    """Runs a job in this process. Raises what `encode_corpus` raises."""
     join(service)
     run = Run(service.ray_address)
     return encode_corpus(Settings(str(source), str(output), model, **settings), run)
 
 
 def command(service: RunningService, *args: object) -> tuple[list[str], dict[str, str]]:
-    """Returns the command line and environment of ``embedfleet encode`` beside this service."""
+    """Returns the command line and environment of ``embedfleet encode`` for this service."""
     line = [sys.executable, "-m", "cluster.cli", "encode", *map(str, args)]
     # without RAY_AUTH_MODE, Ray sends its token only to a cluster that it finds itself
     ray = {"RAY_ADDRESS": service.ray_address, "RAY_AUTH_MODE": "token"}
@@ -37,7 +37,7 @@ def command(service: RunningService, *args: object) -> tuple[list[str], dict[str
 
 
 def run_command(service: RunningService, *args: object) -> subprocess.CompletedProcess[str]:
-    """Runs ``embedfleet encode`` in a process of its own, as users do."""
+    """Runs ``embedfleet encode`` in a new process, as users do."""
     line, environment = command(service, *args)
     return subprocess.run(
         line, env=environment, capture_output=True, text=True, timeout=240, check=False
@@ -45,7 +45,7 @@ def run_command(service: RunningService, *args: object) -> subprocess.CompletedP
 
 
 def counts(summary: Summary) -> tuple[int, int, int]:
-    """Returns how many rows a job has read, encoded and rejected."""
+    """Returns the numbers of rows that a job read, encoded and rejected."""
     all_counts = summary.manifest.counts
     return all_counts.rows, all_counts.documents, all_counts.rejected
 
@@ -57,7 +57,7 @@ def vectors_of(table: pa.Table) -> np.ndarray:
 
 
 def rejects_of(output: Path) -> dict[str, str]:
-    """Returns the reasons of rejected rows by id."""
+    """Returns the reason of each rejected row, by id."""
     files = sorted((output / "_rejects").glob("*.parquet"))
     rows = [row for file in files for row in pq.read_table(file).to_pylist()]
     assert len({row["id"] for row in rows}) == len(rows)
@@ -65,7 +65,7 @@ def rejects_of(output: Path) -> dict[str, str]:
 
 
 def check_exactly_once(output: Path, ids: set[str]) -> None:
-    """Asserts that each id is in the output or in the rejects, once, and that every file can be read."""
+    """Asserts that each id is once in the output or the rejects, and that all files are readable."""
     written = pq.read_table(output)["id"].to_pylist()
     rejected = list(rejects_of(output))
     assert len(written) + len(rejected) == len(ids)

@@ -1,7 +1,7 @@
-"""A model's replicas as a fluid: tokens flow in, wait in two lanes, and are worked off. No clock.
+"""A simulation of one model's replicas: tokens arrive, wait in two lanes, and are computed. No clock.
 
-Stands for a fleet where only the number of replicas matters: in tests of the policy and in its
-simulation. Replicas take ``start_s`` to come and go at once.
+Tests of the autoscaling policy and its benchmark use it, since only the number of replicas matters there.
+A replica takes ``start_s`` to start and stops at once.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from deployments.core.scaling import Demand
 
 @dataclass
 class Fluid:
-    """Replicas of one model; ``speed`` is of one, in tokens/s. Times are seconds.
+    """Replicas of one model; ``speed`` is that of one replica, in tokens/s. Times are in seconds.
 
-    A lane refuses what would wait for more than ``most_wait_s``; without a replica it takes it all.
+    A lane refuses work that would wait for more than ``most_wait_s``, unless no replica runs.
     """
 
     speed: float
@@ -33,11 +33,11 @@ class Fluid:
 
     @property
     def replicas(self) -> int:
-        """Replicas that run or start, and so are paid for."""
+        """Replicas that run or start, and therefore cost money."""
         return self.running + len(self._starting)
 
     def scale(self, wanted: int) -> None:
-        """Starts what is missing; stops what is too much, the newest first."""
+        """Starts or stops replicas, the newest first, until ``wanted`` are left."""
         while self.replicas < wanted:
             self._starting.append(self.now + self.start_s)
         while self.replicas > wanted:
@@ -47,7 +47,7 @@ class Fluid:
                 self.running -= 1
 
     def step(self, offered: Mapping[Lane, float], seconds: float = 1.0) -> None:
-        """Lets time pass with so many tokens/s coming in."""
+        """Advances the clock; ``offered`` holds the tokens/s that arrive in each lane."""
         self.now += seconds
         ready = [at for at in self._starting if at <= self.now]
         self._starting = [at for at in self._starting if at > self.now]
@@ -70,7 +70,7 @@ class Fluid:
         self.refused += tokens - taken
 
     def demand(self) -> Demand:
-        """Returns what the replicas report."""
+        """Returns what the replicas would report."""
         if not self.running:
             return Demand(0, calls=sum(self.waiting.values()))
         return Demand(

@@ -1,12 +1,12 @@
 """The service with an engine that hashes token ids instead of computing: no torch, no calibration.
 
-For tests of everything around a model: routing, spaces, placement, updates, scaling, draining and
-corpus jobs. Models are found and read by the real code and called through the real Batcher, so
+It serves the tests of everything around a model: routing, spaces, placement, updates, scaling, draining
+and corpus jobs. The real code finds and reads the models, and the real Batcher calls the engine, so
 different weights still give different spaces and different vectors. The vectors mean nothing.
 
     import_path: testing.hashing:build
 
-A file ``tokens_per_s`` in a model's folder makes its engine take that time, by sleeping.
+If a model's folder has a file ``tokens_per_s``, its engine sleeps to be that slow.
 """
 
 # no postponed annotations here: Serve reads the type of `args` from the signature
@@ -38,20 +38,20 @@ from deployments.metrics import BatcherMetrics
 from deployments.replica.deployment import Encoder
 from deployments.replica.loaded_model import LoadedModel
 
-COMPUTES = "all-MiniLM-L6-v2"  # the model that `build_beside_minilm` leaves to the real engine
+COMPUTED = ("all-MiniLM-L6-v2", "tiny-cls")  # what `build_with_computed` leaves to the real engine
 SPEED_FILE = "tokens_per_s"
 WEIGHTS = "model.safetensors"
-_TOKENS_PER_S = 20_000.0  # what a replica reports that has no such file
+_TOKENS_PER_S = 20_000.0  # what a replica reports if there is no such file
 _TOKEN_BUDGET = 1_024
 
 
 class HashingEngine:
-    """The `Engine` protocol: a text's vector is drawn from a hash of the weights and its ids."""
+    """Implements the `Engine` protocol: a hash of weights and ids seeds a text's vector."""
 
     pads = False
 
     def __init__(self, files: ModelFiles, seed: str, tokens_per_s: float | None) -> None:
-        """Sleeps for the time that ``tokens_per_s`` takes, or not at all if that is None."""
+        """``tokens_per_s`` is the speed to imitate; None means no sleep."""
         config = json.loads((files.folder / "config.json").read_text())
         self.dimension = files.spec.dimension
         self.vocabulary = int(config["vocab_size"])
@@ -78,10 +78,10 @@ class HashingEngine:
 
 
 class HashingEncoder(Encoder):
-    """The real replica around that engine."""
+    """The real replica with that engine."""
 
     def load(self, config: ModelConfig, limits: Limits) -> LoadedModel:
-        """Returns the model. Raises as `find_model`, and ModelUnavailable for damaged weights."""
+        """Returns the model. Raises as `find_model`, and ModelUnavailable if the weights are damaged."""
         started = time.monotonic()
         files = find_model(config.name, config.path, config.revision)
         speed = _speed(files.folder)
@@ -99,12 +99,12 @@ class HashingEncoder(Encoder):
         )
 
 
-class MiniLmOrHashing(HashingEncoder):
-    """Computes with the real engine for one model, hashes for all others."""
+class ComputingOrHashing(HashingEncoder):
+    """Computes with the real engine for the models of `COMPUTED`, hashes for all others."""
 
     def load(self, config: ModelConfig, limits: Limits) -> LoadedModel:
-        """As `Encoder.load` for `COMPUTES`."""
-        if config.name == COMPUTES:
+        """As `Encoder.load` for those models."""
+        if config.name in COMPUTED:
             return Encoder.load(self, config, limits)
         return super().load(config, limits)
 
@@ -144,9 +144,9 @@ def _weights_hash(config: ModelConfig, files: ModelFiles) -> str:
 
 
 def save_model(folder: Path, seed: int = 0, tokens_per_s: float | None = None) -> Path:
-    """Writes a model for this engine into a folder and returns it.
+    """Writes a model for this engine into ``folder`` and returns the folder.
 
-    It has MiniLM's description and tokenizer (384 dimensions, 256 tokens); its weights are the seed.
+    Its description and tokenizer are MiniLM's (384 dimensions, 256 tokens); its weights hold the seed.
     """
     minilm = get_model_path()
     folder.mkdir(parents=True)
@@ -169,6 +169,6 @@ def build(args: AppArgs) -> Application:
     return graph(args, HashingEncoder)
 
 
-def build_beside_minilm(args: AppArgs) -> Application:
-    """Returns the real graph; all-MiniLM-L6-v2 computes, all other models hash."""
-    return graph(args, MiniLmOrHashing)
+def build_with_computed(args: AppArgs) -> Application:
+    """Returns the real graph; the models of `COMPUTED` compute, all others hash."""
+    return graph(args, ComputingOrHashing)

@@ -1,5 +1,6 @@
-"""Several Ray nodes on one machine, with logical GPUs. Placement and death of nodes are real; the GPUs
-and the network between machines are not.
+"""Several Ray nodes on one machine, with logical GPUs.
+
+Placement and the death of nodes are real; the GPUs and the network between machines are not.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The processes below a given one, from ``/proc``, and which of them are a service's replicas."""
+"""The descendants of a process, from ``/proc``, and which of them are a service's replicas."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def descendants(root: int) -> dict[int, str]:
 
 
 def _parent(entry: Path) -> Iterator[tuple[int, int]]:
-    """A process and its parent; nothing if the entry is no process or has ended."""
+    """Yields a process and its parent, or nothing if the entry is no process or it has ended."""
     with suppress(OSError):
         if entry.name.isdigit():
             state = (entry / "stat").read_text().rpartition(")")[2].split()
@@ -38,17 +38,17 @@ def _command_line(pid: int) -> str:
 
 
 def marked(root: int, mark: str) -> list[int]:
-    """Returns the processes below ``root`` whose command lines hold ``mark``."""
+    """Returns the processes below ``root`` whose command lines contain ``mark``."""
     return sorted(pid for pid, line in descendants(root).items() if mark in line)
 
 
 def replicas(service: RunningService, deployment: str = "") -> list[int]:
-    """Returns the processes of a service's replicas, of deployments whose names begin like this."""
+    """Returns the processes of replicas whose deployment's name begins with ``deployment``."""
     return marked(service.process.pid, f"ServeReplica:embedfleet:{deployment}")
 
 
 def kill(pids: Iterable[int]) -> None:
-    """Sends SIGKILL to each that still exists."""
+    """Sends SIGKILL to each process that still exists."""
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

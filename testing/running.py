@@ -64,7 +64,7 @@ class RunningService:
 
 
 def free_port() -> int:
-    """Returns a port that nobody listens on and that no outgoing connection gets meanwhile.
+    """Returns a port that nobody listens on and that no outgoing connection will get.
 
     Outgoing connections get ports from 32,768 up; Ray's workers and replicas listen on 10,002 to 31,000.
     """
@@ -111,7 +111,7 @@ def running_service(
     app: Mapping[str, Any] | None = None,
     **args: Any,
 ) -> Iterator[RunningService]:
-    """Runs ``embedfleet serve``, yields once the models of ``wait_for`` are ready, and stops it after."""
+    """Runs ``embedfleet serve``; yields it once the models of ``wait_for`` are ready."""
     port, folder = free_port(), short_folder()
     file = folder / CONFIG_FILE
     file.write_text(yaml.safe_dump(config(models, port, app, **args)))
@@ -127,7 +127,7 @@ def serving(
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
 ) -> Iterator[RunningService]:
-    """The same with any ``arguments`` that make it listen on ``port``; removes ``folder`` at the end."""
+    """Does so with any ``arguments``, which must include ``port``; removes ``folder`` at the end."""
     folder = folder or short_folder()
     log = folder / "log"
     with log.open("wb") as output:
@@ -144,7 +144,7 @@ def serving(
     finally:
         process.send_signal(signal.SIGTERM)
         time.sleep(0.5)
-        process.send_signal(signal.SIGTERM)  # ends at once, whatever is under way
+        process.send_signal(signal.SIGTERM)  # the second one ends it at once
         try:
             process.wait(60)
         finally:
@@ -161,7 +161,7 @@ _hundreds = random.sample(range(100), 100)
 
 
 def free_hundred() -> int:
-    """Returns the first of a hundred free ports, never the same ones twice."""
+    """Returns the first of a hundred free ports; no two calls return the same."""
     while True:
         first = 20_000 + 100 * _hundreds.pop()
         with ExitStack() as probes, suppress(OSError):
@@ -172,7 +172,7 @@ def free_hundred() -> int:
 
 def environment_in(folder: Path) -> dict[str, str]:
     """Returns the environment of a Ray that shares nothing with others on this machine."""
-    # services on one machine would share these ports, and so take each other's requests
+    # two services on one machine would share these ports and take each other's requests
     ports = free_hundred()
     ours = {
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports + 90),

@@ -1,6 +1,6 @@
 """One running service for many test modules.
 
-A start of Ray, Serve and HAProxy takes 15 s and more; replacing the application in them takes 5 s.
+Starting Ray, Serve and HAProxy takes 15 s or more; replacing the application takes 5 s.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _REPLACED_S = 60.0
 
 
 class SharedService:
-    """`embedfleet serve`, started by the first module; further modules replace its application."""
+    """`embedfleet serve`, which the first module starts; the next ones replace its application."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._stack = ExitStack()
@@ -44,7 +44,7 @@ class SharedService:
         app: Mapping[str, Any] | None = None,
         **args: Any,
     ) -> RunningService:
-        """Returns the service once it serves this application; arguments as of `running_service`."""
+        """Returns the service once it serves this application. Arguments are as in `running_service`."""
         if self._running is None:
             self._running = self._stack.enter_context(
                 running_service(models, wait_for, "auto", self._environment, app, **args)
@@ -77,14 +77,14 @@ def _replace_application(
 
 
 def redeploy(service: RunningService, edit: Callable[[dict[str, Any]], None]) -> None:
-    """Deploys the service's config again after ``edit`` of its application; does not wait for it."""
+    """Deploys the service's config again after ``edit`` has changed its application, without waiting."""
     changed = _current(service)
     edit(changed["applications"][0])
     _deploy(service, changed)
 
 
 def join(service: RunningService) -> None:
-    """Makes this process a driver of the service's Ray, unless it is one already."""
+    """Connects this process to the service's Ray, unless it is connected already."""
     if not ray.is_initialized():
         ray.init(service.ray_address, log_to_driver=False, logging_level=logging.ERROR)
     assert ray.get_runtime_context().gcs_address == service.ray_address

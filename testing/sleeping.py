@@ -1,7 +1,7 @@
-"""The service with an engine that sleeps instead of computing: its speed does not depend on the cores.
+"""The service with an engine that sleeps instead of computing, so its speed does not depend on the cores.
 
-For benchmarks of how many replicas there are; its vectors mean nothing. Everything else is the real
-service, calibration included.
+It serves benchmarks of scaling; its vectors mean nothing. Everything else is the real service,
+calibration included.
 
     import_path: testing.sleeping:build
 """
@@ -58,10 +58,10 @@ class SleepingEngine:
 
 
 class SleepingEncoder(Encoder):
-    """The real replica around that engine."""
+    """The real replica with that engine."""
 
     def load(self, config: ModelConfig, limits: Limits) -> LoadedModel:
-        """Returns the model with that engine in it."""
+        """Returns the model, with that engine."""
         with patch("deployments.replica.loading.TorchEngine", SleepingEngine):
             return super().load(config, limits)
 

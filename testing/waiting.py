@@ -9,11 +9,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def until(holds: Callable[[], T], seconds: float, what: str = "what was waited for") -> T:
-    """Returns the first true value of ``holds``; AssertionError if none comes in time."""
+def until(holds: Callable[[], T], seconds: float, what: str = "the condition holds") -> T:
+    """Returns the first true value of ``holds``. Raises AssertionError if none comes in time."""
     deadline = time.monotonic() + seconds
-    while not (found := holds()):
+    while not (value := holds()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds:g} s: {what}")
         time.sleep(0.2)
-    return found
+    return value

@@ -1,8 +1,8 @@
 """A `Backend` of models with predictable vectors: no weights and no Ray.
 
-A text's vector comes from the SHA-256 of what the model would have read, prompt included. Its tokens are its
-words and two special ones. Prompts, limits, dimensions and spaces come from the real code, and so do errors,
-except for their wording.
+A text's vector comes from the SHA-256 of what the model would have read, prompt included. Its tokens are
+its words and two special ones. Prompts, limits, dimensions and spaces come from the real code. Errors
+have their real classes, and short messages.
 """
 
 from __future__ import annotations

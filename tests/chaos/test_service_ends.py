@@ -1,7 +1,7 @@
-"""Services that end: one whose every process is killed during a corpus job, and one that is told to stop
-while requests are under way.
+"""Two services that end.
 
-The first is started by `embedfleet serve --model`, without a config file.
+All processes of one are killed during a corpus job. The other gets SIGTERM while requests are in
+progress. The first is started by `embedfleet serve --model`, without a config file.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def out(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def without_config(tmp_path_factory):
-    """A service of a local folder and of a hub id that the catalog knows."""
+    """A service with two models: a local folder, and a hub id that is in the catalog."""
     folder, port = tmp_path_factory.mktemp("models") / "our-model", free_port()
     save_xlm_roberta(folder)
     models = ["--model", str(folder), "--model", BUNDLED, "--port", str(port)]
@@ -91,10 +91,10 @@ def test_a_job_whose_cluster_dies_is_finished_by_the_next_run(without_config, co
     check_complete(out, ids, before)
 
 
-def test_sigterm_lets_requests_under_way_be_answered(slow_service):
+def test_requests_in_progress_are_answered_after_sigterm(slow_service):
     service = slow_service
     texts = [text for text in all_docstrings() if len(text) > 400][:48]
-    several_calls = body_of(texts * 6)  # to a replica: some are made while others are answered
+    several_calls = body_of(texts * 6)  # some calls start while others are answered
     bodies = [*[body_of(texts)] * 4, several_calls]
 
     def ask(body: dict[str, object]) -> httpx.Response:
@@ -122,11 +122,11 @@ def test_sigterm_lets_requests_under_way_be_answered(slow_service):
 
 
 def statuses_until_it_has_ended(status: Callable[[], int]) -> set[int]:
-    seen = set()
+    statuses = set()
     with suppress(httpx.TransportError):
         while True:
-            seen.add(status())
-    return seen
+            statuses.add(status())
+    return statuses
 
 
 def body_of(texts: list[str]) -> dict[str, object]:

@@ -6,18 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from testing.hashing import WEIGHTS, save_model, save_weights
+from testing.hashing import COMPUTED, WEIGHTS, save_model, save_weights
 from testing.running import RunningService
 from testing.shared_service import SharedService
+from tests.support.tiny_models import Recipe, save_xlm_roberta
 
-REAL = "all-MiniLM-L6-v2"  # computes; every other model hashes
+REAL, CLS = COMPUTED  # every other model hashes
 SLOW_TOKENS_PER_S = 8_000
 
 
 @pytest.fixture(scope="session")
 def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three models without torch: ``hashed``, ``slow``, and ``broken``, whose weights are damaged."""
+    """``hashed``, ``slow``, ``broken``, whose weights are damaged, and one for the real engine."""
     folder = tmp_path_factory.mktemp("models")
+    prompts = {"query": "query: ", "document": "passage: "}
+    save_xlm_roberta(folder / CLS, Recipe(pooling="cls", prompts=prompts))
     save_model(folder / "hashed", seed=1)
     save_model(folder / "slow", seed=2, tokens_per_s=SLOW_TOKENS_PER_S)
     damage(save_model(folder / "broken", seed=3))
@@ -45,6 +48,7 @@ def service(shared_service: SharedService, models_folder: Path) -> RunningServic
     """Models that answer, and models that cannot."""
     models = [
         {"name": REAL, "threads": 2},
+        {"name": CLS, "path": str(models_folder / CLS), "num_cpus": 0},
         {"name": "hashed", "path": str(models_folder / "hashed")},
         # Ray Data's own tasks need a whole core of the two that the smallest machine has
         {"name": "slow", "path": str(models_folder / "slow"), "num_cpus": 0},
@@ -52,5 +56,5 @@ def service(shared_service: SharedService, models_folder: Path) -> RunningServic
         {"name": "e5-small-v2"},  # not on this machine, and the hub cannot be reached
         {"name": "linq-embed-mistral", "num_gpus": 1},  # needs a GPU that the cluster lacks
     ]
-    app = {"import_path": "testing.hashing:build_beside_minilm"}
-    return shared_service.serve(models, (REAL, "hashed", "slow"), app)
+    app = {"import_path": "testing.hashing:build_with_computed"}
+    return shared_service.serve(models, (REAL, CLS, "hashed", "slow"), app)

@@ -28,7 +28,7 @@ READY = ("small", "many-languages", "long", "pair-float32", "pair-bfloat16", "st
 
 @pytest.fixture(scope="module")
 def fleet(shared_service, tmp_path_factory):
-    """A small English model, a multilingual one, a long one, and three that claim to share spaces."""
+    """A small English model, a multilingual one, one for long texts, and three in shared spaces."""
     root = tmp_path_factory.mktemp("fleet")
     short = Recipe(max_seq_length=128)
     save_bert(root / "small", short)
@@ -134,7 +134,7 @@ def model_of(answer) -> str:
         ({"input": ENGLISH, "dimensions": 64}, "many-languages"),
     ],
 )
-def test_auto_sends_each_text_where_it_belongs(fleet, body, model):
+def test_auto_chooses_by_language_length_and_fields(fleet, body, model):
     answer = embed(fleet, model="auto", **body)
     assert model_of(answer) == model
     assert answer.headers["x-route-reason"].startswith("auto: ")
@@ -148,19 +148,19 @@ def test_a_text_that_no_model_fits_is_refused_with_each_models_reason(fleet):
 
 def test_route_says_why_and_runs_nothing(fleet):
     with fleet.client() as http:
-        found = http.post("/v1/route", json={"model": "auto", "input": KOREAN}).json()
-    assert (found["model"], found["languages"]) == ("many-languages", ["ko"])
-    reasons = {c["model"]: c["passed_over"] for c in found["candidates"]}
+        reply = http.post("/v1/route", json={"model": "auto", "input": KOREAN}).json()
+    assert (reply["model"], reply["languages"]) == ("many-languages", ["ko"])
+    reasons = {c["model"]: c["passed_over"] for c in reply["candidates"]}
     assert reasons["many-languages"] is None
     assert "ko" in reasons["small"]
 
 
 def test_members_that_agree_share_a_space_and_others_are_refused(fleet):
-    found = spaces(fleet)
-    assert found["pair"]["state"] == "ready"
-    assert found["pair"]["worst_cosine"] > 0.99
-    assert found["wrong"]["state"] == "unavailable"
-    assert found["wrong"]["worst_cosine"] < 0.9
+    verdicts = spaces(fleet)
+    assert verdicts["pair"]["state"] == "ready"
+    assert verdicts["pair"]["worst_cosine"] > 0.99
+    assert verdicts["wrong"]["state"] == "unavailable"
+    assert verdicts["wrong"]["worst_cosine"] < 0.9
     answer = embed(fleet, model="wrong")
     assert answer.status_code == 503
     assert answer.json()["error"]["code"] == "model_unavailable"
@@ -189,8 +189,8 @@ def test_a_flood_moves_a_tight_request_to_the_smaller_model(fleet):
     tight = {"model": "auto", "max_latency_ms": 500}
     assert model_of(embed(fleet, **tight)) == "long"
     with flooded(fleet, model="long", input=["protein " * 300] * 8):
-        found = Counter(model_of(embed(fleet, **tight)) for _ in range(5))
-    assert "long" not in found
+        models = Counter(model_of(embed(fleet, **tight)) for _ in range(5))
+    assert "long" not in models
 
 
 def test_members_of_a_space_share_a_flood_and_nothing_else_does(fleet):
@@ -199,8 +199,8 @@ def test_members_of_a_space_share_a_flood_and_nothing_else_does(fleet):
     with ThreadPoolExecutor(24) as pool:
         body = {"model": "pair", "input": texts, "aim": "fast"}
         answers = list(pool.map(lambda _: embed(fleet, **body), range(60)))
-    found = Counter(model_of(answer) for answer in answers)
-    assert set(found) == {"pair-float32", "pair-bfloat16"}, found
+    models = Counter(model_of(answer) for answer in answers)
+    assert set(models) == {"pair-float32", "pair-bfloat16"}, models
     assert {answer.json()["space"] for answer in answers} == {space}
 
 
@@ -222,7 +222,7 @@ def test_a_killed_replicas_calls_are_answered_from_its_space_or_refused(fleet):
 def test_user_config_changes_the_choice_without_a_restart(fleet):
     before = replicas(fleet, "encoder-")
     assert model_of(embed(fleet, model="auto")) == "small"
-    # `long` becomes the small one: what was `routing` is replaced as a whole
+    # `long` becomes the small one; the new routing replaces the old one as a whole, spaces too
     sizes = {"long": "small", "small": "large", "pair-bfloat16": "large"}
     router = {"name": "router", "user_config": {"sizes": sizes}}
     redeploy(fleet, lambda app: app.update(deployments=[router]))

@@ -12,9 +12,10 @@ from sentence_transformers import SentenceTransformer
 
 from testing.docstrings import one_to_2000_words
 from testing.running import RunningService
+from tests.service.conftest import CLS, REAL
 from tests.support.tolerance import WORST, worst_cosine
 
-MODEL = "all-MiniLM-L6-v2"  # in the precision that is fast on this machine
+MODEL = REAL  # in the precision that is fast on this machine
 COUNT = 60  # tests/fidelity compares more, without HTTP
 
 
@@ -25,9 +26,13 @@ def texts() -> list[str]:
 
 @pytest.fixture(scope="module")
 def least(service) -> float:
-    """The least cosine that the model's precision allows."""
+    return least_cosine(service, MODEL)
+
+
+def least_cosine(service: RunningService, model: str) -> float:
+    """Returns the least cosine that a model's precision allows."""
     with service.client() as http:
-        return WORST[http.get(f"/v1/models/{MODEL}").json()["dtype"]]
+        return WORST[http.get(f"/v1/models/{model}").json()["dtype"]]
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +51,18 @@ def ours(service, texts):
     return encode(service, texts)
 
 
-def encode(service: RunningService, texts: list[str], a_request: int = 100):
+def encode(
+    service: RunningService, texts: list[str], a_request: int = 100, model: str = MODEL, **fields
+):
     vectors, tokens = [], 0
     with service.client() as http:
         for start in range(0, len(texts), a_request):
             body = {
-                "model": MODEL,
+                "model": model,
                 "input": texts[start : start + a_request],
                 "truncate": True,
                 "encoding_format": "base64",
+                **fields,
             }
             answer = http.post("/v1/embeddings", json=body)
             assert answer.status_code == 200, answer.text
@@ -90,3 +98,12 @@ def test_2048_texts_in_one_request(service, texts, least):
     few, _ = encode(service, many[-3:], a_request=3)
     assert vectors.shape == (2_048, 384)
     assert worst_cosine(vectors[-3:], few) >= least
+
+
+def test_another_family_pooling_and_tokenizer(service, models_folder, texts):
+    least = least_cosine(service, CLS)
+    stock = SentenceTransformer(str(models_folder / CLS), device="cpu")
+    queries, _ = encode(service, texts, model=CLS, input_type="query")
+    documents, _ = encode(service, texts, model=CLS, input_type="document")
+    assert worst_cosine(queries, stock.encode_query(texts)) >= least
+    assert worst_cosine(documents, stock.encode_document(texts)) >= least

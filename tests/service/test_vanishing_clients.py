@@ -14,7 +14,7 @@ from testing.running import API_KEY, RunningService
 from testing.waiting import until
 
 MODEL = "slow"
-VANISHING = 250  # fewer than a router lets in at once
+VANISHING = 250  # fewer than a router admits at once
 
 
 def counted(service: RunningService) -> tuple[float, float]:
@@ -26,15 +26,15 @@ def counted(service: RunningService) -> tuple[float, float]:
 
 def settled(service: RunningService) -> tuple[float, float]:
     """Returns these counters once they no longer change, so that Ray has exported them."""
-    seen = [counted(service)]
+    counts = [counted(service)]
 
-    def stays() -> bool:
+    def unchanged() -> bool:
         time.sleep(3)
-        seen.append(counted(service))
-        return seen[-1] == seen[-2]
+        counts.append(counted(service))
+        return counts[-1] == counts[-2]
 
-    until(stays, 60, "counters that stay")
-    return seen[-1]
+    until(unchanged, 60, "the counters stop changing")
+    return counts[-1]
 
 
 def request_bytes(number: int) -> bytes:
@@ -47,7 +47,7 @@ def request_bytes(number: int) -> bytes:
 
 
 def connect_and_send(service: RunningService) -> list[socket.socket]:
-    """Returns clients whose requests are all in the service."""
+    """Returns the connections of clients that have all sent their requests."""
     address = urlsplit(service.url)
     clients = []
     for number in range(VANISHING):
@@ -90,7 +90,7 @@ def test_texts_of_vanished_clients_are_not_computed(service):
     answered = computed + len(texts) + 1
     until(lambda: counted(service)[0] >= answered, 45, "all answered texts are counted")
     computed_after, dropped_after = settled(service)
-    assert dropped_after > dropped, "none had reached the replica"
+    assert dropped_after > dropped, "no text had reached the replica"
     assert computed_after - answered <= VANISHING * 0.1, "texts of vanished clients were computed"
 
 

@@ -18,7 +18,7 @@ from deployments.core.errors import EmbedfleetError
 from deployments.core.lane import Lane
 from tests.support.fake_engine import FakeEngine, vector_of
 
-PATIENCE_S = 10.0  # how long a test waits for what comes at once
+PATIENCE_S = 10.0  # how long a test waits for what should come at once
 
 
 @dataclass
@@ -96,7 +96,7 @@ def hold(batcher: Batcher, engine: FakeEngine) -> Future[Encoded]:
 
 
 def until(happened: Callable[[], bool]) -> None:
-    """Waits for what comes soon, in another thread."""
+    """Waits for something that another thread does soon."""
     deadline = time.monotonic() + PATIENCE_S
     while not happened():
         assert time.monotonic() < deadline
@@ -105,9 +105,9 @@ def until(happened: Callable[[], bool]) -> None:
 
 def check_answer(future: Future[Encoded], *texts: list[int]) -> None:
     """Asserts that a call has the vectors of its texts, in order."""
-    found = future.result(PATIENCE_S)
-    assert found.errors == {}
-    np.testing.assert_array_equal(found.vectors, [vector_of(text) for text in texts])
+    encoded = future.result(PATIENCE_S)
+    assert encoded.errors == {}
+    np.testing.assert_array_equal(encoded.vectors, [vector_of(text) for text in texts])
 
 
 def error_of(future: Future[Encoded], row: int = 0) -> EmbedfleetError:

@@ -1,5 +1,5 @@
-"""The service with an engine that breaks: some texts end its process, others make a pass hang, and
-after others no pass succeeds any more.
+"""The service with an engine that breaks: some texts kill its process, some make a pass hang, and some
+make every later pass fail.
 
     import_path: tests.support.breakable:build
 
@@ -20,7 +20,7 @@ from deployments.core.batch import TokenBatch, Vectors
 from deployments.replica.loaded_model import LoadedModel
 from testing.hashing import HashingEncoder
 
-# a text does this if it ends with these words
+# what a text does if it ends with these words
 POISON = "end this process"
 SLEEP = "sleep for ever"
 BREAK = "break the engine"
@@ -32,7 +32,7 @@ class Breakable(HashingEncoder):
     wedged_after_s = 2.0
 
     def load(self, config: ModelConfig, limits: Limits) -> LoadedModel:
-        """Returns the model with a forward pass that obeys the words above."""
+        """Returns the model, with a forward pass that does what the words above say."""
         model = super().load(config, limits)
         tokenizer = load_preprocessor(config).tokenizer
         ends = [tokenizer.tokenize((t,)).batch.ids.tolist()[1:] for t in (POISON, SLEEP, BREAK)]

@@ -34,22 +34,22 @@ def validator(kind: str) -> Draft202012Validator:
 
 def closed(schema: dict[str, Any]) -> dict[str, Any]:
     """Returns a structural schema in which every field that it does not name is an error."""
-    found = dict(schema)
+    strict = dict(schema)
     if "properties" in schema:
-        found["properties"] = {name: closed(part) for name, part in schema["properties"].items()}
+        strict["properties"] = {name: closed(part) for name, part in schema["properties"].items()}
     for key in ("items", "additionalProperties"):
         if isinstance(schema.get(key), dict):
-            found[key] = closed(schema[key])
+            strict[key] = closed(schema[key])
     preserves = schema.get("x-kubernetes-preserve-unknown-fields")
     if schema.get("type") == "object" and "additionalProperties" not in schema and not preserves:
-        found["additionalProperties"] = False
-    return found
+        strict["additionalProperties"] = False
+    return strict
 
 
 def _unique(_: Any, keys: list[str], items: Any, __: Any) -> Iterator[ValidationError]:
-    """A list of type map holds one item for each value of its keys."""
+    """Yields an error if two items of a list of type map have the same keys."""
     seen = [tuple(item.get(key) for key in keys) for item in items if isinstance(item, dict)]
-    yield from (ValidationError(f"{key} stands twice") for key in seen if seen.count(key) > 1)
+    yield from (ValidationError(f"{key} is repeated") for key in seen if seen.count(key) > 1)
 
 
 _Validator = extend(Draft202012Validator, {"x-kubernetes-list-map-keys": _unique})

@@ -1,4 +1,4 @@
-"""What users read: the README, the pages in docs/, CONTRIBUTING and CHANGELOG."""
+"""The documents: README, the pages of docs/, CONTRIBUTING and CHANGELOG."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ SPEC = CATALOG[CONFIG.name]
 
 
 def loaded(engine: FakeEngine, batcher: Batcher, **fields: Any) -> LoadedModel:
-    """Returns what `load_model` would return, around the fake engine."""
+    """Returns a loaded model around the fake engine."""
     usual = {"device": "cpu", "dtype": "float32", "start_s": 1.5, "token_budget": 1_024}
     return LoadedModel(SPEC, engine, batcher, **{**usual, **fields})
 

@@ -1,4 +1,4 @@
-"""An engine with predictable vectors, which breaks or waits on demand. No weights, no torch."""
+"""An engine with predictable vectors that fails or waits on demand. No weights, no torch."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ def vector_of(ids: list[int]) -> list[float]:
 
 @dataclass
 class FakeEngine:
-    """The `Engine` protocol. ``poison`` is an id that it fails on, ``room`` the padded tokens that
-    fit its memory. A pass that is ``held`` says so by ``entered`` and waits for ``release``.
+    """Implements the `Engine` protocol.
+
+    ``poison`` is an id that makes a pass fail, and ``room`` the number of padded tokens that fit into its
+    memory. While ``held`` is true, a pass sets ``entered`` and waits for ``release``.
     """
 
     dimension: int = 4
@@ -47,7 +49,7 @@ class FakeEngine:
         self.passes.append([ids[0] for ids in texts])
         if self.held:
             self.entered.set()
-            assert self.release.wait(10), "the test never let this pass go on"
+            assert self.release.wait(10), "the test has not released this pass"
         if self.poison is not None and any(self.poison in ids for ids in texts):
             raise self.error()
         if max(map(len, texts)) * len(texts) > self.room:

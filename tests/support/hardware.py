@@ -1,4 +1,4 @@
-"""What some processors lack, and the tests of it with them."""
+"""Marks for tests that need an instruction set that some processors lack."""
 
 from __future__ import annotations
 

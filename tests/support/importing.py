@@ -1,4 +1,4 @@
-"""Imports modules in a process of their own, to see what they load."""
+"""Imports modules in a new process, to see which packages they load."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def importing(modules: str) -> subprocess.Popen[str]:
-    """Starts a Python that imports these, commas between."""
+    """Starts a Python that imports these comma-separated modules."""
     code = f"import sys, {modules}; print(*{{name.split('.')[0] for name in sys.modules}})"
     return subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True

@@ -1,4 +1,4 @@
-"""What is shipped for clusters, as the tests read it."""
+"""The manifests and configs that are shipped for clusters."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ GPU_CONFIG = ROOT / "cluster" / "gpu_config.yaml"
 
 
 def documents(name: str) -> list[dict[str, Any]]:
-    """Returns a manifest's documents, each part of its own even where the file has an alias."""
-    return [_unshared(found) for found in yaml.safe_load_all((FOLDER / name).read_text())]
+    """Returns a manifest's documents. What an alias repeats is copied, so that tests can edit it."""
+    return [_unshared(document) for document in yaml.safe_load_all((FOLDER / name).read_text())]
 
 
 def rayservice() -> dict[str, Any]:
-    (found,) = documents("rayservice.yaml")
-    return found
+    (service,) = documents("rayservice.yaml")
+    return service
 
 
 def pod_templates(service: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -35,7 +35,7 @@ def pod_templates(service: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def find(value: Any, key: str) -> Iterator[Any]:
-    """Yields everything that stands under a key, at any depth."""
+    """Yields all values of a key, at any depth."""
     if isinstance(value, dict):
         if key in value:
             yield value[key]
@@ -48,9 +48,9 @@ def find(value: Any, key: str) -> Iterator[Any]:
 
 def pinned(package: str) -> str:
     """Returns the version of a package in `constraints.txt`."""
-    found = re.search(rf"^{package}==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
-    assert found, package
-    return found[1]
+    line = re.search(rf"^{package}==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert line, package
+    return line[1]
 
 
 def _unshared(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Texts for tests of whose turn it is."""
+"""Calls for the tests of the pass scheduler."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def call(*lengths: int) -> PendingCall:
 
 
 def put(turns: PassScheduler, *lengths: int, lane: Lane = Lane.ONLINE) -> PendingCall:
-    found = call(*lengths)
-    turns.lanes.put(found, lengths, lane, NOW, LATER)
-    return found
+    queued = call(*lengths)
+    turns.lanes.put(queued, lengths, lane, NOW, LATER)
+    return queued

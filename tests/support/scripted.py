@@ -1,4 +1,4 @@
-"""A handle that answers as scripted, and what stands around it in tests of the client."""
+"""A handle with scripted answers, and other parts that tests of the client need."""
 
 from __future__ import annotations
 

@@ -101,9 +101,9 @@ def _unigram_pieces(vocabulary: int) -> list[tuple[str, float]]:
         show_progress=False,
     )
     learner.train_from_iterator(_corpus(), trainer)
-    found = json.loads(learner.to_str())["model"]["vocab"][len(_XLM_R_SPECIAL) :]
+    learned = json.loads(learner.to_str())["model"]["vocab"][len(_XLM_R_SPECIAL) :]
     # sorted and rounded, since the trainer's order and last digits change from run to run
-    pieces = sorted((piece, round(score, 2)) for piece, score in found)
+    pieces = sorted((piece, round(score, 2)) for piece, score in learned)
     return [*((token, 0.0) for token in _XLM_R_SPECIAL), *pieces, ("<mask>", 0.0)]
 
 

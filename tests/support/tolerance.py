@@ -17,8 +17,8 @@ def cosines(a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Returns the cosine of each row of ``a`` and the same row of ``b``, in float64."""
     x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
     norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
-    found: npt.NDArray[np.float64] = (x * y).sum(axis=1) / norms
-    return found
+    values: npt.NDArray[np.float64] = (x * y).sum(axis=1) / norms
+    return values
 
 
 def worst_cosine(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
