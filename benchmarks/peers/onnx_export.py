@@ -27,6 +27,7 @@ class TokenVectors(torch.nn.Module):
         self._model = model.float().eval()
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Returns the last hidden state, ``(texts, tokens, dimension)``."""
         hidden: Tensor = self._model(
             input_ids=input_ids, attention_mask=attention_mask
         ).last_hidden_state

@@ -62,7 +62,8 @@ def our_service(url: str) -> Service:
 class Process(Protocol):
     """The part of ``subprocess.Popen`` that is needed here."""
 
-    def poll(self) -> int | None: ...
+    def poll(self) -> int | None:
+        """Returns the exit status, or None while the process runs."""
 
 
 def announce(

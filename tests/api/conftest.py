@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from .calls import app_of, connect
-from .fake_backend import FakeBackend
+from tests.api.calls import app_of, connect
+from tests.api.fake_backend import FakeBackend
 
 
 @pytest.fixture

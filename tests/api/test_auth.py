@@ -8,9 +8,8 @@ import pytest
 
 from deployments.api.auth import ApiKeys
 from deployments.api.routes import ROUTES
-
-from .calls import EMBEDDINGS, JSON, app_of, check_refusal, connect
-from .fake_backend import FakeBackend
+from tests.api.calls import EMBEDDINGS, JSON, app_of, check_refusal, connect
+from tests.api.fake_backend import FakeBackend
 
 BODY = b'{"input": "a"}'
 OPEN = {"/health", "/ready"}

@@ -8,9 +8,18 @@ from dataclasses import replace
 import pytest
 
 from deployments.core.models.space import space_id
-
-from .calls import EMBEDDINGS, JSON, RERANK, ROUTE, SIMILARITY, check_refusal, embed, ok, send
-from .fake_backend import INSTRUCT, NESTED, PLAIN
+from tests.api.calls import (
+    EMBEDDINGS,
+    JSON,
+    RERANK,
+    ROUTE,
+    SIMILARITY,
+    check_refusal,
+    embed,
+    ok,
+    send,
+)
+from tests.api.fake_backend import INSTRUCT, NESTED, PLAIN
 
 BODIES = {
     EMBEDDINGS: {"input": "a text"},

@@ -11,9 +11,8 @@ from deployments.api.responses import dump, embeddings_body, rows_of
 from deployments.core.lane import Lane
 from deployments.core.models.space import space_id
 from deployments.core.request import Embeddings, EncodeRequest, TokenInput
-
-from .calls import EMBEDDINGS, app_of, connect, embed, ok, send
-from .fake_backend import INSTRUCT, NESTED, PLAIN, FakeBackend, expected, vector_of
+from tests.api.calls import EMBEDDINGS, app_of, connect, embed, ok, send
+from tests.api.fake_backend import INSTRUCT, NESTED, PLAIN, FakeBackend, expected, vector_of
 
 OPENAI_EXTRAS = {
     "user": "u-1",

@@ -18,8 +18,7 @@ from deployments.core.errors import (
     SpaceMismatch,
     UnsupportedModel,
 )
-
-from .calls import EMBEDDINGS, RERANK, SIMILARITY, check_refusal, send
+from tests.api.calls import EMBEDDINGS, RERANK, SIMILARITY, check_refusal, send
 
 CALLS = [
     (EMBEDDINGS, {"input": "a"}),

@@ -10,8 +10,7 @@ import pytest
 from deployments.api.backend import Backend
 from deployments.core.models.spec import Role
 from deployments.core.request import EncodeRequest
-
-from .fake_backend import INSTRUCT, PLAIN, SPECS, FakeBackend, expected
+from tests.api.fake_backend import INSTRUCT, PLAIN, SPECS, FakeBackend, expected
 
 
 def methods_of(kind: type) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .calls import EMBEDDINGS, check_refusal, send
+from tests.api.calls import EMBEDDINGS, check_refusal, send
 
 
 @pytest.mark.parametrize(

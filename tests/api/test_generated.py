@@ -6,8 +6,8 @@ import schemathesis
 from hypothesis import settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from .calls import app_of
-from .fake_backend import FakeBackend
+from tests.api.calls import app_of
+from tests.api.fake_backend import FakeBackend
 
 schema = schemathesis.openapi.from_asgi("/openapi.json", app_of(FakeBackend()))
 # some models refuse what others accept (dimensions, instruction), which no schema can express

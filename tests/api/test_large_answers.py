@@ -10,8 +10,7 @@ import pytest
 
 from deployments.api import responses, scoring
 from deployments.core.vectors import INLINE_NUMBERS
-
-from .calls import EMBEDDINGS, SIMILARITY, ok, send
+from tests.api.calls import EMBEDDINGS, SIMILARITY, ok, send
 
 HERE = threading.current_thread()
 INLINE_ANSWER = responses._INLINE_NUMBERS

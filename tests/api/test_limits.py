@@ -8,9 +8,17 @@ import pytest
 
 from deployments.api import body_errors, requests
 from deployments.core.lane import Lane
-
-from .calls import EMBEDDINGS, RERANK, SIMILARITY, app_of, check_refusal, connect, error_of, send
-from .fake_backend import FakeBackend
+from tests.api.calls import (
+    EMBEDDINGS,
+    RERANK,
+    SIMILARITY,
+    app_of,
+    check_refusal,
+    connect,
+    error_of,
+    send,
+)
+from tests.api.fake_backend import FakeBackend
 
 INVALID = "invalid_value"
 

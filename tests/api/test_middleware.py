@@ -7,9 +7,8 @@ import asyncio
 import pytest
 
 from deployments.api.middleware import AdmissionMiddleware, MetricsMiddleware
-
-from .calls import EMBEDDINGS, app_of, connect, send
-from .fake_backend import FakeBackend
+from tests.api.calls import EMBEDDINGS, app_of, connect, send
+from tests.api.fake_backend import FakeBackend
 
 SOON_S = 0.05
 

@@ -14,9 +14,8 @@ from deployments.core.errors import Overloaded
 from deployments.core.lane import Lane
 from deployments.core.request import Embeddings, EncodeRequest
 from testing.running import free_port
-
-from .calls import app_of
-from .fake_backend import FakeBackend
+from tests.api.calls import app_of
+from tests.api.fake_backend import FakeBackend
 
 WAIT_S = 0.3
 

@@ -11,8 +11,7 @@ import schemathesis
 from deployments.api.openapi import describe as description_of
 from deployments.api.routes import ROUTES
 from deployments.core.errors import EmbedfleetError
-
-from .calls import EMBEDDINGS, RERANK, ROUTE, SIMILARITY, ok, send
+from tests.api.calls import EMBEDDINGS, RERANK, ROUTE, SIMILARITY, ok, send
 
 TEXTS = {"query": ["a", "b"], "documents": ["c", "d e"]}
 ANSWERS = [

@@ -7,9 +7,8 @@ import re
 import pytest
 
 from deployments.core.models.space import space_id
-
-from .calls import check_refusal, ok
-from .fake_backend import NESTED, PLAIN, SPECS
+from tests.api.calls import check_refusal, ok
+from tests.api.fake_backend import NESTED, PLAIN, SPECS
 
 
 async def models(http):

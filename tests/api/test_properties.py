@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from deployments.api.requests import EmbeddingRequest, RerankRequest, SimilarityRequest
 from deployments.api.responses import embeddings_body
 from deployments.core.request import Embeddings
-
-from .calls import EMBEDDINGS, RERANK, SIMILARITY, error_of, send
+from tests.api.calls import EMBEDDINGS, RERANK, SIMILARITY, error_of, send
 
 KINDS = {
     EMBEDDINGS: EmbeddingRequest,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .calls import EMBEDDINGS, RERANK, SIMILARITY, check_refusal, send
+from tests.api.calls import EMBEDDINGS, RERANK, SIMILARITY, check_refusal, send
 
 NAN, INFINITE = float("nan"), float("inf")
 INVALID = "invalid_value"

@@ -16,9 +16,8 @@ from deployments.core.models.space import space_id
 from deployments.core.models.spec import Role
 from deployments.core.request import EncodeRequest
 from deployments.core.routing.policy import Decision
-
-from .calls import RERANK, SIMILARITY, check_refusal, ok, send
-from .fake_backend import INSTRUCT, NESTED, PLAIN, SPECS, expected, vector_of
+from tests.api.calls import RERANK, SIMILARITY, check_refusal, ok, send
+from tests.api.fake_backend import INSTRUCT, NESTED, PLAIN, SPECS, expected, vector_of
 
 QUERIES, DOCUMENTS = ("a duck", "a goose"), ("a duck", "a swan", "a crow")
 
