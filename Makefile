@@ -9,12 +9,15 @@ serve: $(VENV)/.serve
 	$(BIN)/embedfleet serve serve_config.yaml
 
 # the two halves run side by side, since services mostly wait; each prints its output at its end
-test: lint
+test: $(VENV)/.test
 	$(MAKE) --keep-going --jobs=2 --output-sync=target test-core test-services
 
-test-core: $(VENV)/.test
+# then the tests that start a Ray of their own
+test-core: lint
 	$(BIN)/pytest tests/unit tests/api tests/fidelity tests/gpu
+	$(BIN)/pytest tests/clusters
 
+# in one shared service
 test-services: $(VENV)/.test
 	$(BIN)/pytest tests/service tests/chaos
 

@@ -1,4 +1,4 @@
-"""What several test folders share."""
+"""Fixtures that several test folders share."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 from testing.shared_service import SharedService
+from tests.support.killing import save_corpus
 from tests.support.small_disk import mounted
 
 # the same examples in every run, HYPOTHESIS_PROFILE=explore looks for new ones; no deadline:
@@ -26,6 +27,13 @@ def shared_service() -> Iterator[SharedService]:
     service = SharedService({"SERVE_SLOW_STARTUP_WARNING_S": "2"})
     yield service
     service.close()
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[str]]:
+    """A Parquet file of texts for jobs that are interrupted, and the texts' ids."""
+    path = tmp_path_factory.mktemp("corpus") / "a.parquet"
+    return path, save_corpus(path)
 
 
 @pytest.fixture

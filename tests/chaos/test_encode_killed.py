@@ -1,6 +1,6 @@
 """A corpus job of which something is killed, run again: every id once, no part torn or written twice.
 
-Killing the whole cluster is in `test_service_ends`. Random moments:
+Killing the whole cluster is in `tests/clusters/test_service_ends.py`. Random moments:
 
     EMBEDFLEET_KILL_ROUNDS=20 EMBEDFLEET_KILL_SEED=7 pytest -m long tests/chaos/test_encode_killed.py -s
 """
@@ -18,7 +18,7 @@ import pytest
 from testing.encoding import encode, run_command
 from testing.hashing import save_model
 from testing.running import RunningService, running_service
-from tests.chaos.killing import (
+from tests.support.killing import (
     arguments,
     check_complete,
     outcome,

@@ -21,7 +21,7 @@ from testing.encoding import run_command
 from testing.hashing import save_model
 from testing.running import free_port, running_service, serving
 from testing.waiting import until
-from tests.chaos.killing import (
+from tests.support.killing import (
     arguments,
     check_complete,
     outcome,
