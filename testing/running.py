@@ -185,6 +185,9 @@ def environment_in(folder: Path) -> dict[str, str]:
         "EMBEDFLEET_API_KEYS": API_KEY,
         "HF_HUB_OFFLINE": "1",
         "RAY_metrics_report_interval_ms": "1000",
+        # on a busy machine a start takes longer than Ray allows
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+        "RAY_raylet_start_wait_time_s": "120",
         "PYTHONUNBUFFERED": "1",
     }
     kept = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "PYTEST_CURRENT_TEST")}
