@@ -92,6 +92,11 @@ def _add_encode(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     models = commands.add_parser("models", help="show the models of a running service")
+    models.add_argument(
+        "--catalog",
+        action="store_true",
+        help="show the models known by name instead, without a service",
+    )
     _add_connection(models)
     models.set_defaults(run=_models)
 
@@ -158,6 +163,11 @@ def _encode(args: argparse.Namespace) -> int:
 
 
 def _models(args: argparse.Namespace) -> int:
+    if args.catalog:
+        from cluster.service.tables import catalog_table
+
+        print(catalog_table())
+        return 0
     from cluster.service.http import Service, ServiceError
     from cluster.service.tables import models_table, spaces_table
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
+
+from deployments.core.models.catalog import CATALOG
+from deployments.core.models.prompts import templates
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -17,7 +21,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def models_table(models: Sequence[dict[str, Any]]) -> str:
-    """Returns one line a model, and beneath it why one cannot answer."""
+    """Returns one line a model, and beneath it why one cannot answer and what to know of it."""
     header = ("MODEL", "SIZE", "STATE", "REPLICAS", "DIM", "MAX TOKENS", "LANGUAGES", "SPACE", "ON")
     rows = [
         (
@@ -34,7 +38,37 @@ def models_table(models: Sequence[dict[str, Any]]) -> str:
         for model in models
     ]
     reasons = [f"{m['id']}: {m['reason']}" for m in models if m["reason"]]
-    return "\n".join([table(header, rows), *reasons])
+    # a service of an older version sends none
+    notices = [f"{m['id']}: {notice}" for m in models for notice in m.get("notices", ())]
+    return "\n".join([table(header, rows), *reasons, *notices])
+
+
+def catalog_table() -> str:
+    """Returns one line for each model of the catalog."""
+    header = (
+        "MODEL",
+        "HUGGING FACE ID",
+        "SIZE",
+        "DIM",
+        "MAX TOKENS",
+        "LANGUAGES",
+        "LICENCE",
+        "QUERY READS",
+    )
+    rows = [
+        (
+            spec.name,
+            spec.repo,
+            spec.size,
+            spec.dimension,
+            spec.max_tokens,
+            _languages(spec.languages),
+            spec.licence,
+            json.dumps(templates(spec.prompts).query, ensure_ascii=False),
+        )
+        for spec in CATALOG.values()
+    ]
+    return table(header, rows)
 
 
 def spaces_table(spaces: Sequence[dict[str, Any]]) -> str:

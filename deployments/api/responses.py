@@ -151,6 +151,8 @@ class ModelItem(BaseModel):
     space_id: str | None
     licence: str | None
     default_instruction: str | None
+    trust_remote_code: bool
+    notices: list[str]
     device: str | None
     dtype: str | None
     tokens_per_s: int | None

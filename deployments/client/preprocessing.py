@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from deployments.config.schema import ModelConfig
 from deployments.core.awaiting import aside
 from deployments.core.batch import Encoded
-from deployments.core.errors import InvalidRequest, UnsupportedModel
+from deployments.core.errors import InvalidRequest
 from deployments.core.models.loading import find_model
 from deployments.core.models.prompts import effective_instruction, prefix, render
 from deployments.core.models.space import space_id
@@ -116,16 +116,5 @@ class Preprocessor:
 
 def load_preprocessor(config: ModelConfig) -> Preprocessor:
     """Reads, or fetches, a model's description and tokenizer. Raises as `find_model` does."""
-    files = find_model(config.name, config.path, config.revision, weights=False)
-    spec = _with_dimensions(files.spec, config)
-    return Preprocessor(spec, FastTokenizer(spec, files.folder))
-
-
-def _with_dimensions(spec: ModelSpec, config: ModelConfig) -> ModelSpec:
-    """Returns the description with the smaller dimensions that the config states."""
-    if too_large := [n for n in config.dimensions if n >= spec.dimension]:
-        raise UnsupportedModel(
-            f"dimensions: {config.name} has {spec.dimension}, so it cannot be cut to {too_large}"
-        )
-    cuts = tuple(sorted({*spec.truncatable_dimensions, *config.dimensions}))
-    return replace(spec, truncatable_dimensions=cuts)
+    files = find_model(config.name, config.path, config.revision, config.overrides, weights=False)
+    return Preprocessor(files.spec, FastTokenizer(files.spec, files.folder))

@@ -12,15 +12,20 @@ from pydantic import (
     Field,
     PositiveInt,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from deployments.core.models.catalog import CATALOG
-from deployments.core.models.spec import Role, Size
+from deployments.core.models.catalog import by_name_or_repo, unknown_model
+from deployments.core.models.overrides import Overrides
+from deployments.core.models.prompts import INSTRUCTION, Templates, check_template
+from deployments.core.models.spec import Pooling, Role, Side, Size
 from deployments.core.routing.facts import Aim
 from deployments.core.routing.policy import AUTO
 from deployments.validation import explain
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class _Config(BaseModel):
@@ -57,6 +62,42 @@ class Autoscaling(_Config):
         return self.max_replicas if self.min_replicas == self.max_replicas else None
 
 
+class PromptsConfig(_Config):
+    """What a model reads for a text of each role: templates with ``{text}``.
+
+    A query template with ``{instruction}`` makes an instruct model; ``instruction`` is then the one of
+    requests that have none. What is left out stays as the model's files or its card say.
+    """
+
+    query: str | None = None
+    document: str | None = None
+    instruction: str | None = Field(None, min_length=1)
+
+    @field_validator("query", "document")
+    @classmethod
+    def _is_a_template(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None:
+            check_template(value, Role(str(info.field_name)))
+        return value
+
+    @property
+    def templates(self) -> Templates:
+        """The same, as the core takes it."""
+        return Templates(self.query, self.document, self.instruction)
+
+    @model_validator(mode="after")
+    def _instruction_has_its_place(self) -> Self:
+        if self.query is None:
+            return self
+        if INSTRUCTION in self.query and self.instruction is None:
+            raise ValueError(
+                "instruction is missing: queries that come without an instruction get this one"
+            )
+        if INSTRUCTION not in self.query and self.instruction is not None:
+            raise ValueError(f"instruction has no place: put {INSTRUCTION} into `query`")
+        return self
+
+
 class ModelConfig(_Config):
     """One model to serve.
 
@@ -71,6 +112,9 @@ class ModelConfig(_Config):
       lanes share passes, and ``auto`` leaves one core free.
     - ``languages`` (ISO 639-1), ``licence``, and ``dimensions``, the smaller ones that the model was
       trained to be cut to (Matryoshka), are facts that a model's files may not state.
+    - ``prompts``, ``max_tokens``, ``truncation_side`` and ``normalize`` replace what the model's files or
+      its card say. ``pooling`` is for folders whose files do not say.
+    - ``trust_remote_code`` lets the model run code of its repository, at a pinned ``revision`` only.
     """
 
     name: str = Field(min_length=1, max_length=200)
@@ -91,6 +135,12 @@ class ModelConfig(_Config):
     languages: tuple[str, ...] | None = None
     licence: str | None = None
     dimensions: tuple[PositiveInt, ...] = ()
+    prompts: PromptsConfig | None = None
+    max_tokens: int | None = Field(None, ge=8)
+    truncation_side: Side | None = None
+    pooling: Pooling | None = None
+    normalize: bool | None = None
+    trust_remote_code: bool = False
 
     @field_validator("replicas", mode="before")
     @classmethod
@@ -106,10 +156,16 @@ class ModelConfig(_Config):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        if self.path is None and self.name not in CATALOG and "/" not in self.name:
+        if self.path is None and by_name_or_repo(self.name) is None and "/" not in self.name:
+            raise ValueError(unknown_model(self.name))
+        return self
+
+    @model_validator(mode="after")
+    def _remote_code_is_pinned(self) -> Self:
+        if self.trust_remote_code and not _COMMIT.fullmatch(self.revision or ""):
             raise ValueError(
-                f"{self.name!r} is not in the catalog ({', '.join(CATALOG)}); "
-                "set `path` to a folder or a hub id"
+                "trust_remote_code needs `revision`, a commit (40 hex digits) whose code you have read: "
+                "a branch may change"
             )
         return self
 
@@ -136,6 +192,20 @@ class ModelConfig(_Config):
                 "as cuda:0; remove `device`"
             )
         return self
+
+    @property
+    def overrides(self) -> Overrides:
+        """What this config says about the model's vectors."""
+        prompts = self.prompts
+        return Overrides(
+            prompts=prompts.templates if prompts else None,
+            max_tokens=self.max_tokens,
+            truncation_side=self.truncation_side,
+            pooling=self.pooling,
+            normalize=self.normalize,
+            dimensions=self.dimensions,
+            trust_remote_code=self.trust_remote_code,
+        )
 
     @property
     def device_to_use(self) -> str:

@@ -52,12 +52,12 @@ class Embeddings:
 
 def check_dimensions(spec: ModelSpec, dimensions: int | None) -> int:
     """Returns the output dimension. Raises InvalidRequest for one that the model cannot give."""
-    if dimensions is None or dimensions == spec.dimension:
-        return spec.dimension
-    if dimensions in spec.truncatable_dimensions:
+    if dimensions is None:
+        return spec.output_dimension
+    if spec.allows_dimensions(dimensions):
         return dimensions
-    choice = f"gives {' or '.join(map(str, spec.dimensions))} dimensions"
-    if not spec.truncatable_dimensions and dimensions < spec.dimension:
+    choice = f"gives {spec.dimension_choice} dimensions"
+    if len(spec.dimensions) == 1 and spec.truncatable_from is None and dimensions < spec.dimension:
         choice += (
             " (if it was trained to be cut, state smaller ones as its `dimensions` in the config)"
         )

@@ -80,7 +80,7 @@ def _load(config: ModelConfig, limits: Limits) -> LoadedModel:
     _free_failed_load()
     assigned = assigned_gpus()
     _refuse_other_device(config, assigned)
-    files = find_model(config.name, config.path, config.revision)
+    files = find_model(config.name, config.path, config.revision, config.overrides)
     split = plan_threads(config)
     engine = _engine(config, files, split)
     max_tokens, streams = files.spec.max_tokens, split.streams
@@ -212,6 +212,8 @@ def _placement(model: LoadedModel) -> str:
 
 
 def _log_ready(config: ModelConfig, model: LoadedModel, split: ThreadPlan) -> None:
+    for notice in model.spec.notices:
+        log.warning("%s: %s", config.name, notice)
     log.info(
         "%s is ready after %.1f s: %s on %s, %d × %d threads, %.0f tokens/s, token budget %d, pid %d",
         config.name,

@@ -191,6 +191,8 @@ def _item(spec: ModelSpec, state: str) -> ModelItem:
         space_id=space_id(spec),
         licence=spec.licence,
         default_instruction=spec.prompts.default_instruction,
+        trust_remote_code=spec.trust_remote_code,
+        notices=list(spec.notices),
         device="cpu",
         dtype="float32",
         tokens_per_s=1_000,

@@ -37,6 +37,8 @@ async def test_models_are_listed_with_everything_known_about_them(client):
         "space_id": space_id(PLAIN),
         "licence": "unknown",
         "default_instruction": None,
+        "trust_remote_code": False,
+        "notices": [],
         "device": "cpu",
         "dtype": "float32",
         "tokens_per_s": 1_000,

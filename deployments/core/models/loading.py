@@ -6,8 +6,11 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from deployments.core.models.catalog import CATALOG, catalog_model
-from deployments.core.models.local_format import content_hash, read_spec
+from deployments.core.errors import UnsupportedModel
+from deployments.core.models.catalog import by_name_or_repo, catalog_model, refusal
+from deployments.core.models.local_format import content_hash, position_limit, read_spec
+from deployments.core.models.overrides import NO_OVERRIDES, Overrides, applied
+from deployments.core.models.relatives import with_prompts_of_relative
 from deployments.core.models.spec import ModelSpec
 from deployments.core.models.weights import check_sha256, find_files, refuse_other_weights
 
@@ -23,42 +26,84 @@ class ModelFiles:
 
 
 def find_model(
-    name: str, path: str | None = None, revision: str | None = None, *, weights: bool = True
+    name: str,
+    path: str | None = None,
+    revision: str | None = None,
+    overrides: Overrides = NO_OVERRIDES,
+    *,
+    weights: bool = True,
 ) -> ModelFiles:
     """Returns a configured model's description and files; blocks while they are downloaded.
 
     ``path`` is a folder or hub id for a model outside the catalog, or for the user's own copy of a
     catalog model. A hub id of the catalog means the catalog's model, whatever its name, because its
-    files lack the prompts. Without ``weights``, only tokenizer and configuration files are needed.
-    Raises ModelUnavailable or UnsupportedModel, with the reason and the fix.
+    files lack the prompts. ``overrides`` are the config's. Without ``weights``, only tokenizer and
+    configuration files are needed. Raises ModelUnavailable or UnsupportedModel, with the reason and the
+    fix.
     """
-    files = _locate(name, path, revision, weights)
+    if reason := refusal(path or name):
+        raise UnsupportedModel(f"{path or name} is not supported: {reason}")
+    files = _locate(name, path, revision, overrides, weights)
     if weights:
         refuse_other_weights(files.folder, path or name)
-    return files
+    spec = applied(files.spec, overrides, position_limit(files.folder))
+    return replace(files, spec=spec)
 
 
-def _locate(name: str, path: str | None, revision: str | None, weights: bool) -> ModelFiles:
+def _locate(
+    name: str, path: str | None, revision: str | None, overrides: Overrides, weights: bool
+) -> ModelFiles:
     known = catalog_model(name, path)
     if known is None:
-        source = path or name
-        folder = find_files(source, revision, weights=weights)
-        spec = read_spec(name, folder, revision or _commit_of(folder))
-        # a hub id identifies the model everywhere, unlike the folder of this machine's cache
-        return ModelFiles(spec if Path(source).is_dir() else replace(spec, repo=source), folder)
-    if name not in CATALOG:
-        path = None
+        return _from_own_files(name, path or name, revision, overrides, weights)
+    if by_name_or_repo(name) is None or name.lower() == known.repo.lower():
+        path = None  # the hub id named the model, so it is not a place of the user's own
+    described = not known.has_further_modules
     if path is None and revision in (None, known.revision):
         folder = find_files(
-            known.repo, known.revision, known.package, weights=weights, described=True
+            known.repo, known.revision, known.package, weights=weights, described=described
         )
         if weights and known.weights_sha256:
             check_sha256(folder, known.weights_sha256)
-        return ModelFiles(known, folder)
-    folder = find_files(path or known.repo, revision, weights=weights, described=True)
+        return ModelFiles(with_modules_of(known, folder), folder)
+    folder = find_files(path or known.repo, revision, weights=weights, described=described)
     # other weights make an embedding space of their own, unless the user states their revision
     spec = replace(known, revision=revision or _commit_of(folder) or content_hash(folder))
-    return ModelFiles(spec, folder)
+    return ModelFiles(with_modules_of(spec, folder), folder)
+
+
+def _from_own_files(
+    name: str, source: str, revision: str | None, overrides: Overrides, weights: bool
+) -> ModelFiles:
+    described = overrides.pooling is not None
+    folder = find_files(source, revision, weights=weights, described=described)
+    spec = read_spec(name, folder, revision or _commit_of(folder), overrides)
+    spec = with_prompts_of_relative(spec, folder, source) if overrides.prompts is None else spec
+    # a hub id identifies the model everywhere, unlike the folder of this machine's cache
+    return ModelFiles(spec if Path(source).is_dir() else replace(spec, repo=source), folder)
+
+
+def with_modules_of(card: ModelSpec, folder: Path) -> ModelSpec:
+    """Returns a catalog model's description, with the modules that its files state.
+
+    The card decides what texts the model reads and how long they may be, the files decide what is
+    computed from them. Raises UnsupportedModel as `read_spec` does.
+    """
+    if not (folder / "modules.json").is_file():
+        return card
+    own = read_spec(card.name, folder, card.revision)
+    return replace(
+        card,
+        backbone=own.backbone,
+        pooling=own.pooling,
+        dimension=own.dimension,
+        special_tokens=card.special_tokens or own.special_tokens,
+        lowercase=own.lowercase,
+        truncatable_dimensions=tuple(
+            sorted({*card.truncatable_dimensions, *own.truncatable_dimensions})
+        ),
+        default_dimension=own.default_dimension,
+    )
 
 
 def _commit_of(folder: Path) -> str | None:

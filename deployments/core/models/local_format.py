@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deployments.core.errors import UnsupportedModel
+from deployments.core.models.overrides import NO_OVERRIDES, Overrides
 from deployments.core.models.spec import ModelSpec, Pooling, Prompts, SpecialTokens
 from deployments.core.models.tokenizer import load_tokenizer, template_of
 
@@ -42,22 +44,30 @@ _RESERVED_POSITIONS = {"xlm-roberta": 2, "roberta": 2, "camembert": 2, "xlm-robe
 
 @dataclass(frozen=True)
 class _Modules:
+    """``pooling`` is None if the folder has no ``modules.json`` and the config states the pooling."""
+
     transformer: Path
-    pooling: Path
+    pooling: Path | None
     normalize: bool
 
 
-def read_spec(name: str, model_dir: Path, revision: str | None = None) -> ModelSpec:
+def read_spec(
+    name: str,
+    model_dir: Path,
+    revision: str | None = None,
+    overrides: Overrides = NO_OVERRIDES,
+) -> ModelSpec:
     """Returns the description of the model in ``model_dir``.
 
-    Without ``revision`` the hash of its files is the revision. Raises UnsupportedModel, naming file and
-    setting, if the model needs something that is not supported.
+    Without ``revision`` the hash of its files is the revision. ``overrides`` complete the files:
+    pooling and length limit, if these state none. Raises UnsupportedModel, naming file and setting, if
+    the model needs something that is not supported.
     """
-    modules = _modules(model_dir)
+    modules = _modules(model_dir, overrides)
     config = _json(modules.transformer / "config.json")
-    _refuse_remote_code(model_dir, config)
+    _refuse_remote_code(model_dir, config, overrides.trust_remote_code)
     bert = _transformer_config(modules.transformer)
-    pooling, dimension = _pooling(modules.pooling / "config.json")
+    pooling, dimension = _pooling(modules, config, overrides.pooling)
     return ModelSpec(
         name=name,
         repo=str(model_dir.absolute()),
@@ -65,12 +75,16 @@ def read_spec(name: str, model_dir: Path, revision: str | None = None) -> ModelS
         backbone=str(config.get("model_type", "unknown")),
         pooling=pooling,
         dimension=dimension,
-        max_tokens=_max_tokens(modules.transformer, config, bert),
+        max_tokens=overrides.max_tokens or _max_tokens(modules.transformer, bert),
         prompts=_prompts(model_dir),
         special_tokens=_special_tokens(modules.transformer),
         normalize=modules.normalize,
         lowercase=bool(bert.get("do_lower_case", False)),
-        truncatable_dimensions=_shorter(config.get("matryoshka_dimensions"), dimension),
+        truncatable_dimensions=_shorter(
+            [*_list(config.get("matryoshka_dimensions")), _truncate_dim(model_dir)], dimension
+        ),
+        truncatable_from=1 if _is_matryoshka_of_any_size(config) else None,
+        default_dimension=next(iter(_shorter([_truncate_dim(model_dir)], dimension)), None),
     )
 
 
@@ -85,8 +99,24 @@ def content_hash(model_dir: Path) -> str:
     return digest.hexdigest()[:40]
 
 
-def _modules(model_dir: Path) -> _Modules:
+def position_limit(model_dir: Path) -> int | None:
+    """Returns the most tokens that the network has positions for, if ``config.json`` states them."""
+    config = _optional_json(model_dir / "config.json")
+    positions = config.get("max_position_embeddings")
+    if not isinstance(positions, int) or positions <= 0:
+        return None
+    return positions - _RESERVED_POSITIONS.get(str(config.get("model_type")), 0)
+
+
+def _modules(model_dir: Path, overrides: Overrides) -> _Modules:
     path = model_dir / "modules.json"
+    if not path.is_file():
+        if overrides.pooling is None:
+            raise UnsupportedModel(
+                f"{path} is missing, so nothing says how {model_dir} pools; set the model's `pooling` "
+                "(and `normalize`) in the config, or save it with sentence-transformers"
+            )
+        return _Modules(model_dir, None, bool(overrides.normalize))
     kinds: dict[str, Path] = {}
     for module in _json(path):
         kinds[_module_kind(path, str(module.get("type")))] = model_dir / module.get("path", "")
@@ -114,12 +144,29 @@ def _module_kind(path: Path, type_name: str) -> str:
     return kind
 
 
-def _refuse_remote_code(model_dir: Path, config: dict[str, Any]) -> None:
-    if "auto_map" in config:
+def _refuse_remote_code(model_dir: Path, config: dict[str, Any], trusted: bool) -> None:
+    classes = config.get("auto_map")
+    if not classes:
+        return
+    if not trusted:
         raise UnsupportedModel(
-            f"{model_dir}/config.json has auto_map, which needs code from the model's repository "
-            "(trust_remote_code); such code is never run"
+            f"{model_dir}/config.json has auto_map, which needs code from the model's repository; set "
+            "`trust_remote_code: true` together with a `revision` in the config if you trust that code"
         )
+    elsewhere = sorted({name.partition("--")[0] for name in _strings(classes) if "--" in name})
+    if elsewhere:
+        raise UnsupportedModel(
+            f"{model_dir}/config.json takes its code from {', '.join(elsewhere)}, which `revision` does "
+            "not pin; copy that code into the model's own repository"
+        )
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _strings(item)
 
 
 def _transformer_config(transformer: Path) -> dict[str, Any]:
@@ -135,7 +182,28 @@ def _transformer_config(transformer: Path) -> dict[str, Any]:
     return config
 
 
-def _pooling(path: Path) -> tuple[Pooling, int]:
+def _pooling(
+    modules: _Modules, network: dict[str, Any], stated: Pooling | None
+) -> tuple[Pooling, int]:
+    """Returns pooling and dimension as the files say, or as the config does if they do not."""
+    if modules.pooling is None:
+        dimension = network.get("hidden_size")
+        if stated is None or not isinstance(dimension, int):
+            raise UnsupportedModel(
+                f"{modules.transformer}/config.json lacks hidden_size, an integer"
+            )
+        return stated, dimension
+    path = modules.pooling / "config.json"
+    pooling, dimension = _stated_pooling(path)
+    if stated not in (None, pooling):
+        raise UnsupportedModel(
+            f"pooling: {path} says {pooling}, so the config cannot say {stated}; remove `pooling` from "
+            "the config, or correct the file"
+        )
+    return pooling, dimension
+
+
+def _stated_pooling(path: Path) -> tuple[Pooling, int]:
     config = _json(path)
     legacy = [mode for key, mode in _LEGACY_POOLING.items() if config.get(key)]
     found = config.get("pooling_mode", legacy or "mean")
@@ -151,22 +219,33 @@ def _pooling(path: Path) -> tuple[Pooling, int]:
     return _POOLING[modes[0]], dimension
 
 
-def _shorter(stated: Any, dimension: int) -> tuple[int, ...]:
-    """Returns the Matryoshka dimensions that ``config.json`` states, as vLLM reads them."""
-    candidates = stated if isinstance(stated, list) else []
-    return tuple(sorted({n for n in candidates if isinstance(n, int) and 0 < n < dimension}))
+def _shorter(stated: list[Any], dimension: int) -> tuple[int, ...]:
+    """Returns the stated dimensions that are below the model's own."""
+    return tuple(sorted({n for n in stated if isinstance(n, int) and 0 < n < dimension}))
 
 
-def _max_tokens(transformer: Path, config: dict[str, Any], bert: dict[str, Any]) -> int:
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _truncate_dim(model_dir: Path) -> Any:
+    """Returns the dimension to which sentence-transformers cuts vectors by default, or None."""
+    return _optional_json(model_dir / "config_sentence_transformers.json").get("truncate_dim")
+
+
+def _is_matryoshka_of_any_size(config: dict[str, Any]) -> bool:
+    """Whether ``config.json`` says that vectors may be cut, and lists no sizes (as vLLM reads it)."""
+    return config.get("is_matryoshka") is True and not config.get("matryoshka_dimensions")
+
+
+def _max_tokens(transformer: Path, bert: dict[str, Any]) -> int:
     tokenizer = _optional_json(transformer / "tokenizer_config.json")
-    positions = config.get("max_position_embeddings")
-    if isinstance(positions, int):
-        positions -= _RESERVED_POSITIONS.get(str(config.get("model_type")), 0)
     stated = bert.get("max_seq_length") or tokenizer.get("model_max_length")
-    limits = [n for n in (stated, positions) if isinstance(n, int) and n > 0]
+    limits = [n for n in (stated, position_limit(transformer)) if isinstance(n, int) and n > 0]
     if not limits:
         raise UnsupportedModel(
-            f"{transformer} states no length limit; set max_seq_length in sentence_bert_config.json"
+            f"{transformer} states no length limit; set the model's `max_tokens` in the config, or "
+            "max_seq_length in sentence_bert_config.json"
         )
     return min(limits)
 

@@ -2,10 +2,77 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from deployments.core.errors import InvalidRequest
-from deployments.core.models.spec import ModelSpec, Role
+from deployments.core.errors import InvalidRequest, UnsupportedModel
+from deployments.core.models.spec import ModelSpec, Prompts, Role
+
+TEXT, INSTRUCTION = "{text}", "{instruction}"
+_PLACEHOLDER = re.compile(r"\{[A-Za-z_]\w*\}")
+
+
+@dataclass(frozen=True)
+class Templates:
+    """Prompts as a config states them, each with ``{text}`` at its end; None leaves the model's own.
+
+    A query template with ``{instruction}`` makes an instruct model, and ``instruction`` is the default
+    of requests that have none. Check the templates with `check_template` first.
+    """
+
+    query: str | None = None
+    document: str | None = None
+    instruction: str | None = None
+
+    def over(self, own: Prompts, model: str) -> Prompts:
+        """Returns the model's own prompts, replaced by these.
+
+        Raises UnsupportedModel if there is a default instruction, but no template for it.
+        """
+        prompts = own
+        if self.document is not None:
+            prompts = replace(prompts, document=self.document.removesuffix(TEXT))
+        if self.query is not None:
+            prompts = _with_query(prompts, self.query.removesuffix(TEXT))
+        if self.instruction is None:
+            return prompts
+        if prompts.query_instruction is None:
+            raise UnsupportedModel(
+                f"prompts.instruction: the queries of {model} have no place for it; set `prompts.query` "
+                f"to a template with {INSTRUCTION} and {TEXT}"
+            )
+        return replace(prompts, default_instruction=self.instruction)
+
+
+def _with_query(prompts: Prompts, prefix: str) -> Prompts:
+    if INSTRUCTION in prefix:
+        return replace(prompts, query="", query_instruction=prefix)
+    return replace(prompts, query=prefix, query_instruction=None, default_instruction=None)
+
+
+def templates(prompts: Prompts) -> Templates:
+    """Returns a model's prompts as a config would state them."""
+    query = prompts.query_instruction or prompts.query
+    return Templates(query + TEXT, prompts.document + TEXT, prompts.default_instruction)
+
+
+def check_template(template: str, role: Role) -> None:
+    """Raises ValueError, with the fix, unless this is a prompt template of the role."""
+    allowed = (INSTRUCTION, TEXT) if role is Role.QUERY else (TEXT,)
+    for placeholder in _PLACEHOLDER.findall(template):
+        if placeholder not in allowed:
+            queries_only = ", which only queries take" if placeholder == INSTRUCTION else ""
+            raise ValueError(
+                f"has {placeholder}{queries_only}; a {role} template may have {' and '.join(allowed)}"
+            )
+    if template.count(TEXT) != 1 or not template.endswith(TEXT):
+        raise ValueError(
+            f"must have {TEXT} once, at its end, because long texts are cut there; for example "
+            f'"{role}: {TEXT}"'
+        )
+    if template.count(INSTRUCTION) > 1:
+        raise ValueError(f"has {INSTRUCTION} more than once")
 
 
 def choose_role(role: Role | None, instruction: str | None) -> Role:

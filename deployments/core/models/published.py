@@ -1,5 +1,7 @@
 """Examples with scores that were published beside the models, used by `embedfleet verify`."""
 
+from dataclasses import replace
+
 from deployments.core.models.spec import PublishedExample
 
 WEB_SEARCH = "Given a web search query, retrieve relevant passages that answer the query"
@@ -75,4 +77,108 @@ LINQ = PublishedExample(
     scale=100.0,
     source="model card of Linq-AI-Research/Linq-Embed-Mistral",
     instruction=WIKIPEDIA,
+)
+
+# https://github.com/FlagOpen/FlagEmbedding, research/BGE_M3/README.md, computed in float16
+BGE_M3 = PublishedExample(
+    queries=("What is BGE M3?", "Defination of BM25"),
+    documents=(
+        (
+            "BGE M3 is an embedding model supporting dense retrieval, lexical matching and "
+            "multi-vector interaction."
+        ),
+        (
+            "BM25 is a bag-of-words retrieval function that ranks a set of documents based on the "
+            "query terms appearing in each document"
+        ),
+    ),
+    scores=((0.6265, 0.3477), (0.3499, 0.678)),
+    scale=1.0,
+    source="model card of BAAI/bge-m3",
+)
+
+# https://huggingface.co/Alibaba-NLP/gte-modernbert-base
+GTE_MODERNBERT = PublishedExample(
+    queries=("what is the capital of China?",),
+    documents=("how to implement quick sort in python?", "Beijing", "sorting algorithms"),
+    scores=((42.89073944091797, 71.30911254882812, 33.664554595947266),),
+    scale=100.0,
+    source="model card of Alibaba-NLP/gte-modernbert-base",
+)
+
+# https://huggingface.co/google/embeddinggemma-300m
+GEMMA = PublishedExample(
+    queries=("Which planet is known as the Red Planet?",),
+    documents=(
+        "Venus is often called Earth's twin because of its similar size and proximity.",
+        "Mars, known for its reddish appearance, is often referred to as the Red Planet.",
+        "Jupiter, the largest planet in our solar system, has a prominent red spot.",
+        "Saturn, famous for its rings, is sometimes mistaken for the Red Planet.",
+    ),
+    scores=((0.3011, 0.6359, 0.4930, 0.4889),),
+    scale=1.0,
+    source="model card of google/embeddinggemma-300m",
+)
+
+
+# https://huggingface.co/Qwen/Qwen3-Embedding-0.6B, and the cards of the other two sizes
+QWEN3_06B = PublishedExample(
+    queries=("What is the capital of China?", "Explain gravity"),
+    documents=(
+        "The capital of China is Beijing.",
+        (
+            "Gravity is a force that attracts two bodies towards each other. It gives weight to "
+            "physical objects and is responsible for the movement of planets around the sun."
+        ),
+    ),
+    scores=((0.7645568251609802, 0.14142508804798126), (0.13549736142158508, 0.5999549627304077)),
+    scale=1.0,
+    source="model card of Qwen/Qwen3-Embedding-0.6B",
+    instruction=WEB_SEARCH,
+)
+QWEN3_4B = replace(
+    QWEN3_06B,
+    scores=((0.7534, 0.1147), (0.0320, 0.6258)),
+    source="model card of Qwen/Qwen3-Embedding-4B",
+)
+QWEN3_8B = replace(
+    QWEN3_06B,
+    scores=((0.7493016123771667, 0.0750647559762001), (0.08795969933271408, 0.6318399906158447)),
+    source="model card of Qwen/Qwen3-Embedding-8B",
+)
+
+# https://huggingface.co/Salesforce/SFR-Embedding-Mistral, and the card of SFR-Embedding-2_R
+SFR_MISTRAL = PublishedExample(
+    queries=("How to bake a chocolate cake", "Symptoms of the flu"),
+    documents=(
+        (
+            "To bake a delicious chocolate cake, you'll need the following ingredients: all-purpose "
+            "flour, sugar, cocoa powder, baking powder, baking soda, salt, eggs, milk, vegetable oil, "
+            "and vanilla extract. Start by preheating your oven to 350°F (175°C). In a mixing bowl, "
+            "combine the dry ingredients (flour, sugar, cocoa powder, baking powder, baking soda, and "
+            "salt). In a separate bowl, whisk together the wet ingredients (eggs, milk, vegetable oil, "
+            "and vanilla extract). Gradually add the wet mixture to the dry ingredients, stirring until "
+            "well combined. Pour the batter into a greased cake pan and bake for 30-35 minutes. Let it "
+            "cool before frosting with your favorite chocolate frosting. Enjoy your homemade chocolate "
+            "cake!"
+        ),
+        (
+            "The flu, or influenza, is an illness caused by influenza viruses. Common symptoms of the "
+            "flu include a high fever, chills, cough, sore throat, runny or stuffy nose, body aches, "
+            "headache, fatigue, and sometimes nausea and vomiting. These symptoms can come on suddenly "
+            "and are usually more severe than the common cold. It's important to get plenty of rest, "
+            "stay hydrated, and consult a healthcare professional if you suspect you have the flu. In "
+            "some cases, antiviral medications can help alleviate symptoms and reduce the duration of "
+            "the illness."
+        ),
+    ),
+    scores=((86.7153549194336, 36.64569091796875), (35.00493621826172, 82.0738525390625)),
+    scale=100.0,
+    source="model card of Salesforce/SFR-Embedding-Mistral",
+    instruction=WEB_SEARCH,
+)
+SFR_2_R = replace(
+    SFR_MISTRAL,
+    scores=((40.132083892822266, 25.032529830932617), (15.006855010986328, 39.93733215332031)),
+    source="model card of Salesforce/SFR-Embedding-2_R",
 )

@@ -29,4 +29,5 @@ def space_id(spec: ModelSpec, dimensions: int | None = None) -> str:
         "dimension": spec.dimension,
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-    return digest if dimensions in (None, spec.dimension) else f"{digest}:{dimensions}"
+    dimensions = dimensions or spec.output_dimension
+    return digest if dimensions == spec.dimension else f"{digest}:{dimensions}"

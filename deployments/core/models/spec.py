@@ -29,6 +29,13 @@ class Pooling(StrEnum):
     CLS = "cls"
 
 
+class Side(StrEnum):
+    """The end of a text that is cut off if the text is over the model's limit."""
+
+    LEFT = "left"
+    RIGHT = "right"
+
+
 @dataclass(frozen=True)
 class Prompts:
     """Text put in front of the caller's text, by role.
@@ -41,6 +48,11 @@ class Prompts:
     document: str = ""
     query_instruction: str | None = None
     default_instruction: str | None = None
+
+    @property
+    def are_empty(self) -> bool:
+        """Whether the model reads texts of both roles as they are."""
+        return not (self.query or self.document or self.query_instruction)
 
 
 @dataclass(frozen=True)
@@ -70,9 +82,17 @@ class PublishedExample:
 class ModelSpec:
     """A model's description: weights at a pinned revision, and how to compute the right vectors.
 
-    ``special_tokens`` is None if the tokenizer's own template is right. ``languages`` holds ISO 639-1
-    codes; empty means not stated. ``truncatable_dimensions`` are the Matryoshka dimensions
-    below ``dimension``. ``max_tokens`` counts special tokens.
+    - ``special_tokens`` is None if the tokenizer's own template is right.
+    - ``languages`` holds ISO 639-1 codes; empty means not stated.
+    - ``max_tokens`` counts special tokens. ``truncation_side`` is the end that is cut if a caller
+      allows it.
+    - ``truncatable_dimensions`` are the Matryoshka dimensions below ``dimension``. With
+      ``truncatable_from``, every dimension from that one is allowed. ``default_dimension`` is the one
+      of requests that do not say, if the model's files set it below ``dimension``.
+    - ``has_further_modules`` says that more than pooling and normalisation follows the transformer, so
+      ``modules.json`` is needed.
+    - ``parameters`` are millions.
+    - ``notices`` are sentences for the operator: what was assumed, and which field settles it.
     """
 
     name: str
@@ -90,10 +110,17 @@ class ModelSpec:
     lowercase: bool = False
     dtypes: tuple[str, ...] = ("float32", "bfloat16", "float16")
     truncatable_dimensions: tuple[int, ...] = ()
+    truncatable_from: int | None = None
+    default_dimension: int | None = None
+    truncation_side: Side = Side.RIGHT
+    has_further_modules: bool = False
+    trust_remote_code: bool = False
     licence: str = "unknown"
+    parameters: float | None = None
     weights_sha256: str | None = None
     package: str | None = None
     published_example: PublishedExample | None = None
+    notices: tuple[str, ...] = ()
 
     @property
     def takes_instruction(self) -> bool:
@@ -101,6 +128,25 @@ class ModelSpec:
         return self.prompts.query_instruction is not None
 
     @property
+    def output_dimension(self) -> int:
+        """The dimension of vectors whose request does not say."""
+        return self.default_dimension or self.dimension
+
+    @property
     def dimensions(self) -> tuple[int, ...]:
-        """Every output dimension that a request may ask for, smallest first."""
+        """The stated output dimensions, smallest first; `allows_dimensions` knows all of them."""
         return (*sorted(self.truncatable_dimensions), self.dimension)
+
+    @property
+    def dimension_choice(self) -> str:
+        """The dimensions that a request may ask for, in words."""
+        if self.truncatable_from is not None:
+            return f"{self.truncatable_from} to {self.dimension}"
+        return " or ".join(map(str, self.dimensions))
+
+    def allows_dimensions(self, dimensions: int) -> bool:
+        """Whether a request may ask for vectors of this dimension."""
+        least = self.truncatable_from
+        return dimensions in self.dimensions or (
+            least is not None and least <= dimensions < self.dimension
+        )

@@ -18,7 +18,7 @@ from deployments.core.errors import (
     InvalidRequest,
     UnsupportedModel,
 )
-from deployments.core.models.spec import ModelSpec, SpecialTokens
+from deployments.core.models.spec import ModelSpec, Side, SpecialTokens
 from deployments.core.request import TokenInput
 
 _ROWS_LISTED = 20  # in an error message
@@ -91,10 +91,14 @@ class FastTokenizer:
         if over and not truncate:
             raise self._too_long(over, len(contents[over[0]]), len(contents))
         first, last = self._special.first, self._special.last
-        batch = TokenBatch.from_lists([(*first, *c[: self._room], *last) for c in contents])
+        batch = TokenBatch.from_lists([(*first, *self._cut(c), *last) for c in contents])
         if 0 in batch.lengths:
             raise InvalidRequest("a text is empty after tokenizing; send a non-empty text", "input")
         return Tokenized(batch, over)
+
+    def _cut(self, ids: Sequence[int]) -> Sequence[int]:
+        keeps_end = self._spec.truncation_side is Side.LEFT
+        return ids[max(0, len(ids) - self._room) :] if keeps_end else ids[: self._room]
 
     def accept_ids(self, tokens: TokenInput, truncate: bool = False) -> Tokenized:
         """Returns the token ids that the caller made with this model's tokenizer.

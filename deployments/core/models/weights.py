@@ -13,7 +13,8 @@ from textwrap import shorten
 from deployments.core.errors import ModelUnavailable, UnsupportedModel
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-_DESCRIPTION = ("*.json", "*/config.json", "*.txt", "*.model")
+# the model card says which model it was trained from
+_DESCRIPTION = ("*.json", "*/config.json", "*.txt", "*.model", "README.md")
 _WEIGHTS = ("*.safetensors",)
 _HUB_TIMEOUT_S = 4.0
 _MAX_REASON_CHARACTERS = 300

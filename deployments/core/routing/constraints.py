@@ -84,9 +84,9 @@ def _language(facts: RequestFacts, candidate: Candidate) -> str | None:
 
 def _dimensions(facts: RequestFacts, candidate: Candidate) -> str | None:
     spec = candidate.spec
-    if facts.dimensions is None or (spec and facts.dimensions in spec.dimensions):
+    if facts.dimensions is None or (spec and spec.allows_dimensions(facts.dimensions)):
         return None
-    gives = " or ".join(map(str, spec.dimensions)) if spec else "not yet known"
+    gives = spec.dimension_choice if spec else "not yet known"
     return f"its dimensions are {gives}, not {facts.dimensions}"
 
 

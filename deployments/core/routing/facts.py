@@ -88,8 +88,11 @@ class Candidate:
         """Returns the identity of the space it shares with others, if that holds."""
         if self.shared is None or self.shared.problem:
             return None
-        full = dimensions is None or self.spec is None or dimensions == self.spec.dimension
-        return self.shared.id if full else f"{self.shared.id}:{dimensions}"
+        if self.spec is None:
+            return self.shared.id
+        dimensions = dimensions or self.spec.output_dimension
+        is_full = dimensions == self.spec.dimension
+        return self.shared.id if is_full else f"{self.shared.id}:{dimensions}"
 
 
 @dataclass(frozen=True)

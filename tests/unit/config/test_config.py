@@ -9,6 +9,10 @@ import yaml
 from pydantic import ValidationError
 
 from deployments.config.schema import AppArgs, Autoscaling, Limits, ModelConfig
+from deployments.core.models.overrides import NO_OVERRIDES, Overrides
+from deployments.core.models.prompts import Templates
+from deployments.core.models.spec import Pooling, Side
+from deployments.validation import explain
 
 MODEL = "all-MiniLM-L6-v2"
 SHIPPED = Path(__file__).parents[3] / "serve_config.yaml"
@@ -215,3 +219,61 @@ def test_models_of_the_users_own(fields):
 def test_a_config_cannot_be_changed_afterwards():
     with pytest.raises(ValidationError, match="frozen"):
         args().truncate = True
+
+
+PINNED = "0123456789abcdef0123456789abcdef01234567"
+
+
+def test_the_fields_that_decide_a_models_vectors():
+    config = model(
+        prompts={"query": "{instruction}: {text}", "document": "d: {text}", "instruction": "Find"},
+        max_tokens=128,
+        truncation_side="left",
+        pooling="cls",
+        normalize=False,
+        dimensions=[64],
+        trust_remote_code=True,
+        revision=PINNED,
+    )
+    assert config.overrides == Overrides(
+        prompts=Templates("{instruction}: {text}", "d: {text}", "Find"),
+        max_tokens=128,
+        truncation_side=Side.LEFT,
+        pooling=Pooling.CLS,
+        normalize=False,
+        dimensions=(64,),
+        trust_remote_code=True,
+    )
+    assert model().overrides == NO_OVERRIDES
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "words"),
+    [
+        ({"prompts": {"query": "query: "}}, "prompts.query", "{text}"),
+        ({"prompts": {"document": "{text} {text}"}}, "prompts.document", "{text}"),
+        ({"prompts": {"document": "{instruction} {text}"}}, "prompts.document", "only queries"),
+        ({"prompts": {"querry": "{text}"}}, "prompts.querry", "did you mean `query`?"),
+        ({"prompts": {"query": "{instruction}{text}"}}, "prompts", "instruction is missing"),
+        ({"prompts": {"query": "{text}", "instruction": "x"}}, "prompts", "no place"),
+        ({"prompts": "query: {text}"}, "prompts", "must be fields"),
+        ({"max_tokens": 0}, "max_tokens", "8"),
+        ({"max_tokens": "many"}, "max_tokens", "whole number"),
+        ({"truncation_side": "middle"}, "truncation_side", "left"),
+        ({"pooling": "avg"}, "pooling", "mean"),
+        ({"normalize": "perhaps"}, "normalize", "boolean"),
+        ({"trust_remote_code": True}, "", "`revision`"),
+        ({"trust_remote_code": True, "revision": "main"}, "", "`revision`"),
+    ],
+)
+def test_a_bad_value_is_refused_by_field(fields, field, words):
+    with pytest.raises(ValidationError) as refused:
+        args(models=[{"name": MODEL, **fields}])
+    problem = explain(refused.value, AppArgs)
+    assert problem.field == ".".join(filter(None, ("models.0", field)))
+    assert words in problem.message
+
+
+@pytest.mark.parametrize("name", ["intfloat/E5-Small", "E5-SMALL", "qwen/qwen3-embedding-0.6b"])
+def test_a_name_of_the_catalog_may_be_in_any_letter_case(name):
+    assert model(name=name).name == name

@@ -12,7 +12,10 @@ from deployments.core.models import loading
 from deployments.core.models.catalog import CATALOG
 from deployments.core.models.loading import find_model
 from deployments.core.models.local_format import content_hash
+from deployments.core.models.overrides import Overrides
+from deployments.core.models.prompts import Templates
 from deployments.core.models.space import space_id
+from deployments.core.models.spec import Prompts
 
 KNOWN = CATALOG["e5-small"]
 MINILM = CATALOG["all-MiniLM-L6-v2"]
@@ -82,18 +85,46 @@ def test_bundled_weights_are_checked_where_they_are_loaded(asked, monkeypatch, w
 def test_an_unknown_name_is_read_from_its_own_files(asked, monkeypatch, tmp_path, path, source):
     read = []
     monkeypatch.setattr(loading, "read_spec", lambda *args: read.append(args) or KNOWN)
-    found = find_model("acme/tiny", path, "v1", weights=False)
-    assert found.spec == replace(KNOWN, repo=source)
-    assert read == [("acme/tiny", tmp_path, "v1")]
+    overrides = Overrides(max_tokens=100)
+    found = find_model("acme/tiny", path, "v1", overrides, weights=False)
+    assert found.spec == replace(KNOWN, repo=source, max_tokens=100)
+    assert read == [("acme/tiny", tmp_path, "v1", overrides)]
     assert asked == [(source, "v1", None, False, False)]
 
 
-@pytest.mark.parametrize(("name", "path"), [(KNOWN.repo, None), ("mine", KNOWN.repo)])
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [(KNOWN.repo, None), ("mine", KNOWN.repo), ("intfloat/E5-Small", None), ("E5-SMALL", None)],
+)
 def test_a_hub_id_of_the_catalogs_is_its_model_whatever_the_name(asked, name, path):
     found = find_model(name, path)
     assert found.spec == replace(KNOWN, name=name)
     assert space_id(found.spec) == space_id(KNOWN)
     assert asked == [(KNOWN.repo, KNOWN.revision, None, True, True)]
+
+
+@pytest.mark.parametrize(
+    ("name", "path"), [("jinaai/jina-embeddings-v3", None), ("mine", "JinaAI/jina-embeddings-v3")]
+)
+def test_a_model_that_would_give_other_vectors_is_refused_before_anything_is_fetched(
+    asked, name, path
+):
+    with pytest.raises(UnsupportedModel, match="adapter"):
+        find_model(name, path)
+    assert asked == []
+
+
+def test_a_copy_under_another_name_has_its_prompts(asked, monkeypatch, tmp_path):
+    folder = tmp_path / "my-e5-small"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "bert", "hidden_size": 384}')
+    bare = replace(KNOWN, prompts=Prompts())
+    monkeypatch.setattr(loading, "read_spec", lambda *_: bare)
+    spec = find_model("mine", str(folder)).spec
+    assert spec.prompts == KNOWN.prompts
+    assert spec.notices
+    settled = find_model("mine", str(folder), overrides=Overrides(Templates(query="{text}"))).spec
+    assert settled == replace(bare, prompts=Prompts())
 
 
 def test_a_folder_of_that_name_is_a_folder(asked, monkeypatch, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from deployments.core.models.catalog import CATALOG
 from deployments.core.models.space import space_id
-from deployments.core.models.spec import Pooling, Prompts, Size, SpecialTokens
+from deployments.core.models.spec import Pooling, Prompts, Side, Size, SpecialTokens
 
 SPEC = CATALOG["e5-mistral-7b-instruct"]
 PROMPTS = SPEC.prompts
@@ -35,7 +35,9 @@ SAME = {
     "max tokens": {"max_tokens": 512},
     "languages": {"languages": ("en", "de")},
     "licence": {"licence": "mit"},
-    "prefixes": {"truncatable_dimensions": (256, 512)},
+    "prefixes": {"truncatable_dimensions": (256, 512), "truncatable_from": 32},
+    "what is cut": {"truncation_side": Side.LEFT},
+    "notices": {"notices": ("mind the gap",), "trust_remote_code": True},
     "where it is": {"package": "mine", "weights_sha256": "0" * 64},
 }
 
@@ -63,6 +65,12 @@ def test_what_does_not_change_it(detail):
 )
 def test_a_prefix_is_a_space_of_its_own(dimensions, suffix):
     assert space_id(SPEC, dimensions) == space_id(SPEC) + suffix
+
+
+def test_a_dimension_that_the_files_set_is_the_one_of_requests_that_do_not_say():
+    cut = replace(SPEC, default_dimension=256)
+    assert space_id(cut) == space_id(SPEC, 256)
+    assert space_id(cut, 4096) == space_id(SPEC)
 
 
 def test_models_of_the_catalog_share_no_space():

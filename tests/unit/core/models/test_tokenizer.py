@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from deployments.core.batch import TokenBatch
 from deployments.core.errors import ContextLengthExceeded, InvalidRequest, UnsupportedModel
 from deployments.core.models.catalog import CATALOG
-from deployments.core.models.spec import SpecialTokens
+from deployments.core.models.spec import Side, SpecialTokens
 from deployments.core.models.tokenizer import FastTokenizer, out_of_vocabulary, template_of
 from deployments.core.request import TokenInput
 
@@ -70,6 +70,13 @@ def test_truncation_keeps_the_frame_and_says_where_it_cut(folder):
     )
     assert ids_of(found)[1] == [FIRST, 5, 5, 5, 5, LAST]
     assert found.truncated == (1, 3)
+
+
+def test_the_start_of_a_long_text_is_cut_where_the_model_says_so(folder):
+    tokenizer = FastTokenizer(replace(SPEC, truncation_side=Side.LEFT), folder)
+    found = tokenizer.tokenize(["b a a a a", "b a"], truncate=True)
+    assert ids_of(found) == [[FIRST, 3, 3, 3, 3, LAST], [FIRST, 5, 3, LAST]]
+    assert found.truncated == (0,)
 
 
 LONG = "a " * 9
