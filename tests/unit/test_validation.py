@@ -27,7 +27,7 @@ def explained(model, content) -> Problem:
     ("args", "field", "words"),
     [
         ({"model": [MINILM]}, "model", "unknown key, did you mean `models`?"),
-        ({"models": [{**MINILM, "max_tokens": 512}]}, "models.0.max_tokens", "unknown key"),
+        ({"models": [{**MINILM, "max_length": 512}]}, "models.0.max_length", "unknown key"),
         (
             {"models": [{**MINILM, "replicas": {"min": 0}}]},
             "models.0.replicas.min",
