@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -20,10 +20,14 @@ class TokenBatch:
     """Texts as token ids, special tokens included.
 
     ``ids`` is flat int32 of shape ``(sum(lengths),)``; ``lengths`` is int32 of shape ``(texts,)``.
+    ``prompts`` is int32 of shape ``(texts, 2)``: each text's role, as its index in `Role`, and how many
+    of its tokens belong to its prompt, with the special tokens before it. Few models need it; for all
+    others it is None.
     """
 
     ids: Ids
     lengths: Ids
+    prompts: Ids | None = None
 
     @classmethod
     def from_lists(cls, texts: Sequence[Sequence[int]]) -> TokenBatch:
@@ -39,12 +43,28 @@ class TokenBatch:
         return cls(np.concatenate(texts), lengths)
 
     @classmethod
+    def gather(cls, texts: Sequence[tuple[TokenBatch, int]]) -> TokenBatch:
+        """Builds a batch of texts given as a batch and a row in it, which all have prompts or none."""
+        ids = cls.from_arrays([batch.text(row) for batch, row in texts])
+        prompts = [batch.prompts[row] for batch, row in texts if batch.prompts is not None]
+        if not prompts:
+            return ids
+        if len(prompts) < len(texts):
+            raise ValueError("texts with prompts and texts without do not share a batch")
+        return replace(ids, prompts=np.stack(prompts))
+
+    @classmethod
     def concatenate(cls, batches: Sequence[TokenBatch]) -> TokenBatch:
         """Joins batches in order."""
         if len(batches) == 1:
             return batches[0]
+        prompts = [b.prompts for b in batches if b.prompts is not None]
+        if prompts and len(prompts) < len(batches):
+            raise ValueError("texts with prompts and texts without do not share a batch")
         return cls(
-            np.concatenate([b.ids for b in batches]), np.concatenate([b.lengths for b in batches])
+            np.concatenate([b.ids for b in batches]),
+            np.concatenate([b.lengths for b in batches]),
+            np.concatenate(prompts) if prompts else None,
         )
 
     def __len__(self) -> int:
@@ -66,12 +86,14 @@ class TokenBatch:
 
     def select(self, rows: Sequence[int]) -> TokenBatch:
         """Returns a batch of these texts, in the order given."""
-        return TokenBatch.from_arrays([self.text(row) for row in rows])
+        return TokenBatch.gather([(self, row) for row in rows])
 
     def slice(self, start: int, stop: int) -> TokenBatch:
         """Returns texts ``start`` to ``stop``, as views."""
         return TokenBatch(
-            self.ids[self.offsets[start] : self.offsets[stop]], self.lengths[start:stop]
+            self.ids[self.offsets[start] : self.offsets[stop]],
+            self.lengths[start:stop],
+            None if self.prompts is None else self.prompts[start:stop],
         )
 
     def padded(self, pad_id: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:

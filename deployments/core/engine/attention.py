@@ -19,16 +19,6 @@ from deployments.core.engine.layout import Group, Layout, Places
 
 FLAT = "embedfleet_flat"
 
-# backbones whose attention is known, and whether their positions start after the padding id
-COUNTS_FROM_PADDING = {
-    "bert": False,
-    "mistral": False,
-    "xlm-roberta": True,
-    "roberta": True,
-    "camembert": True,
-}
-CAUSAL = frozenset({"mistral"})
-
 
 def attend(  # noqa: PLR0913, PLR0917  # transformers sets the signature
     module: torch.nn.Module,
@@ -40,16 +30,18 @@ def attend(  # noqa: PLR0913, PLR0917  # transformers sets the signature
     *,
     layout: Places,
     sliding_window: int | None = None,
+    is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attends within each text; a causal token attends to the last ``sliding_window`` tokens.
+    """Attends within each text, and in layers with a window to the tokens that are nearer than
+    ``sliding_window``. ``is_causal`` overrides the module's own direction.
 
     Query, key and value are ``(1, heads, tokens, width)``; returns ``(1, tokens, heads, width)``, as
     transformers' attention functions do.
     """
     del attention_mask, kwargs
     states = [s.transpose(1, 2)[0] for s in (query, key, value)]
-    causal = bool(getattr(module, "is_causal", False))
+    causal = bool(getattr(module, "is_causal", False)) if is_causal is None else is_causal
     back = sliding_window - 1 if sliding_window and sliding_window < layout.longest else -1
     rule = Rule(causal, back, scaling)
     if can_fuse(query.device, query.dtype, query.shape[-1]):
@@ -83,13 +75,17 @@ def head_width(config: PreTrainedConfig) -> int:
 
 
 class Rule(NamedTuple):
-    """What a token attends to. If ``causal``, only tokens before it, at most ``back`` of them (-1: all).
-    ``scale`` multiplies the scores; None means 1 / sqrt(width).
+    """What a token attends to: if ``causal``, only itself and tokens before it; if ``back`` is not -1,
+    only tokens at most ``back`` away.
+
+    ``scale`` multiplies the scores; None means 1 / sqrt(width). ``bias`` ``(1, heads, length, length)``
+    is added to them by position in a block, of which it covers the longest.
     """
 
     causal: bool = False
     back: int = -1
     scale: float | None = None
+    bias: Tensor | None = None
 
 
 def attend_in_blocks(states: Tensor, key_heads: int, groups: list[Group], rule: Rule) -> Tensor:
@@ -117,15 +113,44 @@ def _spread(flat: Tensor, group: Group) -> Tensor:
 
 def _in_blocks(states: Tensor, heads: list[int], group: Group, rule: Rule) -> Tensor:
     query, key, value = torch.split_with_sizes(states, heads, dim=1)
-    slides = rule.causal and rule.back >= 0
+    if 0 <= rule.back < group.length:
+        return _in_windows(query, key, value, group, rule)
+    mask, bias = group.mask, rule.bias
+    if bias is not None:
+        own = bias[:, :, : group.length, : group.length]
+        mask = own if mask is None else own + mask
+    return _attended(query, key, value, mask, rule)
+
+
+def _in_windows(query: Tensor, key: Tensor, value: Tensor, group: Group, rule: Rule) -> Tensor:
+    """Attends chunk by chunk of the queries: each needs only the keys around it, and a short mask."""
+    length, ahead, parts = group.length, 0 if rule.causal else rule.back, [query[:, :, :0]]
+    chunk = 128  # a local: TorchScript sees no constants of the module
+    for start in range(0, length, chunk):
+        stop = min(start + chunk, length)
+        low, high = max(0, start - rule.back), min(length, stop + ahead)
+        queries = torch.arange(start, stop, device=query.device)[:, None]
+        keys = torch.arange(low, high, device=query.device)[None, :]
+        out_of_reach = (keys < queries - rule.back) | (keys > queries + ahead)
+        mask = query.new_zeros(out_of_reach.shape).masked_fill_(out_of_reach, -float("inf"))
+        of_group = group.mask
+        if of_group is not None:
+            rows = of_group if of_group.size(2) == 1 else of_group[:, :, start:stop]
+            mask = mask + rows[:, :, :, low:high]
+        near = key[:, :, low:high], value[:, :, low:high]
+        parts.append(_attended(query[:, :, start:stop], near[0], near[1], mask, rule))
+    return torch.cat(parts, dim=2)
+
+
+def _attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, rule: Rule) -> Tensor:
     return F.scaled_dot_product_attention(
         query,
         key,
         value,
-        attn_mask=_sliding(group.length, rule.back, states.device) if slides else group.mask,
-        is_causal=rule.causal and not slides,
+        attn_mask=mask,
+        is_causal=rule.causal and mask is None,
         scale=rule.scale,
-        enable_gqa=heads[0] != heads[1],
+        enable_gqa=query.size(1) != key.size(1),
     )
 
 
@@ -137,11 +162,6 @@ def _gather(attended: Tensor, group: Group, into: Tensor) -> None:
         target.copy_(rows)
     else:
         torch.index_select(rows, 0, places, out=target)
-
-
-def _sliding(length: int, back: int, device: torch.device) -> Tensor:
-    seen = torch.ones(length, length, dtype=torch.bool, device=device)
-    return seen.tril().triu(-back)
 
 
 def _fused(states: list[Tensor], places: Places, rule: Rule) -> Tensor:
@@ -157,7 +177,7 @@ def _fused(states: list[Tensor], places: Places, rule: Rule) -> Tensor:
         places.longest,
         places.longest,
         scale=rule.scale,
-        window_size=(rule.back, 0) if rule.causal else (-1, -1),
+        window_size=(rule.back, 0 if rule.causal else rule.back),
         # several query heads share a key head
         enable_gqa=query.shape[1] != key.shape[1],
     )

@@ -10,50 +10,80 @@ import logging
 import time
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from deployments.core.batch import TokenBatch, Vectors
-from deployments.core.engine.attention import COUNTS_FROM_PADDING, FLAT
-from deployments.core.engine.cpu.linear import TooLargeForFloat16, choose_packing
+from deployments.core.engine.backbones import why_not_fast
+from deployments.core.engine.cpu.linear import (
+    Target,
+    TooLargeForFloat16,
+    UnsupportedPrecision,
+    choose_packing,
+)
 from deployments.core.engine.cpu.pass_threads import PassThreads
 from deployments.core.engine.device import choose_device, choose_dtype
-from deployments.core.engine.networks import FlatNetwork, PaddedNetwork
-from deployments.core.engine.pretrained import load_pretrained
+from deployments.core.engine.interface import Network
+from deployments.core.engine.networks import FlatNetwork
 from deployments.core.engine.warmup import sample
+from deployments.core.errors import UnsupportedModel
 from deployments.core.models.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from deployments.core.engine.general import GeneralNetwork
 
 log = logging.getLogger(__name__)
 
 
 class TorchEngine:
-    """A transformers model in evaluation mode, pooled in float32."""
+    """A model in evaluation mode, on the fast path or on the general one."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         spec: ModelSpec,
         model_dir: Path,
         device: str = "auto",
         dtype: str = "auto",
         threads: int | None = None,
+        *,
+        network: Network = Network.AUTO,
+        trust_remote_code: bool = False,
     ) -> None:
-        """Loads the weights (safetensors only, no remote code).
+        """Loads the weights.
 
-        ``threads`` is how many threads compute a pass on a CPU; the default is torch's setting. Raises
-        UnsupportedModel if the files are not the model that ``spec`` describes or cannot run with this
-        device and dtype, ModelUnavailable if they cannot be read.
+        ``threads`` is how many threads compute a pass on a CPU; the default is torch's setting. Code
+        from the model's repository runs only with ``trust_remote_code``. Raises UnsupportedModel if
+        the files are not the model that ``spec`` describes or cannot run with this device, dtype and
+        network, ModelUnavailable if they cannot be read.
         """
         self.device = choose_device(device)
-        self.pads = spec.backbone not in COUNTS_FROM_PADDING
+        self._trust_remote_code = trust_remote_code
+        self.why_general = _why_general(spec, model_dir, network)
         self._load_as(dtype, spec, model_dir)
         self._threads = PassThreads(threads or torch.get_num_threads())
+
+    @property
+    def network(self) -> Network:
+        """The path that this model takes. Where it is the general one, ``why_general`` says why."""
+        return Network.FAST if self.why_general is None else Network.GENERAL
+
+    @property
+    def wants_prompts(self) -> bool:
+        """Whether vectors depend on `TokenBatch.prompts`; without them, texts are bare documents."""
+        return self._network.wants_prompts
+
+    @property
+    def pads(self) -> bool:
+        """Whether a pass costs longest × rows, or the sum of its tokens."""
+        return self._network.pads
 
     def _load_as(self, wanted: str, spec: ModelSpec, model_dir: Path) -> None:
         try:
             self._load(spec, model_dir, choose_dtype(spec, self.device, wanted))
             return
-        except TooLargeForFloat16 as reason:
+        except UnsupportedPrecision as reason:
             if wanted != "auto":
                 raise
             log.warning("%s runs in float32: %s", spec.name, reason.message)
@@ -62,21 +92,21 @@ class TorchEngine:
 
     def _load(self, spec: ModelSpec, model_dir: Path, dtype: torch.dtype) -> None:
         self.dtype = dtype
-        self._packing = packing = choose_packing(self.device, dtype)
-        loaded = packing.loads if packing else dtype
-        model = load_pretrained(spec, model_dir, loaded, self.device, None if self.pads else FLAT)
-        self.dimension = int(model.config.hidden_size)
-        self.vocabulary = int(model.config.vocab_size)
-        kind = PaddedNetwork if self.pads else FlatNetwork
-        network = kind(spec, model, self.device, packing)
-        if self.computes_in is torch.float16:
-            _refuse_overflow(network, sample(self, 8, min(32, spec.max_tokens)))
+        target = Target(self.device, dtype, choose_packing(self.device, dtype))
+        if self.why_general is None:
+            network: FlatNetwork | GeneralNetwork = FlatNetwork(spec, model_dir, target)
+        else:
+            from deployments.core.engine.general import load_general  # takes seconds to import
+
+            network = load_general(spec, model_dir, target, self._trust_remote_code)
+        self.vocabulary = network.vocabulary
+        self.dimension = _check(spec, network)
         self._network = network
 
     @property
     def computes_in(self) -> torch.dtype:
         """The precision of everything but the weights; on some CPUs wider than theirs."""
-        return self._packing.computes_in if self._packing else self.dtype
+        return self._network.computes_in
 
     def rounded(self, tokens: int) -> int:
         """Returns how many tokens a pass of ``tokens`` computes: on some devices a few more."""
@@ -84,7 +114,7 @@ class TorchEngine:
 
     def slow_at_first(self, most: int) -> list[int]:
         """Returns the numbers of tokens, up to about ``most``, whose first pass takes long."""
-        return self._packing.slow_at_first(most) if self._packing else []
+        return self._network.slow_at_first(most)
 
     def lend_threads(self, most: int, max_tokens: int) -> bool:
         """Lets a single text on a CPU use up to ``most`` threads if that is faster.
@@ -116,10 +146,37 @@ class TorchEngine:
         return self._network(batch)
 
 
+def _why_general(spec: ModelSpec, model_dir: Path, network: Network) -> str | None:
+    """Returns why the model takes the general path, or None if it takes the fast one."""
+    if network is Network.GENERAL:
+        return "the config asks for it"
+    problem = why_not_fast(spec, model_dir)
+    if network is Network.FAST and problem:
+        raise UnsupportedModel(f"{spec.name} cannot take the fast path: {problem}")
+    return problem
+
+
 @torch.inference_mode()
-def _refuse_overflow(network: FlatNetwork | PaddedNetwork, batch: TokenBatch) -> None:
-    """Raises if float16 holds the weights but not the states computed from them."""
-    if not np.isfinite(network(batch)).all():
+def _check(spec: ModelSpec, network: FlatNetwork | GeneralNetwork) -> int:
+    """Returns the dimension of a first pass's vectors.
+
+    Raises UnsupportedModel if the model is not the one that ``spec`` describes, and TooLargeForFloat16
+    if float16 holds the weights but not the states computed from them.
+    """
+    vectors = network(sample(network, 8, min(32, spec.max_tokens)))
+    dimension = int(vectors.shape[1])
+    if (network.backbone, dimension) != (spec.backbone, spec.dimension):
+        raise UnsupportedModel(
+            f"the files are a {network.backbone} model of dimension {dimension}, but {spec.name} is a "
+            f"{spec.backbone} model of dimension {spec.dimension}; is the model's `path` wrong?"
+        )
+    if network.computes_in is torch.float16 and not np.isfinite(vectors).all():
         raise TooLargeForFloat16(
             "its vectors overflow float16; set the model's `dtype` to float32 or bfloat16"
         )
+    if spec.max_tokens > network.positions:
+        raise UnsupportedModel(
+            f"{spec.name} has positions for {network.positions} tokens, but its files state a limit of "
+            f"{spec.max_tokens}; set max_seq_length in sentence_bert_config.json"
+        )
+    return dimension

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Protocol
 
 from deployments.core.batch import TokenBatch, Vectors
+
+
+class Network(StrEnum):
+    """How an engine computes a model: without padding, or by sentence-transformers' own modules.
+
+    ``AUTO`` takes the fast path where the model's files allow it.
+    """
+
+    AUTO = "auto"
+    FAST = "fast"
+    GENERAL = "general"
 
 
 class Engine(Protocol):
@@ -12,16 +24,21 @@ class Engine(Protocol):
 
     dimension: int
     vocabulary: int
-    pads: bool  # whether a pass costs longest × rows, or the sum of its tokens
+
+    @property
+    def pads(self) -> bool:
+        """Whether a pass costs longest × rows, or the sum of its tokens."""
+        ...
 
     def slow_at_first(self, most: int) -> list[int]:
         """Returns the numbers of tokens, up to about ``most``, whose first pass takes long."""
         ...
 
     def forward(self, batch: TokenBatch) -> Vectors:
-        """Returns pooled, unnormalised float32 vectors ``(texts, dimension)`` of one pass.
+        """Returns float32 vectors ``(texts, dimension)`` of one pass, in the batch's order.
 
-        Several threads may call it at once.
+        They are what the model's modules give, without a final normalisation: the client normalises,
+        after it has cut a vector to fewer dimensions. Several threads may call it at once.
         """
         ...
 

@@ -80,6 +80,11 @@ class Layout:
         return to_device(np.array([0, *accumulate(self.lengths)], np.int32), self.device)
 
     @cached_property
+    def counts(self) -> Tensor:
+        """The tokens of each text: int64 ``(texts,)``."""
+        return to_device(np.array(self.lengths, np.int64), self.device)
+
+    @cached_property
     def groups(self) -> list[Group]:
         """The texts in blocks, for attention kernels that take no lengths."""
         return [self._group(start, lengths) for start, lengths in _similar(self.lengths)]
@@ -88,7 +93,7 @@ class Layout:
         longest, texts, stop = lengths[0], len(lengths), start + sum(lengths)
         if texts == 1 and longest <= _SHORTEST_BLOCK:
             return Group(start, stop, 1, longest)
-        length = max(_SHORTEST_BLOCK, _rounded(longest))
+        length = longest_block(longest)
         in_a_block = 1 if self.causal else length // longest
         blocks = -(-texts // in_a_block)
         if stop - start == texts * length:
@@ -120,6 +125,11 @@ def _similar(lengths: Sequence[int]) -> Iterator[tuple[int, Sequence[int]]]:
             group = lengths[first:row]
             yield start, group
             first, start = row, start + sum(group)
+
+
+def longest_block(tokens: int) -> int:
+    """Returns the length of the longest block that texts of up to so many tokens get."""
+    return max(_SHORTEST_BLOCK, _rounded(tokens))
 
 
 def _rounded(length: int) -> int:

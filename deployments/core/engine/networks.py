@@ -1,8 +1,9 @@
-"""A model's forward pass: token ids in, pooled vectors out, with padding or without."""
+"""The fast path: token ids in, vectors out, texts back to back without padding."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -12,51 +13,67 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from deployments.core.batch import TokenBatch, Vectors
-from deployments.core.engine.attention import CAUSAL, COUNTS_FROM_PADDING, can_fuse, head_width
-from deployments.core.engine.cpu.encoder import pack_network
-from deployments.core.engine.cpu.linear import Packing, pack_linears
+from deployments.core.engine.attention import FLAT, can_fuse, head_width
+from deployments.core.engine.backbones import FAST, is_causal, is_plain, read_modules
+from deployments.core.engine.cpu.encoder import pack_network, unscripted_network
+from deployments.core.engine.cpu.linear import Target, pack_linears
 from deployments.core.engine.cuda.graphs import GraphedNetwork
 from deployments.core.engine.layout import Layout, to_device
-from deployments.core.engine.pooling import FLAT_POOLERS, POOLERS
+from deployments.core.engine.pooling import POOLERS
+from deployments.core.engine.pretrained import load_pretrained, positions_of
 from deployments.core.models.spec import ModelSpec
 
 # int64 ids and positions (tokens,) and where the texts stand -> (tokens, dimension)
 _Body = Callable[[Tensor, Tensor, Layout], Tensor]
+# token vectors of a pass -> (texts, dimension)
+_Tail = Callable[[Tensor, Layout], Tensor]
 
 
 class FlatNetwork:
-    """Runs texts back to back without padding, for backbones whose attention is known."""
+    """Runs texts back to back without padding, for the backbones of `backbones.FAST`."""
+
+    pads = False
+    wants_prompts = False
 
     def __init__(
-        self, spec: ModelSpec, model: PreTrainedModel, device: torch.device, packing: Packing | None
+        self,
+        spec: ModelSpec,
+        model_dir: Path,
+        target: Target,
     ) -> None:
-        """``packing`` says how linear layers are laid out for the CPU."""
-        self._device, self._dtype = device, packing.computes_in if packing else model.dtype
-        self._pool = FLAT_POOLERS[spec.pooling]
-        self._dimension = spec.dimension
-        self._pad_id = int(model.config.pad_token_id or 0)
-        self._causal = spec.backbone in CAUSAL
-        self._counts_from_padding = COUNTS_FROM_PADDING.get(spec.backbone, False)
-        self._body = _body(model, packing)
-        self.rounded: Callable[[int], int] = packing.rounded if packing else int
-        if can_fuse(device, self._dtype, head_width(model.config)):
-            self._body = graphed = GraphedNetwork(self._body, spec.max_tokens, device)
+        """Loads the weights. Raises as `load_pretrained`."""
+        self._device, self.computes_in = target.device, target.computes_in
+        self.slow_at_first = target.slow_at_first
+        folder = model_dir / read_modules(model_dir)[0].path
+        model = load_pretrained(folder, target.loads, target.device, FLAT)
+        self.vocabulary = _words(model).num_embeddings
+        self.positions = positions_of(model)
+        self.backbone = str(model.config.model_type)
+        backbone = FAST[self.backbone]
+        self._pad_id = _padding_index(model) if backbone.counts_from_padding else None
+        self._causal = is_causal(model.config)
+        self._body = _body(model, target)
+        self._tail = _tail(spec, model_dir, target.device)
+        self.rounded: Callable[[int], int] = target.rounded
+        is_fused = can_fuse(target.device, self.computes_in, head_width(model.config))
+        if is_fused and not backbone.relative_bias:
+            self._body = graphed = GraphedNetwork(self._body, spec.max_tokens, target.device)
             self.rounded = graphed.rounded
 
     def __call__(self, batch: TokenBatch) -> Vectors:
         """Runs one pass, longest text first; returns float32 ``(texts, dimension)`` in batch order."""
         order = np.argsort(-batch.lengths, kind="stable")
-        vectors = np.empty((len(batch), self._dimension), np.float32)
-        vectors[order] = self._sorted(batch.select(order.tolist()))
+        found = self._sorted(batch.select(order.tolist()))
+        vectors = np.empty_like(found)
+        vectors[order] = found
         return vectors
 
     def _sorted(self, batch: TokenBatch) -> Vectors:
-        layout = Layout(batch.lengths.tolist(), self._device, self._dtype, self._causal)
+        layout = Layout(batch.lengths.tolist(), self._device, self.computes_in, self._causal)
         ids, positions = self._row(batch.ids), self._row(self._positions(batch))
         hidden = self._body(ids, positions, layout)
-        counts = to_device(batch.lengths.astype(np.int64), self._device)
         # pool without padding: one long text among hundreds would take more memory than the pass
-        return cast(Vectors, self._pool(hidden[: batch.tokens], counts).cpu().numpy())
+        return cast(Vectors, self._tail(hidden[: batch.tokens], layout).cpu().numpy())
 
     def _row(self, numbers: npt.NDArray[np.integer[Any]]) -> Tensor:
         """Returns int64 ``(tokens,)`` on the device, with zeros up to the rounded size."""
@@ -66,7 +83,7 @@ class FlatNetwork:
 
     def _positions(self, batch: TokenBatch) -> npt.NDArray[np.int64]:
         """Returns each token's position; RoBERTa does not count padding ids that a text contains."""
-        if not self._counts_from_padding:
+        if self._pad_id is None:
             return np.concatenate([np.arange(n) for n in batch.lengths])
         real = batch.ids != self._pad_id
         counted = [np.cumsum(r) for r in np.split(real, batch.offsets[1:-1])]
@@ -74,30 +91,43 @@ class FlatNetwork:
         return positions
 
 
-class PaddedNetwork:
-    """Runs texts padded to the longest, for backbones whose attention is not known."""
-
-    def __init__(
-        self, spec: ModelSpec, model: PreTrainedModel, device: torch.device, packing: Packing | None
-    ) -> None:
-        """``packing`` says how linear layers are laid out for the CPU."""
-        self._device = device
-        self._pool = POOLERS[spec.pooling]
-        self._pad_id = int(model.config.pad_token_id or 0)
-        self._body = pack_linears(model, packing) if packing else model
-        self.rounded: Callable[[int], int] = int
-
-    def __call__(self, batch: TokenBatch) -> Vectors:
-        """Runs one pass; returns float32 ``(texts, dimension)``."""
-        ids, mask = (to_device(array, self._device) for array in batch.padded(self._pad_id))
-        hidden = self._body(input_ids=ids, attention_mask=mask).last_hidden_state
-        return cast(Vectors, self._pool(hidden, mask).cpu().numpy())
+def _padding_index(model: PreTrainedModel) -> int:
+    """Returns the id that a model counts positions from, which MPNet does not read from its config."""
+    return int(_words(model).padding_idx or 0)
 
 
-def _body(model: PreTrainedModel, packing: Packing | None) -> _Body:
-    if packing and (packed := pack_network(model, packing)):
-        return lambda ids, positions, layout: packed(ids, positions, layout.groups)
+def _words(model: PreTrainedModel) -> torch.nn.Embedding:
+    table = model.get_input_embeddings()
+    assert isinstance(table, torch.nn.Embedding)
+    return table
+
+
+def _body(model: PreTrainedModel, target: Target) -> _Body:
+    packing = target.packing
+    packed = pack_network(model, packing) if packing else None
+    if packed is None and FAST[model.config.model_type].relative_bias:
+        packed = unscripted_network(model, target.computes_in)
+    if packed is not None:
+        network = packed
+        return lambda ids, positions, layout: network(ids, positions, layout.groups)
     whole = pack_linears(model, packing) if packing else model
     return lambda ids, positions, layout: whole(
         input_ids=ids[None], position_ids=positions[None], layout=layout
     ).last_hidden_state[0]
+
+
+def _tail(spec: ModelSpec, model_dir: Path, device: torch.device) -> _Tail:
+    """Returns what follows the transformer: a pooling, or the model's own modules if it has more."""
+    if is_plain(model_dir):
+        pool = POOLERS[spec.pooling]
+        return lambda hidden, layout: pool(hidden, layout.counts)
+    from deployments.core.engine.modules import load_tail
+
+    modules = load_tail(model_dir, read_modules(model_dir)[1:])
+    torch.nn.Module.to(modules, device)
+
+    def run(hidden: Tensor, layout: Layout) -> Tensor:
+        features = {"token_embeddings": hidden.float()[None], "cu_seq_lens_q": layout.ends}
+        return cast(Tensor, modules(features)["sentence_embedding"])
+
+    return run

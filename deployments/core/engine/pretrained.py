@@ -1,7 +1,8 @@
-"""Loads a model's weights from its files; refuses incomplete files and those of another model."""
+"""Loads a model's weights from its files, and refuses files that lack some."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import cast
 
@@ -10,14 +11,13 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from deployments.core.errors import ModelUnavailable, UnsupportedModel
-from deployments.core.models.spec import ModelSpec
+from deployments.core.errors import ModelUnavailable
 
+_POSITIONS = frozenset({"position_embeddings", "embed_positions", "wpe"})
 _HALF = {"F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def load_pretrained(
-    spec: ModelSpec,
     model_dir: Path,
     dtype: torch.dtype | None,
     device: torch.device,
@@ -27,11 +27,9 @@ def load_pretrained(
 
     ``dtype`` is that of the weights, None for the stored one; ``attention`` is the name of an
     attention function registered with transformers, or None for its default. Raises ModelUnavailable
-    if the files cannot be read or lack weights, UnsupportedModel if they are not the model that
-    ``spec`` describes.
+    if the files cannot be read or lack weights.
     """
     model = _read(model_dir, dtype, attention)
-    _check(spec, model)
     torch.nn.Module.to(model, device)
     return model
 
@@ -50,7 +48,7 @@ def _read(model_dir: Path, dtype: torch.dtype | None, attention: str | None) -> 
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelUnavailable(f"the weights in {model_dir} cannot be loaded: {error}") from error
-    _refuse_missing_weights(model_dir, set(report["missing_keys"]))
+    refuse_missing_weights(model_dir, set(report["missing_keys"]))
     model.config.use_cache = False  # nothing is generated
     if getattr(model, "pooler", None) is not None:
         model.pooler = None  # computed, but read by no pooling of ours
@@ -67,7 +65,7 @@ def _stored_dtype(model_dir: Path) -> torch.dtype:
     return dtypes.pop() if len(dtypes) == 1 else torch.float32
 
 
-def _refuse_missing_weights(model_dir: Path, missing: set[str]) -> None:
+def refuse_missing_weights(model_dir: Path, missing: set[str]) -> None:
     """Raises ModelUnavailable: transformers fills missing weights with random numbers and only warns."""
     lost = sorted(key for key in missing if not key.startswith("pooler."))
     if lost:
@@ -77,10 +75,22 @@ def _refuse_missing_weights(model_dir: Path, missing: set[str]) -> None:
         )
 
 
-def _check(spec: ModelSpec, model: PreTrainedModel) -> None:
-    backbone, dimension = str(model.config.model_type), int(model.config.hidden_size)
-    if (backbone, dimension) != (spec.backbone, spec.dimension):
-        raise UnsupportedModel(
-            f"the files are a {backbone} model of dimension {dimension}, but {spec.name} is a "
-            f"{spec.backbone} model of dimension {spec.dimension}; is the model's `path` wrong?"
-        )
+def positions_of(model: torch.nn.Module) -> float:
+    """Returns how many tokens a text may have: the rows of the table of learned positions, less those
+    that no token uses. Infinity without such a table.
+    """
+    return min(
+        (_usable(module) for name, module in model.named_modules() if _is_table(name, module)),
+        default=math.inf,
+    )
+
+
+def _is_table(name: str, module: torch.nn.Module) -> bool:
+    return isinstance(module, torch.nn.Embedding) and name.rsplit(".", 1)[-1] in _POSITIONS
+
+
+def _usable(table: torch.nn.Module) -> int:
+    assert isinstance(table, torch.nn.Embedding)
+    padding, offset = table.padding_idx, int(getattr(table, "offset", 0))
+    # RoBERTa's positions start behind the padding id
+    return table.num_embeddings - (offset if padding is None or offset else padding + 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -18,7 +18,13 @@ _PASSAGE = 128  # tokens
 _WARM_UP_S = 5.0
 
 
-def sample(engine: Engine, texts: int, tokens: int) -> TokenBatch:
+class HasVocabulary(Protocol):
+    """Whatever takes token ids below ``vocabulary``."""
+
+    vocabulary: int
+
+
+def sample(engine: HasVocabulary, texts: int, tokens: int) -> TokenBatch:
     """Returns random ids, ``texts`` rows of ``tokens`` each."""
     ids = np.random.default_rng(0).integers(0, engine.vocabulary, texts * tokens, np.int32)
     return TokenBatch(ids, np.full(texts, tokens, np.int32))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,3 +93,34 @@ def test_batches_and_answers_cross_process_boundaries():
     answer = pickle.loads(pickle.dumps(encoded()))
     np.testing.assert_array_equal(answer.vectors, encoded().vectors)
     assert str(answer.errors[3]) == "three"
+
+
+def prompted(texts, first=0):
+    """A batch whose prompts tell the texts apart."""
+    prompts = np.array([[row % 2, first + row] for row in range(len(texts))], np.int32)
+    return replace(TokenBatch.from_lists(texts), prompts=prompts)
+
+
+@given(TEXTS, st.data())
+def test_prompts_go_where_their_texts_go(texts, data):
+    batch = prompted(texts)
+    rows = data.draw(st.lists(st.sampled_from(range(len(texts))), min_size=1))
+    start = data.draw(st.integers(0, len(texts)))
+    stop = data.draw(st.integers(start, len(texts)))
+    assert batch.select(rows).prompts.tolist() == [[row % 2, row] for row in rows]
+    assert batch.slice(start, stop).prompts[:, 1].tolist() == list(range(start, stop))
+    joined = TokenBatch.concatenate([batch, prompted(texts, first=100)])
+    assert joined.prompts[:, 1].tolist() == [*range(len(texts)), *range(100, 100 + len(texts))]
+
+
+@pytest.mark.parametrize(
+    "join",
+    [
+        TokenBatch.concatenate,
+        lambda batches: TokenBatch.gather([(batch, 0) for batch in batches]),
+    ],
+)
+def test_texts_with_prompts_do_not_join_texts_without(join):
+    bare = TokenBatch.from_lists([[1, 2]])
+    with pytest.raises(ValueError, match="prompts"):
+        join([bare, prompted([[3]])])

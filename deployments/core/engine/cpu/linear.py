@@ -25,7 +25,13 @@ _ROWS = 512
 _STEPS = ((128, 16), (256, 32), (1_024, 64))
 
 
-class TooLargeForFloat16(UnsupportedModel):
+class UnsupportedPrecision(UnsupportedModel):
+    """The model cannot be computed in this precision."""
+
+    code = "unsupported_precision"
+
+
+class TooLargeForFloat16(UnsupportedPrecision):
     """Some weights, or what is computed with them, would become infinite."""
 
     code = "too_large_for_float16"
@@ -157,6 +163,33 @@ def choose_packing(device: torch.device, dtype: torch.dtype) -> Packing | None:
     if dtype is torch.float16 and has_fbgemm():
         return FBGEMM
     return ONE_DNN if dtype is torch.bfloat16 and _has_one_dnn() else None
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a model runs and in which precision; ``packing`` is that of its linear layers on a CPU."""
+
+    device: torch.device
+    dtype: torch.dtype
+    packing: Packing | None
+
+    @property
+    def computes_in(self) -> torch.dtype:
+        """The precision of everything but the weights."""
+        return self.packing.computes_in if self.packing else self.dtype
+
+    @property
+    def loads(self) -> torch.dtype | None:
+        """The precision that the weights are read in; None is the one they are stored in."""
+        return self.packing.loads if self.packing else self.dtype
+
+    def rounded(self, rows: int) -> int:
+        """Returns the number of rows to compute for this many."""
+        return self.packing.rounded(rows) if self.packing else rows
+
+    def slow_at_first(self, most: int) -> list[int]:
+        """Returns the numbers of tokens, up to about ``most``, whose first pass takes long."""
+        return self.packing.slow_at_first(most) if self.packing else []
 
 
 def has_fbgemm() -> bool:

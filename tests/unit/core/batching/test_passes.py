@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.core.batch import TokenBatch
 from deployments.core.batching.passes import EngineBroken, run_pass
 from deployments.core.errors import EmbedfleetError, InvalidRequest, TextFailed
 from tests.support.fake_engine import FakeEngine, vector_of
@@ -15,14 +16,10 @@ from tests.support.fake_engine import FakeEngine, vector_of
 POISON = 666
 
 
-def arrays(texts):
-    return [np.array(text, np.int32) for text in texts]
-
-
 @pytest.mark.parametrize("culprits", [[0], [2], [4], [0, 4], [1, 2, 3], [0, 1, 2, 3, 4]])
 def test_only_the_culprits_get_an_error(culprits):
     texts = [[POISON] if row in culprits else [row + 1] for row in range(5)]
-    outcome = run_pass(FakeEngine(poison=POISON), arrays(texts))
+    outcome = run_pass(FakeEngine(poison=POISON), TokenBatch.from_lists(texts))
     for row, found in enumerate(outcome):
         if row in culprits:
             assert str(found) == "the engine failed on a text of 1 tokens: a poisoned text"
@@ -32,7 +29,9 @@ def test_only_the_culprits_get_an_error(culprits):
 
 def test_an_error_of_many_lines_is_told_by_its_last():
     pages = RuntimeError("Traceback of TorchScript\n  File x.py, line 1\nRuntimeError: too long\n")
-    [found] = run_pass(FakeEngine(poison=POISON, error=lambda: pages), arrays([[POISON]]))
+    [found] = run_pass(
+        FakeEngine(poison=POISON, error=lambda: pages), TokenBatch.from_lists([[POISON]])
+    )
     assert str(found) == "the engine failed on a text of 1 tokens: too long"
 
 
@@ -40,13 +39,17 @@ def test_a_cuda_error_is_told_by_its_first():
     error = torch.AcceleratorError(
         "CUDA error: device-side assert\nCompile with `TORCH_USE_CUDA_DSA`"
     )
-    [found] = run_pass(FakeEngine(poison=POISON, error=lambda: error), arrays([[POISON]]))
+    [found] = run_pass(
+        FakeEngine(poison=POISON, error=lambda: error), TokenBatch.from_lists([[POISON]])
+    )
     assert str(found) == "the engine failed on a text of 1 tokens: CUDA error: device-side assert"
 
 
 def test_the_error_of_ours_is_kept():
     error = InvalidRequest("not in the vocabulary", "input")
-    [found] = run_pass(FakeEngine(poison=POISON, error=lambda: error), arrays([[POISON]]))
+    [found] = run_pass(
+        FakeEngine(poison=POISON, error=lambda: error), TokenBatch.from_lists([[POISON]])
+    )
     assert found is error
 
 
@@ -64,13 +67,13 @@ class Sticky(FakeEngine):
 def test_an_engine_that_fails_on_anything_blames_no_text():
     engine = Sticky()
     with pytest.raises(EngineBroken, match=r"illegal memory access .* then also .* illegal"):
-        run_pass(engine, arrays([[1], [POISON], [3], [4]]))
+        run_pass(engine, TokenBatch.from_lists([[1], [POISON], [3], [4]]))
     assert len(engine.passes) == 2
 
 
 def test_an_engine_that_has_no_room_just_now_is_not_broken():
     engine = FakeEngine(poison=POISON, room=4)  # less than the probe takes
-    first, wrong = run_pass(engine, arrays([[1], [POISON]]))
+    first, wrong = run_pass(engine, TokenBatch.from_lists([[1], [POISON]]))
     assert first.tolist() == vector_of([1])
     assert isinstance(wrong, TextFailed)
 
@@ -78,7 +81,9 @@ def test_an_engine_that_has_no_room_just_now_is_not_broken():
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(1, 30))
 def test_whatever_the_room_each_text_that_fits_alone_is_answered(lengths, room):
     texts = [[row + 1] * length for row, length in enumerate(lengths)]
-    for text, found in zip(texts, run_pass(FakeEngine(room=room), arrays(texts)), strict=True):
+    for text, found in zip(
+        texts, run_pass(FakeEngine(room=room), TokenBatch.from_lists(texts)), strict=True
+    ):
         if len(text) <= room:
             assert found.tolist() == vector_of(text)
         else:
@@ -89,18 +94,18 @@ def test_whatever_the_room_each_text_that_fits_alone_is_answered(lengths, room):
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
 def test_what_ends_the_process_is_not_caught(error):
     with pytest.raises(error):
-        run_pass(FakeEngine(poison=POISON, error=error), arrays([[POISON], [1]]))
+        run_pass(FakeEngine(poison=POISON, error=error), TokenBatch.from_lists([[POISON], [1]]))
 
 
 def test_memory_is_freed_before_the_halves_are_tried():
     engine = FakeEngine(room=4)
-    run_pass(engine, arrays([[1, 1], [2, 2], [3, 3]]))
+    run_pass(engine, TokenBatch.from_lists([[1, 1], [2, 2], [3, 3]]))
     assert engine.freed == 1
 
 
 def test_other_errors_free_no_memory():
     engine = FakeEngine(poison=POISON)
-    run_pass(engine, arrays([[POISON]]))
+    run_pass(engine, TokenBatch.from_lists([[POISON]]))
     assert engine.freed == 0
 
 
@@ -114,7 +119,7 @@ class Overflowing(FakeEngine):
 
 
 def test_a_vector_that_is_no_number_is_an_error_and_its_neighbours_are_not():
-    first, wrong, last = run_pass(Overflowing(), arrays([[1], [POISON], [3]]))
+    first, wrong, last = run_pass(Overflowing(), TokenBatch.from_lists([[1], [POISON], [3]]))
     assert "not finite" in str(wrong)
     assert first.tolist() == vector_of([1])
     assert last.tolist() == vector_of([3])

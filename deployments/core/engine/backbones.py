@@ -1,0 +1,206 @@
+"""Which models may take the fast path: their attention is known, so texts need no padding.
+
+`FAST` is the table of backbones. `why_not_fast` says what else in a model's files keeps it off the fast
+path; any other model takes the general path, where sentence-transformers' own modules run.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+from deployments.core.models.spec import ModelSpec
+
+# these scale their frequencies by the longest text of a pass, so neighbours would change a vector
+_ROPE_BY_LENGTH = frozenset({"dynamic", "longrope"})
+# what these modules compute for a text does not depend on how it is padded
+_TAIL = frozenset({"Pooling", "Dense", "LayerNorm", "Normalize", "Dropout"})
+# before sentence-transformers 5 each pooling mode had a flag of its own
+_POOLING_FLAGS = {
+    "cls": "pooling_mode_cls_token",
+    "max": "pooling_mode_max_tokens",
+    "mean": "pooling_mode_mean_tokens",
+    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
+}
+# settings of sentence-transformers' Transformer module that change what it computes
+_CHANGES_MODEL = ("model_args", "model_kwargs", "config_args", "config_kwargs")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """How a backbone places tokens.
+
+    ``counts_from_padding``: positions start after the padding id, and padding ids inside a text do not
+    count (RoBERTa). ``causal``: a token attends to those before it, unless the config says otherwise.
+    ``relative_bias``: attention adds a bias by distance, which no fused kernel takes.
+    """
+
+    causal: bool = False
+    counts_from_padding: bool = False
+    relative_bias: bool = False
+
+
+FAST = {
+    "bert": Backbone(),
+    "roberta": Backbone(counts_from_padding=True),
+    "xlm-roberta": Backbone(counts_from_padding=True),
+    "camembert": Backbone(counts_from_padding=True),
+    "distilbert": Backbone(),
+    "mpnet": Backbone(counts_from_padding=True, relative_bias=True),
+    "modernbert": Backbone(),
+    "nomic_bert": Backbone(),
+    "gte": Backbone(),
+    "gemma3_text": Backbone(causal=True),
+    "mistral": Backbone(causal=True),
+    "llama": Backbone(causal=True),
+    "qwen2": Backbone(causal=True),
+    "qwen3": Backbone(causal=True),
+}
+
+
+def is_causal(config: PreTrainedConfig) -> bool:
+    """Whether the tokens of this model attend only to those before them."""
+    backbone = FAST[config.model_type]
+    both_ways = getattr(config, "use_bidirectional_attention", False)
+    return backbone.causal and not both_ways and getattr(config, "is_causal", None) is not False
+
+
+def why_not_fast(spec: ModelSpec, folder: Path) -> str | None:
+    """Returns why the model in ``folder`` cannot take the fast path, or None if it can."""
+    modules = read_modules(folder)
+    transformer = folder / modules[0].path
+    if problem := _module_problem(folder, modules):
+        return problem
+    if (transformer / "adapter_config.json").is_file():
+        return "it has a LoRA adapter"
+    if not any(transformer.glob("*.safetensors")):
+        return "its weights are not safetensors"
+    try:
+        config = AutoConfig.from_pretrained(transformer, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        return f"transformers cannot read its config.json: {error}"
+    return _config_problem(spec, config)
+
+
+@dataclass(frozen=True)
+class ModuleEntry:
+    """One line of ``modules.json``: the kind of a module, its class, and its subfolder."""
+
+    kind: str
+    type: str = ""
+    path: str = ""
+    wants: tuple[str, ...] = ()
+
+
+def read_modules(folder: Path) -> list[ModuleEntry]:
+    """Returns the modules of ``modules.json``; a bare Transformer if there is no such file."""
+    path = folder / "modules.json"
+    if not path.is_file():
+        return [ModuleEntry("Transformer")]
+    return [
+        ModuleEntry(
+            str(entry["type"]).rsplit(".", 1)[-1],
+            str(entry["type"]),
+            str(entry.get("path", "")),
+            tuple(entry.get("kwargs", ())),
+        )
+        for entry in json.loads(path.read_text())
+    ]
+
+
+def is_plain(folder: Path) -> bool:
+    """Whether the model only pools, in a way that `ModelSpec.pooling` can name, and normalises."""
+    _, *tail = read_modules(folder)
+    kinds = [entry.kind for entry in tail]
+    if kinds not in ([], ["Pooling"], ["Pooling", "Normalize"]):
+        return False
+    return not tail or pooling_modes(folder / tail[0].path) in (["mean"], ["cls"], ["lasttoken"])
+
+
+def pooling_modes(module: Path) -> list[str]:
+    """Returns the pooling modes of a Pooling module's config, as sentence-transformers reads them."""
+    config = _json(module / "config.json")
+    stated = config.get("pooling_mode")
+    if stated is None:
+        stated = [mode for mode, flag in _POOLING_FLAGS.items() if config.get(flag)] or ["mean"]
+    return [stated] if isinstance(stated, str) else list(stated)
+
+
+def _module_problem(folder: Path, modules: list[ModuleEntry]) -> str | None:
+    first, *tail = modules
+    for entry in modules:
+        known = entry.type.startswith("sentence_transformers.") or not entry.type
+        if not known or entry.kind not in (_TAIL if entry in tail else {"Transformer"}):
+            return f"it has a {entry.kind} module"
+    for entry in tail:
+        config = _json(folder / entry.path / "config.json")
+        if entry.kind == "Pooling" and config.get("include_prompt", True) is False:
+            return "it does not pool its prompt (include_prompt: false)"
+    return _transformer_problem(folder / first.path)
+
+
+def _transformer_problem(transformer: Path) -> str | None:
+    for path in sorted(transformer.glob("sentence_*_config.json")):
+        config = _json(path)
+        if changed := [name for name in _CHANGES_MODEL if config.get(name)]:
+            return f"{path.name} sets {changed[0]}"
+        if config.get("module_output_name", "token_embeddings") != "token_embeddings":
+            return f"{path.name} sets module_output_name"
+        for modality in (config.get("modality_config") or {}).values():
+            if modality.get("method_output_name") != "last_hidden_state":
+                return f"{path.name} reads another output than last_hidden_state"
+    return None
+
+
+def _config_problem(spec: ModelSpec, config: PreTrainedConfig) -> str | None:
+    backbone = FAST.get(config.model_type)
+    if backbone is None:
+        return f"the attention of {config.model_type} is not known"
+    problems = {
+        "it is a decoder (is_decoder)": not backbone.causal
+        and getattr(config, "is_decoder", False),
+        "its activation is not gelu": backbone.relative_bias and config.hidden_act != "gelu",
+        "its positions are relative (position_embedding_type)": getattr(
+            config, "position_embedding_type", "absolute"
+        )
+        not in ("absolute", "rope"),
+        "its positions depend on the longest text of a pass (rope_parameters)": scales_with_length(
+            config
+        ),
+        "it attends both ways within a window (is_causal, sliding_window)": _slides_both_ways(
+            spec, config
+        ),
+    }
+    return next((problem for problem, holds in problems.items() if holds), None)
+
+
+def _slides_both_ways(spec: ModelSpec, config: PreTrainedConfig) -> bool:
+    """Whether ``is_causal: false`` opens a window, of which transformers' masks and layers disagree."""
+    window = getattr(config, "sliding_window", None)
+    opened = FAST[config.model_type].causal and getattr(config, "is_causal", None) is False
+    return bool(opened and window and window < spec.max_tokens)
+
+
+def scales_with_length(config: PreTrainedConfig) -> bool:
+    """Whether a token's position depends on the longest text of a pass."""
+    return bool(_rope_types(config) & _ROPE_BY_LENGTH)
+
+
+def _rope_types(config: PreTrainedConfig) -> set[str]:
+    """Returns the kinds of rotary positions: one, or one for each kind of layer."""
+    parameters = getattr(config, "rope_parameters", None)
+    if not isinstance(parameters, dict):
+        return set()
+    nested = [value for value in parameters.values() if isinstance(value, dict)]
+    return {str(each.get("rope_type", "default")) for each in nested or [parameters]}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text()) if path.is_file() else {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,198 @@
+"""A model's own modules, loaded by sentence-transformers: what the general path runs.
+
+Only classes of sentence-transformers are loaded, unless remote code is trusted. Weights that are
+missing are refused; transformers would fill them with random numbers.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from sentence_transformers.base.modules import Module, Router, Transformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+from sentence_transformers.util.misc import import_module_class
+from torch import Tensor, nn
+from transformers.utils.logging import disable_progress_bar
+
+from deployments.core.engine.backbones import ModuleEntry, read_modules
+from deployments.core.engine.device_errors import is_out_of_memory, reason_of
+from deployments.core.engine.pretrained import refuse_missing_weights
+from deployments.core.errors import EmbedfleetError, ModelUnavailable, UnsupportedModel
+from deployments.core.models import spec as specs
+from deployments.core.models.spec import ModelSpec
+
+Features = dict[str, Any]
+_POOLING_MODES = {
+    specs.Pooling.MEAN: "mean",
+    specs.Pooling.CLS: "cls",
+    specs.Pooling.LAST_TOKEN: "lasttoken",
+}
+
+
+class CheckedTransformer(Transformer):
+    """A Transformer that refuses files which lack weights."""
+
+    def _load_model(self, model_name_or_path: str, *args: Any, **kwargs: Any) -> Any:
+        loaded: Any = super()._load_model(
+            model_name_or_path, *args, **kwargs, output_loading_info=True
+        )
+        model, report = loaded
+        refuse_missing_weights(Path(model_name_or_path), set(report["missing_keys"]))
+        return model
+
+
+class Modules(nn.Module):
+    """Modules in a row. A final Normalize is left out: the client normalises, after its cut."""
+
+    def __init__(self, modules: Sequence[nn.Module], entries: Sequence[ModuleEntry]) -> None:
+        super().__init__()
+        if modules and _normalizes_text(modules[-1]):
+            modules, entries = modules[:-1], entries[:-1]
+        self.steps = nn.ModuleList(modules)
+        self._takes_task = [
+            isinstance(module, Router) or "task" in (*entry.wants, *_forward_kwargs(module))
+            for module, entry in zip(modules, entries, strict=True)
+        ]
+
+    def forward(self, features: Features) -> Features:
+        """Returns the features with ``sentence_embedding`` among them, ``(texts, dimension)``."""
+        for module, takes_task in zip(self.steps, self._takes_task, strict=True):
+            features = (
+                module(features, task=features.get("task")) if takes_task else module(features)
+            )
+        return features
+
+
+def load_modules(
+    spec: ModelSpec, folder: Path, dtype: torch.dtype, *, trust_remote_code: bool = False
+) -> Modules:
+    """Returns the model's modules in evaluation mode, on the CPU.
+
+    ``dtype`` is that of the transformers' weights; all other modules are float32, and so are their
+    inputs. A folder without ``modules.json`` is a Transformer with the pooling of ``spec``. Raises
+    UnsupportedModel or ModelUnavailable, with sentence-transformers' reason.
+    """
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    with _explained(folder):
+        loader = _Loader(folder, dtype, trust_remote_code)
+        entries = read_modules(folder)
+        modules = [loader.load(entry) for entry in entries]
+        if len(modules) == 1 and isinstance(first := modules[0], Transformer):
+            modules.append(_pooling(spec, first))
+            entries.append(ModuleEntry("Pooling"))
+        return _prepared(Modules(modules, entries))
+
+
+def load_tail(folder: Path, entries: Sequence[ModuleEntry]) -> Modules:
+    """Returns the modules behind a Transformer, in float32 and evaluation mode. Raises as above."""
+    with _explained(folder):
+        loader = _Loader(folder, torch.float32, trust_remote_code=False)
+        return _prepared(Modules([loader.load(entry) for entry in entries], entries))
+
+
+def _prepared(modules: Modules) -> Modules:
+    """Makes everything but transformers float32, and hands it float32."""
+    _to_float32(modules)
+    for module in modules.modules():
+        if isinstance(module, Transformer):
+            module.register_forward_hook(_widen)
+    return modules.eval()
+
+
+def _to_float32(module: nn.Module) -> None:
+    if isinstance(module, Transformer):
+        return
+    for parameter in module.parameters(recurse=False):
+        parameter.data = parameter.data.float()
+    for child in module.children():
+        _to_float32(child)
+
+
+class _Loader:
+    """Loads single modules; also stands in for the table of classes that a Router looks them up in."""
+
+    def __init__(self, folder: Path, dtype: torch.dtype, trust_remote_code: bool) -> None:
+        self._folder, self._trust_remote_code = folder, trust_remote_code
+        self._model_kwargs = {"dtype": dtype}
+
+    def load(self, entry: ModuleEntry) -> nn.Module:
+        """Returns the module of this entry."""
+        cls = self.get(entry.type) if entry.type else CheckedTransformer
+        parameters = inspect.signature(cls.load).parameters
+        if len(parameters) == 1:  # code of the model's repository, written for older versions
+            return _module(cls.load(str(self._folder / entry.path)))
+        routes = {"module_classes": self} if "module_classes" in parameters else {}
+        return _module(
+            cls.load(
+                str(self._folder),
+                subfolder=entry.path,
+                local_files_only=True,
+                trust_remote_code=self._trust_remote_code,
+                model_kwargs=dict(self._model_kwargs),
+                **routes,
+            )
+        )
+
+    def get(self, class_ref: str) -> Any:
+        """Returns the class of this name. Raises ValueError for code that is not trusted."""
+        cls = import_module_class(
+            class_ref, str(self._folder), trust_remote_code=self._trust_remote_code
+        )
+        return CheckedTransformer if cls is Transformer else cls
+
+
+def _module(loaded: Any) -> nn.Module:
+    if not isinstance(loaded, nn.Module):
+        raise ValueError(f"{type(loaded).__name__} is not a module")
+    return loaded
+
+
+def _pooling(spec: ModelSpec, transformer: Transformer) -> Pooling:
+    dimension = transformer.get_embedding_dimension()
+    pooling: Pooling = Pooling(dimension, _POOLING_MODES[spec.pooling])
+    return pooling
+
+
+def _normalizes_text(module: nn.Module) -> bool:
+    return (
+        isinstance(module, Normalize)
+        and module.module_input_name == module.module_output_name == "sentence_embedding"
+    )
+
+
+def _forward_kwargs(module: nn.Module) -> Sequence[str]:
+    return tuple(getattr(module, "forward_kwargs", ()) if isinstance(module, Module) else ())
+
+
+def _widen(_module: nn.Module, _inputs: Any, features: Features) -> Features:
+    """Gives the modules behind a transformer float32, whatever it computes in."""
+    return {name: _wide(value) for name, value in features.items()}
+
+
+def _wide(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.float() if value.is_floating_point() else value
+    return tuple(map(_wide, value)) if isinstance(value, tuple) else value
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Turns whatever sentence-transformers raises into an error that names the model's files."""
+    try:
+        yield
+    except EmbedfleetError:
+        raise
+    except (OSError, SafetensorError) as error:
+        raise ModelUnavailable(f"the weights in {folder} cannot be loaded: {error}") from error
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise UnsupportedModel(
+            f"sentence-transformers cannot load {folder}: {type(error).__name__}: {reason_of(error)}"
+        ) from error
