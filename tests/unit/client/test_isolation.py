@@ -36,12 +36,13 @@ class Fleet:
 
     def __init__(self, record, poison=(), accidents=()):
         self.record, self.poison, self.accidents = record, set(poison), set(accidents)
-        self.deaths, self.number, self.sent = 0, count(), []
+        self.deaths, self.number, self.sent, self.trials = 0, count(), [], []
 
     async def send(self, call):
         batch = call.batch
         texts = [batch.text(row).tolist() for row in range(len(batch))]
         self.sent.append([text[0] for text in texts])
+        self.trials.append(call.trial is not None)
         if next(self.number) in self.accidents:
             self.die()
         for row, text in enumerate(texts):
@@ -112,12 +113,13 @@ async def test_a_client_remembers_and_does_not_send_it_again(record):
     assert (fleet.deaths, fleet.sent) == (2, [[5, 6]])
 
 
-async def test_who_was_cleared_travels_in_company_again(record):
+async def test_texts_that_passed_a_trial_are_sent_without_one(record):
     fleet = Fleet(record, accidents=[0])
     client = PoisonIsolation(fleet, record)
     await call(fleet, 1, 2, client=client)
     assert await call(fleet, 1, 2, client=client) == set()
     assert fleet.sent == [[1, 2]] * 3
+    assert fleet.trials == [False, True, False]
 
 
 async def test_another_client_loses_one_replica_not_two(record):
