@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from deployments.config.schema import ModelConfig
 from deployments.core.awaiting import aside
-from deployments.core.batch import Encoded
+from deployments.core.batch import Encoded, Ids
 from deployments.core.errors import InvalidRequest
 from deployments.core.models.loading import find_model
 from deployments.core.models.prompts import effective_instruction, prefix, render
+from deployments.core.models.reading import Contents, run, run_async
 from deployments.core.models.space import space_id
 from deployments.core.models.spec import ModelSpec, Role
 from deployments.core.models.token_bounds import lower_bound, upper_bound
@@ -24,6 +26,8 @@ from deployments.core.vectors import INLINE_NUMBERS, finished
 # below this, a hop to another thread costs more than the tokenizing
 _INLINE_CHARACTERS = 4_000
 _FIRST_LOOK = 8
+# few, since each slice that is tokenized at the same time takes its share of the memory
+_THREADS = ThreadPoolExecutor(2, "tokenize")
 
 
 @dataclass(frozen=True)
@@ -36,14 +40,27 @@ class Preprocessor:
     async def tokenized(self, request: EncodeRequest) -> Tokenized:
         """Returns a request's texts as token ids, behind their prompts.
 
-        Raises InvalidRequest or ContextLengthExceeded. Long texts are tokenized in a thread, so
-        that the event loop goes on.
+        Raises InvalidRequest or ContextLengthExceeded.
         """
         if isinstance(request.texts, TokenInput):
             return await asyncio.to_thread(self._accept, request, request.texts)
         texts = render(self.spec, request.texts, request.role, request.instruction)
-        is_long = sum(map(len, texts)) > _INLINE_CHARACTERS
-        return await aside(is_long, self.tokenizer.tokenize, texts, request.truncate)
+        contents = await self._read(texts)
+        return await aside(_are_long(texts), self.tokenizer.framed, contents, request.truncate)
+
+    async def _read(self, texts: Sequence[str]) -> Contents:
+        """Tokenizes long texts in threads, slice by slice: the event loop goes on, and each request
+        has its turn.
+        """
+        slices = self.tokenizer.read(texts)
+        if not _are_long(texts):
+            return run(slices, self.tokenizer.encode)
+        loop = asyncio.get_running_loop()
+
+        async def encode(part: list[str]) -> list[Ids]:
+            return await loop.run_in_executor(_THREADS, self.tokenizer.encode, part)
+
+        return await run_async(slices, encode)
 
     async def finished(
         self, request: EncodeRequest, tokenized: Tokenized, replies: Sequence[Encoded]
@@ -81,23 +98,23 @@ class Preprocessor:
         """
         given = instruction if self.spec.takes_instruction and role is Role.QUERY else None
         head = prefix(self.spec, role, given)
-        bounds = [upper_bound(head + text) for text in texts]
-        if max(bounds) <= self.spec.max_tokens:
+        limit = self.spec.max_tokens
+        bounds = [_bound(head, text, limit) for text in texts]
+        if max(bounds) <= limit:
             return max(bounds)
-        if (words := max(map(lower_bound, texts))) > self.spec.max_tokens:
+        if (words := max(lower_bound(text, limit) for text in texts)) > limit:
             return words
-        # the longest in bytes are tokenized first: mostly they show that the model is out of it
+        # the longest in bytes are tokenized first: they mostly show that the model is out of it
         order = sorted(range(len(texts)), key=lambda row: -bounds[row])
         first = [head + texts[row] for row in order[:_FIRST_LOOK]]
-        found = await self._counted(first)
-        if found > self.spec.max_tokens:
-            return found
-        rest = [row for row in order[_FIRST_LOOK:] if bounds[row] > self.spec.max_tokens]
-        return max(found, await self._counted([head + texts[row] for row in rest]) if rest else 0)
+        count = await self._counted(first)
+        if count > limit:
+            return count
+        rest = [row for row in order[_FIRST_LOOK:] if bounds[row] > limit]
+        return max(count, await self._counted([head + texts[row] for row in rest]) if rest else 0)
 
     async def _counted(self, texts: Sequence[str]) -> int:
-        is_long = sum(map(len, texts)) > _INLINE_CHARACTERS
-        return await aside(is_long, self.tokenizer.longest, texts)
+        return self.tokenizer.longest(await self._read(texts))
 
     def _accept(self, request: EncodeRequest, texts: TokenInput) -> Tokenized:
         if request.instruction:
@@ -112,6 +129,16 @@ class Preprocessor:
         if isinstance(request.texts, TokenInput):
             return None
         return effective_instruction(self.spec, request.role, request.instruction)
+
+
+def _are_long(texts: Sequence[str]) -> bool:
+    return sum(map(len, texts)) > _INLINE_CHARACTERS
+
+
+def _bound(head: str, text: str, limit: int) -> int:
+    """Returns an upper bound of a text's tokens behind its prompt; over the limit, it is a rough one."""
+    characters = len(head) + len(text)
+    return characters if characters > limit else upper_bound(head + text)
 
 
 def load_preprocessor(config: ModelConfig) -> Preprocessor:

@@ -11,6 +11,7 @@ from ray.exceptions import RayActorError
 from deployments.core.batch import Encoded, TokenBatch
 from deployments.core.errors import EmbedfleetError
 from deployments.core.models.catalog import CATALOG
+from deployments.core.models.reading import read
 from deployments.core.models.tokenizer import Tokenized
 
 SPEC = CATALOG["e5-small"]
@@ -19,11 +20,17 @@ NEVER = object()
 
 
 class Numbers:
-    """The `Tokenizer` protocol: a text is its number of tokens, as in "passage: 12"."""
+    """A tokenizer for which a text is its number of tokens, as in "passage: 12"."""
 
-    def tokenize(self, texts, truncate=False):
+    def read(self, texts):
+        return read(texts, room=512)
+
+    def encode(self, texts):
         counts = [int(text.split()[-1]) for text in texts]
-        return Tokenized(TokenBatch.from_lists([[count] * count for count in counts]), (0,))
+        return [[count] * count for count in counts]
+
+    def framed(self, contents, truncate=False):
+        return Tokenized(TokenBatch.from_lists(contents.ids), (0,))
 
     def accept_ids(self, tokens, truncate=False):
         raise NotImplementedError

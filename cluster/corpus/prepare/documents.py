@@ -113,7 +113,7 @@ def _items(
         return
     token_spans = preprocessor.tokenizer.spans(list(texts.values()))
     for (row, text), tokens in zip(texts.items(), token_spans, strict=True):
-        chunks = chunk_spans(tokens.offsets, tokens.words, options.chunk, options.overlap)
+        chunks = chunk_spans(tokens, options.chunk, options.overlap)
         for start, stop in chunks or [(0, len(text))]:
             yield Item(row, start, stop)
 

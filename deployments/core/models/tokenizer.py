@@ -11,25 +11,27 @@ import tokenizers
 from tokenizers.normalizers import Lowercase
 from tokenizers.normalizers import Sequence as NormalizerSequence
 
-from deployments.core.batch import TokenBatch
+from deployments.core.batch import Ids, TokenBatch
 from deployments.core.errors import (
     ContextLengthExceeded,
     EmbedfleetError,
     InvalidRequest,
     UnsupportedModel,
 )
+from deployments.core.models.reading import (
+    Contents,
+    Slices,
+    Spans,
+    most_characters,
+    read,
+    run,
+    spans,
+)
 from deployments.core.models.spec import ModelSpec, Side, SpecialTokens
 from deployments.core.request import TokenInput
 
 _ROWS_LISTED = 20  # in an error message
-
-
-@dataclass(frozen=True)
-class Spans:
-    """Each token's ``(start, stop)`` characters in its text, and the word it belongs to."""
-
-    offsets: list[tuple[int, int]]
-    words: list[int | None]
+_SHORT_CHARACTERS = 4_000  # of a single text, for which a thread pool is not worth it
 
 
 @dataclass(frozen=True)
@@ -63,42 +65,68 @@ class FastTokenizer:
         Raises ContextLengthExceeded when a text is over the model's limit and ``truncate`` is
         false, InvalidRequest when a text is not valid Unicode.
         """
-        return self._framed(self._contents(texts), truncate)
+        return self.framed(run(self.read(texts), self.encode), truncate)
 
-    def longest(self, texts: Sequence[str]) -> int:
-        """Returns the tokens of the longest text, special tokens included, whatever the limit."""
+    def read(self, texts: Sequence[str]) -> Slices:
+        """Yields slices of ``texts`` for `encode`, takes their ids, and returns what `framed` takes.
+
+        Raises InvalidRequest when a text is not valid Unicode.
+        """
+        _refuse_surrogates(texts)
+        return read(texts, self._room, self._keeps_end)
+
+    def encode(self, texts: list[str]) -> list[Ids]:
+        """Returns the ids of one slice, without special tokens."""
+        if len(texts) == 1 and len(texts[0]) <= _SHORT_CHARACTERS:
+            encodings = [self._tokenizer.encode(texts[0], add_special_tokens=False)]
+        else:  # other threads can run meanwhile, which `encode` does not allow
+            encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [np.array(encoding.ids, np.int32) for encoding in encodings]
+
+    def longest(self, contents: Contents) -> int:
+        """Returns the tokens of the longest text, special tokens included; if it is over the limit,
+        maybe only a lower bound.
+        """
         special = self._spec.max_tokens - self._room
-        return special + max(map(len, self._contents(texts)), default=0)
+        return special + max(map(contents.at_least, range(len(contents.ids))), default=0)
 
     def spans(self, texts: Sequence[str]) -> list[Spans]:
         """Returns the positions of each text's tokens, without special tokens and without a limit.
 
         Raises InvalidRequest when a text is not valid Unicode.
         """
-        try:
-            encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        except TypeError:
-            raise _not_unicode(texts) from None
-        return [Spans(encoding.offsets, encoding.word_ids) for encoding in encodings]
+        _refuse_surrogates(texts)
+        return spans(texts, self._spans)
+
+    def _spans(self, texts: list[str]) -> list[Spans]:
+        encodings = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+        return [Spans.of(encoding.offsets, encoding.word_ids) for encoding in encodings]
 
     @property
     def room(self) -> int:
         """The most tokens that a text and its prompt may have together, without special tokens."""
         return self._room
 
-    def _framed(self, contents: Sequence[Sequence[int]], truncate: bool) -> Tokenized:
-        over = tuple(row for row, ids in enumerate(contents) if len(ids) > self._room)
+    def framed(self, contents: Contents, truncate: bool = False) -> Tokenized:
+        """Returns the texts with their special tokens, cut to the limit. Raises as `tokenize`."""
+        over = tuple(
+            r for r, c in enumerate(contents.ids) if len(c) > self._room or r in contents.partial
+        )
         if over and not truncate:
-            raise self._too_long(over, len(contents[over[0]]), len(contents))
-        first, last = self._special.first, self._special.last
-        batch = TokenBatch.from_lists([(*first, *self._cut(c), *last) for c in contents])
+            raise self._too_long(over, contents)
+        first, last = (np.array(ids, np.int32) for ids in (self._special.first, self._special.last))
+        framed = [np.concatenate((first, self._cut(ids), last)) for ids in contents.ids]
+        batch = TokenBatch.from_arrays(framed)
         if 0 in batch.lengths:
             raise InvalidRequest("a text is empty after tokenizing; send a non-empty text", "input")
         return Tokenized(batch, over)
 
-    def _cut(self, ids: Sequence[int]) -> Sequence[int]:
-        keeps_end = self._spec.truncation_side is Side.LEFT
-        return ids[max(0, len(ids) - self._room) :] if keeps_end else ids[: self._room]
+    def _cut(self, ids: Sequence[int] | Ids) -> Sequence[int] | Ids:
+        return ids[max(0, len(ids) - self._room) :] if self._keeps_end else ids[: self._room]
+
+    @property
+    def _keeps_end(self) -> bool:
+        return self._spec.truncation_side is Side.LEFT
 
     def accept_ids(self, tokens: TokenInput, truncate: bool = False) -> Tokenized:
         """Returns the token ids that the caller made with this model's tokenizer.
@@ -112,9 +140,8 @@ class FastTokenizer:
                 f"send text, or ids of {self._spec.repo}",
                 "tokenizer",
             )
-        return self._framed(
-            [self._content_of(row, ids) for row, ids in enumerate(tokens.rows)], truncate
-        )
+        ids = [self._content_of(row, ids) for row, ids in enumerate(tokens.rows)]
+        return self.framed(Contents(ids), truncate)
 
     def _content_of(self, row: int, ids: Sequence[int]) -> Sequence[int]:
         first, last = self._special.first, self._special.last
@@ -130,25 +157,23 @@ class FastTokenizer:
             )
         return ids[len(first) : stop]
 
-    def _contents(self, texts: Sequence[str]) -> list[list[int]]:
-        try:
-            if len(texts) == 1:  # the most common call needs no thread pool
-                return [self._tokenizer.encode(texts[0], add_special_tokens=False).ids]
-            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        except TypeError:
-            raise _not_unicode(texts) from None
-        return [encoding.ids for encoding in encodings]
-
-    def _too_long(self, rows: Sequence[int], content: int, texts: int) -> ContextLengthExceeded:
-        """``content`` is the number of tokens of the first of these rows, without special tokens."""
-        tokens = content + self._spec.max_tokens - self._room
-        where = f"text {rows[0]}" if texts > 1 else "the text"
+    def _too_long(self, rows: Sequence[int], contents: Contents) -> ContextLengthExceeded:
+        row, spec = rows[0], self._spec
+        where = f"text {row}" if len(contents.ids) > 1 else "the text"
         others = f"; too long are also texts {_listed(rows[1:])}" if rows[1:] else ""
         return ContextLengthExceeded(
-            f"{where} has {tokens} tokens, but {self._spec.name} takes at most {self._spec.max_tokens}"
+            f"{where} {self._length(row, contents)}, but {spec.name} takes at most {spec.max_tokens}"
             f"{others}; shorten it, send `truncate`: true, or choose a model with a longer context",
             "input",
         )
+
+    def _length(self, row: int, contents: Contents) -> str:
+        tokens = contents.at_least(row) + self._spec.max_tokens - self._room
+        if row not in contents.partial:
+            return f"has {tokens} tokens"
+        if tokens > self._spec.max_tokens:
+            return f"has at least {tokens} tokens"
+        return f"has over {most_characters(self._room)} characters, which are not all read"
 
 
 def _listed(rows: Sequence[int]) -> str:
@@ -194,12 +219,15 @@ def _lowercase_first(tokenizer: tokenizers.Tokenizer) -> None:
     tokenizer.normalizer = NormalizerSequence(steps)
 
 
-def _not_unicode(texts: Sequence[str]) -> InvalidRequest:
-    row = next((i for i, text in enumerate(texts) if _has_surrogate(text)), 0)
-    return InvalidRequest(
-        f"text {row} is not valid Unicode: it contains half of a surrogate pair; re-encode it",
-        "input",
-    )
+def _refuse_surrogates(texts: Sequence[str]) -> None:
+    rows = [row for row, text in enumerate(texts) if not text.isascii() and _has_surrogate(text)]
+    if rows:
+        others = f"; so do texts {_listed(rows[1:])}" if rows[1:] else ""
+        raise InvalidRequest(
+            f"text {rows[0]} is not valid Unicode: it contains half of a surrogate pair{others}; "
+            "re-encode it",
+            "input",
+        )
 
 
 def _has_surrogate(text: str) -> bool:

@@ -12,6 +12,7 @@ from deployments.client.preprocessing import Preprocessor
 from deployments.core.batch import Encoded, TokenBatch
 from deployments.core.errors import InvalidRequest
 from deployments.core.models.catalog import CATALOG
+from deployments.core.models.reading import read
 from deployments.core.models.spec import Role
 from deployments.core.models.tokenizer import Tokenized
 from deployments.core.request import EncodeRequest, TokenInput
@@ -21,20 +22,27 @@ INSTRUCT = CATALOG["multilingual-e5-large-instruct"]
 
 
 class FakeTokenizer:
-    """The `Tokenizer` protocol: one id a text; keeps what it was given, and in which thread."""
+    """One id a text; keeps what it was given, and in which thread it was tokenized."""
 
     def __init__(self):
         self.given, self.threads = [], []
 
-    def tokenize(self, texts, truncate=False):
-        return self._keep(tuple(texts), truncate)
+    def read(self, texts):
+        self.texts = tuple(texts)
+        return read(texts, SPEC.max_tokens)
+
+    def encode(self, texts):
+        self.threads.append(threading.current_thread())
+        return [[1] for _ in texts]
+
+    def framed(self, contents, truncate=False):
+        return self._keep(self.texts, truncate)
 
     def accept_ids(self, tokens, truncate=False):
         return self._keep(tokens, truncate)
 
     def _keep(self, given, truncate):
         self.given.append((given, truncate))
-        self.threads.append(threading.current_thread())
         return Tokenized(TokenBatch.from_lists([[1]]), ())
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import unicodedata
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deployments.client.preprocessing import Preprocessor
 from deployments.config.schema import AppArgs, ModelConfig, Routing
-from deployments.core.batch import TokenBatch
 from deployments.core.errors import InvalidRequest, NoModelFits
 from deployments.core.lane import Lane
+from deployments.core.models import token_bounds
 from deployments.core.models.catalog import CATALOG
+from deployments.core.models.reading import read
 from deployments.core.models.spec import Role, Size
 from deployments.core.models.token_bounds import estimate_tokens, upper_bound
-from deployments.core.models.tokenizer import Tokenized
 from deployments.core.request import TokenInput
 from deployments.core.routing.facts import RequestFacts, SharedSpace
 from deployments.router.chooser import Chooser, candidate
@@ -29,15 +32,15 @@ class Words:
     def __init__(self):
         self.counted = 0
 
-    def longest(self, texts):
+    def read(self, texts):
         self.counted += len(texts)
-        return max(len(text.split()) for text in texts)
+        return read(texts, room=1_000)
 
-    def tokenize(self, texts, truncate=False):
-        return Tokenized(TokenBatch.from_lists([[1]] * len(texts)), ())
+    def encode(self, texts):
+        return [text.split() for text in texts]
 
-    def accept_ids(self, tokens, truncate=False):
-        raise NotImplementedError
+    def longest(self, contents):
+        return max(map(len, contents.ids))
 
 
 class FakeFleet:
@@ -136,7 +139,7 @@ async def test_a_long_text_is_counted_together_with_its_prompt(fleet, tokenizer)
 
 
 async def test_few_texts_of_a_batch_over_a_limit_are_tokenized(fleet, tokenizer, monkeypatch):
-    monkeypatch.setattr("deployments.client.preprocessing.lower_bound", lambda text: 1)
+    monkeypatch.setattr("deployments.client.preprocessing.lower_bound", lambda text, limit: 1)
     texts = ["word " * 600, *["word " * 590] * 500]
     with pytest.raises(NoModelFits, match="the longest text has at least 600"):
         await chooser(fleet, tokenizer).choose(RequestFacts("auto"), texts)
@@ -224,3 +227,35 @@ def test_the_upper_bound_holds_for_bytes_and_their_decompositions(text):
 
 def test_a_ligature_that_grows_is_bounded():
     assert upper_bound("ﷺ") >= 18
+
+
+@pytest.mark.parametrize(
+    "text", ["e" + "\u0301\u0327\u0323" * 200, "가" * 300, "ﷺé" * 200, "a" * 65]
+)
+def test_the_upper_bound_counts_the_bytes_of_the_decomposed_text(text):
+    decomposed = len(unicodedata.normalize("NFKD", text).encode())
+    assert upper_bound(text) == max(decomposed, len(text.encode())) + upper_bound("")
+
+
+@given(st.text(max_size=300) | st.text("e\u0301\u0327\u0f71\u3099가ﷺ", max_size=300))
+def test_so_it_does_for_any_text(text):
+    decomposed = len(unicodedata.normalize("NFKD", text).encode())
+    assert upper_bound(text) == max(decomposed, len(text.encode())) + upper_bound("")
+
+
+def test_the_upper_bound_takes_linear_time():
+    # decomposed at once, the marks of this text are sorted for minutes
+    assert upper_bound("\u0301\u0327" * 500_000) > 2_000_000
+
+
+async def test_a_long_text_of_combining_marks_is_not_decomposed(fleet, tokenizer, monkeypatch):
+    decomposed = []
+    normalize = unicodedata.normalize
+    monkeypatch.setattr(
+        token_bounds.unicodedata,
+        "normalize",
+        lambda form, text: decomposed.append(len(text)) or normalize(form, text),
+    )
+    texts = ["e" + "\u0301\u0327" * 50_000]
+    await chooser(fleet, tokenizer).choose(RequestFacts("auto"), texts)
+    assert sum(decomposed) <= 3 * 1_000

@@ -30,6 +30,7 @@ from cluster.corpus.settings import Settings
 from cluster.corpus.write.manifest import Counts, Manifest, check_resumable, identify, new_manifest
 from deployments.core.errors import InvalidRequest
 from deployments.core.models.catalog import CATALOG
+from deployments.core.models.reading import Spans
 
 FILE = InputFile("/c/a.csv", "a.csv", 10, 1, "csv")
 
@@ -56,8 +57,9 @@ def test_chunks_end_between_words():
 
 
 def test_pieces_are_characters():
-    assert chunk_spans([(0, 2), (3, 5), (6, 9)], [0, 1, 2], 2, 0) == [(0, 5), (6, 9)]
-    assert chunk_spans([], [], 2, 0) == []
+    tokens = Spans.of([(0, 2), (3, 5), (6, 9)], [0, 1, 2])
+    assert chunk_spans(tokens, 2, 0) == [(0, 5), (6, 9)]
+    assert chunk_spans(Spans.of([], []), 2, 0) == []
 
 
 @pytest.mark.parametrize(
