@@ -1,4 +1,4 @@
-"""The command line: ``embedfleet serve | env | encode | models | verify``."""
+"""The command line: ``embedfleet serve | env | encode | models | check | verify``."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_env(commands)
     _add_encode(commands)
     _add_models(commands)
+    _add_check(commands)
     _add_verify(commands)
     return parser
 
@@ -99,6 +100,22 @@ def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     _add_connection(models)
     models.set_defaults(run=_models)
+
+
+def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    check = commands.add_parser(
+        "check",
+        help="say what would be served of a model, or whether a config is valid; needs no service",
+        description="Says whether a model is supported and what it would read, from its tokenizer and "
+        "configuration files; or validates a config as `embedfleet serve` does.",
+    )
+    check.add_argument(
+        "what",
+        metavar="MODEL_OR_CONFIG",
+        help="a name of the catalog, a hub id, a folder in sentence-transformers format, or a config",
+    )
+    check.add_argument("--revision", metavar="COMMIT", help="default: the catalog's, or the newest")
+    check.set_defaults(run=_check)
 
 
 def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -179,6 +196,12 @@ def _models(args: argparse.Namespace) -> int:
     except ServiceError as error:
         return _fail(error)
     return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from cluster.check import check
+
+    return check(args.what, args.revision)
 
 
 def _verify(args: argparse.Namespace) -> int:

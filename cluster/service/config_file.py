@@ -42,7 +42,7 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True)
 class Ingress:
-    """Where the service listens, and the largest ``max_requests`` of its applications.
+    """Where the service listens, the largest ``max_requests`` of its applications, and their models.
 
     ``host`` is None if the file does not set it. With ``tls`` the service speaks only https.
     """
@@ -51,6 +51,7 @@ class Ingress:
     port: int
     max_requests: int
     tls: bool = False
+    models: tuple[str, ...] = ()
 
 
 def read_config(file: Path) -> Ingress:
@@ -61,14 +62,21 @@ def read_config(file: Path) -> Ingress:
     content = load(file)
     http = content.get("http_options") or {}
     try:
+        # ours first: Ray's schemas take seconds to import. Where `args` is misspelt they know better
+        for app in _our_applications(content):
+            if "args" in app:
+                _check(app)
         _check_keys(content, http)
-        apps = [app for app in _applications(content) if app.get("import_path") == _OURS]
-        most = max((_check(app).limits.max_requests for app in apps), default=DEFAULT_REQUESTS)
+        _check_applications(content)
+        ours = [_check(app) for app in _our_applications(content)]
     except ValidationError as error:
         raise ConfigError(f"{file}, args: {explain(error, AppArgs)}") from error
     except ValueError as error:
         raise ConfigError(f"{file}: {error}") from error
-    return Ingress(http.get("host"), http.get("port", 8000), most, bool(http.get("ssl_certfile")))
+    most = max((args.limits.max_requests for args in ours), default=DEFAULT_REQUESTS)
+    models = tuple(model.name for args in ours for model in args.models)
+    tls = bool(http.get("ssl_certfile"))
+    return Ingress(http.get("host"), http.get("port", 8000), most, tls, models)
 
 
 @contextmanager
@@ -129,7 +137,12 @@ def _check_keys(content: Mapping[str, Any], http: Any) -> None:
     _require(both, "http_options: set both ssl_keyfile and ssl_certfile, or neither")
 
 
-def _applications(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _our_applications(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    apps = content.get("applications") or []
+    return [app for app in apps if isinstance(app, dict) and app.get("import_path") == _OURS]
+
+
+def _check_applications(content: Mapping[str, Any]) -> None:
     from ray.serve.schema import DeploymentSchema, ServeApplicationSchema
 
     apps = content.get("applications") or []
@@ -141,7 +154,6 @@ def _applications(content: Mapping[str, Any]) -> list[dict[str, Any]]:
         _require("import_path" in app, f"{where}import_path: is missing; ours is `{_OURS}`")
         for place, deployment in enumerate(_deployments(app)):
             _require_known(deployment, DeploymentSchema, f"{where}deployments.{place}.")
-    return list(apps)
 
 
 def _deployments(app: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from cluster.corpus.settings import WORKER_CPUS
-from deployments.core.models.catalog import by_name_or_repo
+from deployments.core.models.catalog import by_name_or_repo, did_you_mean
 from deployments.core.models.weights import is_hub_id
 
 # where the driver is too old for torch, `device_count` alone counts the cards that it cannot use
@@ -62,7 +62,7 @@ def _named(model: str) -> dict[str, Any]:
     if not is_hub_id(model):
         raise ValueError(
             f"--model {model}: no folder is there, and it is neither a hub id (owner/name) nor of the "
-            "catalog; `embedfleet models --catalog` lists it"
+            f"catalog{did_you_mean(model)}; `embedfleet models --catalog` lists it"
         )
     return {"name": model}
 

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from deployments.core.models.catalog import by_name_or_repo, unknown_model
+from deployments.core.models.catalog import by_name_or_repo, did_you_mean
 from deployments.core.models.overrides import Overrides
 from deployments.core.models.prompts import INSTRUCTION, Templates, check_template
 from deployments.core.models.spec import Pooling, Role, Side, Size
@@ -157,7 +157,10 @@ class ModelConfig(_Config):
     @model_validator(mode="after")
     def _known(self) -> Self:
         if self.path is None and by_name_or_repo(self.name) is None and "/" not in self.name:
-            raise ValueError(unknown_model(self.name))
+            raise ValueError(
+                f"{self.name!r} is not in the catalog{did_you_mean(self.name)}; `embedfleet models "
+                "--catalog` lists it. For another model, set `path` to a folder or a hub id"
+            )
         return self
 
     @model_validator(mode="after")

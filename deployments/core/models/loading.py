@@ -8,11 +8,12 @@ from pathlib import Path
 
 from deployments.core.errors import UnsupportedModel
 from deployments.core.models.catalog import by_name_or_repo, catalog_model, refusal
+from deployments.core.models.conversion import with_safetensors
 from deployments.core.models.local_format import content_hash, position_limit, read_spec
 from deployments.core.models.overrides import NO_OVERRIDES, Overrides, applied
 from deployments.core.models.relatives import with_prompts_of_relative
 from deployments.core.models.spec import ModelSpec
-from deployments.core.models.weights import check_sha256, find_files, refuse_other_weights
+from deployments.core.models.weights import check_sha256, find_files
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -44,10 +45,9 @@ def find_model(
     if reason := refusal(path or name):
         raise UnsupportedModel(f"{path or name} is not supported: {reason}")
     files = _locate(name, path, revision, overrides, weights)
-    if weights:
-        refuse_other_weights(files.folder, path or name)
     spec = applied(files.spec, overrides, position_limit(files.folder))
-    return replace(files, spec=spec)
+    folder = with_safetensors(files.folder, path or name) if weights else files.folder
+    return ModelFiles(spec, folder)
 
 
 def _locate(

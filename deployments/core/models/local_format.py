@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from deployments.core.errors import UnsupportedModel
+from deployments.core.models.conversion import has_safetensors
 from deployments.core.models.overrides import NO_OVERRIDES, Overrides
 from deployments.core.models.spec import ModelSpec, Pooling, Prompts, SpecialTokens
 from deployments.core.models.tokenizer import load_tokenizer, template_of
@@ -91,8 +92,11 @@ def read_spec(
 def content_hash(model_dir: Path) -> str:
     """Returns the SHA-256 over the names and contents of a model's files (40 hex digits)."""
     digest = hashlib.sha256()
+    kinds = {".json", ".safetensors"}
+    if not has_safetensors(model_dir):
+        kinds.add(".bin")
     for path in sorted(model_dir.rglob("*")):
-        if path.suffix in {".json", ".safetensors"} and path.is_file():
+        if path.suffix in kinds and path.is_file():
             digest.update(str(path.relative_to(model_dir)).encode())
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())

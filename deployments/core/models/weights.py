@@ -10,12 +10,14 @@ import socket
 from pathlib import Path
 from textwrap import shorten
 
-from deployments.core.errors import ModelUnavailable, UnsupportedModel
+from deployments.core.errors import ModelUnavailable
+from deployments.core.models.conversion import OLD_WEIGHTS, has_safetensors, weight_files
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 # the model card says which model it was trained from
 _DESCRIPTION = ("*.json", "*/config.json", "*.txt", "*.model", "README.md")
-_WEIGHTS = ("*.safetensors",)
+# some repositories have the small Dense layers in the older format only
+_WEIGHTS = ("*.safetensors", "*_Dense/pytorch_model.bin")
 _HUB_TIMEOUT_S = 4.0
 _MAX_REASON_CHARACTERS = 300
 _ACCESS_DENIED = (401, 403)
@@ -68,15 +70,6 @@ def check_sha256(model_dir: Path, expected: str) -> None:
         )
 
 
-def refuse_other_weights(folder: Path, source: str) -> None:
-    """Raises UnsupportedModel if a model's folder has no safetensors, the only format that is read."""
-    if not any(folder.glob("*.safetensors")):
-        raise UnsupportedModel(
-            f"{source} has no safetensors weights; save the model again with "
-            "`safe_serialization=True`"
-        )
-
-
 def _in_package(package: str) -> Path | None:
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
@@ -97,7 +90,11 @@ def _from_hub(repo: str, revision: str | None, weights: bool, described: bool) -
             return Path(cached)
     except LocalEntryNotFoundError:
         pass
-    return _download(repo, revision, wanted)
+    folder = _download(repo, revision, wanted)
+    if weights and not has_safetensors(folder):
+        # the older format only, as bge-m3; most repositories have both
+        return _download(repo, revision, [*wanted, *OLD_WEIGHTS])
+    return folder
 
 
 def _is_whole(folder: Path, weights: bool, described: bool) -> bool:
@@ -112,9 +109,15 @@ def _is_whole(folder: Path, weights: bool, described: bool) -> bool:
 
 
 def _weights_of(folder: Path) -> set[str]:
-    index = folder / "model.safetensors.index.json"
+    if not has_safetensors(folder) and weight_files(folder):
+        return _listed(folder / "pytorch_model.bin.index.json", "pytorch_model.bin")
+    return _listed(folder / "model.safetensors.index.json", "model.safetensors")
+
+
+def _listed(index: Path, single: str) -> set[str]:
+    """Returns the files of weights that an index names, or the single one there is without an index."""
     if not index.is_file():
-        return {"model.safetensors"}
+        return {single}
     return set(json.loads(index.read_text())["weight_map"].values())
 
 

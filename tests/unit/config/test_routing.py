@@ -106,4 +106,4 @@ def test_the_limit_of_requests_is_read_before_the_start(tmp_path, limits, most):
         "http_options: {port: 9000}\napplications: [{import_path: 'deployments.app:build', "
         f"args: {{models: [{{name: e5-small}}]{limits}}}}}]"
     )
-    assert read_config(file) == Ingress(None, 9000, most)
+    assert read_config(file) == Ingress(None, 9000, most, models=("e5-small",))

@@ -31,6 +31,7 @@ CONFIGS = [AppArgs, ModelConfig, PromptsConfig, Limits, Routing, Autoscaling]
 FOLDERS = ("deployments/", "cluster/", "tests/", "benchmarks/", "docs/", "examples/")
 # written by the benchmarks or by the user
 NOT_IN_THE_REPOSITORY = {"benchmarks/results/"}
+_COMMANDS = ("serve", "env", "encode", "models", "check", "verify")
 OPTIONS_OF_OTHERS = {"--head", "--port", "--address"}
 
 
@@ -163,7 +164,7 @@ def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
 @pytest.fixture
 def options(capsys) -> dict[str, set[str]]:
     """The options of each command."""
-    return {name: help_of(name, capsys) for name in ("serve", "env", "encode", "models", "verify")}
+    return {name: help_of(name, capsys) for name in _COMMANDS}
 
 
 def test_command_lines_have_only_options_that_exist(options):

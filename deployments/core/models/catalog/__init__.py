@@ -61,12 +61,8 @@ def refusal(source: str) -> str | None:
     return reasons.get(source.lower())
 
 
-def unknown_model(name: str) -> str:
-    """Returns what to tell a user who asks for a model by a name that the catalog does not have."""
+def did_you_mean(name: str) -> str:
+    """Returns a question with the catalog's names that are like this one, or nothing."""
     close = get_close_matches(name.lower(), _BY_NAME, n=3, cutoff=0.6)
     names = " or ".join(_BY_NAME[lower] for lower in close)
-    meant = f"did you mean {names}? " if close else ""
-    return (
-        f"{name!r} is not in the catalog, which `embedfleet models --catalog` lists; {meant}for another "
-        "model, set `path` to a folder or a hub id"
-    )
+    return f" (did you mean {names}?)" if close else ""

@@ -141,7 +141,7 @@ def test_a_file_that_is_not_there_is_shown_as_it_could_be(tmp_path):
     line, _, example = why(file).partition("\n\n")
     assert line.startswith(f"there is no {file}; ")
     file.write_text(example)
-    assert read_config(file) == Ingress(None, 8000, 256)
+    assert read_config(file) == Ingress(None, 8000, 256, models=("all-MiniLM-L6-v2",))
 
 
 @pytest.mark.parametrize("host", [None, "0.0.0.0"])
@@ -149,7 +149,7 @@ def test_without_a_host_nobody_else_reaches_it(written, host):
     http = {"port": 9000, **({"host": host} if host else {})}
     file = written({"models": [MINILM]}, http_options=http)
     ingress = read_config(file)
-    assert ingress == Ingress(host, 9000, 256)
+    assert ingress == Ingress(host, 9000, 256, models=("all-MiniLM-L6-v2",))
     with listening_at(file, ingress.host or LOOPBACK, ingress.port) as bound:
         content = yaml.safe_load(bound.read_text())
     assert (bound == file) == (host is not None)

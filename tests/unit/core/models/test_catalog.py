@@ -11,8 +11,8 @@ from deployments.core.models.catalog import (
     REFUSED,
     by_name_or_repo,
     catalog_model,
+    did_you_mean,
     refusal,
-    unknown_model,
 )
 from deployments.core.models.prompts import INSTRUCTION
 from deployments.core.models.spec import Pooling, Size, SpecialTokens
@@ -158,5 +158,5 @@ def test_a_model_that_would_give_other_vectors_is_refused_with_the_reason(source
 
 
 def test_an_unknown_name_is_answered_with_what_is_like_it():
-    assert "did you mean e5-small" in unknown_model("e5-smal")
-    assert "did you mean" not in unknown_model("zzz")
+    assert "e5-small" in did_you_mean("E5-smal")
+    assert did_you_mean("zzz") == ""

@@ -147,6 +147,6 @@ def test_weights_that_are_not_safetensors_are_refused(monkeypatch, tmp_path, whe
     source = str(tmp_path) if where == "folder" else "acme/other"
     monkeypatch.setattr(loading, "find_files", lambda *_, **__: tmp_path)
     monkeypatch.setattr(loading, "read_spec", lambda *_: KNOWN)
-    with pytest.raises(UnsupportedModel, match=f"{source} has no safetensors weights; save the"):
+    with pytest.raises(UnsupportedModel, match=f"{source} has neither safetensors nor"):
         find_model(name, source)
     assert find_model(name, source, weights=False).folder == tmp_path

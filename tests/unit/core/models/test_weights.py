@@ -15,7 +15,8 @@ from huggingface_hub.constants import HF_HUB_CACHE
 
 from deployments.core.errors import ModelUnavailable, UnsupportedModel
 from deployments.core.models import weights
-from deployments.core.models.weights import check_sha256, find_files, refuse_other_weights
+from deployments.core.models.conversion import with_safetensors
+from deployments.core.models.weights import check_sha256, find_files
 
 TOKENIZER = ("config.json", "tokenizer.json")
 DESCRIPTION = ("modules.json", "1_Pooling/config.json")
@@ -122,7 +123,8 @@ def test_without_weights_only_descriptions_are_fetched(tmp_path, monkeypatch, wa
     assert (repo, revision) == ("acme/tiny", "abc")
     assert ("*.safetensors" in patterns) is wanted
     assert "*.json" in patterns
-    assert not any(pattern.endswith((".bin", ".py", ".pt")) for pattern in patterns)
+    assert not any(pattern.endswith((".py", ".pt")) for pattern in patterns)
+    assert "pytorch_model.bin" not in patterns
 
 
 @pytest.mark.parametrize(
@@ -140,7 +142,7 @@ def test_without_weights_only_descriptions_are_fetched(tmp_path, monkeypatch, wa
 )
 def test_the_cache_goes_first_when_it_is_whole(tmp_path, monkeypatch, files, wanted, whole):
     cached = folder_with(tmp_path / "cached", *files)
-    hub_ = Hub(monkeypatch, cached, tmp_path / "downloaded")
+    hub_ = Hub(monkeypatch, cached, folder_with(tmp_path / "downloaded", "model.safetensors"))
     found = find_files("acme/tiny", "abc", weights=wanted, described=True)
     assert found.name == ("cached" if whole else "downloaded")
     assert [local for *_, local in hub_.calls] == ([True] if whole else [True, False])
@@ -181,14 +183,46 @@ def test_what_the_hub_says_at_length_is_cut(monkeypatch):
         find_files("acme/tiny", "abc")
 
 
-@pytest.mark.parametrize("names", [[], ["pytorch_model.bin"], ["model.safetensors.index.json"]])
-def test_other_weights_than_safetensors(tmp_path, names):
+@pytest.mark.parametrize("names", [[], ["model.bin"], ["model.safetensors.index.json"]])
+def test_a_folder_without_weights(tmp_path, names):
     folder_with(tmp_path, *names)
     (tmp_path / "1_Pooling" / "model.safetensors").touch()
-    with pytest.raises(UnsupportedModel, match=r"acme/tiny has no safetensors .*safe_serializ"):
-        refuse_other_weights(tmp_path, "acme/tiny")
+    with pytest.raises(
+        UnsupportedModel, match=r"acme/tiny has neither safetensors .*safe_serializ"
+    ):
+        with_safetensors(tmp_path, "acme/tiny")
     (tmp_path / "model-00001-of-00002.safetensors").touch()
-    refuse_other_weights(tmp_path, "acme/tiny")
+    assert with_safetensors(tmp_path, "acme/tiny") == tmp_path
+
+
+@pytest.mark.parametrize(("weights", "downloads"), [("model.safetensors", 1), (None, 2)])
+def test_the_older_format_is_fetched_only_if_there_are_no_safetensors(
+    tmp_path, monkeypatch, weights, downloads
+):
+    folder = folder_with(tmp_path / "hub", *TOKENIZER, *([weights] if weights else []))
+    hub_ = Hub(monkeypatch, downloaded=folder)
+    assert find_files("acme/tiny", "abc") == folder
+    fetched = [patterns for *_, patterns, local in hub_.calls if not local]
+    assert len(fetched) == downloads
+    assert "pytorch_model*.bin" not in fetched[0]
+    assert ("pytorch_model*.bin" in fetched[-1]) == (downloads == 2)
+
+
+@pytest.mark.parametrize(
+    ("files", "whole"),
+    [
+        (["pytorch_model.bin"], True),
+        (["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"], True),
+        (["pytorch_model-00001-of-00002.bin"], False),
+    ],
+)
+def test_the_cache_may_hold_the_older_format(tmp_path, monkeypatch, files, whole):
+    cached = folder_with(tmp_path / "cached", *TOKENIZER, *DESCRIPTION, *files)
+    if len(files) == 2 or not whole:
+        shards = {str(part): f"pytorch_model-0000{part}-of-00002.bin" for part in (1, 2)}
+        (cached / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": shards}))
+    Hub(monkeypatch, cached, folder_with(tmp_path / "downloaded", "model.safetensors"))
+    assert find_files("acme/tiny", "abc").name == ("cached" if whole else "downloaded")
 
 
 def test_the_hash_of_the_weights(tmp_path):
@@ -209,4 +243,5 @@ def test_weights_that_are_not_there(tmp_path):
 
 
 def test_patterns_fetch_no_code():
-    assert not any("py" in pattern for pattern in (*weights._DESCRIPTION, *weights._WEIGHTS))
+    patterns = (*weights._DESCRIPTION, *weights._WEIGHTS)
+    assert not any(pattern.endswith((".py", ".p*", "*")) for pattern in patterns)

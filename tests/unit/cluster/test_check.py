@@ -1,0 +1,185 @@
+"""``embedfleet check``: what would be served of a model, or whether a config is valid."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from cluster import cli
+from cluster.check import target_of
+from deployments.core.errors import ModelUnavailable
+from deployments.core.models import weights
+from deployments.core.models.catalog import CATALOG
+from tests.support.tiny_models import Recipe, Shape, edit_json, save_bert
+
+HEAVY = {"ray", "torch", "transformers", "pydantic", "httpx"}
+
+
+@pytest.fixture
+def checked(capsys):
+    def run(*words):
+        status = cli.main(["check", *map(str, words)])
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    def refuse(repo, *_):
+        raise ModelUnavailable(f"the files of {repo} are not on this machine")
+
+    monkeypatch.setattr(weights, "_download", refuse)
+
+
+def facts(printed):
+    """The lines of one model, by their names."""
+    lines = [line.strip().split("  ", 1) for line in printed.splitlines()[1:]]
+    return {name: value.strip() for name, value in lines}
+
+
+def test_a_model_of_the_catalog(checked):
+    status, out, err = checked("all-minilm-l6-V2")
+    assert (status, err) == (0, "")
+    found = facts(out)
+    assert found["status"] == "supported"
+    assert found["network"] == "bert"
+    assert found["vectors"] == "384 dimensions, length 1"
+    assert (found["a query reads"], found["a document reads"]) == ('"{text}"', '"{text}"')
+    assert found["limit"].startswith("256 tokens")
+    assert found["weights"] == "0.05 GB in half precision, 0.09 GB in float32"
+    assert found["space"] == "8552991f4674"
+
+
+def test_a_folder_needs_no_weights_and_a_copy_is_noticed(checked, tmp_path):
+    folder = save_bert(tmp_path / "our-e5-small", shape=Shape(hidden=384, layers=1))
+    (folder / "model.safetensors").unlink()
+    status, out, _ = checked(folder)
+    assert status == 0
+    found = facts(out)
+    assert found["a query reads"] == '"query: {text}"'
+    assert found["a document reads"] == '"passage: {text}"'
+    assert "`prompts`" in found["notice"]
+
+
+def test_what_is_refused_says_why(checked, tmp_path):
+    folder = save_bert(tmp_path / "mine", Recipe(max_seq_length=64))
+    edit_json(folder / "config.json", auto_map={"AutoModel": "modeling.Model"}, model_type="mine")
+    status, out, err = checked(folder)
+    assert (status, out) == (1, "")
+    assert "auto_map" in err
+    assert "trust_remote_code" in err
+
+
+def test_without_its_files_the_catalog_still_says_what_it_knows(checked, offline):
+    status, out, err = checked("intfloat/Multilingual-E5-Large")
+    assert status == 1
+    assert facts(out)["a query reads"] == '"query: {text}"'
+    assert "not on this machine" in err
+
+
+def test_a_model_that_would_give_other_vectors_is_refused_without_its_files(checked, offline):
+    status, out, err = checked("jinaai/jina-embeddings-v3")
+    assert (status, out) == (1, "")
+    assert "adapter" in err
+
+
+@pytest.mark.parametrize("what", ["e5-smal", "/no/such/folder", "a/b/c", ""])
+def test_what_is_nothing_is_refused_at_once(checked, what):
+    status, out, err = checked(what)
+    assert (status, out) == (2, "")
+    assert "no file or folder" in err
+
+
+def test_a_folder_goes_before_a_name_of_the_catalog(tmp_path, monkeypatch):
+    assert target_of("E5-Small").name == "e5-small"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "e5-small").mkdir()
+    target = target_of("e5-small")
+    assert (target.name, target.path) == ("e5-small", str(tmp_path / "e5-small"))
+
+
+CONFIG = {
+    "applications": [
+        {"import_path": "deployments.app:build", "args": {"models": [{"name": "e5-small"}]}}
+    ]
+}
+
+
+@pytest.fixture
+def config(tmp_path):
+    def write(content):
+        file = tmp_path / "config.yaml"
+        file.write_text(yaml.safe_dump(content))
+        return file
+
+    return write
+
+
+def test_a_valid_config(checked, config):
+    status, out, err = checked(config(CONFIG))
+    assert (status, err) == (0, "")
+    assert "e5-small" in out
+
+
+def with_model(**fields):
+    content = json.loads(json.dumps(CONFIG))
+    content["applications"][0]["args"]["models"][0] |= fields
+    return content
+
+
+@pytest.mark.parametrize(
+    ("content", "field"),
+    [
+        (with_model(prompts={"query": "query: "}), "models.0.prompts.query"),
+        (with_model(num_gpu=1), "models.0.num_gpu"),
+        ({**CONFIG, "http_option": {}}, "http_option"),
+        ({"applications": []}, "applications"),
+    ],
+)
+def test_an_invalid_config_is_refused_as_serve_does(checked, config, content, field):
+    status, out, err = checked(config(content))
+    assert (status, out) == (2, "")
+    assert field in err
+
+
+def test_a_config_that_is_not_there(checked, tmp_path):
+    status, _, err = checked(tmp_path / "missing.yaml")
+    assert status == 2
+    assert "there is no" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "allowed"),
+    [
+        (["check", "e5-smal"], set()),
+        (["check", "/no/such/folder"], set()),
+        (["check", "jinaai/jina-embeddings-v3"], set()),
+        (["models", "--catalog"], set()),
+        (["check", "BAD"], {"pydantic"}),
+    ],
+)
+def test_such_answers_load_nothing_slow(words, allowed, config):
+    bad = str(config(with_model(num_gpu=1)))
+    words = [bad if word == "BAD" else word for word in words]
+    script = (
+        "import sys; from cluster import cli; cli.main(sys.argv[1:]); "
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script, *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert HEAVY.intersection(ran.stderr.split()) <= allowed
+
+
+def test_every_name_of_the_catalog_is_a_target():
+    assert [target_of(name).name for name in CATALOG] == list(CATALOG)
