@@ -98,14 +98,21 @@ def _check_model(target: Target) -> int:
     try:
         spec = load_preprocessor(config).spec
         folder = find_model(config.name, config.path, config.revision, weights=False).folder
-        cost = cost_of(folder)
+        path, cost = _path(spec, folder), cost_of(folder)
     except EmbedfleetError as error:
         if known := by_name_or_repo(target.name):
             print(_printed(target, _says(known)))
         return _fail(f"{target.source}: {error.message}", _REFUSED)
-    facts = [("status", "supported"), *_says(spec), *_costs(cost)]
+    facts = [("status", "supported"), ("path", path), *_says(spec), *_costs(cost)]
     print(_printed(target, [*facts, *(("notice", notice) for notice in spec.notices)]))
     return 0
+
+
+def _path(spec: ModelSpec, folder: Path) -> str:
+    from deployments.core.engine.backbones import why_not_fast
+
+    problem = why_not_fast(spec, folder)
+    return f"general, since {problem}" if problem else "fast: no padding"
 
 
 def _says(spec: ModelSpec) -> list[Fact]:

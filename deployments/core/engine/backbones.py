@@ -73,6 +73,8 @@ def is_causal(config: PreTrainedConfig) -> bool:
 
 def why_not_fast(spec: ModelSpec, folder: Path) -> str | None:
     """Returns why the model in ``folder`` cannot take the fast path, or None if it can."""
+    if spec.trust_remote_code:
+        return "it may run code of its own repository (trust_remote_code)"
     modules = read_modules(folder)
     transformer = folder / modules[0].path
     if problem := _module_problem(folder, modules):

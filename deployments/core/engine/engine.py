@@ -54,12 +54,12 @@ class TorchEngine:
         """Loads the weights.
 
         ``threads`` is how many threads compute a pass on a CPU; the default is torch's setting. Code
-        from the model's repository runs only with ``trust_remote_code``. Raises UnsupportedModel if
-        the files are not the model that ``spec`` describes or cannot run with this device, dtype and
-        network, ModelUnavailable if they cannot be read.
+        from the model's repository runs only with ``trust_remote_code``, here or in ``spec``. Raises
+        UnsupportedModel if the files are not the model that ``spec`` describes or cannot run with this
+        device, dtype and network, ModelUnavailable if they cannot be read.
         """
         self.device = choose_device(device)
-        self._trust_remote_code = trust_remote_code
+        self._trust_remote_code = trust_remote_code or spec.trust_remote_code
         self.why_general = _why_general(spec, model_dir, network)
         self._load_as(dtype, spec, model_dir)
         self._threads = PassThreads(threads or torch.get_num_threads())

@@ -58,32 +58,42 @@ def _locate(
         return _from_own_files(name, path or name, revision, overrides, weights)
     if by_name_or_repo(name) is None or name.lower() == known.repo.lower():
         path = None  # the hub id named the model, so it is not a place of the user's own
-    described = not known.has_further_modules
+    described, code = not known.has_further_modules, overrides.trust_remote_code
     if path is None and revision in (None, known.revision):
         folder = find_files(
-            known.repo, known.revision, known.package, weights=weights, described=described
+            known.repo,
+            known.revision,
+            known.package,
+            weights=weights,
+            described=described,
+            code=code,
         )
         if weights and known.weights_sha256:
             check_sha256(folder, known.weights_sha256)
-        return ModelFiles(with_modules_of(known, folder), folder)
-    folder = find_files(path or known.repo, revision, weights=weights, described=described)
+        return ModelFiles(with_modules_of(known, folder, overrides), folder)
+    folder = find_files(
+        path or known.repo, revision, weights=weights, described=described, code=code
+    )
     # other weights make an embedding space of their own, unless the user states their revision
     spec = replace(known, revision=revision or _commit_of(folder) or content_hash(folder))
-    return ModelFiles(with_modules_of(spec, folder), folder)
+    return ModelFiles(with_modules_of(spec, folder, overrides), folder)
 
 
 def _from_own_files(
     name: str, source: str, revision: str | None, overrides: Overrides, weights: bool
 ) -> ModelFiles:
     described = overrides.pooling is not None
-    folder = find_files(source, revision, weights=weights, described=described)
+    code = overrides.trust_remote_code
+    folder = find_files(source, revision, weights=weights, described=described, code=code)
     spec = read_spec(name, folder, revision or _commit_of(folder), overrides)
     spec = with_prompts_of_relative(spec, folder, source) if overrides.prompts is None else spec
     # a hub id identifies the model everywhere, unlike the folder of this machine's cache
     return ModelFiles(spec if Path(source).is_dir() else replace(spec, repo=source), folder)
 
 
-def with_modules_of(card: ModelSpec, folder: Path) -> ModelSpec:
+def with_modules_of(
+    card: ModelSpec, folder: Path, overrides: Overrides = NO_OVERRIDES
+) -> ModelSpec:
     """Returns a catalog model's description, with the modules that its files state.
 
     The card decides what texts the model reads and how long they may be, the files decide what is
@@ -91,7 +101,7 @@ def with_modules_of(card: ModelSpec, folder: Path) -> ModelSpec:
     """
     if not (folder / "modules.json").is_file():
         return card
-    own = read_spec(card.name, folder, card.revision)
+    own = read_spec(card.name, folder, card.revision, overrides)
     return replace(
         card,
         backbone=own.backbone,

@@ -18,6 +18,7 @@ _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _DESCRIPTION = ("*.json", "*/config.json", "*.txt", "*.model", "README.md")
 # some repositories have the small Dense layers in the older format only
 _WEIGHTS = ("*.safetensors", "*_Dense/pytorch_model.bin")
+_CODE = ("*.py",)
 _HUB_TIMEOUT_S = 4.0
 _MAX_REASON_CHARACTERS = 300
 _ACCESS_DENIED = (401, 403)
@@ -28,20 +29,22 @@ def is_hub_id(source: str) -> bool:
     return bool(_HUB_ID.fullmatch(source))
 
 
-def find_files(
+def find_files(  # noqa: PLR0913
     source: str,
     revision: str | None,
     package: str | None = None,
     *,
     weights: bool = True,
     described: bool = False,
+    code: bool = False,
 ) -> Path:
     """Returns the folder that holds a model's files.
 
     ``source`` is a local folder or a hub id; ``package`` an installed Python package that contains
     the model. Without ``weights`` only the tokenizer and the configuration files are downloaded. A
-    ``described`` model (one of the catalog) needs no sentence-transformers files. Blocks while files
-    are downloaded. Raises ModelUnavailable with the reason and the fix.
+    ``described`` model (one of the catalog) needs no sentence-transformers files. The ``code`` of a
+    repository is downloaded only if it is trusted. Blocks while files are downloaded. Raises
+    ModelUnavailable with the reason and the fix.
     """
     if package is not None and (bundled := _in_package(package)) is not None:
         return bundled
@@ -52,7 +55,7 @@ def find_files(
             f"{source} is neither a folder on this machine nor a hub id (owner/name); correct the "
             "model's `path` in the config"
         )
-    return _from_hub(source, revision, weights, described)
+    return _from_hub(source, revision, weights, described, code)
 
 
 def check_sha256(model_dir: Path, expected: str) -> None:
@@ -77,11 +80,11 @@ def _in_package(package: str) -> Path | None:
     return Path(spec.origin).parent / "model"
 
 
-def _from_hub(repo: str, revision: str | None, weights: bool, described: bool) -> Path:
+def _from_hub(repo: str, revision: str | None, weights: bool, described: bool, code: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    wanted = [*_DESCRIPTION, *(_WEIGHTS if weights else ())]
+    wanted = [*_DESCRIPTION, *(_WEIGHTS if weights else ()), *(_CODE if code else ())]
     try:  # the cache first: files that are there need no network
         cached = snapshot_download(
             repo, revision=revision, allow_patterns=wanted, local_files_only=True

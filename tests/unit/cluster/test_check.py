@@ -14,7 +14,7 @@ from cluster.check import target_of
 from deployments.core.errors import ModelUnavailable
 from deployments.core.models import weights
 from deployments.core.models.catalog import CATALOG
-from tests.support.tiny_models import Recipe, Shape, edit_json, save_bert
+from tests.support.tiny_models import Recipe, Shape, edit_json, save_bert, save_encoder
 
 HEAVY = {"ray", "torch", "transformers", "pydantic", "httpx"}
 
@@ -48,6 +48,7 @@ def test_a_model_of_the_catalog(checked):
     assert (status, err) == (0, "")
     found = facts(out)
     assert found["status"] == "supported"
+    assert found["path"].startswith("fast")
     assert found["network"] == "bert"
     assert found["vectors"] == "384 dimensions, length 1"
     assert (found["a query reads"], found["a document reads"]) == ('"{text}"', '"{text}"')
@@ -183,3 +184,11 @@ def test_such_answers_load_nothing_slow(words, allowed, config):
 
 def test_every_name_of_the_catalog_is_a_target():
     assert [target_of(name).name for name in CATALOG] == list(CATALOG)
+
+
+def test_a_model_of_the_general_path_says_why(checked, tmp_path):
+    folder = save_encoder(tmp_path / "mine", "electra")
+    status, out, _ = checked(folder)
+    assert status == 0
+    assert facts(out)["path"].startswith("general, since")
+    assert "electra" in facts(out)["path"]

@@ -27,7 +27,7 @@ def asked(monkeypatch, tmp_path):
     """Every look-up of files, which finds the one folder there is."""
     calls = []
 
-    def find_files(source, revision, package=None, *, weights=True, described=False):
+    def find_files(source, revision, package=None, *, weights=True, described=False, code=False):
         calls.append((source, revision, package, weights, described))
         folder = Path(source) if Path(source).is_dir() else tmp_path
         (folder / "model.safetensors").touch()

@@ -195,6 +195,13 @@ def test_a_folder_without_weights(tmp_path, names):
     assert with_safetensors(tmp_path, "acme/tiny") == tmp_path
 
 
+@pytest.mark.parametrize("trusted", [True, False])
+def test_code_is_fetched_only_if_it_is_trusted(tmp_path, monkeypatch, trusted):
+    hub_ = Hub(monkeypatch, downloaded=folder_with(tmp_path / "hub", "model.safetensors"))
+    find_files("acme/tiny", "abc", code=trusted)
+    assert ("*.py" in hub_.calls[-1][2]) is trusted
+
+
 @pytest.mark.parametrize(("weights", "downloads"), [("model.safetensors", 1), (None, 2)])
 def test_the_older_format_is_fetched_only_if_there_are_no_safetensors(
     tmp_path, monkeypatch, weights, downloads
