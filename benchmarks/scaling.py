@@ -162,7 +162,8 @@ class Job:
         self._process.terminate()
         self._process.wait(30)
         files = [f for f in self._output.glob("**/*.parquet") if "_rejects" not in f.parts]
-        return sum(pq.read_metadata(f).num_rows for f in files) * (WORDS + 2)
+        rows = sum(int(pq.read_metadata(f).num_rows) for f in files)
+        return rows * (WORDS + 2)
 
 
 def play(running: RunningService, scenario: Scenario) -> Played:

@@ -92,7 +92,8 @@ class Day:
     def waits(self) -> Curve:
         """Returns, for each second, how long a token waits that comes in it."""
         clock = np.arange(len(self.served), dtype=float)
-        return np.maximum(0.0, np.interp(self.accepted, self.served, clock) - clock)
+        waits: Curve = np.maximum(0.0, np.interp(self.accepted, self.served, clock) - clock)
+        return waits
 
     def wait(self, percent: int) -> float:
         """Returns the wait that ``percent`` of the tokens did not exceed."""
@@ -139,6 +140,7 @@ class Requests:
         context = self._context(fleet, sum(self._recent) / len(self._recent))
         desired, _ = default_autoscaling_policy(context)
         scaled = _apply_scaling_factors(desired, fleet.running, self._config)
+        wanted: int
         wanted, self._state = _apply_delay_logic(
             max(0, scaled), fleet.replicas, self._config, self._state, fleet.now
         )

@@ -98,7 +98,9 @@ def find(name: str, folder: Path, device: torch.device) -> ModelFiles:
 def _save(folder: Path, shape: Shape, device: torch.device) -> None:
     torch.manual_seed(0)
     with device:  # a GPU draws seven billion random numbers in a second
-        model = AutoModel.from_config(shape.config(), dtype=torch.bfloat16)
+        model = AutoModel.from_config(  # type: ignore[no-untyped-call]
+            shape.config(), dtype=torch.bfloat16
+        )
     model.save_pretrained(folder)
     (folder / "tokenizer.json").write_text(_tokenizer())
     special = {f"{kind}_token": token for kind, token in _SPECIAL.items()}
