@@ -70,15 +70,31 @@ def _add_listening(serve: argparse.ArgumentParser) -> None:
     where = serve.add_argument_group("where to listen")
     where.add_argument("--host", help="default: the config's, else 127.0.0.1")
     where.add_argument("--port", type=port, metavar="N", help="default: the config's, else 8000")
+    where.add_argument(
+        "--allow-anyone",
+        action="store_true",
+        help="listen where other machines can call, even without API keys (EMBEDFLEET_API_KEYS)",
+    )
 
 
 def _add_env(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    env = commands.add_parser("env", help='what to set where Ray starts: eval "$(embedfleet env)"')
+    env = commands.add_parser(
+        "env",
+        help='what to set where Ray starts: eval "$(embedfleet env)"',
+        description="Prints what to set in the shell that starts Ray, on each machine, and in those "
+        'that call `serve` or `embedfleet encode`: eval "$(embedfleet env)".',
+    )
     env.add_argument(
         "--max-requests",
         type=positive,
         metavar="N",
         help="limits.max_requests of the config that will run there, if it sets one",
+    )
+    env.add_argument(
+        "--request-timeout-s",
+        type=float,
+        metavar="SECONDS",
+        help="limits.request_timeout_s of that config, if it sets one",
     )
     env.set_defaults(run=_env)
 
@@ -144,7 +160,7 @@ def _serve(args: argparse.Namespace) -> int:
     from cluster.service.serve import serve
 
     if not args.model:
-        return serve(args.config, args.path, args.host, args.port)
+        return serve(args.config, args.path, args.host, args.port, allow_anyone=args.allow_anyone)
     from cluster.service.config_file import written
     from cluster.service.quick_config import as_yaml, this_machine
 
@@ -154,13 +170,20 @@ def _serve(args: argparse.Namespace) -> int:
         return _fail(error, 2)
     print(f"embedfleet: --model stands for this config:\n\n{config}", flush=True)
     with written(config) as file:
-        return serve(str(file), args.path, args.host, args.port)
+        return serve(str(file), args.path, args.host, args.port, allow_anyone=args.allow_anyone)
 
 
 def _env(args: argparse.Namespace) -> int:
-    from cluster.service.serve import path_environment
+    from cluster.service.config_file import ConfigError, Ingress
+    from cluster.service.environment import shell_environment
 
-    for name, value in path_environment("auto", args.max_requests)[0].items():
+    limits = {"max_requests": args.max_requests, "request_timeout_s": args.request_timeout_s}
+    given = {name: value for name, value in limits.items() if value is not None}
+    try:
+        environment = shell_environment(Ingress(host=None, port=8000, **given))
+    except ConfigError as error:
+        return _fail(error)
+    for name, value in environment.items():
         print(f"export {name}={shlex.quote(value)}")
     return 0
 

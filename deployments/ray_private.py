@@ -4,11 +4,14 @@ Ray may change these without notice. What is here was read in the source of Ray 
 `deployments` or `cluster` uses a private name of Ray. To move to another version of Ray, read the source
 behind each function, run tests/unit/test_ray_private.py, then change `WRITTEN_FOR`.
 
-Ray is imported inside the functions: `embedfleet env` needs one of them and should not wait for Ray.
+Ray is imported inside the functions.
 """
 
 from __future__ import annotations
 
+import logging
+import os
+import subprocess
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -54,19 +57,114 @@ def labels_match(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool
     return bool(node_labels_match_selector(dict(labels), dict(selector)))
 
 
-def serve_client() -> Any:
-    """Returns this process's client of the Serve controller. Raises if no controller runs."""
-    from ray.serve.context import _get_global_client
+def application_details(timeout_s: float) -> dict[str, Any]:
+    """Returns what Serve's controller says of each application, by name.
 
-    return _get_global_client()
+    `serve.status` asks the same, but waits without a limit for a controller that does not answer. Raises
+    GetTimeoutError after ``timeout_s``, and what Ray raises if the controller or Serve does not run.
+    """
+    import ray
+
+    details = ray.get(_controller().get_serve_instance_details.remote(), timeout=timeout_s)
+    applications: dict[str, Any] = details["applications"]
+    return applications
 
 
-def started_ray() -> bool:
-    """Returns whether this process started Ray itself, rather than joining a cluster that runs."""
+def delete_applications(names: list[str]) -> None:
+    """Makes Serve's controller delete these applications, and does not wait for it."""
+    _controller().delete_apps.remote(names)
+
+
+def _controller() -> Any:
+    import ray
+    from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+
+    return ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+
+
+def logs_folder() -> str:
+    """Returns the folder of the logs of the Ray that this process is connected to, on this machine."""
+    from ray._private import worker
+
+    folder: str = worker._global_node.get_logs_dir_path()
+    return folder
+
+
+def own_ray() -> dict[str, subprocess.Popen[bytes]]:
+    """Returns the processes of the Ray that this process has started and cannot do without, by name.
+
+    There are none if it has joined a cluster that runs.
+    """
     from ray._private import worker
 
     node = worker._global_node
-    return node is not None and node.is_head()
+    if node is None or not node.is_head():
+        return {}
+    return {name: node.all_processes[name][0].process for name in ("raylet", "gcs_server")}
+
+
+def kill_own_ray() -> None:
+    """Kills every process of the Ray that this process has started, at once."""
+    from ray._private import worker
+
+    worker._global_node.kill_all_processes(check_alive=False, allow_graceful=False)
+
+
+def keep_token_private() -> None:
+    """Makes the token that Ray creates on its first start readable by its owner alone."""
+    from ray._private.authentication import authentication_token_setup as setup
+
+    generate = setup.generate_and_save_token
+
+    def generate_privately() -> None:
+        umask = os.umask(0o077)
+        try:
+            generate()
+        finally:
+            os.umask(umask)
+
+    setup.generate_and_save_token = generate_privately
+
+
+def start_serve(config: Mapping[str, Any], proxies_s: float) -> None:
+    """Starts Serve in this process's Ray and deploys a config, as ``serve run`` does.
+
+    Waits for the proxies of Serve for up to ``proxies_s`` (Ray waits 60 s), but not for the models.
+    Raises TimeoutError.
+    """
+    from ray.serve._private import api
+    from ray.serve.config import gRPCOptions
+    from ray.serve.schema import ServeDeploySchema
+
+    schema = ServeDeploySchema.model_validate(config)
+    api.HTTP_PROXY_TIMEOUT = proxies_s
+    client = api.serve_start(
+        http_options=schema.http_options.model_dump(),
+        grpc_options=gRPCOptions(**schema.grpc_options.model_dump()),
+        controller_options=schema.controller_options,
+        proxy_location=schema.proxy_location,
+    )
+    client.deploy_apps(schema, _blocking=False)
+
+
+def request_id() -> str:
+    """Returns the id that Serve gave to the request that this replica is answering."""
+    from ray.serve.context import _get_serve_request_context
+
+    return str(_get_serve_request_context().request_id)
+
+
+def replace_access_log() -> bool:
+    """Drops the lines of Serve's own access log in this replica; returns whether it was switched on.
+
+    Serve switches it off by a filter on its handlers.
+    """
+    from ray.serve._private.logging_utils import log_access_log_filter
+
+    logger = logging.getLogger("ray.serve")
+    is_on = not any(log_access_log_filter in handler.filters for handler in logger.handlers)
+    logger.addFilter(log_access_log_filter)
+    return is_on
 
 
 class KeyValueStore:
@@ -103,17 +201,3 @@ class KeyValueStore:
 
         keys = internal_kv._internal_kv_list(prefix, namespace=self._namespace)
         return [key.decode() for key in keys]
-
-
-def haproxy_connections_per_router(connections: int) -> dict[str, str]:
-    """Returns the environment that limits how many connections a HAProxy opens to one router.
-
-    A router's loop accepts one connection in each of its turns (libuv). In a storm of new connections
-    the kernel drops those that wait, and retries them after longer and longer pauses. HAProxy's own queue
-    loses nothing, as long as all HAProxies together open fewer than uvicorn's backlog of 2,048.
-
-    Ray has no setting for a server's `maxconn`. But it writes this variable unchecked after the word
-    `fastinter` of the health check, so HAProxy reads what follows the interval as further settings of the
-    server. The interval is 5 s: after Ray's own 250 ms a busy router would be taken for a dead one.
-    """
-    return {"RAY_SERVE_HAPROXY_HEALTH_CHECK_FASTINTER": f"5s maxconn {connections}"}

@@ -18,7 +18,7 @@ from unittest.mock import patch
 import ray
 from ray.cluster_utils import Cluster
 
-from cluster.service.serve import path_environment
+from cluster.service.environment import path_environment
 from testing.processes import descendants, kill
 from testing.running import environment_in, free_port
 

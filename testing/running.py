@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import httpx
 import ray
 import yaml
 
+from cluster.service.ports import free_block
 from testing.waiting import until
 
 API_KEY = "test-key"
@@ -157,23 +158,10 @@ def short_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="ef-"))
 
 
-_hundreds = random.sample(range(100), 100)
-
-
-def free_hundred() -> int:
-    """Returns the first of a hundred free ports; no two calls return the same."""
-    while True:
-        first = 20_000 + 100 * _hundreds.pop()
-        with ExitStack() as probes, suppress(OSError):
-            for port in range(first, first + 100):
-                probes.enter_context(socket.socket()).bind(("0.0.0.0", port))
-            return first
-
-
 def environment_in(folder: Path) -> dict[str, str]:
     """Returns the environment of a Ray that shares nothing with others on this machine."""
     # two services on one machine would share these ports and take each other's requests
-    ports = free_hundred()
+    ports = free_block()
     ours = {
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports + 90),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(ports + 91),
@@ -185,9 +173,6 @@ def environment_in(folder: Path) -> dict[str, str]:
         "EMBEDFLEET_API_KEYS": API_KEY,
         "HF_HUB_OFFLINE": "1",
         "RAY_metrics_report_interval_ms": "1000",
-        # on a busy machine a start takes longer than Ray allows
-        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-        "RAY_raylet_start_wait_time_s": "120",
         "PYTHONUNBUFFERED": "1",
     }
     kept = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "PYTEST_CURRENT_TEST")}

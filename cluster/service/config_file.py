@@ -5,12 +5,16 @@ Ray Serve ignores keys that it does not know. Here they are errors; Ray's own sc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+import subprocess
+import sys
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -19,11 +23,7 @@ from cluster.arguments import PORTS
 from deployments.config.schema import AppArgs, Limits, routing_of
 from deployments.validation import explain, unknown_key
 
-if TYPE_CHECKING:
-    from pydantic import BaseModel
-
 LOOPBACK = "127.0.0.1"
-DEFAULT_REQUESTS = Limits().max_requests
 EXAMPLE = """\
 applications:
   - name: embedfleet
@@ -34,6 +34,13 @@ applications:
           threads: auto  # all cores
 """
 _OURS = "deployments.app:build"
+_SCHEMAS = ("ServeDeploySchema", "HTTPOptionsSchema", "ServeApplicationSchema", "DeploymentSchema")
+_PRINT_KEYS = """\
+import json, sys
+from ray.serve import schema
+print(json.dumps({name: list(getattr(schema, name).model_fields) for name in sys.argv[1:]}))
+"""
+_DEFAULTS = Limits()
 
 
 class ConfigError(Exception):
@@ -42,14 +49,16 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True)
 class Ingress:
-    """Where the service listens, the largest ``max_requests`` of its applications, and their models.
+    """Where the service listens, the largest limits of its applications, and their models.
 
-    ``host`` is None if the file does not set it. With ``tls`` the service speaks only https.
+    ``host`` is None if the file does not set it. With ``tls`` the service speaks only https. ``models``
+    are the names of the models that it serves.
     """
 
     host: str | None
     port: int
-    max_requests: int
+    max_requests: int = _DEFAULTS.max_requests
+    request_timeout_s: float = _DEFAULTS.request_timeout_s
     tls: bool = False
     models: tuple[str, ...] = ()
 
@@ -66,17 +75,23 @@ def read_config(file: Path) -> Ingress:
         for app in _our_applications(content):
             if "args" in app:
                 _check(app)
-        _check_keys(content, http)
-        _check_applications(content)
+        known = _known_keys()
+        _check_keys(content, http, known)
+        _check_applications(content, known)
         ours = [_check(app) for app in _our_applications(content)]
     except ValidationError as error:
         raise ConfigError(f"{file}, args: {explain(error, AppArgs)}") from error
     except ValueError as error:
         raise ConfigError(f"{file}: {error}") from error
-    most = max((args.limits.max_requests for args in ours), default=DEFAULT_REQUESTS)
-    models = tuple(model.name for args in ours for model in args.models)
-    tls = bool(http.get("ssl_certfile"))
-    return Ingress(http.get("host"), http.get("port", 8000), most, tls, models)
+    limits = [args.limits for args in ours] or [_DEFAULTS]
+    return Ingress(
+        http.get("host"),
+        http.get("port", 8000),
+        max(limit.max_requests for limit in limits),
+        max(limit.request_timeout_s for limit in limits),
+        bool(http.get("ssl_certfile")),
+        tuple(model.name for args in ours for model in args.models),
+    )
 
 
 @contextmanager
@@ -116,15 +131,24 @@ def load(file: Path) -> dict[str, Any]:
     return content
 
 
-def _check_keys(content: Mapping[str, Any], http: Any) -> None:
-    # takes a second, which the other commands need not spend
-    from ray.serve.schema import HTTPOptionsSchema, ServeDeploySchema
+@cache
+def _known_keys() -> dict[str, list[str]]:
+    """Returns the keys that each of Ray's schemas knows.
 
-    _require_known(content, ServeDeploySchema)
+    A process of its own imports Ray, which would stay in memory as long as the service runs.
+    """
+    command = [sys.executable, "-c", _PRINT_KEYS, *_SCHEMAS]
+    run = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    keys: dict[str, list[str]] = json.loads(run.stdout)
+    return keys
+
+
+def _check_keys(content: Mapping[str, Any], http: Any, known: Mapping[str, list[str]]) -> None:
+    _require_known(content, known["ServeDeploySchema"])
     _require(
         isinstance(http, dict), "http_options: must be fields with values, such as `port: 8000`"
     )
-    _require_known(http, HTTPOptionsSchema, "http_options.")
+    _require_known(http, known["HTTPOptionsSchema"], "http_options.")
     host, port = http.get("host", LOOPBACK), http.get("port", 8000)
     _require(
         host is None or (isinstance(host, str) and bool(host)),
@@ -142,18 +166,16 @@ def _our_applications(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [app for app in apps if isinstance(app, dict) and app.get("import_path") == _OURS]
 
 
-def _check_applications(content: Mapping[str, Any]) -> None:
-    from ray.serve.schema import DeploymentSchema, ServeApplicationSchema
-
+def _check_applications(content: Mapping[str, Any], known: Mapping[str, list[str]]) -> None:
     apps = content.get("applications") or []
     _require(bool(apps), "`applications` is missing; it is not a Ray Serve config")
     _require(_is_list_of_mappings(apps), "applications: must be a list of fields with values")
     for number, app in enumerate(apps):
         where = f"applications.{number}."
-        _require_known(app, ServeApplicationSchema, where)
+        _require_known(app, known["ServeApplicationSchema"], where)
         _require("import_path" in app, f"{where}import_path: is missing; ours is `{_OURS}`")
         for place, deployment in enumerate(_deployments(app)):
-            _require_known(deployment, DeploymentSchema, f"{where}deployments.{place}.")
+            _require_known(deployment, known["DeploymentSchema"], f"{where}deployments.{place}.")
 
 
 def _deployments(app: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -180,8 +202,7 @@ def _check(app: dict[str, Any]) -> AppArgs:
     return args
 
 
-def _require_known(fields: Mapping[str, Any], schema: type[BaseModel], where: str = "") -> None:
-    known = schema.model_fields
+def _require_known(fields: Mapping[str, Any], known: Collection[str], where: str = "") -> None:
     for name in fields:
         _require(name in known, f"{where}{name}: {unknown_key(str(name), known)}")
 

@@ -45,6 +45,11 @@ class Service:
         except httpx.InvalidURL as error:
             raise ServiceError(f"{url} is not a valid address ({error}); set --url") from error
 
+    @property
+    def has_key(self) -> bool:
+        """Whether requests carry an API key."""
+        return "authorization" in self._http.headers
+
     def close(self) -> None:
         """Closes the connections."""
         self._http.close()
@@ -122,8 +127,7 @@ class Service:
             raise self._another_server(path) from error
 
     def _key_message(self) -> str:
-        has_key = "authorization" in self._http.headers
-        why = "does not accept this API key" if has_key else "requires an API key"
+        why = "does not accept this API key" if self.has_key else "requires an API key"
         return f"the service at {self.url} {why}; set EMBEDFLEET_API_KEY or --api-key"
 
 

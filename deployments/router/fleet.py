@@ -15,17 +15,17 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import ray
-from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.config.schema import ModelConfig
-from deployments.ray_private import known_replicas, labels_match
+from deployments.ray_private import application_details, known_replicas, labels_match
 from deployments.wire.status import ModelState, ModelStatus, ReplicaState, ReplicaStatus
 
 log = logging.getLogger("ray.serve")
 _EVERY_S = 1.0
 _MESSAGES_EVERY_S = 5.0
 _STATUS_TIMEOUT_S = 3.0
+_CONTROLLER_TIMEOUT_S = 5.0
 _MODEL_STATES = {
     ReplicaState.READY: ModelState.READY,
     ReplicaState.LOADING: ModelState.STARTING,
@@ -96,8 +96,8 @@ class Fleet:
             await self._on_ready(name)
 
     def _controller_messages(self) -> dict[str, str]:
-        app = serve.status().applications.get(self._app_name)
-        return {name: d.message for name, d in app.deployments.items()} if app else {}
+        app = application_details(_CONTROLLER_TIMEOUT_S).get(self._app_name)
+        return {name: d["message"] for name, d in app["deployments"].items()} if app else {}
 
     async def _replica_status(self, status_method: DeploymentHandle) -> ReplicaStatus | None:
         response = status_method.remote()

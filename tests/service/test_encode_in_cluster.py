@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import ray
 
-from cluster.service.serve import path_environment
+from cluster.service.environment import path_environment
 from testing.encoding import command, counts, encode
 from testing.shared_service import join
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import inspect
-import subprocess
-import sys
+import logging
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from ray._private import node, worker
+from ray._private import node, ray_constants, worker
+from ray._private.authentication import authentication_token_setup as tokens
 from ray.experimental import internal_kv
-from ray.serve import context, handle
-from ray.serve._private import client, router
-from ray.serve._private.haproxy import BackendConfig, HAProxyConfig
+from ray.serve import context, handle, schema
+from ray.serve._private import api, client, controller, logging_utils, router
 from ray.serve._private.request_router.request_router import RequestRouter
 
 from deployments import ray_private
@@ -52,23 +52,92 @@ def test_labels_are_compared_as_ray_compares_them():
     assert not ray_private.labels_match(labels, {"zone": "b"})
 
 
-def test_the_controllers_client_can_delete_apps_and_close_handles():
-    assert callable(context._get_global_client)
-    kind = client.ServeControllerClient
+def test_the_controller_describes_and_deletes_applications():
+    kind = controller.ServeController
+    inspect.signature(kind.get_serve_instance_details).bind(None)
     inspect.signature(kind.delete_apps).bind(None, ["app"])
-    inspect.signature(kind.shutdown_cached_handles_async).bind(None)
+    assert {"applications"} <= schema.ServeInstanceDetails.model_fields.keys()
+    assert {"deployments"} <= schema.ApplicationDetails.model_fields.keys()
+    assert {"message"} <= schema.DeploymentDetails.model_fields.keys()
 
 
-def test_a_process_without_ray_has_not_started_it():
+def test_a_process_without_ray_has_no_processes_of_ray():
     assert worker._global_node is None
-    assert not ray_private.started_ray()
+    assert ray_private.own_ray() == {}
 
 
 @pytest.mark.parametrize("is_head", [True, False])
 def test_only_the_process_of_the_head_node_has_started_ray(monkeypatch, is_head):
     assert callable(node.Node.is_head)
-    monkeypatch.setattr(worker, "_global_node", SimpleNamespace(is_head=lambda: is_head))
-    assert ray_private.started_ray() == is_head
+    inspect.signature(node.Node.kill_all_processes).bind(
+        None, check_alive=False, allow_graceful=False
+    )
+    names = (ray_constants.PROCESS_TYPE_RAYLET, ray_constants.PROCESS_TYPE_GCS_SERVER)
+    processes = {name: [SimpleNamespace(process=f"{name}'s")] for name in names}
+    started = SimpleNamespace(is_head=lambda: is_head, all_processes=processes)
+    monkeypatch.setattr(worker, "_global_node", started)
+    expected = {"raylet": "raylet's", "gcs_server": "gcs_server's"} if is_head else {}
+    assert ray_private.own_ray() == expected
+
+
+def test_rays_token_is_written_for_its_owner_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(tokens, "generate_and_save_token", tokens.generate_and_save_token)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    ray_private.keep_token_private()
+    tokens.generate_and_save_token()
+    file = tmp_path / ".ray" / "auth_token"
+    assert len(file.read_text()) == 64
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_config_is_deployed_as_serve_run_deploys_it(monkeypatch):
+    started, deployed = [], []
+    kind = client.ServeControllerClient
+    inspect.signature(kind.deploy_apps).bind(None, "schema", _blocking=False)
+    inspect.signature(api.serve_start).bind(
+        http_options={}, grpc_options=None, controller_options=None, proxy_location=None
+    )
+    assert "timeout=HTTP_PROXY_TIMEOUT" in inspect.getsource(api.serve_start)
+    monkeypatch.setattr(api, "HTTP_PROXY_TIMEOUT", 60)
+    deploys = SimpleNamespace(deploy_apps=lambda schema, _blocking: deployed.append(schema))
+    monkeypatch.setattr(api, "serve_start", lambda **options: started.append(options) or deploys)
+    app = {"name": "embedfleet", "import_path": "deployments.app:build"}
+    config = {
+        "proxy_location": "HeadOnly",
+        "http_options": {"host": "127.0.0.1", "port": 8123},
+        "applications": [app],
+    }
+    ray_private.start_serve(config, 300)
+    assert api.HTTP_PROXY_TIMEOUT == 300
+    (options,), (schema_deployed,) = started, deployed
+    assert options["http_options"]["port"] == 8123
+    assert options["proxy_location"] == "HeadOnly"
+    assert [app.name for app in schema_deployed.applications] == ["embedfleet"]
+
+
+def test_a_request_has_serves_id():
+    context._serve_request_context.set(context._RequestContext(request_id="mine-42"))
+    assert ray_private.request_id() == "mine-42"
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_the_access_log_is_replaced_and_known_to_be_on(tmp_path, monkeypatch, is_on):
+    logger = logging.Logger("ray.serve")
+    monkeypatch.setattr(logging, "getLogger", lambda name=None: logger)
+    monkeypatch.setattr(logging_utils, "logger", logger, raising=False)
+    logging_utils.configure_component_logger(
+        component_name="router",
+        component_id="1",
+        logging_config=schema.LoggingConfig(logs_dir=str(tmp_path), enable_access_log=is_on),
+        max_bytes=10_000,
+        backup_count=1,
+    )
+    assert ray_private.replace_access_log() == is_on
+    logger.info("GET / 200", extra={"serve_access_log": True})
+    logger.info("ours")
+    (file,) = tmp_path.iterdir()
+    assert "GET /" not in file.read_text()
+    assert "ours" in file.read_text()
 
 
 @pytest.mark.parametrize(
@@ -83,24 +152,3 @@ def test_only_the_process_of_the_head_node_has_started_ray(monkeypatch, is_head)
 def test_the_key_value_store_takes_these_arguments(name, arguments, options):
     function = getattr(internal_kv, f"_internal_kv_{name}")
     inspect.signature(function).bind(*arguments, **options, namespace="embedfleet")
-
-
-def test_haproxy_reads_the_connections_as_a_setting_of_its_servers():
-    """Ray writes the variable's value unchecked into the line for HAProxy's servers."""
-    [(name, value)] = ray_private.haproxy_connections_per_router(320).items()
-    assert f'"{name}"' in inspect.getsource(sys.modules["ray.serve._private.constants"])
-    config = HAProxyConfig(health_check_fastinter=value)
-    backend = BackendConfig(name="routers", path_prefix="/", servers=[], app_name="embedfleet")
-    line = backend.build_health_check_config(config)["default_server_directive"]
-    words = line.split()
-    assert words[words.index("fastinter") + 1] == "5s"
-    assert words[words.index("maxconn") + 1] == "320"
-
-
-def test_the_environment_of_haproxy_is_known_without_ray():
-    """`embedfleet env` takes it and should not wait seconds for Ray's import."""
-    program = (
-        "import sys; from deployments.ray_private import haproxy_connections_per_router as limit; "
-        "limit(1); assert 'ray' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -99,11 +99,14 @@ def test_a_wrong_user_config_is_refused_before_the_start(tmp_path, user_config, 
         read_config(file)
 
 
-@pytest.mark.parametrize(("limits", "most"), [("", 256), (", limits: {max_requests: 9}", 9)])
-def test_the_limit_of_requests_is_read_before_the_start(tmp_path, limits, most):
+@pytest.mark.parametrize(
+    ("limits", "most", "seconds"),
+    [("", 256, 60), (", limits: {max_requests: 9, request_timeout_s: 300}", 9, 300)],
+)
+def test_limits_of_the_whole_service_are_read_before_the_start(tmp_path, limits, most, seconds):
     file = tmp_path / "serve_config.yaml"
     file.write_text(
         "http_options: {port: 9000}\napplications: [{import_path: 'deployments.app:build', "
         f"args: {{models: [{{name: e5-small}}]{limits}}}}}]"
     )
-    assert read_config(file) == Ingress(None, 9000, most, models=("e5-small",))
+    assert read_config(file) == Ingress(None, 9000, most, seconds, models=("e5-small",))

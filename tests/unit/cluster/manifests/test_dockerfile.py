@@ -10,7 +10,8 @@ import pytest
 
 from cluster import cli
 from cluster.service import serve as serving
-from cluster.service.serve import path_environment
+from cluster.service.environment import path_environment
+from cluster.service.haproxy import BINARY_PATH, COMMAND
 from tests.support.manifests import FOLDER, ROOT
 
 TEXT = (FOLDER / "Dockerfile").read_text()
@@ -90,6 +91,7 @@ def test_the_fast_path_is_on():
     settings = dict(pair.split("=") for pair in shlex.split(" ".join(all_of("ENV"))))
     environment, _ = path_environment("haproxy")
     del environment["RAY_SERVE_HAPROXY_MAXCONN"]  # follows the machine's file limit
+    environment[BINARY_PATH] = f"/usr/local/bin/{COMMAND}"  # where pip puts it
     assert settings.items() >= environment.items()
 
 
@@ -112,6 +114,6 @@ def test_it_is_reached_from_outside_of_its_container(monkeypatch):
     program, *arguments = json.loads(all_of("CMD")[0])
     assert program == "embedfleet"
     called = []
-    monkeypatch.setattr(serving, "serve", lambda *given: called.append(given) or 0)
+    monkeypatch.setattr(serving, "serve", lambda *given, **_: called.append(given) or 0)
     assert cli.main(arguments) == 0
     assert called == [("serve_config.yaml", "auto", "0.0.0.0", None)]

@@ -9,7 +9,8 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from cluster.service.config_file import read_config
-from cluster.service.serve import path_environment
+from cluster.service.environment import path_environment
+from cluster.service.haproxy import BINARY_PATH, COMMAND
 from deployments.config.schema import AppArgs
 from tests.support.documents import PAGES
 from tests.support.manifests import (
@@ -109,8 +110,9 @@ def test_the_images_tag_is_the_projects_version():
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_serves_fast_path_is_on_in_every_pod(group):
-    environment, _ = path_environment("haproxy", read_config(GPU_CONFIG).max_requests)
+    environment, _ = path_environment("haproxy", read_config(GPU_CONFIG))
     del environment["RAY_SERVE_HAPROXY_MAXCONN"]  # follows the node's file limit
+    environment[BINARY_PATH] = f"/usr/local/bin/{COMMAND}"  # where the image has it
     (container,) = GROUPS[group]["containers"]
     values = {entry["name"]: entry.get("value") for entry in container["env"]}
     assert values.items() >= environment.items()

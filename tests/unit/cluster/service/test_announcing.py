@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+
 import pytest
 
 from cluster.service import listening
@@ -29,6 +32,7 @@ class FakeService:
 
     def __init__(self, looks, url=URL):
         self.url = url
+        self.has_key = False
         self.now = 0.0
         self.sleeps = []
         self._looks = looks
@@ -60,10 +64,10 @@ def shown(name, model):
 def announced(capsys):
     """Returns what is printed about a service."""
 
-    def output(looks, url=URL, steps=None):
+    def output(looks, url=URL, steps=None, expected="abc"):
         service = FakeService(looks, url)
         child = Child(len(looks) if steps is None else steps)
-        listening.announce(child, service, service.clock, service.sleep)
+        listening.announce(child, service, expected, service.clock, service.sleep)
         return capsys.readouterr().out
 
     return output
@@ -91,13 +95,35 @@ def test_models_that_start_later_are_reported(announced):
 
 def test_a_model_that_starts_for_ever_is_not_watched_for_ever():
     service = FakeService([[READY, STARTING]])
-    listening.announce(Child(10_000), service, service.clock, service.sleep)
+    listening.announce(Child(10_000), service, "abc", service.clock, service.sleep)
     assert 600 <= service.now < 610
 
 
 def test_a_model_that_recovers_is_reported(announced):
     output = announced([[NO_FILE], [READY]])
     assert output.index(UNABLE) < output.index(f"ready after 0 s at {URL}")
+
+
+def test_the_line_to_try_can_be_pasted(announced):
+    output = announced([[READY]])
+    (line,) = [line for line in output.splitlines() if "curl" in line]
+    words = shlex.split(line)
+    assert words[2] == f"{URL}/v1/embeddings"
+    assert json.loads(words[-1])["input"]
+    assert "authorization" not in line
+
+
+def test_another_service_at_the_same_address_is_not_taken_for_ours(announced):
+    output = announced([[READY, READY]] * 5, expected="a")
+    assert "ready after" not in output
+    assert output.count(f"another service answers at {URL}: it serves b") == 1
+
+
+def test_a_service_is_asked_less_often_once_its_start_takes_long():
+    service = FakeService([[STARTING]])
+    listening.announce(Child(100), service, "abc", service.clock, service.sleep)
+    assert set(service.sleeps[:40]) == {0.25}
+    assert set(service.sleeps[40:]) == {1.0}
 
 
 def test_models_that_cannot_be_listed_are_mentioned(announced, monkeypatch):
@@ -118,7 +144,7 @@ def test_models_that_cannot_be_listed_are_mentioned(announced, monkeypatch):
     ],
 )
 def test_a_late_service_is_mentioned_once(announced, url, command):
-    output = announced([*[[STARTING]] * 3_000, [READY]], url)
+    output = announced([*[[STARTING]] * 780, [READY]], url)
     assert output.count(LATE) == 1
     assert command in output
-    assert "ready after 750 s" in output
+    assert "ready after 750 s" in output  # 40 looks in 10 s, then one a second

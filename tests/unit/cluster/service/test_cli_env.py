@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import shutil
 import subprocess
@@ -9,28 +10,53 @@ import subprocess
 import pytest
 
 from cluster.cli import main
-from cluster.service.serve import differences, path_environment
+from cluster.service import environment as settings
+from cluster.service.config_file import ConfigError, Ingress
+from cluster.service.environment import differences, path_environment, private_folder
+from cluster.service.haproxy import BINARY_PATH, CONNECTIONS
 
-SERVERS = "RAY_SERVE_HAPROXY_HEALTH_CHECK_FASTINTER"
+SOCKETS = ("RAY_SERVE_HAPROXY_SOCKET_PATH", "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH")
+NODE_ID, TEMPORARY = 56, len(".1234567.tmp")  # what Ray and HAProxy add to a socket's path
 
 
-def test_haproxy_has_connections_for_refusals_too():
-    """Else nobody is told to come back: what it cannot hand over waits in HAProxy."""
-    found = [path_environment("haproxy", most)[0][SERVERS] for most in (1, 256, 4_000)]
-    assert found == ["5s maxconn 17", "5s maxconn 320", "5s maxconn 5000"]
-    assert path_environment("haproxy")[0][SERVERS] == "5s maxconn 320"
-    assert SERVERS not in path_environment("python")[0]
+def limits(**given):
+    return Ingress(host=None, port=8000, **given)
+
+
+@pytest.mark.parametrize(("most", "connections"), [(1, 17), (256, 320), (4_000, 5_000)])
+def test_haproxy_has_connections_for_refusals_too(most, connections):
+    """Otherwise nobody is refused: what HAProxy cannot hand over waits in its queue."""
+    environment, _ = path_environment("haproxy", limits(max_requests=most))
+    assert environment[CONNECTIONS] == str(connections)
+
+
+def test_haproxy_waits_a_little_longer_than_a_request_may_take():
+    name = "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S"
+    assert path_environment("haproxy")[0][name] == "70"
+    assert path_environment("haproxy", limits(request_timeout_s=299.5))[0][name] == "310"
+
+
+def test_the_python_proxy_needs_nothing_of_haproxy():
+    assert not any("HAPROXY" in name for name in path_environment("python")[0])
+
+
+def test_without_the_launcher_the_error_says_what_to_do(monkeypatch, capsys):
+    monkeypatch.setattr(settings, "COMMAND", "embedfleet-absent")
+    with pytest.raises(ConfigError, match="embedfleet-absent is missing"):
+        path_environment("haproxy")
+    assert main(["env"]) == 1
+    assert "embedfleet-absent" in capsys.readouterr().err
 
 
 def test_what_the_users_environment_changes_is_said(monkeypatch):
     """An image's variables, for one, do not follow the config."""
-    environment, _ = path_environment("haproxy", 1_000)
-    monkeypatch.setenv(SERVERS, "5s maxconn 320")
+    environment, _ = path_environment("haproxy", limits(max_requests=1_000))
+    monkeypatch.setenv(CONNECTIONS, "320")
     monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1")
     (line,) = differences(environment)
-    assert SERVERS in line
-    assert "5s maxconn 320" in line
-    assert "5s maxconn 1250" in line
+    assert CONNECTIONS in line
+    assert "'320'" in line
+    assert "'1250'" in line
 
 
 @pytest.mark.parametrize("number", ["0", "-5", "many"])
@@ -50,14 +76,49 @@ def test_haproxy_takes_no_more_clients_than_it_may_have_files_for(monkeypatch, f
     assert path_environment("haproxy")[0]["RAY_SERVE_HAPROXY_MAXCONN"] == str(clients)
 
 
+@pytest.fixture
+def short(tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "SHORT", tmp_path)
+    return tmp_path
+
+
 @pytest.mark.skipif(shutil.which("sh") is None, reason="needs a shell")
-def test_a_shell_takes_it_over(capsys):
-    assert main(["env", "--max-requests", "100"]) == 0
+def test_a_shell_takes_it_over(short, capsys):
+    assert main(["env", "--max-requests", "100", "--request-timeout-s", "90"]) == 0
     exports = capsys.readouterr().out
-    wanted, _ = path_environment("auto", 100)
+    wanted, _ = path_environment("auto", limits(max_requests=100, request_timeout_s=90))
     shown = subprocess.run(
         ["sh", "-c", f"{exports}env"], env={}, capture_output=True, text=True, check=True
     )
-    found = dict(line.split("=", 1) for line in shown.stdout.splitlines())
-    assert found.items() >= wanted.items()
-    assert len(wanted) > 2
+    printed = dict(line.split("=", 1) for line in shown.stdout.splitlines())
+    assert printed.items() >= {**wanted, "RAY_AUTH_MODE": "token"}.items()
+    assert os.access(printed[BINARY_PATH], os.X_OK)
+    for name in SOCKETS:
+        assert printed[name].startswith(str(short))
+
+
+def test_haproxys_sockets_are_where_only_their_owner_goes(short):
+    folder = private_folder()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert private_folder() == folder
+
+
+def test_the_paths_of_haproxys_sockets_are_short_enough():
+    files = settings.haproxy_files(settings.SHORT / f"embedfleet-{2**32 - 2}")
+    admin, metrics = (len(files[name]) + 1 + NODE_ID for name in SOCKETS)
+    assert admin + TEMPORARY <= 107  # HAProxy binds another name first
+    assert metrics <= 107
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o750])
+def test_a_folder_that_others_reach_is_refused(short, mode):
+    private_folder().chmod(mode)
+    with pytest.raises(ConfigError, match="this user alone"):
+        private_folder()
+
+
+def test_a_link_in_place_of_the_folder_is_refused(short, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (short / f"embedfleet-{os.getuid()}").symlink_to(elsewhere)
+    with pytest.raises(ConfigError, match="this user alone"):
+        private_folder()

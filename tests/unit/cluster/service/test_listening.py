@@ -127,15 +127,15 @@ def test_models_sends_the_key_of_the_command(key_needed, capsys):
     [
         ((), "127.0.0.1", 8_123),
         (("--port", "8124"), "127.0.0.1", 8_124),
-        (("--host", "0.0.0.0", "--port", "8124"), "0.0.0.0", 8_124),
+        (("--host", "0.0.0.0", "--port", "8124", "--allow-anyone"), "0.0.0.0", 8_124),
     ],
 )
 def test_the_options_override_the_config(tmp_path, monkeypatch, args, host, port):
     started = []
 
-    def start(command, environment, url):
+    def start(command, environment, url, models):
         content = yaml.safe_load(Path(command[-1]).read_text())
-        started.append((content["http_options"], url))
+        started.append((content["http_options"], url, models))
         return 0
 
     monkeypatch.setattr(serving, "_run", start)
@@ -144,7 +144,21 @@ def test_the_options_override_the_config(tmp_path, monkeypatch, args, host, port
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump({"http_options": {"port": 8_123}, "applications": [app]}))
     assert cli.main(["serve", str(file), *args]) == 0
-    assert started == [({"host": host, "port": port}, url_of(host, port))]
+    assert started == [({"host": host, "port": port}, url_of(host, port), ("e5-small",))]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+def test_other_machines_reach_it_with_a_key_only(monkeypatch, capsys, host):
+    monkeypatch.setattr(serving, "_run", lambda *_: 0)
+    monkeypatch.setattr(serving, "why_not", lambda host, port: None)
+    for name in ("EMBEDFLEET_API_KEYS", "EMBEDFLEET_API_KEYS_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    command = ["serve", "serve_config.yaml", "--host", host]
+    assert cli.main(command) == 2
+    assert "EMBEDFLEET_API_KEYS" in capsys.readouterr().err
+    assert cli.main([*command, "--allow-anyone"]) == 0
+    monkeypatch.setenv("EMBEDFLEET_API_KEYS", "key")
+    assert cli.main(command) == 0
 
 
 @pytest.fixture
@@ -176,7 +190,7 @@ class Ready(BaseHTTPRequestHandler):
 
 
 def test_a_service_with_tls_is_reported_as_ready(https, capsys):
-    announce(Child(20), our_service(https))
+    announce(Child(20), our_service(https), ())
     output = capsys.readouterr().out
     assert f"at {https}" in output
     assert "MODEL" in output
@@ -186,7 +200,9 @@ def test_a_service_with_tls_is_reported_as_ready(https, capsys):
 def with_tls(tmp_path, monkeypatch):
     """A config with a certificate, and the URLs of the services that are started from it."""
     started = []
-    monkeypatch.setattr(serving, "_run", lambda command, environment, url: started.append(url) or 0)
+    monkeypatch.setattr(
+        serving, "_run", lambda command, environment, url, models: started.append(url) or 0
+    )
     monkeypatch.setattr(serving, "why_not", lambda host, port: None)
     monkeypatch.delenv("RAY_SERVE_ENABLE_HA_PROXY", raising=False)
     app = {"import_path": "deployments.app:build", "args": {"models": [{"name": "e5-small"}]}}

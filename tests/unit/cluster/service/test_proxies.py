@@ -26,7 +26,7 @@ def through(request, monkeypatch):
 def test_a_service_is_seen_to_be_ready(through, capsys):
     through(DEAD)
     with local_server(MODELS) as port:
-        listening.announce(Child(20), listening.our_service(f"http://127.0.0.1:{port}"))
+        listening.announce(Child(20), listening.our_service(f"http://127.0.0.1:{port}"), ())
     output = capsys.readouterr().out
     assert f"ready after 0 s at http://127.0.0.1:{port}" in output
     assert "MODEL" in output

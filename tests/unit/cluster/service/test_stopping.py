@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from cluster.service import drain as serve_run
+from cluster.service import drain
 from cluster.service.serve import _Stop
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -54,13 +54,28 @@ def test_nohup_stays_in_force(handlers, monkeypatch):
     assert set(handlers) == {signal.SIGINT, signal.SIGTERM}
 
 
-def test_what_keeps_it_from_stopping_in_order_is_said(handlers, monkeypatch, capsys):
-    def unreachable():
+def test_what_keeps_it_from_stopping_in_order_is_said(monkeypatch, capsys):
+    def unreachable(timeout_s):
         raise ConnectionError("no controller")
 
-    monkeypatch.setattr(serve_run.ray, "is_initialized", lambda: True)
-    monkeypatch.setattr(serve_run.serve, "status", unreachable)
-    with pytest.raises(KeyboardInterrupt):
-        serve_run._drain(signal.SIGINT, None)
-    assert handlers == {signal.SIGINT: signal.SIG_IGN}
+    ended = []
+    monkeypatch.setattr(drain.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(drain.ray, "shutdown", lambda: ended.append("ray"))
+    monkeypatch.setattr(drain, "application_details", unreachable)
+    drain.Service().stop()
+    assert ended == ["ray"]
     assert "no controller" in capsys.readouterr().err
+
+
+def test_a_start_that_fails_is_one_sentence(monkeypatch, capsys, tmp_path):
+    def fail(**options):
+        raise TimeoutError("HTTP proxies not available after 300 s.\nand a lot more")
+
+    monkeypatch.setattr(drain.ray, "init", fail)
+    config = tmp_path / "config.yaml"
+    config.write_text("applications: []")
+    assert drain.Service().run(config) == 1
+    error = capsys.readouterr().err
+    assert error == (
+        "embedfleet: the service cannot start: TimeoutError: HTTP proxies not available after 300 s.\n"
+    )

@@ -1,0 +1,187 @@
+"""What `embedfleet-haproxy` changes in Ray's configuration, and that the real HAProxy takes it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
+from ray.serve.config import HTTPOptions
+
+from cluster.service.haproxy import CONNECTIONS, amended, haproxy
+from testing.running import free_port
+from testing.waiting import until
+
+LAUNCH = "from cluster.service.haproxy import main; main()"
+FAIL_SOON = {"health_check_inter": "300ms", "health_check_fastinter": "300ms"}
+
+
+@pytest.fixture(scope="module")
+def folder():
+    """A folder whose path is short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="ef-", dir="/tmp") as name:
+        yield Path(name)
+
+
+def rendered(folder, port, *servers, host="127.0.0.1", **settings):
+    """Writes the configuration as Ray does, for an app with these ports of routers; returns the file."""
+    config = HAProxyConfig(
+        has_received_routes=bool(servers),
+        has_received_servers=bool(servers),
+        http_options=HTTPOptions(host=host, port=port),
+        socket_path=str(folder / "admin.sock"),
+        metrics_socket_path=str(folder / "metrics.sock"),
+        server_state_base=str(folder),
+        server_state_file=str(folder / "server-state"),
+        metrics_port=free_port(),
+        stats_port=free_port(),
+        timeout_connect_s=2,
+        timeout_client_s=10,
+        timeout_server_s=10,
+        **settings,
+    )
+    routers = [ServerConfig(f"router{number}", "127.0.0.1", number) for number in servers]
+    app = BackendConfig("http-app", "/", servers=routers, app_name="app")
+    api = HAProxyApi(config, {"http-app": app} if servers else {}, str(folder / "haproxy.cfg"))
+    api._generate_config_file_internal()
+    return folder / "haproxy.cfg"
+
+
+@pytest.fixture
+def launched(folder):
+    """Starts the launcher as Ray does, and waits until HAProxy listens."""
+    started = []
+
+    def launch(*servers, **settings):
+        port = free_port()
+        file = rendered(folder, port, *servers, **settings)
+        command = [sys.executable, "-c", LAUNCH, "-db", "-f", str(file)]
+        process = subprocess.Popen(command, env={**os.environ, CONNECTIONS: "7"})
+        started.append(process)
+        url = f"http://127.0.0.1:{port}"
+        until(lambda: answers(url), 20, "HAProxy listens")
+        return url, process
+
+    yield launch
+    for process in started:
+        process.kill()
+        process.wait(10)
+
+
+def answers(url):
+    try:
+        return httpx.get(f"{url}/-/healthz")
+    except httpx.TransportError:
+        return None
+
+
+@pytest.mark.parametrize("servers", [(), (20_000,)])
+def test_rays_own_template_is_changed_in_every_place(folder, servers):
+    text = rendered(folder, 8_000, *servers).read_text()
+    config = amended(text, folder, "7")
+    assert "mode 666" not in config
+    assert "mode 600 level admin" in config
+    binds = re.findall(r"^ *bind (\S+):", config, re.MULTILINE)
+    assert binds == ["127.0.0.1"] * 3  # the service, Prometheus and the statistics
+    assert config.count("/embedfleet-503.http") == 2
+    assert config.count("/embedfleet-504.http") == 1
+    assert ("status 404" in config) == bool(servers)
+    assert (" maxconn 7\n" in config) == bool(servers)
+
+
+def test_a_service_for_other_machines_shows_them_its_statistics(folder):
+    config = amended(rendered(folder, 8_000, host="0.0.0.0").read_text(), folder, None)
+    assert re.findall(r"^ *bind (\S+):", config, re.MULTILINE) == ["*"] * 3
+
+
+def test_another_template_is_refused(folder):
+    text = rendered(folder, 8_000).read_text()
+    with pytest.raises(ValueError, match="mode 666"):
+        amended(text.replace("mode 666", "mode 660"), folder, None)
+    with pytest.raises(ValueError, match="http_frontend"):
+        amended(text.replace("http_frontend", "main"), folder, None)
+
+
+def test_before_any_router_is_known_callers_are_told_to_retry(launched, folder):
+    url, process = launched()
+    answer = httpx.post(f"{url}/v1/embeddings", json={})
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "1"
+    assert answer.json()["error"]["code"] == "model_unavailable"
+    assert Path(f"/proc/{process.pid}/exe").readlink() == Path(haproxy())
+    assert (folder / "admin.sock").stat().st_mode & 0o777 == 0o600
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_router_that_is_gone_is_a_503_in_our_own_shape(launched):
+    url, _ = launched(free_port())
+    answer = httpx.post(f"{url}/v1/embeddings", json={})
+    assert answer.status_code == 503
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+@pytest.fixture
+def hangs_at_a_post():
+    """A router that answers until it gets a POST, and nothing from then on; yields its port."""
+    hangs, end = threading.Event(), threading.Event()
+
+    class Router(BaseHTTPRequestHandler):
+        def do_GET(self):
+            if hangs.is_set():
+                end.wait(30)
+            self.send_response(200)
+            self.end_headers()
+
+        def do_POST(self):
+            hangs.set()
+            end.wait(30)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Router) as server:
+        server.handle_error = lambda *_: None  # HAProxy closes the connections of its checks
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        end.set()
+        server.shutdown()
+
+
+def test_requests_of_a_router_that_hangs_end_with_its_health_checks(launched, hangs_at_a_post):
+    """Without `on-marked-down` they would wait for the timeout of the server, 10 s here."""
+    url, _ = launched(hangs_at_a_post, **FAIL_SOON)
+    until(lambda: answers(url).status_code == 200, 20, "the router is known to be up")
+    started = time.monotonic()
+    answer = httpx.post(f"{url}/v1/embeddings", json={}, timeout=30)
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "1"
+    assert time.monotonic() - started < 5
+
+
+def test_it_ends_with_the_process_that_has_started_it(folder):
+    port = free_port()
+    file = rendered(folder, port)
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, LAUNCH, str(file)])
+    try:
+        until(lambda: answers(f"http://127.0.0.1:{port}"), 20, "HAProxy listens")
+        parent.send_signal(signal.SIGKILL)
+        until(lambda: not answers(f"http://127.0.0.1:{port}"), 10, "it listens no more")
+    finally:
+        parent.kill()
+        parent.wait(10)
+
+
+PARENT = """
+import subprocess, sys
+subprocess.Popen([sys.executable, "-c", sys.argv[1], "-db", "-f", sys.argv[2]]).wait()
+"""
