@@ -42,6 +42,10 @@ class Backend(Protocol):
         """Returns every configured space, and whether its members agree."""
         ...
 
+    def cluster_problem(self) -> str | None:
+        """Returns why the service should get no requests although it runs; None if it may."""
+        ...
+
     async def metrics(self) -> str:
         """Returns the service's metrics in Prometheus' text format."""
         ...

@@ -43,11 +43,16 @@ async def health(request: Request) -> Response:
 
 
 async def ready(request: Request) -> Response:
-    """Answers 200 once a model is ready, 503 before; a cold model counts, since a request starts it."""
+    """Answers 200 once a model is ready, 503 before; a cold model counts, since a request starts it.
+
+    Answers 503 again if the cluster has been lost, whatever the models' last states were.
+    """
     backend: Backend = request.app.state.backend
     states = {item.id: item.state for item in backend.models()}
-    is_ready = any(state in ("ready", "cold") for state in states.values())
-    body = {"status": "ready" if is_ready else "not ready", "models": states}
+    problem = backend.cluster_problem()
+    is_ready = problem is None and any(state in ("ready", "cold") for state in states.values())
+    status = "ready" if is_ready else "not ready"
+    body = {"status": status, "reason": problem, "models": states}
     return Response(dump(body), 200 if is_ready else 503, media_type=JSON)
 
 

@@ -192,9 +192,10 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether a model answers, and each model's state."""
+    """Whether a model answers, and each model's state. ``reason`` says that the cluster is lost."""
 
     status: Literal["ready", "not ready"]
+    reason: str | None
     models: dict[str, str]
 
 

@@ -18,6 +18,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
+from deployments.api.access_log import AccessLogMiddleware, count_work
 from deployments.api.app import create_app
 from deployments.api.auth import ApiKeys
 from deployments.api.backend import Texts
@@ -35,9 +36,11 @@ from deployments.core.routing.languages import preload
 from deployments.core.routing.overload import LastRefusal
 from deployments.core.routing.policy import Decision
 from deployments.metrics import DecisionMetrics, RequestMetrics, scrape_cluster
+from deployments.ray_private import replace_access_log, request_id
 from deployments.router.chooser import Chooser
 from deployments.router.fleet import Fleet
 from deployments.router.listing import model_item, route_candidate, served_model, space_item
+from deployments.router.pulse import Pulse, node_is_alive
 from deployments.router.shared_spaces import SharedSpaces
 from deployments.wire.status import ServedModel
 
@@ -64,6 +67,7 @@ class Router:
             )
             for name, model in self._models.items()
         }
+        self._pulse = Pulse(node_is_alive)
         self._spaces = SharedSpaces(self._encode_sample, self._fleet.status)
         self._chooser = Chooser(args, self._clients, self._fleet, self._spaces.of)
         self._decisions = DecisionMetrics()
@@ -102,6 +106,7 @@ class Router:
         Raises SpaceMismatch if the model is no longer the one that was compared with the others.
         """
         embeddings = await self._encode_with(model, request, lane, deadline)
+        count_work(len(embeddings.vectors), embeddings.tokens)
         if space is None:
             return embeddings
         shared_id, own_id = (name.partition(":")[0] for name in (space, embeddings.space))
@@ -149,6 +154,10 @@ class Router:
         """Returns every configured space, and whether its members agree."""
         return [space_item(space, v) for space, v in self._spaces.verdicts().items()]
 
+    def cluster_problem(self) -> str | None:
+        """Returns why this router should get no further requests; None if its cluster is well."""
+        return self._pulse.problem
+
     async def metrics(self) -> str:
         """Returns the whole cluster's metrics in Prometheus' text format."""
         return await scrape_cluster()
@@ -166,13 +175,15 @@ class Router:
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Starts what runs in the background and returns the HTTP API; Serve calls it once."""
         self._fleet.start()
+        self._pulse.start()
         self._spaces.start()
         asyncio.get_running_loop().run_in_executor(None, preload)
         keys = ApiKeys.from_environment()
         log.info("API keys are %s", "required" if keys else "off: anyone who can connect may call")
         app = create_app(self, _api_limits(self._args), keys)
         self._admission = AdmissionMiddleware(app, self._args.limits.max_requests)
-        return MetricsMiddleware(self._admission, RequestMetrics().answered)
+        measured = MetricsMiddleware(self._admission, RequestMetrics().answered)
+        return AccessLogMiddleware(measured, replace_access_log(), request_id)
 
     async def reconfigure(self, user_config: Any) -> None:
         """Applies ``user_config``, which has the fields of ``routing``, without a restart.

@@ -66,10 +66,14 @@ def expected(spec: ModelSpec, request: EncodeRequest) -> np.ndarray:
 
 @dataclass
 class FakeBackend:
-    """Answers like the router. Each call that encodes raises ``failing``, if set."""
+    """Answers like the router. Each call that encodes raises ``failing``, if set.
+
+    ``problem`` is that of the cluster.
+    """
 
     states: dict[str, str] = field(default_factory=lambda: dict.fromkeys(SPECS, "ready"))
     failing: Exception | None = None
+    problem: str | None = None
     vectors: Callable[[ModelSpec, EncodeRequest], np.ndarray] = expected
     calls: list[tuple[str, EncodeRequest, Lane]] = field(default_factory=list)
     deadlines: set[float] = field(default_factory=set)
@@ -151,6 +155,10 @@ class FakeBackend:
                 members=members,
             ),
         ]
+
+    def cluster_problem(self) -> str | None:
+        """Returns ``problem``."""
+        return self.problem
 
     async def metrics(self) -> str:
         """Returns one metric."""

@@ -97,7 +97,15 @@ async def test_ready_once_a_model_answers(client, backend, states, status):
     response = await client.get("/ready")
     assert response.status_code == status
     word = "ready" if status == 200 else "not ready"
-    assert response.json() == {"status": word, "models": backend.states}
+    assert response.json() == {"status": word, "reason": None, "models": backend.states}
+
+
+async def test_a_service_that_has_lost_its_cluster_is_not_ready_but_alive(client, backend):
+    backend.problem = "the Ray cluster has not answered for 31 s"
+    response = await client.get("/ready")
+    assert response.status_code == 503
+    assert (response.json()["status"], response.json()["reason"]) == ("not ready", backend.problem)
+    ok(await client.get("/health"))
 
 
 async def test_metrics_come_from_the_backend(client):
