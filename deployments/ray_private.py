@@ -38,8 +38,8 @@ def check_ray_version(installed: str) -> None:
 check_ray_version(version("ray"))
 
 
-def known_replicas(handle: DeploymentHandle) -> int:
-    """Returns how many replicas the handle can call; 0 if none runs, or none is known yet.
+def known_replicas(handle: DeploymentHandle) -> frozenset[str]:
+    """Returns the ids of the replicas that the handle can call; none if none runs, or none is known yet.
 
     The controller pushes this list to the handle, so reading it costs nothing. `serve.status` takes some
     15 ms of this process, and more with each deployment (benchmarks/log/2026-11.md). The public
@@ -47,7 +47,9 @@ def known_replicas(handle: DeploymentHandle) -> int:
     """
     router = handle._router
     requests = router._asyncio_router._request_router if router else None
-    return len(requests.curr_replicas) if requests else 0
+    return (
+        frozenset(r.to_full_id_str() for r in requests.curr_replicas) if requests else frozenset()
+    )
 
 
 def labels_match(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:

@@ -80,12 +80,14 @@ class HashingEngine:
 class HashingEncoder(Encoder):
     """The real replica with that engine."""
 
+    engine_class = HashingEngine
+
     def load(self, config: ModelConfig, limits: Limits) -> LoadedModel:
         """Returns the model. Raises as `find_model`, and ModelUnavailable if the weights are damaged."""
         started = time.monotonic()
         files = find_model(config.name, config.path, config.revision)
         speed = _speed(files.folder)
-        engine = HashingEngine(files, _weights_hash(config, files), speed)
+        engine = self.engine_class(files, _weights_hash(config, files), speed)
         budget = config.token_budget or _TOKEN_BUDGET
         return LoadedModel(
             files.spec,

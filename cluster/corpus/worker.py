@@ -171,7 +171,7 @@ class PartWorker:
     async def _check(self) -> None:
         with suppress(RayError):  # the collector may be restarting
             self._abandoned = await self._work.collector.abandoned.remote()
-        if replicas := known_replicas(self._handle.encode):
+        if replicas := len(known_replicas(self._handle.encode)):
             self._limiter.total_tokens = calls_per_worker(replicas, self._work.workers)
             self._progress = replace(self._progress, replicas=replicas)
 

@@ -14,11 +14,14 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from ray.serve.handle import DeploymentHandle
 
 from deployments.client.call import Call, Moved, ReplicaDied
 from deployments.client.coalescing import Coalescing
+from deployments.client.direct import DirectTransport
+from deployments.client.lines import Lines
 from deployments.client.poison import PoisonIsolation
 from deployments.client.preprocessing import Preprocessor, load_preprocessor
 from deployments.client.retrying import RetryMoved, RetryOverload
@@ -32,7 +35,8 @@ from deployments.core.errors import EmbedfleetError, ModelUnavailable, SpaceMism
 from deployments.core.lane import Lane
 from deployments.core.models.spec import ModelSpec
 from deployments.core.request import Embeddings, EncodeRequest, check_dimensions
-from deployments.wire.status import ModelStatus, assume_ready
+from deployments.ray_private import known_replicas
+from deployments.wire.status import ModelStatus, ReplicaStatus, assume_ready
 from deployments.wire.trials import ClusterRecord
 
 log = logging.getLogger("ray.serve")
@@ -59,7 +63,9 @@ class EncoderClient:
         self._status = status
         self._cold_wait_s = cold_wait_s
         self._versions = Versions(config, load_preprocessor)
-        self._transport = HandleTransport(config.name, handle, status, cold_wait_s)
+        self._lines = Lines(config.name, partial(known_replicas, handle.encode))
+        by_handle = HandleTransport(config.name, handle, status, cold_wait_s)
+        self._transport = DirectTransport(config.name, self._lines, by_handle, status)
         offline = RetryOverload(self._transport, [Lane.OFFLINE])
         self._calls = Coalescing(PoisonIsolation(offline, ClusterRecord(config.name)))
         # the lane may refuse a request, but not half of it: what is full then may be its own work
@@ -156,8 +162,14 @@ class EncoderClient:
         except EmbedfleetError as error:
             log.debug("%s: the replica's version cannot be read: %s", self._name, error)
 
+    def statuses(self) -> list[ReplicaStatus]:
+        """Returns what each replica with a line said last. Call it in the event loop."""
+        self._lines.start()
+        return self._lines.statuses()
+
     def close(self) -> None:
-        """Gives up loading the tokenizer, if that still goes on."""
+        """Closes the lines, and gives up loading the tokenizer, if that still goes on."""
+        self._lines.close()
         self._versions.close()
 
     async def ready_preprocessor(self, timeout_s: float) -> Preprocessor:

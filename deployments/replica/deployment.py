@@ -13,12 +13,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import ray
 from ray import serve
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.config.schema import Limits, ModelConfig
@@ -31,8 +34,10 @@ from deployments.core.models.space import space_id
 from deployments.core.models.spec import ModelSpec
 from deployments.core.models.tokenizer import out_of_vocabulary
 from deployments.replica.autoscaling import report
-from deployments.wire import trials
+from deployments.replica.line_server import LineServer
+from deployments.wire import registry, trials
 from deployments.wire.calls import OtherVersion, Terms
+from deployments.wire.frames import CallFrame
 from deployments.wire.status import ReplicaState, ReplicaStatus
 
 if TYPE_CHECKING:
@@ -43,6 +48,7 @@ log = logging.getLogger("ray.serve")
 _IDLE_BEFORE_PROBE_S = 60.0
 _PROBE_TIMEOUT_S = 20.0
 _PASSES_BEFORE_WEDGED = 20.0
+_PUBLISH_AGAIN_S = 1.0
 _SIBLINGS_EVERY_S = 5.0
 _SIBLINGS_TIMEOUT_S = 3.0
 _EXPLAIN_S = 60.0  # how long callers can read why a replica needs a new process
@@ -52,6 +58,8 @@ class Encoder:
     """One replica of one model. It knows token ids, lanes and vectors, but no texts and no HTTP."""
 
     wedged_after_s = 20.0
+    _lines: LineServer | None = None
+    _replica = ""
 
     def __init__(self, config: ModelConfig, limits: Limits) -> None:
         """Returns once the model is loaded, or cannot be and no other replica has it.
@@ -61,6 +69,7 @@ class Encoder:
         self._created = time.monotonic()
         self._config = config
         self._name = config.name
+        self._answer_s = limits.request_timeout_s
         self._arrived = dict.fromkeys(Lane, 0)
         self._siblings = Siblings()
         self._model = BackgroundLoader(lambda: self.load(config, limits), config.name)
@@ -70,6 +79,7 @@ class Encoder:
             with ThreadPoolExecutor(1) as executor:  # Serve's event loop runs in this thread
                 executor.submit(asyncio.run, self._wait_for_siblings()).result()
         self._start_s = time.monotonic() - self._created  # includes the imports of loading
+        self._listening = self._listen_soon()
 
     async def _wait_for_siblings(self) -> None:
         """Waits while another replica has the model and this one does not."""
@@ -82,6 +92,34 @@ class Encoder:
         from deployments.replica.loading import load_model
 
         return load_model(config, limits)
+
+    def _listen_soon(self) -> asyncio.Task[None] | None:
+        """Starts to listen for lines, if this is a replica of Serve."""
+        try:
+            self._replica = serve.get_replica_context().replica_id.to_full_id_str()
+        except RayServeException:
+            return None
+        return asyncio.get_running_loop().create_task(self._listen())
+
+    async def _listen(self) -> None:
+        """Listens, and tells clients where; until that succeeds, they call by handle."""
+        server = LineServer(self)
+        while True:
+            try:
+                address = await server.listen(ray.util.get_node_ip_address())
+                self._lines = server
+                await asyncio.to_thread(registry.publish, self._replica, address)
+                return
+            except Exception as error:  # such as the head of the cluster being away
+                log.warning("%s: clients cannot be told where to call: %r", self._name, error)
+                await asyncio.sleep(_PUBLISH_AGAIN_S)
+
+    async def answer(self, call: CallFrame) -> Encoded | OtherVersion | EmbedfleetError:
+        """As `encode`, for a call that came over a line."""
+        batch = call.batch
+        return await self.encode(
+            batch.ids, batch.lengths, call.lane.value, call.timeout_s, call.terms
+        )
 
     async def encode(
         self, ids: Ids, lengths: Ids, lane: str, timeout_s: float, terms: Terms
@@ -130,7 +168,16 @@ class Encoder:
         return self._config.model_copy(update={"revision": spec.revision})
 
     async def status(self) -> ReplicaStatus:
-        """Returns this replica's state and figures, for `/v1/models`."""
+        """As `said`, for calls by handle."""
+        return self.said()
+
+    def waiting(self) -> dict[Lane, int]:
+        """Returns the tokens that wait in each lane."""
+        model = self._model.value
+        return _waiting_tokens(model.batcher) if model else {}
+
+    def said(self) -> ReplicaStatus:
+        """Returns this replica's state and figures, for `/v1/models` and for the choice of a replica."""
         model = self._model.value
         if model is None:
             failure = self._model.failure
@@ -146,6 +193,7 @@ class Encoder:
             gpu_ids=model.gpu_ids,
             token_budget=model.token_budget,
             streams=model.batcher.streams,
+            space=space_id(model.spec),
             memory_mib=(m.used_mib, m.limit_mib) if (m := model.memory) else None,
         )
 
@@ -199,7 +247,20 @@ class Encoder:
     def _wedged_after(self, model: LoadedModel) -> float:
         return max(self.wedged_after_s, _PASSES_BEFORE_WEDGED * model.longest_pass_s)
 
-    def __del__(self) -> None:
+    def __del__(self) -> Coroutine[Any, Any, None] | None:
+        """Serve awaits what this returns, after the last call by handle and before the process ends."""
+        if (lines := self._lines) is None:
+            self._stop()
+            return None
+        self._lines = None
+        return self._leave(lines)
+
+    async def _leave(self, lines: LineServer) -> None:
+        await asyncio.to_thread(registry.withdraw, self._replica)
+        await lines.close(self._answer_s)
+        self._stop()
+
+    def _stop(self) -> None:
         self._model.stop()
         if (model := self._model.value) is not None:
             model.batcher.stop(timeout_s=1.0)

@@ -142,7 +142,7 @@ class Chooser:
         measured = self._fleet.measured(name)
         replicas = max(1, status.replicas)
         waiting = {
-            lane: max(status.replica.waiting.get(lane, 0) * replicas, self._in_progress[lane][name])
+            lane: max(status.replica.waiting.get(lane, 0), self._in_progress[lane][name])
             for lane in Lane
         }
         speed = measured.tokens_per_s * replicas if measured and measured.tokens_per_s else None

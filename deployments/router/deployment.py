@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -42,7 +42,7 @@ from deployments.router.fleet import Fleet
 from deployments.router.listing import model_item, route_candidate, served_model, space_item
 from deployments.router.pulse import Pulse, node_is_alive
 from deployments.router.shared_spaces import SharedSpaces
-from deployments.wire.status import ServedModel
+from deployments.wire.status import ReplicaStatus, ServedModel
 
 log = logging.getLogger("ray.serve")
 _FOLLOW_TIMEOUT_S = 5.0
@@ -59,6 +59,7 @@ class Router:
         self._fleet = Fleet(
             serve.get_replica_context().app_name,
             {name: (model, handles[name]) for name, model in self._models.items()},
+            self._replica_statuses,
             self._follow_replica,
         )
         self._clients = {
@@ -209,6 +210,9 @@ class Router:
     async def _encode_sample(self, model: str, request: EncodeRequest) -> Embeddings:
         deadline = time.monotonic() + self._args.limits.request_timeout_s
         return await self._encode_with(model, request, Lane.OFFLINE, deadline)
+
+    def _replica_statuses(self, model: str) -> Sequence[ReplicaStatus]:
+        return self._clients[model].statuses()
 
     async def _follow_replica(self, model: str) -> None:
         await self._clients[model].follow_replica(_FOLLOW_TIMEOUT_S)

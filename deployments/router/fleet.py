@@ -1,8 +1,9 @@
 """The state of every model's replicas: ready, starting, cold, or unavailable and why.
 
 The view is at most a few seconds old. It combines three sources: Serve's controller pushes the running
-replicas to the handles and says what it waits for; a replica says whether its model is loaded; and the
-cluster's nodes show whether a replica could start at all.
+replicas to the handles and says what it waits for; the replicas say, on their lines, whether their model
+is loaded; and the cluster's nodes show whether a replica could start at all. If there is no line to any
+replica, one of them is asked by handle.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
 from ray.serve.handle import DeploymentHandle
 
 from deployments.config.schema import ModelConfig
+from deployments.core.lane import Lane
 from deployments.ray_private import application_details, known_replicas, labels_match
 from deployments.wire.status import ModelState, ModelStatus, ReplicaState, ReplicaStatus
 
@@ -40,10 +43,14 @@ class Fleet:
         self,
         app_name: str,
         models: Mapping[str, tuple[ModelConfig, DeploymentHandle]],
+        statuses: Callable[[str], Sequence[ReplicaStatus]],
         on_ready: Callable[[str], Awaitable[None]],
     ) -> None:
-        """``on_ready`` is called at each refresh with the name of every model that is ready."""
+        """``statuses`` returns what a model's replicas say, by the model's name. ``on_ready`` is called
+        at each refresh with the name of every model that is ready.
+        """
         self._app_name = app_name
+        self._statuses_of = statuses
         self._on_ready = on_ready
         self._models = dict(models)
         self._statuses = {
@@ -85,9 +92,12 @@ class Fleet:
     async def _refresh_model(self, name: str, nodes: list[dict[str, object]]) -> None:
         config, handle = self._models[name]
         status_method = handle.status
-        running = known_replicas(status_method)
+        running = len(known_replicas(status_method))
+        statuses = self._statuses_of(name)
         # without a running replica, the call would be queued and wake a cold model
-        replica = await self._replica_status(status_method) if running else None
+        if not statuses and running:
+            statuses = await self._replica_status(status_method)
+        replica = combined(statuses, running)
         message = self._messages.get(config.deployment_name, "not deployed")
         if replica is not None and replica.state is ReplicaState.READY:
             self._measured[name] = replica
@@ -99,16 +109,30 @@ class Fleet:
         app = application_details(_CONTROLLER_TIMEOUT_S).get(self._app_name)
         return {name: d["message"] for name, d in app["deployments"].items()} if app else {}
 
-    async def _replica_status(self, status_method: DeploymentHandle) -> ReplicaStatus | None:
+    async def _replica_status(self, status_method: DeploymentHandle) -> Sequence[ReplicaStatus]:
+        """Returns what one replica says by handle, if it does."""
         response = status_method.remote()
         try:
             async with asyncio.timeout(_STATUS_TIMEOUT_S):
-                status: ReplicaStatus = await response
-                return status
+                return [await response]
         except Exception as error:  # a dying or very busy replica: the next refresh will show
             log.debug("a replica does not answer: %s", error)
             response.cancel()
-            return None
+            return []
+
+
+def combined(statuses: Sequence[ReplicaStatus], running: int) -> ReplicaStatus | None:
+    """Returns what stands for a model's replicas: a ready one's status if there is one, with the tokens
+    that wait at all of them. None if none has said anything.
+
+    If only some of the ``running`` replicas have said something, the others count like these.
+    """
+    if not statuses:
+        return None
+    best = min(statuses, key=lambda status: list(_MODEL_STATES).index(status.state))
+    share = max(1.0, running / len(statuses))
+    waiting = {lane: int(share * sum(s.waiting.get(lane, 0) for s in statuses)) for lane in Lane}
+    return replace(best, waiting=waiting if best.waiting else {})
 
 
 def model_status(

@@ -30,7 +30,7 @@ class ReplicaStatus:
     ``waiting`` are the tokens in its lanes, ``start_s`` is how long it took to load. ``gpu_ids`` are
     the GPUs that Ray has assigned to it, and ``memory_mib`` what it takes of one and may take.
     ``token_budget`` is the most tokens of a forward pass, ``streams`` how many passes of a lane run at
-    once.
+    once. ``space`` is the embedding space of its vectors.
     """
 
     state: ReplicaState
@@ -44,14 +44,16 @@ class ReplicaStatus:
     memory_mib: tuple[int, int] | None = None
     token_budget: int | None = None
     streams: int | None = None
+    space: str | None = None
 
 
 @dataclass(frozen=True)
 class ModelStatus:
     """A model as the whole service sees it.
 
-    ``replica`` is that of the replica that was asked last; where none has answered it tells nothing.
-    Where ``may_come``, no node has room for a first replica, but a call has the cluster asked for one.
+    ``replica`` is what a replica said last, a ready one if there is one, with the tokens that wait at
+    all of them; if none has said anything, it tells nothing. With ``may_come``, no node has room for a
+    first replica, but a call has the cluster asked for one.
     """
 
     state: ModelState

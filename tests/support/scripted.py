@@ -54,7 +54,12 @@ class Reply:
 
 
 class Replica:
-    """The handle of one deployment: answers as scripted, then with each text's first id."""
+    """The handle of one deployment: answers as scripted, then with each text's first id.
+
+    Nobody listens for a line, so all calls go by handle.
+    """
+
+    _router = None
 
     def __init__(self, *script):
         self.script, self.calls, self.replies, self.terms = list(script), [], [], []

@@ -13,6 +13,7 @@ from ray._private.authentication import authentication_token_setup as tokens
 from ray.experimental import internal_kv
 from ray.serve import context, handle, schema
 from ray.serve._private import api, client, controller, logging_utils, router
+from ray.serve._private.common import DeploymentID, ReplicaID
 from ray.serve._private.request_router.request_router import RequestRouter
 
 from deployments import ray_private
@@ -38,11 +39,18 @@ def test_a_handle_keeps_the_replicas_where_they_are_counted():
     assert isinstance(RequestRouter.curr_replicas, property)
 
 
-def test_the_replicas_of_a_handle_are_counted():
-    requests = SimpleNamespace(curr_replicas={"one": 1, "two": 2})
+def test_the_replicas_of_a_handle_are_named():
+    requests = SimpleNamespace(curr_replicas={replica_id("one"): 1, replica_id("two"): 2})
     inner = SimpleNamespace(_asyncio_router=SimpleNamespace(_request_router=requests))
-    assert ray_private.known_replicas(SimpleNamespace(_router=inner)) == 2
-    assert ray_private.known_replicas(SimpleNamespace(_router=None)) == 0
+    assert ray_private.known_replicas(SimpleNamespace(_router=inner)) == {
+        replica_id("one").to_full_id_str(),
+        replica_id("two").to_full_id_str(),
+    }
+    assert ray_private.known_replicas(SimpleNamespace(_router=None)) == frozenset()
+
+
+def replica_id(name):
+    return ReplicaID(name, DeploymentID(name="encoder", app_name="app"))
 
 
 def test_labels_are_compared_as_ray_compares_them():

@@ -158,7 +158,8 @@ async def test_its_status_once_it_is_ready(encoder):
         ReplicaState.READY, None, "cpu", "float32", tokens_per_s=100, token_budget=1_024, streams=1
     )
     empty = {Lane.ONLINE: 0, Lane.OFFLINE: 0}
-    assert await encoder.status() == replace(ready, waiting=empty, start_s=1.5)
+    space = space_id(SPEC)
+    assert await encoder.status() == replace(ready, waiting=empty, start_s=1.5, space=space)
 
 
 async def test_it_reports_what_arrived_and_what_waits(encoder, engine, batcher):

@@ -156,7 +156,7 @@ async def test_a_corpus_job_has_one_model(fleet, tokenizer):
             await ours.choose_for_job(name)
 
 
-def test_loads_add_up_over_all_replicas(fleet, tokenizer):
+def test_loads_are_those_of_all_replicas(fleet, tokenizer):
     waiting = {Lane.ONLINE: 100, Lane.OFFLINE: 7}
     replica = ReplicaStatus(
         ReplicaState.READY, tokens_per_s=50, start_s=9.0, waiting=waiting, streams=4
@@ -164,7 +164,7 @@ def test_loads_add_up_over_all_replicas(fleet, tokenizer):
     fleet.statuses[E5] = ModelStatus(ModelState.READY, 3, replica=replica)
     fleet.last_measured[E5] = replica
     load = chooser(fleet, tokenizer).loads()[E5]
-    assert (load.waiting[Lane.ONLINE], load.waiting[Lane.OFFLINE]) == (300, 21)
+    assert (load.waiting[Lane.ONLINE], load.waiting[Lane.OFFLINE]) == (100, 7)
     assert (load.tokens_per_s, load.replicas, load.start_s) == (150, 3, 9.0)
     assert load.streams == 4  # of each
 

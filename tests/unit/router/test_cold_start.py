@@ -34,7 +34,7 @@ class Never:
 async def test_a_model_that_has_just_started_is_worth_another_call(monkeypatch):
     monkeypatch.setattr(client_module, "load_preprocessor", lambda _: Preprocessor(SPEC, Numbers()))
     states = iter([ModelState.COLD, ModelState.READY])
-    handle = SimpleNamespace(encode=SimpleNamespace(remote=Never))
+    handle = SimpleNamespace(encode=SimpleNamespace(remote=Never, _router=None))
     client = EncoderClient(
         ModelConfig(name="e5-small"), handle, lambda: ModelStatus(next(states)), cold_wait_s=0.02
     )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from deployments.config.schema import Autoscaling, ModelConfig
-from deployments.router.fleet import model_status
+from deployments.core.lane import Lane
+from deployments.router.fleet import combined, model_status
 from deployments.wire.status import ModelState, ModelStatus, ReplicaState, ReplicaStatus
 
 FIXED = ModelConfig(name="all-MiniLM-L6-v2", num_gpus=1)
@@ -54,3 +57,17 @@ def test_without_a_replica_the_nodes_decide_the_state(config, message, nodes, st
     assert (status.state, status.replicas) == (state, 0)
     assert reason in status.reason
     assert status.refuses == (config is FIXED and nodes is NO_ROOM)
+
+
+def test_a_ready_replica_stands_for_all_with_the_tokens_of_all():
+    busy = replace(LOADED, waiting={Lane.ONLINE: 30, Lane.OFFLINE: 4})
+    idle = replace(LOADED, waiting={Lane.ONLINE: 2, Lane.OFFLINE: 0})
+    found = combined([DAMAGED, LOADING, busy, idle], 4)
+    assert found == replace(LOADED, waiting={Lane.ONLINE: 32, Lane.OFFLINE: 4})
+    assert combined([DAMAGED, LOADING], 2) == LOADING
+    assert combined([], 2) is None
+
+
+def test_replicas_that_have_not_spoken_count_like_those_that_have():
+    busy = replace(LOADED, waiting={Lane.ONLINE: 30, Lane.OFFLINE: 4})
+    assert combined([busy], 3).waiting == {Lane.ONLINE: 90, Lane.OFFLINE: 12}
