@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "engine": ["--quick"],
     "online": ["--quick"],
     "thin_path": [],
+    "path": ["--rounds", "1", "--rows", "4000"],
     "mixed": [],
     "overload": [],
     "failures": ["--rounds", "1"],
@@ -29,6 +30,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "languages": [],
     "scaling": [],
     "simulation": [],
+    "balancing": ["--seconds", "60"],
 }
 
 
