@@ -1,6 +1,6 @@
 """The engine alone, without Ray: tokens a second beside other engines and the bound.
 
-    python -m benchmarks.engine [--models NAME …] [--rounds N] [--threads N] [--quick]
+    python -m benchmarks.engine [--models NAME …] [--engines NAME …] [--rounds N] [--quick]
 
 Runs on a CPU or a GPU. It needs torch, transformers and sentence-transformers, and also measures
 OpenVINO and ONNX Runtime if they are installed. The engines take turns, round after round. Figures
@@ -17,7 +17,7 @@ import gc
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,9 +37,11 @@ from deployments.core.engine.device import choose_device
 from deployments.core.engine.engine import TorchEngine
 from deployments.core.models.tokenizer import FastTokenizer
 
+GENERAL = "embedfleet, general path"
 OURS, OURS_FROM_TEXTS, BOUND = "embedfleet", "embedfleet, from texts", "bound"
 DEFAULTS, SAME = "sentence-transformers, defaults", "sentence-transformers, same precision"
 OPENVINO, ORT = "OpenVINO bf16", "ONNX Runtime float32"
+PEERS = (GENERAL, SAME, OPENVINO, ORT)  # cosines need sentence-transformers at its defaults
 FROM_TEXTS = (DEFAULTS, SAME)  # they tokenize too, so we compare our tokenizer and engine
 HEADER = ("MODEL", "TEXTS", "ENGINE", "TOKENS/S", "OF BOUND", "EMBEDFLEET ÷ THIS", "WORST COSINE")
 # tokens a round, so that a round of all engines takes seconds; other models are too slow there
@@ -101,12 +103,13 @@ class LoadedEngines:
         return measured
 
 
-def load_engines(setting: Setting) -> LoadedEngines:
-    """Loads a model into every engine that can run it here."""
+def load_engines(setting: Setting, wanted: Sequence[str]) -> LoadedEngines:
+    """Loads a model into those of the ``wanted`` engines that can run it here, and into ours."""
     engine = TorchEngine(setting.files.spec, setting.files.folder, str(setting.device), threads=1)
     makers: dict[str, Callable[[], Encode]] = {
         OURS: lambda: engines.embedfleet(setting, engine),
         OURS_FROM_TEXTS: lambda: engines.embedfleet_from_texts(setting, engine),
+        GENERAL: lambda: engines.embedfleet_general(setting),
         SAME: lambda: engines.st_same_precision(setting, engine.computes_in),
         DEFAULTS: lambda: engines.st_defaults(setting),
         OPENVINO: lambda: engines.openvino(setting),
@@ -114,6 +117,8 @@ def load_engines(setting: Setting) -> LoadedEngines:
     }
     encoders, missing = {}, {}
     for name, make in makers.items():
+        if name in PEERS and name not in wanted:
+            continue
         try:
             encoders[name] = make()
         except Missing as reason:
@@ -130,7 +135,7 @@ def measure(
     with tempfile.TemporaryDirectory() as folder:
         files = find(name, Path(folder), device)
         budget = args.token_budget or TOKEN_BUDGETS[device.type]
-        loaded = load_engines(Setting(files, device, args.threads, budget))
+        loaded = load_engines(Setting(files, device, args.threads, budget), args.engines)
         tokenizer = FastTokenizer(files.spec, files.folder)
     tokens = args.tokens or TOKENS[device.type].get(name, FEWEST_TOKENS)
     measured = {}
@@ -178,6 +183,7 @@ def arguments() -> argparse.Namespace:
     """Reads the command line."""
     options = parser("engine", __doc__)
     options.add_argument("--models", nargs="+", choices=SHAPES, help="default: by the device")
+    options.add_argument("--engines", nargs="+", choices=PEERS, default=list(PEERS))
     options.add_argument("--texts", nargs="+", choices=KINDS, default=list(KINDS))
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--tokens", type=int, help="tokens a round; default: by model")

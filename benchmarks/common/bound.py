@@ -13,8 +13,10 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from benchmarks.common.texts import Case
+from deployments.core.engine.backbones import is_causal
 
 _ROWS = {"cpu": (256, 512, 1_024, 2_048), "cuda": (4_096, 16_384, 32_768)}
+_UNGATED = frozenset({"bert", "xlm-roberta", "distilbert", "mpnet"})
 _MAX_LAYERS = 6  # with weights of their own, so that they do not stay in the processor's cache
 _SECONDS = 0.3
 Multiply = Callable[[Tensor], Tensor]
@@ -31,19 +33,16 @@ class Work:
 
     @classmethod
     def of(cls, config: PretrainedConfig) -> Work:
-        """Reads the shapes of a BERT, XLM-R or Mistral from its config."""
-        size, inner = int(config.hidden_size), int(config.intermediate_size)
-        heads = int(config.num_attention_heads)
+        """Reads the shapes from the config of a backbone on the fast path. Windows count as full."""
+        size, heads = int(config.hidden_size), int(config.num_attention_heads)
+        inner = int(getattr(config, "intermediate_size", None) or config.hidden_dim)
         width = int(getattr(config, "head_dim", None) or size // heads)
-        causal = config.model_type == "mistral"
-        keys = (int(config.num_key_value_heads) if causal else heads) * width
+        keys = int(getattr(config, "num_key_value_heads", None) or heads) * width
         attention = ((size, heads * width), (size, keys), (size, keys), (heads * width, size))
-        mlp = (
-            ((size, inner), (size, inner), (inner, size))
-            if causal
-            else ((size, inner), (inner, size))
-        )
-        return cls((*attention, *mlp), int(config.num_hidden_layers), heads * width, causal)
+        inwards = 1 if config.model_type in _UNGATED else 2
+        mlp = (*[(size, inner)] * inwards, (inner, size))
+        layers, causal = int(config.num_hidden_layers), is_causal(config)
+        return cls((*attention, *mlp), layers, heads * width, causal)
 
     @property
     def linear_operations(self) -> int:

@@ -15,7 +15,14 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoModel, BertConfig, MistralConfig, PretrainedConfig, XLMRobertaConfig
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    BertConfig,
+    MistralConfig,
+    PretrainedConfig,
+    XLMRobertaConfig,
+)
 
 from deployments.core.errors import ModelUnavailable
 from deployments.core.models.loading import ModelFiles, find_model
@@ -74,11 +81,44 @@ def _mistral_7b() -> PretrainedConfig:
     )
 
 
+def _small(model_type: str, **changes: Any) -> PretrainedConfig:
+    """A backbone in the size of e5-small, half as deep."""
+    return AutoConfig.for_model(
+        model_type,
+        hidden_size=384,
+        num_hidden_layers=6,
+        num_attention_heads=6,
+        intermediate_size=1_536,
+        vocab_size=30_522,
+        max_position_embeddings=514,
+        **dict.fromkeys(("pad_token_id", "bos_token_id", "cls_token_id"), _PAD_ID),
+        **dict.fromkeys(("eos_token_id", "sep_token_id"), 2),
+        **changes,
+    )
+
+
+_DECODER = {"num_key_value_heads": 2}
+_GEMMA = {"num_key_value_heads": 1, "use_bidirectional_attention": True, "head_dim": 64}
+
 SHAPES: dict[str, Shape] = {
     BUNDLED: Shape(partial(_bert, 6), 256),
     "e5-small": Shape(partial(_bert, 12), 512),
     "multilingual-e5-large": Shape(_xlm_roberta_large, 512),
     "mistral-7b": Shape(_mistral_7b, 4_096, "lasttoken"),
+    **{
+        f"small-{model_type}": Shape(partial(_small, model_type, **changes), 512, pooling)
+        for model_type, pooling, changes in (
+            ("distilbert", "mean", {"hidden_dim": 1_536}),
+            ("mpnet", "mean", {}),
+            ("modernbert", "mean", {}),
+            ("nomic_bert", "mean", {}),
+            ("gte", "mean", {}),
+            ("gemma3_text", "mean", _GEMMA),
+            ("llama", "lasttoken", _DECODER),
+            ("qwen2", "lasttoken", _DECODER),
+            ("qwen3", "lasttoken", {**_DECODER, "head_dim": 64}),
+        )
+    },
 }
 
 

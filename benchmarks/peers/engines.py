@@ -20,6 +20,7 @@ from benchmarks.peers import Missing
 from benchmarks.peers.onnx_export import TokenVectors, export
 from deployments.core.batch import TokenBatch, Vectors
 from deployments.core.engine.engine import TorchEngine
+from deployments.core.engine.interface import Network
 from deployments.core.engine.pooling import mean
 from deployments.core.models.loading import ModelFiles
 from deployments.core.models.tokenizer import FastTokenizer
@@ -55,6 +56,15 @@ def embedfleet(setting: Setting, engine: TorchEngine) -> Encode:
         return normalized(encode_all(engine, case.batch, setting.token_budget, setting.streams))
 
     return encode
+
+
+def embedfleet_general(setting: Setting) -> Encode:
+    """Our engine on its general path, from token ids."""
+    files, device = setting.files, str(setting.device)
+    network = Network.GENERAL
+    return embedfleet(
+        setting, TorchEngine(files.spec, files.folder, device, threads=1, network=network)
+    )
 
 
 def embedfleet_from_texts(setting: Setting, engine: TorchEngine) -> Encode:

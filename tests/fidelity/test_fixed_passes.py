@@ -18,6 +18,8 @@ from deployments.core.engine import attention, engine, networks
 from deployments.core.engine.cuda import graphs as cuda_graphs
 from deployments.core.engine.cuda.graphs import Recorder
 from deployments.core.models.local_format import read_spec
+from tests.fidelity.token_ids import spec_of
+from tests.support.tiny_backbones import BACKBONES, save_backbone
 from tests.support.tiny_models import edit_json, save_bert, save_mistral, save_xlm_roberta
 
 BATCHES = [[5], [12] * 3, [3, 40, 17, 1], [60, 58], [2] * 70, [55] * 12]
@@ -57,16 +59,34 @@ def batch_of(lengths, vocabulary):
     return TokenBatch.from_lists([dice.integers(3, vocabulary, n).tolist() for n in lengths])
 
 
+@pytest.mark.parametrize("name", ["modernbert", "gte", "qwen3 with windows", "gemma3 both ways"])
+def test_newer_backbones(tmp_path, name, request):
+    backbone = BACKBONES[name]
+    folder = save_backbone(tmp_path, name)
+    spec = spec_of(folder, backbone.model_type, backbone.pooling, max_tokens=200)
+    check(spec, folder, request, fixed=[16, 64, 600])
+
+
+def test_attention_with_a_bias_stays_plain(tmp_path, request):
+    spec = spec_of(save_backbone(tmp_path, "mpnet"), "mpnet", max_tokens=200)
+    check(spec, tmp_path, request, fixed=[5, 61, 600])
+
+
 @pytest.mark.parametrize("save", [save_bert, save_xlm_roberta, save_mistral])
 def test_the_vectors_are_the_same(tmp_path, save, request):
     spec = read_spec("own", save(tmp_path))
     if save is save_mistral:
         edit_json(tmp_path / "config.json", sliding_window=WINDOW)
-    plain = engine.TorchEngine(spec, tmp_path, "cpu", "float32")
+    check(spec, tmp_path, request, fixed=[16, 64, 600])
+
+
+def check(spec, folder, request, fixed):
+    """The engine rounds 5, 61 and 600 tokens to ``fixed``, and gives the plain engine's vectors."""
+    plain = engine.TorchEngine(spec, folder, "cpu", "float32")
     batches = [batch_of(lengths, plain.vocabulary) for lengths in BATCHES]
     expected = [plain.forward(batch) for batch in batches]
     request.getfixturevalue("gpu_like")
-    fixed = engine.TorchEngine(spec, tmp_path, "cpu", "float32")
-    assert [fixed.rounded(tokens) for tokens in (5, 61, 600)] == [16, 64, 600]
+    like_a_gpu = engine.TorchEngine(spec, folder, "cpu", "float32")
+    assert [like_a_gpu.rounded(tokens) for tokens in (5, 61, 600)] == fixed
     for batch, vectors in zip(batches, expected, strict=True):
-        np.testing.assert_allclose(fixed.forward(batch), vectors, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(like_a_gpu.forward(batch), vectors, rtol=1e-3, atol=1e-4)

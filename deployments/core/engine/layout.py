@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-# measured on a CPU with matrix units: a block of 40 takes longer than one of 48 (benchmarks/log)
+# on a CPU with matrix units, a block of 40 takes longer than one of 48 (benchmarks/log)
 _STEP = 16
 _SHORTEST_BLOCK = 32
 # texts share a group down to this part of its block length

@@ -1,8 +1,8 @@
-"""Linear layers on a CPU, their weights laid out once for the library that multiplies them.
+"""Linear layers for a CPU, with weights laid out once for the library that multiplies them.
 
-PyTorch's own layer hands over plain weights, which are laid out anew in each call, or read from
-memory at full width: half the time of a short pass, and more. `choose_packing` says which of the
-layers here suits a processor.
+PyTorch's own layer passes plain weights, which the library lays out again in each call, or reads from
+memory at full width. On a short pass that takes half of the time or more. `choose_packing` says which of
+these layers suits a processor.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 # rows of a pass that oneDNN's layout is chosen for; measured to matter little (benchmarks/log/2026-11.md)
 _ROWS = 512
 
-# oneDNN writes a program for each new number of rows, which takes milliseconds: use few numbers
+# oneDNN compiles a program for each new number of rows, which takes milliseconds, so use few numbers
 _STEPS = ((128, 16), (256, 32), (1_024, 64))
 
 
@@ -38,7 +38,7 @@ class TooLargeForFloat16(UnsupportedPrecision):
 
 
 class PlainLinear(nn.Module):
-    """Computes what these ``nn.Linear`` do, side by side, for inference only."""
+    """Computes several ``nn.Linear`` side by side, for inference only."""
 
     def __init__(self, *linears: nn.Linear, activation: str = "none") -> None:
         """``activation`` is "none" or "gelu" (by the error function)."""
@@ -51,10 +51,10 @@ class PlainLinear(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """Returns ``states`` ``(..., in)`` as ``(..., out)``."""
-        found = self._product(states)
+        product = self._product(states)
         if self._is_gelu:
-            torch.ops.aten.gelu_(found)
-        return found
+            torch.ops.aten.gelu_(product)
+        return product
 
     def plus(self, states: Tensor, residual: Tensor) -> Tensor:
         """Returns the layer's output added to ``residual`` ``(..., out)``."""
@@ -67,8 +67,8 @@ class PlainLinear(nn.Module):
 class OneDnnLinear(nn.Module):
     """The same in bfloat16, with weights laid out for oneDNN.
 
-    By the operators that PyTorch's compiler emits for frozen weights; what follows a layer (an
-    activation, a residual) runs inside them.
+    It calls the operators that PyTorch's compiler emits for frozen weights. They also compute what
+    follows a layer: an activation, or the sum with a residual.
     """
 
     def __init__(self, *linears: nn.Linear, activation: str = "none") -> None:
@@ -80,38 +80,38 @@ class OneDnnLinear(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """Returns ``states`` ``(..., in)`` as ``(..., out)``."""
-        found: Tensor = torch.ops.mkldnn._linear_pointwise(
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(
             states, self._weight, self._bias, self._activation, [], "none"
         )
-        return found
+        return product
 
     def plus(self, states: Tensor, residual: Tensor) -> Tensor:
         """Returns the layer's output added to ``residual`` ``(..., out)``."""
-        found: Tensor = torch.ops.mkldnn._linear_pointwise(
+        total: Tensor = torch.ops.mkldnn._linear_pointwise(
             states, residual, self._weight, self._bias, "add"
         )
-        return found
+        return total
 
 
 class FbgemmLinear(PlainLinear):
-    """The same with weights in float16, which are widened as they are read, and float32 around them.
+    """The same with weights in float16, widened as they are read, and everything else in float32.
 
-    Half the bytes to read make a short pass two and a half times as fast (benchmarks/log/2026-11.md).
+    A short pass reads half of the bytes and is two and a half times as fast (benchmarks/log/2026-11.md).
     """
 
     def _lay_out(self, weight: Tensor, bias: Tensor | None) -> None:
         """Raises TooLargeForFloat16."""
         if weight.abs().max() > torch.finfo(torch.float16).max:
             raise TooLargeForFloat16(
-                "some of its weights are too large for float16: set the model's `dtype` to float32"
+                "some of its weights are too large for float16; set the model's `dtype` to float32"
             )
         self._weights = torch.ops.quantized.linear_prepack_fp16(
             weight.float(), None if bias is None else bias.float()
         )
 
     def _product(self, states: Tensor) -> Tensor:
-        found: Tensor = torch.ops.quantized.linear_dynamic_fp16(states, self._weights)
-        return found
+        product: Tensor = torch.ops.quantized.linear_dynamic_fp16(states, self._weights)
+        return product
 
 
 def _side_by_side(linears: tuple[nn.Linear, ...]) -> tuple[Tensor, Tensor | None]:
@@ -126,10 +126,10 @@ def _joined(tensors: list[Tensor]) -> Tensor:
 
 @dataclass(frozen=True)
 class Packing:
-    """Which ``linear`` layers a network gets, and what it ``computes_in`` with them.
+    """Which ``linear`` layers a network gets, and the precision that it then ``computes_in``.
 
-    ``loads`` is the precision that the weights are read in, None for the one they are stored in.
-    ``steps`` are pairs of a number of rows and the step that numbers up to it are rounded up to.
+    ``loads`` is the precision that the weights are read in; None is the one they are stored in.
+    ``steps`` are pairs: numbers of rows up to the first are rounded up to a multiple of the second.
     """
 
     linear: type[PlainLinear | OneDnnLinear | FbgemmLinear]
@@ -138,7 +138,7 @@ class Packing:
     steps: tuple[tuple[int, int], ...] = ()
 
     def rounded(self, rows: int) -> int:
-        """Returns the number of rows to compute for this many, a little more."""
+        """Returns the number of rows to compute for this many, which may be a few more."""
         if not self.steps:
             return rows
         step = next((step for most, step in self.steps if rows <= most), 256)
@@ -155,7 +155,7 @@ FBGEMM = Packing(FbgemmLinear, torch.float32, None)
 
 
 def choose_packing(device: torch.device, dtype: torch.dtype) -> Packing | None:
-    """Returns how weights of this precision are laid out here; None where we know no better way."""
+    """Returns how weights of this precision are laid out on this processor; None for PyTorch's layers."""
     if device.type != "cpu":
         return None
     if dtype is torch.float32:
@@ -193,9 +193,9 @@ class Target:
 
 
 def has_fbgemm() -> bool:
-    """Whether this build of PyTorch has FBGEMM, and this processor its instructions (AVX2).
+    """Whether this build of PyTorch has FBGEMM and this processor has its instructions (AVX2).
 
-    Some builds for ARM list it, too (pytorch/pytorch#180546).
+    Some builds for ARM also list FBGEMM (pytorch/pytorch#180546).
     """
     is_x86 = platform.machine().lower() in ("x86_64", "amd64")
     return is_x86 and "fbgemm" in torch.backends.quantized.supported_engines
@@ -211,11 +211,11 @@ def _has_one_dnn() -> bool:
 
 @torch.inference_mode()
 def pack_linears(model: ModuleT, packing: Packing) -> ModuleT:
-    """Replaces each ``nn.Linear`` inside ``model`` and returns it; its plain weights are freed."""
+    """Replaces each ``nn.Linear`` inside ``model``, frees its plain weights, and returns the model."""
     if packing.linear is not PlainLinear:
         _replace_linears(model, packing)
-    # only where weights were read as they are stored: buffers such as Mistral's rotary frequencies are
-    # float32 in any precision
+    # converted only if the weights were read as they are stored: buffers such as Mistral's rotary
+    # frequencies stay float32 in any precision
     return model if packing.loads else model.to(packing.computes_in)
 
 

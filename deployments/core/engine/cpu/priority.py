@@ -1,4 +1,4 @@
-"""Who gets the processor first: an engine before its event loop, online texts before offline ones.
+"""Thread priorities: the engine runs before its event loop, and online texts before offline ones.
 
 Only Linux has a priority for each thread.
 """
@@ -17,10 +17,10 @@ _NICER = 10
 
 
 def engine_goes_first(engine_threads: Collection[int]) -> None:
-    """Lets no other thread of this process take the engine's core when it wakes up.
+    """Keeps other threads of this process from taking the engine's core when they wake up.
 
-    ``engine_threads`` are the threads' ids in the system. The others become batch threads, which get
-    the next free core; each call that arrives would else interrupt the forward pass.
+    ``engine_threads`` are the system's thread ids. All others become batch threads, which wait for the
+    next free core; otherwise, each call that arrives would interrupt the forward pass.
     """
     for thread in thread_ids():
         policy = os.SCHED_OTHER if thread in engine_threads else os.SCHED_BATCH
@@ -29,7 +29,7 @@ def engine_goes_first(engine_threads: Collection[int]) -> None:
 
 
 def can_give_way() -> bool:
-    """Whether a thread may come after the others of its process here: tried, since sandboxes differ."""
+    """Whether a thread can lower its priority here; it is tried, since sandboxes differ."""
 
     def try_it() -> bool:
         give_way({threading.get_native_id()})
@@ -40,8 +40,9 @@ def can_give_way() -> bool:
 
 
 def give_way(threads: Collection[int] | None = None) -> None:
-    """Lets these threads, by default all of this process, compute mostly where others leave the
-    processor free: beside one other that wants a core, they get a tenth of it. What they start, too.
+    """Lowers the priority of these threads, by default all of this process, and of those they start.
+
+    Beside a thread that wants the same core, they get a tenth of it.
     """
     if sys.platform != "linux":  # elsewhere a thread's id may be another process's
         return
@@ -52,7 +53,7 @@ def give_way(threads: Collection[int] | None = None) -> None:
 
 
 def has_given_way() -> bool:
-    """Whether the calling thread comes after its process's first one."""
+    """Whether the calling thread has a lower priority than its process's first one."""
     if sys.platform != "linux":
         return False
     own, first = (os.getpriority(os.PRIO_PROCESS, thread) for thread in (0, os.getpid()))

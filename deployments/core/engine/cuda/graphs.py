@@ -1,8 +1,8 @@
-"""Short passes on a GPU as CUDA graphs: there, launching takes longer than computing.
+"""Runs short passes on a GPU as CUDA graphs, since launching their kernels takes longer than computing.
 
-A pass of a dozen texts launches some ten kernels a layer, each from Python, each shorter than its
-launch. Recorded once and replayed, all of them are one launch. What is recorded has fixed shapes, so a
-short pass is filled up to the next of some sizes; which texts it holds is an input like their ids.
+A pass of a dozen texts launches some ten kernels per layer from Python, and each runs for less time than
+its launch takes. Recorded once and replayed, they are a single launch. A recording has fixed shapes, so
+a short pass is filled up to the next of some sizes. Where its texts end is an input, like their ids.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Network = Callable[[Tensor, Tensor, Any], Tensor]
 
 @dataclass(frozen=True)
 class FixedPlaces:
-    """`Places` whose tensor stays where it is, while the texts change."""
+    """`Places` whose tensor keeps its address while the texts change."""
 
     ends: Tensor
     longest: int
@@ -45,8 +45,9 @@ class FixedPlaces:
 
 @dataclass(frozen=True)
 class Recorder:
-    """``record`` returns a function that does the same again, and gives the same tensor each time.
+    """Records a function's work on a device, and measures functions.
 
+    ``record`` returns a function that repeats the work and returns the same tensor every time.
     ``seconds`` returns how long a function takes.
     """
 
@@ -65,22 +66,22 @@ class FixedPass:
         self._ends = torch.full((MOST_TEXTS + 1,), tokens, dtype=torch.int32, device=device)
         self._ends[0] = 0
         places = FixedPlaces(self._ends, tokens)
-        self._again = recorder.record(lambda: network(self._ids, self._positions, places))
+        self._replay = recorder.record(lambda: network(self._ids, self._positions, places))
 
     def __call__(self, ids: Tensor, positions: Tensor, layout: Layout) -> Tensor:
-        """As the network, for at most `MOST_TEXTS` texts; rows behind the last text are undefined."""
+        """Runs the network on at most `MOST_TEXTS` texts; rows after the last text are undefined."""
         self._ids.copy_(ids)
         self._positions.copy_(positions)
         texts = len(layout.lengths)
         self._ends[: texts + 1].copy_(layout.ends)
-        self._ends[texts + 1 :] = layout.ends[-1]  # texts without a token
-        return self._again().clone()
+        self._ends[texts + 1 :] = layout.ends[-1]  # the other texts have no tokens
+        return self._replay().clone()
 
 
 class GraphedNetwork:
-    """A network whose short passes are replayed where that is faster. Thread-safe.
+    """A network that replays short passes where that is faster. Thread-safe.
 
-    Its attention must be fused: see `attention.can_fuse`.
+    Its attention must be fused (`attention.can_fuse`).
     """
 
     def __init__(
@@ -90,25 +91,27 @@ class GraphedNetwork:
         device: torch.device,
         recorder: Recorder | None = None,
     ) -> None:
-        """Records a pass of each size. One that cannot be recorded, differs from the plain pass or is
-        no faster stays plain, and the log says so. No text is longer than ``max_tokens``.
+        """Records a pass of each size.
+
+        If a pass cannot be recorded, differs from the plain one or is no faster, passes of that size
+        stay plain, and the log says so. No text is longer than ``max_tokens``.
         """
         self._network = network
         self._lock = threading.Lock()
         self._passes = _recorded(network, max_tokens, device, recorder or _cuda(device))
 
     def rounded(self, tokens: int) -> int:
-        """Returns the number of tokens to give `__call__` for this many; zeros behind the last text."""
+        """Returns the number of tokens that `__call__` takes for this many; zeros fill the rest."""
         size = _size_of(tokens)
         return size if size in self._passes else tokens
 
     def __call__(self, ids: Tensor, positions: Tensor, layout: Layout) -> Tensor:
-        """As the network; rows behind the last text are undefined."""
-        found = self._passes.get(len(ids))
-        if found is None or len(layout.lengths) > MOST_TEXTS:
+        """Runs the network; rows after the last text are undefined."""
+        fixed = self._passes.get(len(ids))
+        if fixed is None or len(layout.lengths) > MOST_TEXTS:
             return self._network(ids, positions, layout)
         with self._lock:
-            return found(ids, positions, layout)
+            return fixed(ids, positions, layout)
 
 
 def _size_of(tokens: int) -> int | None:
@@ -120,17 +123,18 @@ def _size_of(tokens: int) -> int | None:
 def _recorded(
     network: Network, max_tokens: int, device: torch.device, recorder: Recorder
 ) -> dict[int, FixedPass]:
-    found: dict[int, FixedPass] = {}
-    for smaller, tokens in reversed(list(pairwise((0, *SIZES)))):  # the others fit its memory
+    passes: dict[int, FixedPass] = {}
+    # the largest first: the others fit into its memory
+    for smaller, tokens in reversed(list(pairwise((0, *SIZES)))):
         try:
-            made = FixedPass(network, tokens, device, recorder)
-            problem = _difference(
-                network, made, _trial(3 * tokens // 4, tokens, max_tokens, device)
-            )
-            least = [
+            fixed = FixedPass(network, tokens, device, recorder)
+            trial = _trial(3 * tokens // 4, tokens, max_tokens, device)
+            shortest = [
                 _trial(smaller + 1, size, max_tokens, device) for size in (smaller + 1, tokens)
             ]
-            problem = problem or _slowness(network, made, least, recorder)
+            problem = _difference(network, fixed, trial) or _slowness(
+                network, fixed, shortest, recorder
+            )
         except RuntimeError as error:  # CUDA's errors are RuntimeErrors
             why = error.__context__ or error
             log.warning("passes of %d tokens and fewer are not recorded: %s", tokens, why)
@@ -138,14 +142,14 @@ def _recorded(
         if problem:
             log.warning("a pass of %d tokens is not recorded: %s", tokens, problem)
         else:
-            found[tokens] = made
-    return found
+            passes[tokens] = fixed
+    return passes
 
 
 def _trial(
     tokens: int, size: int, max_tokens: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Layout]:
-    """Returns what a network takes: texts of about so many tokens, filled up to ``size``."""
+    """Returns a network's arguments: texts of about ``tokens`` tokens, filled up to ``size``."""
     longest = min(max_tokens, max(1, tokens // 2))
     lengths = ([longest] * (tokens // longest))[:MOST_TEXTS]
     ids, positions = torch.zeros(2, size, dtype=torch.int64, device=device)
@@ -156,40 +160,40 @@ def _trial(
 
 
 def _difference(
-    network: Network, made: FixedPass, trial: tuple[Tensor, Tensor, Layout]
+    network: Network, fixed: FixedPass, trial: tuple[Tensor, Tensor, Layout]
 ) -> str | None:
     real = sum(trial[2].lengths)
-    plain, again = (run(*trial)[:real].float() for run in (network, made))
-    worst = float(torch.cosine_similarity(plain, again).min())
-    # what is no number does not agree either
+    plain, replayed = (run(*trial)[:real].float() for run in (network, fixed))
+    worst = float(torch.cosine_similarity(plain, replayed).min())
+    # NaN does not agree either
     return None if worst >= _AGREES else f"it differs from the plain one, cosine {worst:.4f}"
 
 
 def _slowness(
     network: Network,
-    made: FixedPass,
+    fixed: FixedPass,
     trials: Sequence[tuple[Tensor, Tensor, Layout]],
     recorder: Recorder,
 ) -> str | None:
-    """Compares the fewest tokens that are filled up to a size with the same as they are."""
-    runs: tuple[Network, Network] = (network, made)
-    plain, again = (
+    """Compares the fewest tokens that are filled up to a size with the same tokens in a plain pass."""
+    runs: tuple[Network, Network] = (network, fixed)
+    plain, replayed = (
         recorder.seconds(partial(run, *trial)) for run, trial in zip(runs, trials, strict=True)
     )
-    if again <= plain:
+    if replayed <= plain:
         return None
-    return f"filled up it takes {1e3 * again:.2f} ms, plain {1e3 * plain:.2f} ms"
+    return f"filled up it takes {1e3 * replayed:.2f} ms, plain {1e3 * plain:.2f} ms"
 
 
 def _cuda(device: torch.device) -> Recorder:
-    """Records CUDA graphs, which share their memory.
+    """Returns a recorder of CUDA graphs that share their memory.
 
-    They may, since none runs beside another and what one returns is copied at once.
+    They can share it because no two run at once, and each result is copied right away.
     """
     pool = torch.cuda.graph_pool_handle()
     aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    # a graph that is dropped takes cuBLAS' workspace of its stream along, to which the others write
-    # (pytorch issue 193402): each keeps all of them
+    # all graphs are kept: one that is dropped frees cuBLAS' workspace of its stream, which the others
+    # still write to (pytorch issue 193402)
     graphs: list[torch.cuda.CUDAGraph] = []
 
     def record(run: Run) -> Run:
@@ -198,7 +202,7 @@ def _cuda(device: torch.device) -> Recorder:
         graphs.append(graph)
         with _stream_kept(device):
             _run_aside(run, aside)
-            # other threads may go on with their own work on the device
+            # other threads may use the device meanwhile
             with torch.cuda.graph(
                 graph, pool=pool, stream=aside, capture_error_mode="thread_local"
             ):
@@ -216,7 +220,7 @@ def _cuda(device: torch.device) -> Recorder:
 
 @contextmanager
 def _stream_kept(device: torch.device) -> Iterator[None]:
-    """Makes the device current, and the current stream again what it was: a failed recording does not."""
+    """Makes the device current, and restores its stream afterwards, which a failed recording does not."""
     with torch.cuda.device(device):
         before = torch.cuda.current_stream()
         try:
@@ -226,7 +230,7 @@ def _stream_kept(device: torch.device) -> Iterator[None]:
 
 
 def _run_aside(run: Run, aside: torch.cuda.Stream) -> None:
-    """Makes what is made on first use, so that it is not recorded."""
+    """Runs the work a few times, so that what is allocated on first use is not recorded."""
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
         for _ in range(3):
@@ -235,7 +239,7 @@ def _run_aside(run: Run, aside: torch.cuda.Stream) -> None:
 
 
 def _seconds(device: torch.device, run: Run) -> float:
-    """Returns the median of some runs."""
+    """Returns the median duration of a few runs."""
     times = []
     for _ in range(_TIMES):
         torch.cuda.synchronize(device)

@@ -40,7 +40,7 @@ def alone(states: torch.Tensor, key_heads: int, causal: bool, back: int) -> torc
     if causal:
         seen = seen.tril()
     if back >= 0:
-        seen = seen.triu(-back)
+        seen = seen.triu(-back) & (seen.tril(0 if causal else back))
     found = F.scaled_dot_product_attention(
         query[None], key[None], value[None], attn_mask=seen, enable_gqa=True
     )
@@ -69,9 +69,52 @@ def test_causal_with_shared_key_heads(lengths):
 
 
 @settings(max_examples=20)
-@given(LENGTHS)
-def test_causal_within_a_window(lengths):
-    check(lengths, 6, 2, Rule(causal=True, back=5))
+@given(LENGTHS, st.sampled_from([1, 5, 100]))
+def test_causal_within_a_window(lengths, back):
+    check(lengths, 6, 2, Rule(causal=True, back=back))
+
+
+@settings(max_examples=20)
+@given(LENGTHS | SHORT, st.sampled_from([1, 5, 100]), st.integers(0, 20))
+def test_both_ways_within_a_window(lengths, back, behind):
+    check(lengths, 6, 2, Rule(back=back), behind)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("lengths", [[400, 129, 128, 3], [256, 256]])
+def test_texts_of_several_chunks(lengths, causal):
+    check(lengths, 6, 2, Rule(causal, back=16))
+
+
+@settings(max_examples=20)
+@given(LENGTHS | SHORT)
+def test_a_bias_by_distance(lengths):
+    distances = torch.arange(160)[None, :] - torch.arange(160)[:, None]
+    bias = torch.stack([distances.float().abs() / -50, distances.float() / 70])[None]
+    states = states_of(sum(lengths), 6)
+    groups = Layout(lengths, CPU, torch.float32, causal=False).groups
+    found = attend_in_blocks(states, 2, groups, Rule(bias=bias))
+    for text, own in zip(states.split(lengths), found.split(lengths), strict=True):
+        query, key, value = text.transpose(0, 1).split(2)
+        mask = bias[0, :, : len(text), : len(text)]
+        expected = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        torch.testing.assert_close(own, expected.transpose(0, 1), rtol=1e-4, atol=1e-5)
+
+
+class Layer(torch.nn.Module):
+    is_causal = True
+
+
+@pytest.mark.parametrize("is_causal", [None, True, False])
+def test_the_direction_that_is_passed_overrides_the_layer_s(is_causal):
+    query, key, value = states_of(9, 6).transpose(0, 1)[None].split(2, dim=1)
+    causal = is_causal is not False
+    layout = Layout([9], CPU, torch.float32, causal)
+    found, _ = attention.attend(
+        Layer(), query, key, value, None, layout=layout, is_causal=is_causal
+    )
+    expected = F.scaled_dot_product_attention(query, key, value, is_causal=causal)
+    torch.testing.assert_close(found, expected.transpose(1, 2), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
