@@ -12,12 +12,11 @@ serve: $(VENV)/.serve
 test: $(VENV)/.test
 	$(MAKE) --keep-going --jobs=2 --output-sync=target test-core test-services
 
-# then the tests that start a Ray of their own
+# the last folder starts Rays of its own
 test-core: lint
-	$(BIN)/pytest tests/unit tests/api tests/fidelity tests/gpu
-	$(BIN)/pytest tests/clusters
+	$(BIN)/pytest tests/unit tests/api tests/fidelity tests/gpu tests/clusters
 
-# in one shared service
+# one shared service
 test-services: $(VENV)/.test
 	$(BIN)/pytest tests/service tests/chaos
 
