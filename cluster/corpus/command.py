@@ -6,7 +6,10 @@ import argparse
 import logging
 import signal
 import sys
-from contextlib import nullcontext, suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from types import FrameType
 
 from cluster.corpus.connect import JobModel, raylet_socket
 from cluster.corpus.errors import JobError
@@ -24,7 +27,6 @@ from deployments.core.models.spec import Role
 
 def run(args: argparse.Namespace) -> int:
     """Runs the job and returns the exit status: 1 when it failed, 130 when it was interrupted."""
-    _interrupt_on_signals()
     # Serve's messages are for its operators, and would break the progress line
     logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
     with watchdog() as dog:
@@ -33,7 +35,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _status(args: argparse.Namespace, printer: ProgressPrinter, dog: Watchdog) -> int:
     try:
-        summary = _encode(args, printer, dog)
+        with _interrupted_by_signals():
+            summary = _encode(args, printer, dog)
     except JobError as error:
         printer.end()
         print(f"embedfleet: {error}", file=sys.stderr)
@@ -66,11 +69,27 @@ def _encode(args: argparse.Namespace, printer: ProgressPrinter, dog: Watchdog) -
         return encode_corpus(settings, job_run)
 
 
-def _interrupt_on_signals() -> None:
-    """SIGTERM and SIGHUP stop the job as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
-        signal.signal(signal.SIGHUP, signal.default_int_handler)
+@contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP stop the job as Ctrl-C does.
+
+    Raises KeyboardInterrupt then, also if a library on the way has made another error of it.
+    """
+    interrupted = threading.Event()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interrupted.set()
+        signal.default_int_handler(number, frame)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(number, interrupt)
+    try:
+        yield
+    except Exception as error:
+        if interrupted.is_set():
+            raise KeyboardInterrupt from error
+        raise
 
 
 def report(summary: Summary) -> str:

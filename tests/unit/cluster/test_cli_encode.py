@@ -62,7 +62,8 @@ def told(monkeypatch) -> Iterator[list[int]]:
 
     monkeypatch.setattr(command, "encode_corpus", job)
     # the tests themselves may run under nohup
-    own = {n: signal.signal(n, signal.SIG_DFL) for n in (signal.SIGTERM, signal.SIGHUP)}
+    own = {signal.SIGINT: signal.getsignal(signal.SIGINT)}
+    own |= {n: signal.signal(n, signal.SIG_DFL) for n in (signal.SIGTERM, signal.SIGHUP)}
     yield sent
     for number, handler in own.items():
         signal.signal(number, handler)
@@ -74,6 +75,19 @@ def test_it_ends_as_by_ctrl_c(told, monkeypatch, capsys, number):
     told.append(number)
     assert cli.main(WORDS) == 130
     assert "stopped; run the same command again" in capsys.readouterr().err
+
+
+def test_a_signal_of_which_a_library_makes_another_error_is_one_still(told, monkeypatch, capsys):
+    def job(*_):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt as error:
+            raise JobError("the job was abandoned") from error
+
+    monkeypatch.setattr(scheduling, "give_way", lambda: None)
+    monkeypatch.setattr(command, "encode_corpus", job)
+    assert cli.main(WORDS) == 130
+    assert "abandoned" not in capsys.readouterr().err
 
 
 def test_a_terminal_that_has_gone_leaves_the_status(told, monkeypatch):
