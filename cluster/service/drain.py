@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import logging
+import os
 import signal
 import sys
 import threading
@@ -67,6 +68,8 @@ class Service:
     def _start(self, config: dict[str, Any]) -> None:
         # what Ray's processes print is in their logs, too
         ray.init(namespace=_NAMESPACE, logging_level=logging.WARNING, log_to_driver=False)
+        # Ray's core has its own handler now, which prints a stack
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(1))
         self._watch = _watch()
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         address = ray.get_runtime_context().gcs_address

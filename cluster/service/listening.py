@@ -77,8 +77,9 @@ def announce(
 ) -> None:
     """Prints when the service is ready, why it is not, and when its other models have started.
 
-    ``expected`` has the names of the models that it may list. If it lists any other, another service
-    answers at this address. Returns once there is nothing more to report, or the child has ended.
+    ``expected`` has the names of the models that it may list, unless these are unknown. If it lists any
+    other, another service answers at this address. Returns once there is nothing more to report, or the
+    child has ended.
     """
     started, progress = clock(), _Progress(service, expected)
     while child.poll() is None and progress.look(waited := clock() - started):
@@ -120,6 +121,8 @@ class _Progress:
         return bool(self._starting)
 
     def _is_another_service(self) -> bool:
+        if not self._expected:  # an app of somebody else
+            return False
         strangers = frozenset(model["id"] for model in self._models()) - self._expected
         if strangers and strangers != self._strangers:
             _print(

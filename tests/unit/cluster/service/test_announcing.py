@@ -119,6 +119,10 @@ def test_another_service_at_the_same_address_is_not_taken_for_ours(announced):
     assert output.count(f"another service answers at {URL}: it serves b") == 1
 
 
+def test_the_models_of_an_app_that_is_not_ours_are_unknown(announced):
+    assert "ready after" in announced([[READY, READY]], expected="")
+
+
 def test_a_service_is_asked_less_often_once_its_start_takes_long():
     service = FakeService([[STARTING]])
     listening.announce(Child(100), service, "abc", service.clock, service.sleep)
