@@ -28,6 +28,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "encode": ["--rows", "2000"],
     "choosing": [],
     "languages": [],
+    "quantization": ["--texts", "300"],
     "scaling": [],
     "simulation": [],
     "balancing": ["--seconds", "60"],

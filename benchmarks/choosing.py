@@ -2,7 +2,7 @@
 
     python -m benchmarks.choosing
 
-In one process, without Ray. Six models of the catalog are configured, and each has MiniLM's
+In one process, without Ray. All models of the catalog are configured, and each has MiniLM's
 tokenizer, so that texts near a model's limit are really counted. For comparison, a request for a
 short text takes a few milliseconds on the same CPU, mostly in the model.
 """

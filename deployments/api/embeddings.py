@@ -38,7 +38,9 @@ async def create_embeddings(request: Request) -> Response:
     with _admitted(request, body.priority):
         embeddings = await backend.encode(decision, to_encode, body.priority, deadline)
     refuse_replaced(facts, decision.space, embeddings.space)
-    content = await embeddings_body(embeddings, body.encoding_format)
+    dtype = body.output_dtype
+    embeddings = replace(embeddings, space=embeddings.space + dtype.space_suffix)
+    content = await embeddings_body(embeddings, body.encoding_format, dtype)
     return embedding_response(content, embeddings, decision)
 
 

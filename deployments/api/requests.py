@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from deployments.api.body_errors import body_error, refuse_misleading
-from deployments.core.errors import InvalidRequest
+from deployments.core.errors import InvalidRequest, SpaceMismatch
 from deployments.core.lane import Lane
 from deployments.core.models.spec import Role
+from deployments.core.quantization import OutputDtype
 from deployments.core.routing.facts import Aim, RequestFacts
 
 Text = Annotated[str, Field(min_length=1)]
@@ -106,6 +108,10 @@ class EmbeddingRequest(_Common):
         None, ge=1, description="Fewer than the model's own only for Matryoshka models"
     )
     input_type: Role | None = Field(None, description="Which prompt the texts get")
+    output_dtype: OutputDtype = Field(
+        OutputDtype.FLOAT32,
+        description="How the numbers are written; int8, uint8, binary and ubinary are other spaces",
+    )
     tokenizer: str | None = Field(
         None, max_length=512, description="The model whose tokenizer made the ids in `input`"
     )
@@ -114,6 +120,32 @@ class EmbeddingRequest(_Common):
     @classmethod
     def _null_means_float(cls, value: Any) -> Any:
         return "float" if value is None else value
+
+    @field_validator("output_dtype", mode="before", json_schema_input_type=OutputDtype | None)
+    @classmethod
+    def _output_dtype(cls, value: Any) -> Any:
+        if value in (None, "float"):  # Voyage's clients send the latter
+            return OutputDtype.FLOAT32
+        if isinstance(value, str) and value in list(OutputDtype):
+            return OutputDtype(value)
+        raise ValueError(f"must be one of {', '.join(map(repr, map(str, OutputDtype)))}")
+
+    def facts(self, required_space: str | None, truncate: bool) -> RequestFacts:
+        """As for all requests; the required space has to be one of this ``output_dtype``.
+
+        Raises SpaceMismatch if it is not.
+        """
+        facts = super().facts(required_space, truncate)
+        if facts.space is None:
+            return facts
+        space, plus, written_as = facts.space.partition("+")
+        if plus + written_as != self.output_dtype.space_suffix:
+            raise SpaceMismatch(
+                f"the required space {facts.space} holds {written_as or 'float'} vectors, but "
+                f"`output_dtype` is {self.output_dtype}; ask for both alike",
+                "space",
+            )
+        return replace(facts, space=space)
 
     @field_validator("input_type", mode="before")
     @classmethod

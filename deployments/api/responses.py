@@ -13,12 +13,15 @@ import numpy as np
 import orjson
 from pydantic import BaseModel, ConfigDict
 
+from deployments.core.awaiting import aside
 from deployments.core.batch import Vectors
 from deployments.core.errors import EmbedfleetError
 from deployments.core.models.spec import Role
+from deployments.core.quantization import OutputDtype, quantized
 from deployments.core.request import Embeddings
 from deployments.core.routing.facts import RequestFacts
 from deployments.core.routing.policy import Decision
+from deployments.core.vectors import INLINE_NUMBERS
 
 # numbers of an answer that are written on the event loop: about 3 ms, and a hop to a thread costs
 # 0.1 to 0.2 ms
@@ -51,7 +54,7 @@ class Usage(BaseModel):
 
 
 class EmbeddingItem(BaseModel):
-    """One vector: a list of numbers, or base64 of little-endian float32."""
+    """One vector: a list of numbers, or base64 of them, little-endian and as ``output_dtype`` says."""
 
     object: Literal["embedding"]
     index: int
@@ -248,10 +251,15 @@ def error_body(error: EmbedfleetError) -> bytes:
     return dump({"error": detail})
 
 
-async def embeddings_body(embeddings: Embeddings, encoding_format: str) -> bytes:
-    """Returns the body of `/v1/embeddings`."""
-    rows = embeddings.vectors.astype("<f4", copy=False)
-    vectors: Iterable[Any] = rows
+async def embeddings_body(
+    embeddings: Embeddings, encoding_format: str, dtype: OutputDtype = OutputDtype.FLOAT32
+) -> bytes:
+    """Returns the body of `/v1/embeddings`. Raises InvalidRequest as `quantized` does."""
+    rows = await aside(
+        embeddings.vectors.size > INLINE_NUMBERS, quantized, embeddings.vectors, dtype
+    )
+    # orjson knows no float16
+    vectors: Iterable[Any] = rows.astype("<f4") if dtype is OutputDtype.FLOAT16 else rows
     if encoding_format == "base64":
         vectors = (base64.b64encode(row.tobytes()).decode() for row in rows)
     data = ({"object": "embedding", "index": i, "embedding": v} for i, v in enumerate(vectors))

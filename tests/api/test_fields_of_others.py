@@ -23,7 +23,6 @@ from tests.api.calls import EMBEDDINGS, check_refusal, send
         ("embed_dtype", "float16", "both hold float32", "float32"),  # vLLM
         ("endianness", "big", "little-endian", "native"),  # vLLM
         ("endianness", "big", "little-endian", "little"),
-        ("output_dtype", "int8", "`encoding_format`", "float"),  # Voyage
         ("embedding_type", "base64", "`encoding_format`", "float"),  # Jina
         ("embedding_types", ["float", "int8"], "`encoding_format`", ["float"]),  # Cohere
     ],
