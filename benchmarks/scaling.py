@@ -161,7 +161,7 @@ class Job:
 
         self._process.terminate()
         self._process.wait(30)
-        files = [f for f in self._output.glob("**/*.parquet") if "_rejects" not in f.parts]
+        files = self._output.glob("*.parquet")
         rows = sum(int(pq.read_metadata(f).num_rows) for f in files)
         return rows * (WORDS + 2)
 

@@ -6,6 +6,7 @@ Imports nothing slow, because every command loads this file.
 from __future__ import annotations
 
 import argparse
+import os
 
 from deployments.core.models.spec import Role
 
@@ -51,7 +52,19 @@ def add_arguments(encode: argparse.ArgumentParser) -> None:
         help="CPU processes that read and tokenize (default: one for every four CPUs)",
     )
     encode.add_argument(
-        "--address", help="the Ray cluster (default: RAY_ADDRESS, or the local one)"
+        "--wait",
+        type=float,
+        default=900.0,
+        metavar="SECONDS",
+        help="how long to wait for a service that stops answering (default: 900)",
+    )
+    encode.add_argument(
+        "--address", help="the Ray cluster (default: RAY_ADDRESS, or the one of the service here)"
+    )
+    encode.add_argument(
+        "--url",
+        default=os.environ.get("EMBEDFLEET_URL"),
+        help="the service, if several run on this machine (default: EMBEDFLEET_URL)",
     )
     encode.add_argument(
         "--start",
@@ -82,6 +95,11 @@ def _add_columns(encode: argparse.ArgumentParser) -> None:
         "--input-format",
         choices=("parquet", "json", "csv", "text"),
         help="default: from the files' names",
+    )
+    encode.add_argument(
+        "--delimiter",
+        metavar="CHARACTER",
+        help="between the fields of CSV (default: a comma, a tab in .tsv files)",
     )
 
 

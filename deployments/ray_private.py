@@ -65,11 +65,22 @@ def application_details(timeout_s: float) -> dict[str, Any]:
     `serve.status` asks the same, but waits without a limit for a controller that does not answer. Raises
     GetTimeoutError after ``timeout_s``, and what Ray raises if the controller or Serve does not run.
     """
+    applications: dict[str, Any] = _instance_details(timeout_s)["applications"]
+    return applications
+
+
+def http_port(timeout_s: float) -> int:
+    """Returns the port on which Serve listens. Raises as `application_details`."""
+    return int(_instance_details(timeout_s)["http_options"]["port"])
+
+
+def _instance_details(timeout_s: float) -> dict[str, Any]:
     import ray
 
-    details = ray.get(_controller().get_serve_instance_details.remote(), timeout=timeout_s)
-    applications: dict[str, Any] = details["applications"]
-    return applications
+    details: dict[str, Any] = ray.get(
+        _controller().get_serve_instance_details.remote(), timeout=timeout_s
+    )
+    return details
 
 
 def delete_applications(names: list[str]) -> None:
@@ -167,6 +178,19 @@ def replace_access_log() -> bool:
     is_on = not any(log_access_log_filter in handler.filters for handler in logger.handlers)
     logger.addFilter(log_access_log_filter)
     return is_on
+
+
+def local_rays() -> list[str]:
+    """Returns the address of each Ray whose head runs on this machine.
+
+    Lets this process send its token to them, as ``ray.init("auto")`` does and an address does not.
+    """
+    from ray._private.authentication import authentication_token_setup
+    from ray._private.services import find_gcs_addresses
+
+    authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    find_gcs_addresses.cache_clear()
+    return sorted(find_gcs_addresses())
 
 
 class KeyValueStore:

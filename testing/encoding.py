@@ -58,10 +58,15 @@ def vectors_of(table: pa.Table) -> np.ndarray:
 
 def rejects_of(output: Path) -> dict[str, str]:
     """Returns the reason of each rejected row, by id."""
-    files = sorted((output / "_rejects").glob("*.parquet"))
+    files = sorted((job_folder(output) / "rejects").glob("*.parquet"))
     rows = [row for file in files for row in pq.read_table(file).to_pylist()]
     assert len({row["id"] for row in rows}) == len(rows)
     return {row["id"]: row["reason"] for row in rows}
+
+
+def job_folder(output: Path) -> Path:
+    """Returns the folder beside an output that holds its rejects and its manifest."""
+    return output.with_name(f"{output.name}.job")
 
 
 def check_exactly_once(output: Path, ids: set[str]) -> None:
@@ -70,4 +75,4 @@ def check_exactly_once(output: Path, ids: set[str]) -> None:
     rejected = list(rejects_of(output))
     assert len(written) + len(rejected) == len(ids)
     assert {*written, *rejected} == ids
-    assert not (output / "_tmp").exists()
+    assert not (job_folder(output) / "tmp").exists()

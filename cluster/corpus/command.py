@@ -10,33 +10,35 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from cluster.corpus.connect import JobModel, raylet_socket
 from cluster.corpus.errors import JobError
-from cluster.corpus.execution import Run
-from cluster.corpus.formats.files import resolve
-from cluster.corpus.job import Summary, encode_corpus
-from cluster.corpus.progress import ProgressPrinter, clock, short_number
+from cluster.corpus.opened import OpenedJob, open_job
+from cluster.corpus.progress import ProgressPrinter, clock, reasons_line, short_number
 from cluster.corpus.settings import Settings
-from cluster.corpus.start_service import started_service
 from cluster.corpus.watchdog import Watchdog, watchdog
-from cluster.corpus.write.lance import check_lance
 from deployments.core.engine.cpu.priority import give_way
 from deployments.core.models.spec import Role
 
+if TYPE_CHECKING:  # Ray takes seconds to import, and is not needed to refuse a job
+    from cluster.corpus.connect import JobModel
+    from cluster.corpus.job import Summary
+
+NOTHING_ENCODED = 3
+
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the job and returns the exit status: 1 when it failed, 130 when it was interrupted."""
-    # Serve's messages are for its operators, and would break the progress line
-    logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
-    with watchdog() as dog:
-        return _status(args, ProgressPrinter(sys.stderr, sys.stderr.isatty()), dog)
+    """Runs the job and returns the exit status.
 
-
-def _status(args: argparse.Namespace, printer: ProgressPrinter, dog: Watchdog) -> int:
+    That is 1 when it failed, 3 when it came to its end and no row could be encoded, 130 when it was
+    interrupted.
+    """
+    printer = ProgressPrinter(sys.stderr, sys.stderr.isatty())
+    job: OpenedJob | None = None
     try:
-        with _interrupted_by_signals():
-            summary = _encode(args, printer, dog)
+        with _interrupted_by_signals(), watchdog() as dog:
+            job = open_job(_settings(args), printer.say)
+            summary = _encode(job, args, printer, dog)
     except JobError as error:
         printer.end()
         print(f"embedfleet: {error}", file=sys.stderr)
@@ -44,17 +46,26 @@ def _status(args: argparse.Namespace, printer: ProgressPrinter, dog: Watchdog) -
     except KeyboardInterrupt:
         with suppress(OSError):  # the terminal may be closed
             printer.end()
-            print("embedfleet: stopped; run the same command again to continue", file=sys.stderr)
+            kept = f"{job.parts_in_place}. Run" if job else "run"
+            print(
+                f"embedfleet: stopped; {kept} the same command again to continue", file=sys.stderr
+            )
         return 130
     printer.end()
     print(report(summary))
-    return 0
+    return 0 if summary.manifest.counts.documents else NOTHING_ENCODED
 
 
-def _encode(args: argparse.Namespace, printer: ProgressPrinter, dog: Watchdog) -> Summary:
-    settings = _settings(args)
-    if settings.format == "lance":
-        check_lance(resolve(settings.output)[0])
+def _encode(
+    job: OpenedJob, args: argparse.Namespace, printer: ProgressPrinter, dog: Watchdog
+) -> Summary:
+    from cluster.corpus.connect import raylet_socket
+    from cluster.corpus.execution import Run
+    from cluster.corpus.job import encode_opened
+    from cluster.corpus.start_service import started_service
+
+    # Serve's messages are for its operators, and would break the progress line
+    logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
     service = started_service(args.start, args.model, args.address) if args.start else nullcontext()
     price = args.price_per_replica_hour
 
@@ -62,11 +73,11 @@ def _encode(args: argparse.Namespace, printer: ProgressPrinter, dog: Watchdog) -
         dog.watch_raylet(raylet_socket())
         printer.say(str(model))
 
-    job_run = Run(args.address, args.workers, price, printer.show, on_model)
+    job_run = Run(args.address, args.workers, price, args.wait, printer.show, printer.say, on_model)
     with service:
         if args.start:  # only now, or the service would inherit the low priority
             give_way()
-        return encode_corpus(settings, job_run)
+        return encode_opened(job, job_run)
 
 
 @contextmanager
@@ -98,10 +109,16 @@ def report(summary: Summary) -> str:
     chunks = f", {counts.written:,} chunks" if manifest.settings.get("chunk") else ""
     lines = [
         f"{summary.output}: {counts.rows:,} rows in, {counts.documents:,} encoded{chunks}, "
-        f"{counts.rejected:,} rejected{' (see _rejects)' if counts.rejected else ''}",
+        f"{counts.rejected:,} rejected",
         f"{manifest.identity.model}, space {manifest.identity.space_id}, "
         f"{manifest.identity.dimensions} dimensions",
     ]
+    if counts.rejected:
+        lines.append(f"{reasons_line(counts.reasons)}: see {summary.rejects}")
+    if summary.not_read:
+        lines.append(summary.not_read)
+    if not counts.documents:
+        return "\n".join([*lines, "no row could be encoded"])
     if not summary.tokens:
         return "\n".join([*lines, "nothing was left to do"])
     fields = [
@@ -135,4 +152,5 @@ def _settings(args: argparse.Namespace) -> Settings:
         part_mb=args.part_mb,
         format=args.format,
         input_format=args.input_format,
+        delimiter=args.delimiter and args.delimiter.replace("\\t", "\t"),
     )

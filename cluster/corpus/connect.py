@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import ray
 from grpc.aio import AioRpcError
@@ -21,10 +24,12 @@ from ray.serve.exceptions import RayServeException
 
 from cluster.corpus.errors import JobError, WrongModel
 from deployments.core.errors import EmbedfleetError
+from deployments.ray_private import http_port, local_rays
 from deployments.wire.status import ModelState, ModelStatus, ServedModel
 
 _ANSWER_TIMEOUT_S = 60.0
 _PROBE_TIMEOUT_S = 5.0
+_LEAST_FREE_BYTES = 10_000_000
 _START = "start it with `embedfleet serve`, or give --start to run it while this job runs"
 
 
@@ -45,21 +50,69 @@ class JobModel:
         )
 
 
-def connect(address: str | None) -> None:
-    """Joins the Ray cluster at ``address``, else RAY_ADDRESS, else the one on this machine.
+def connect(address: str | None, url: str | None = None) -> None:
+    """Joins the Ray cluster at ``address``, else RAY_ADDRESS, else the one of the service.
 
-    Does nothing if this process is connected to Ray already. Raises JobError if there is no cluster.
+    The service is the one at ``url``, else the only one on this machine. Does nothing if this process is
+    connected to Ray already. Raises JobError if there is no cluster, or no service in those of this
+    machine.
     """
     if ray.is_initialized():
         return
-    _probe(address or os.environ.get("RAY_ADDRESS") or "auto")
+    if explicit := address or os.environ.get("RAY_ADDRESS"):
+        _join(explicit)
+    elif url is not None:
+        port = _local_port(url)
+        _join_first(
+            local_rays(), lambda: http_port(_PROBE_TIMEOUT_S) == port, f"the service at {url}"
+        )
+    elif len(rays := local_rays()) > 1:
+        _join_first(rays, _has_service, "the service")
+    else:
+        _join("auto")
+
+
+def _join_first(rays: Sequence[str], fits: Callable[[], bool], what: str) -> None:
+    for address in rays:
+        with suppress(JobError, RayError, RayServeException, AioRpcError, OSError, ValueError):
+            _join(address)
+            if fits():
+                return
+        ray.shutdown()
+    looked = ", ".join(rays) or "none runs"
+    raise JobError(f"{what} is on no Ray of this machine ({looked}); {_START}, or give --address")
+
+
+def _has_service() -> bool:
+    return bool(_application())
+
+
+def _local_port(url: str) -> int:
+    """Returns the port of a URL of this machine. Raises JobError for others."""
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        with socket.socket() as probe:
+            probe.bind((parts.hostname or "", 0))
+    except ValueError as error:
+        raise JobError(f"--url {url} is no URL: {error}") from error
+    except OSError as error:
+        raise JobError(
+            f"--url {url} is on another machine, whose Ray cannot be found that way: give --address "
+            "HOST:PORT of it"
+        ) from error
+    return port
+
+
+def _join(address: str) -> None:
+    _probe(address)
     handler = signal.getsignal(signal.SIGTERM)
     try:
         with _silent_stderr():
-            ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except AuthenticationError as error:
         raise WrongModel(f"the Ray cluster asks for its token: {error}") from error
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise JobError(
             f"no Ray cluster answers ({error}); {_START}{_token_hint(address, error)}"
         ) from error
@@ -94,14 +147,12 @@ def _probe(address: str) -> None:
         raise JobError(f"no Ray cluster answers at {address} ({error}); {_START}") from error
 
 
-def _token_hint(address: str | None, error: Exception) -> str:
+def _token_hint(address: str, error: Exception) -> str:
     """Ray (2.60) sends its token without RAY_AUTH_MODE only to a cluster that it found itself."""
     if "Could not find any running Ray" in str(error):
         return ""
-    explicit = address or os.environ.get("RAY_ADDRESS")
-    mode = (
-        "set RAY_AUTH_MODE=token and " if explicit and not os.environ.get("RAY_AUTH_MODE") else ""
-    )
+    has_mode = address == "auto" or os.environ.get("RAY_AUTH_MODE")
+    mode = "" if has_mode else "set RAY_AUTH_MODE=token and "
     return (
         f"; if the cluster asks for a token, {mode}put the token of the user who started it into "
         "~/.ray/auth_token or RAY_AUTH_TOKEN"
@@ -112,6 +163,25 @@ def raylet_socket() -> str:
     """Returns the Unix socket of the raylet on this node of the cluster that was joined."""
     node_id = ray.get_runtime_context().get_node_id()
     return next(str(node["RayletSocketName"]) for node in ray.nodes() if node["NodeID"] == node_id)
+
+
+def session_folder() -> Path:
+    """Returns the folder on this node in which the Ray that was joined keeps its session."""
+    return Path(raylet_socket()).parent.parent  # SESSION/sockets/raylet
+
+
+def check_disk(session: Path) -> None:
+    """Raises JobError if the disk of Ray's session folder is full.
+
+    Ray then cannot start workers, and waits for them without end.
+    """
+    with suppress(OSError):  # the folder of another container cannot be looked at
+        free = shutil.disk_usage(session).free
+        if free < _LEAST_FREE_BYTES:
+            raise JobError(
+                f"the disk of {session}, where Ray keeps its session, is full ({free / 1e6:.0f} MB are "
+                "free): free space there. All parts that were written are kept"
+            )
 
 
 def find_model(name: str) -> JobModel:
@@ -130,6 +200,8 @@ def why_waiting(model: JobModel) -> str | None:
     """Returns what a job's calls wait for; None if its model is ready."""
     try:
         served = asyncio.run(_ask(model.app, model.served.config.name))
+    except RayServeException:
+        return "the service has stopped"
     except Exception as error:  # any error: the job's own calls decide whether it fails
         return f"the service does not answer ({error!r})"
     if isinstance(served, EmbedfleetError):
@@ -171,4 +243,5 @@ def _application() -> str:
     for name, app in serve.status().applications.items():
         if "router" in app.deployments and any(d.startswith("encoder-") for d in app.deployments):
             return str(name)
-    raise JobError(f"Ray runs, but the service does not; {_START}")
+    address = ray.get_runtime_context().gcs_address
+    raise JobError(f"Ray runs at {address}, but the service does not; {_START}")

@@ -23,10 +23,10 @@ from cluster.corpus.formats.files import check_unchanged
 from cluster.corpus.formats.sources import Source, source_of
 from cluster.corpus.plan.parts import Part
 from cluster.corpus.read.rows import column_values, read_part
-from cluster.corpus.rejects import Reject, duplicate_id, excerpt, reject_table
+from cluster.corpus.rejects import Reject, count_kinds, duplicate_id, excerpt, reject_table
 from cluster.corpus.work import Work
 from cluster.corpus.write.manifest import Counts
-from cluster.corpus.write.output import ids_of
+from cluster.corpus.write.parquet import ids_of
 
 DIGEST_BYTES = 16
 _FILES = 256
@@ -165,13 +165,11 @@ def _drop_from_part(
         documents=before.rows - rejects.num_rows,
         written=kept.num_rows,
         rejected=rejects.num_rows,
+        reasons=count_kinds(rejects["reason"].to_pylist()),
     )
-    output.commit(part.name, kept, rejects.sort_by("position"), work.identity, after)
-    return Counts(
-        documents=after.documents - before.documents,
-        written=after.written - before.written,
-        rejected=after.rejected - before.rejected,
-    )
+    record = work.record(part.file, after)
+    output.commit(part.name, kept, rejects.sort_by("position"), record)
+    return after.minus(before)
 
 
 def _duplicate_rows(

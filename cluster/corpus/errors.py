@@ -9,3 +9,7 @@ class JobError(Exception):
 
 class WrongModel(JobError):
     """The service runs, but cannot serve this model; waiting does not help."""
+
+
+class PartDamaged(Exception):
+    """Files of a part are damaged or missing, so the part is encoded again. The message names them."""

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,12 +17,11 @@ from cluster.corpus.connect import JobModel, why_waiting
 from cluster.corpus.dedupe import IdIndex
 from cluster.corpus.errors import JobError
 from cluster.corpus.plan.parts import Part, part_runs
-from cluster.corpus.progress import Progress, Snapshot
+from cluster.corpus.progress import Progress, RateMeter, Snapshot, clock
 from cluster.corpus.settings import WORKER_CPUS
-from cluster.corpus.work import Work
+from cluster.corpus.work import PartResult, Work
 from cluster.corpus.worker import PartWorker
 from cluster.corpus.write.manifest import Counts
-from deployments.core.errors import EmbedfleetError
 
 # one part is encoded while the next is read and the last one written
 _RUNS_PER_WORKER = 2
@@ -30,27 +30,42 @@ _WATCH_EVERY_S = 0.5
 _STALLED_S = 10.0
 
 
+def _say_nothing(_: str) -> None:
+    """For callers that do not ask."""
+
+
 @dataclass(frozen=True)
 class Run:
     """How a job is run, which does not change its vectors.
 
-    ``watch`` is called with the progress twice a second, ``on_model`` once with the model that the
-    job found in the service.
+    ``address`` is Ray's, ``url`` the service's, if it runs on this machine. ``wait_s`` is how long a
+    service that stops answering is waited for. ``watch`` is called with the progress twice a second,
+    ``say`` with what the user should know, and ``on_model`` once with the model that was found.
     """
 
     address: str | None = None
     workers: int | None = None
     price_per_replica_hour: float | None = None
+    wait_s: float = 900.0
     watch: Callable[[Snapshot], None] | None = None
+    say: Callable[[str], None] = _say_nothing
     on_model: Callable[[JobModel], None] | None = None
+    url: str | None = None
 
 
 class Execution:
     """One job at work. The dataset is consumed in a thread, so that the calling thread can watch."""
 
-    def __init__(
-        self, work: Work, parts: list[Part], run: Run, index: IdIndex, model: JobModel
+    def __init__(  # noqa: PLR0913, PLR0917
+        self,
+        work: Work,
+        parts: list[Part],
+        run: Run,
+        index: IdIndex,
+        model: JobModel,
+        check: Callable[[], None],
     ) -> None:
+        """``check`` is called now and then, and raises JobError if the job must not go on."""
         self._runs = part_runs(parts, work.workers * _RUNS_PER_WORKER)
         # the workers that get a run share all calls among them
         self._work = replace(work, workers=min(work.workers, len(self._runs)))
@@ -58,7 +73,9 @@ class Execution:
         self._parts = parts
         self._run = run
         self._model = model
+        self._check = check
         self._counts = Counts()
+        self._notes: list[str] = []
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._consume, daemon=True)
 
@@ -67,30 +84,56 @@ class Execution:
         try:
             return self._watch()
         except BaseException:
-            self._work.collector.abandon.remote()
+            with suppress(Exception):  # Ray may have gone
+                self._work.collector.abandon.remote()
             raise
 
     def _watch(self) -> tuple[Counts, Progress, float]:
-        total = float(sum(part.weight for part in self._parts))
         started = last = time.monotonic()
-        stall = StallDetector(self._why_waiting, started)
+        stall, meter = StallDetector(self._why_waiting, started), RateMeter()
         hours, progress = 0.0, Progress(replicas=self._work.replicas)
+        now = self._first_snapshot()
         self._thread.start()
         alive = True
         while alive:
             self._thread.join(_WATCH_EVERY_S)
             alive = self._thread.is_alive()
-            progress = self._latest(progress)
-            now = time.monotonic()
-            hours += progress.replicas * (now - last) / 3_600
-            last = now
+            progress, at = self._latest(progress), time.monotonic()
+            hours += progress.replicas * (at - last) / 3_600
+            last = at
+            self._check()
+            while self._notes:
+                self._run.say(self._notes.pop(0))
+            now = replace(
+                now,
+                progress=progress,
+                seconds=at - started,
+                rates=meter.rates(progress, at),
+                replica_hours=hours,
+                waiting=stall.reason(progress, at),
+            )
+            self._give_up_after(stall.seconds(at), now.waiting)
             if self._run.watch and self._error is None:
-                price = self._run.price_per_replica_hour
-                why = stall.reason(progress, now)
-                self._run.watch(Snapshot(progress, total, now - started, hours, price, why))
+                self._run.watch(now)
         if self._error is not None:
             raise _job_error(self._error) from self._error
         return self._counts, progress, hours
+
+    def _first_snapshot(self) -> Snapshot:
+        names = self._work.output.part_names()
+        kept = float(sum(part.weight for part in self._parts if part.name in names))
+        total = float(sum(part.weight for part in self._parts))
+        is_parquet = self._parts[0].file.format == "parquet"
+        rows = sum(part.stop - part.start for part in self._parts) if is_parquet else None
+        price = self._run.price_per_replica_hour
+        return Snapshot(Progress(), total, 0.0, kept=kept, rows=rows, price=price)
+
+    def _give_up_after(self, stalled_s: float, waiting: str | None) -> None:
+        if waiting and stalled_s > self._run.wait_s:
+            raise JobError(
+                f"nothing moved for {clock(stalled_s)}: {waiting}. All parts that were written are kept. "
+                "Run the same command again once the service answers, or with a longer --wait"
+            )
 
     def _why_waiting(self) -> str | None:
         return why_waiting(self._model)
@@ -98,8 +141,13 @@ class Execution:
     def _consume(self) -> None:
         try:
             for row in self._dataset().iter_rows():
-                self._counts += Counts(**json.loads(row["counts"]))
-                self._index.add(row["number"], row["ids"])
+                result = PartResult.from_row(row)
+                if result.note:
+                    self._notes.append(result.note)
+                if result.error:
+                    raise JobError(result.error)
+                self._counts += result.counts
+                self._index.add(result.number, result.ids)
         except BaseException as error:
             self._error = error
 
@@ -145,16 +193,13 @@ def _silence_ray_data() -> None:
 
 
 def _job_error(error: BaseException) -> JobError:
-    """Returns the worker's own error, which Ray wraps several times."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, JobError):
-            return cause
-        if isinstance(cause, EmbedfleetError):
-            return JobError(str(cause.args[0]))
-        cause = getattr(cause, "cause", None) or cause.__cause__
+    """Returns an error of Ray in a line; Ray itself adds addresses, advice and tracebacks."""
+    if isinstance(error, JobError):
+        return error
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
     return JobError(
-        f"the job failed: {error}; committed parts are kept, run the same command again to continue"
+        f"the job failed: {type(error).__name__}: {first}; all parts that were written are kept. Run the "
+        "same command again to continue"
     )
 
 
@@ -179,6 +224,10 @@ class StallDetector:
             self._thread.start()
         asked_at, why = self._answer
         return why if asked_at > self._moved_at else None
+
+    def seconds(self, now: float) -> float:
+        """Returns how long the job has made no progress."""
+        return now - self._moved_at
 
     def _is_asking(self) -> bool:
         return self._thread is not None and self._thread.is_alive()

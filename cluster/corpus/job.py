@@ -12,24 +12,22 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import ray
 
-from cluster.corpus.connect import JobModel, connect, find_model
+from cluster.corpus.connect import JobModel, check_disk, connect, find_model, session_folder
 from cluster.corpus.dedupe import IdIndex, drop_duplicates
 from cluster.corpus.errors import JobError
 from cluster.corpus.execution import Execution, Run
-from cluster.corpus.formats.files import InputFile, resolve
-from cluster.corpus.plan.inputs import find_inputs
-from cluster.corpus.plan.parts import Plan, plan_parts
+from cluster.corpus.opened import OpenedJob, open_job
 from cluster.corpus.progress import start_collector
 from cluster.corpus.settings import Settings
 from cluster.corpus.work import Work
 from cluster.corpus.write.manifest import Manifest, check_resumable, identify, new_manifest
-from cluster.corpus.write.output import LANCE_PARTS, Output
+from cluster.corpus.write.output import Output
 from deployments.core.errors import InvalidRequest
 
 _CPUS_PER_WORKER = 4
@@ -37,10 +35,15 @@ _CPUS_PER_WORKER = 4
 
 @dataclass(frozen=True)
 class Summary:
-    """What the output folder holds now, and what this run added and cost."""
+    """What the output folder holds now, where the rejects are, and what this run added and cost.
+
+    ``not_read`` counts the files of the input that were not read, by the reason.
+    """
 
     manifest: Manifest
     output: str
+    rejects: str
+    not_read: str | None
     tokens: int
     seconds: float
     cost: float | None
@@ -64,22 +67,49 @@ def encode_corpus(settings: Settings, run: Run | None = None) -> Summary:
     is one, and leaves it open, so that a process can run one job after another.
     """
     run = run or Run()
-    corpus = _read_corpus(settings)
-    connect(run.address)
+    return encode_opened(open_job(settings, run.say), run)
+
+
+def encode_opened(job: OpenedJob, run: Run) -> Summary:
+    """As `encode_corpus`, for a job that `open_job` has opened."""
+    settings, output = job.settings, job.output
+    connect(run.address, run.url)
+    session = session_folder()
+    check_disk(session)
     model = find_model(settings.model)
     if run.on_model:
         run.on_model(model)
-    output = _open_output(settings)
-    manifest = _start(output, settings, model, corpus)
-    work, parts = _work(settings, run, model, manifest, corpus, output), corpus.plan.parts
+    wanted = _manifest(job, model)
+    lock = output.lock()
+
+    def check() -> None:
+        lock.check()
+        check_disk(session)
+
+    with lock.held(run.say):
+        manifest = _start(output, wanted, settings, run.say)
+        work = _work(job, run, model, manifest)
+        return _encode(work, job, run, manifest, model, check)
+
+
+def _encode(  # noqa: PLR0913, PLR0917
+    work: Work,
+    job: OpenedJob,
+    run: Run,
+    manifest: Manifest,
+    model: JobModel,
+    check: Callable[[], None],
+) -> Summary:
+    output, parts = job.output, job.plan.parts
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="embedfleet-") as folder:
         index = IdIndex(Path(folder), len(parts))
-        counts, progress, hours = Execution(work, parts, run, index, model).result()
+        execution = Execution(work, parts, run, index, model, check)
+        counts, progress, hours = execution.result()
         counts += drop_duplicates(work, parts, index)
     seconds = time.monotonic() - started
     finished = replace(manifest, counts=counts, seconds=manifest.seconds + seconds, finished=True)
-    if settings.format == "lance":
+    if job.settings.format == "lance":
         from cluster.corpus.write.lance import write_lance
 
         write_lance(output)
@@ -87,29 +117,13 @@ def encode_corpus(settings: Settings, run: Run | None = None) -> Summary:
     output.clean()
     price = run.price_per_replica_hour
     cost = None if price is None else hours * price
-    return Summary(finished, settings.output, progress.tokens, seconds, cost)
+    place, rejects = job.settings.output, output.rejects_folder
+    return Summary(finished, place, rejects, job.inputs.not_read, progress.tokens, seconds, cost)
 
 
-@dataclass(frozen=True)
-class _Corpus:
-    filesystem: Any
-    files: list[InputFile]
-    plan: Plan
-
-
-def _read_corpus(settings: Settings) -> _Corpus:
-    filesystem, files = find_inputs(settings.input, settings.input_format, settings.output)
-    return _Corpus(filesystem, files, plan_parts(filesystem, files, settings))
-
-
-def _open_output(settings: Settings) -> Output:
-    filesystem, root = resolve(settings.output)
-    return Output(filesystem, root, LANCE_PARTS if settings.format == "lance" else "")
-
-
-def _start(output: Output, settings: Settings, model: JobModel, corpus: _Corpus) -> Manifest:
-    """Checks that the job fits the model and what the output holds, and writes its manifest."""
-    spec = model.served.spec
+def _manifest(job: OpenedJob, model: JobModel) -> Manifest:
+    """Checks that the job fits the model, and returns the manifest of a new output."""
+    settings, spec = job.settings, model.served.spec
     assert spec is not None
     try:
         identity = identify(spec, settings, model.served.role)
@@ -119,35 +133,36 @@ def _start(output: Output, settings: Settings, model: JobModel, corpus: _Corpus)
         raise JobError(
             f"--chunk {settings.chunk}: {spec.name} takes {spec.max_tokens} tokens at most"
         )
-    manifest = new_manifest(identity, settings, corpus.files, corpus.plan.carried)
-    if (earlier := output.manifest()) is not None:
-        check_resumable(earlier, manifest, settings.output, output.committed_files())
-        manifest = replace(manifest, seconds=earlier.seconds)
+    return new_manifest(identity, settings, job.inputs.files, job.plan.carried)
+
+
+def _start(
+    output: Output, wanted: Manifest, settings: Settings, say: Callable[[str], None]
+) -> Manifest:
+    """Checks that the job fits what the output holds, and writes its manifest."""
+    if (earlier := output.manifest(say)) is not None:
+        check_resumable(earlier, wanted, settings.output, output.committed_files())
+        wanted = replace(wanted, seconds=earlier.seconds)
     output.prepare()
-    output.write_manifest(manifest)
-    return manifest
+    output.write_manifest(wanted)
+    return wanted
 
 
-def _work(  # noqa: PLR0913, PLR0917
-    settings: Settings,
-    run: Run,
-    model: JobModel,
-    manifest: Manifest,
-    corpus: _Corpus,
-    output: Output,
-) -> Work:
+def _work(job: OpenedJob, run: Run, model: JobModel, manifest: Manifest) -> Work:
     status = model.served.status
     cpus = ray.cluster_resources().get("CPU", 1)
     return Work(
-        settings=settings,
+        settings=job.settings,
+        recorded=manifest.settings,
         identity=manifest.identity,
         app=model.app,
         config=model.served.pinned,
         tokens_per_s=status.replica.tokens_per_s,
         replicas=status.replicas,
         workers=run.workers or max(1, int(cpus // _CPUS_PER_WORKER)),
-        inputs=corpus.filesystem,
-        output=output,
-        carried=corpus.plan.carried,
+        inputs=job.inputs.filesystem,
+        output=job.output,
+        carried=job.plan.carried,
+        wait_s=run.wait_s,
         collector=start_collector(),
     )

@@ -5,37 +5,45 @@ The numbers are approximate; what counts is which parts are committed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shutil
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, TextIO
 
-import ray
-
 _PRINT_EVERY_S = 10.0
+_BAR = 20
+_WINDOW_S = 20.0  # rates are those of the last seconds
+_SHOWN_REASONS = 3
 
 
 @dataclass(frozen=True)
 class Progress:
     """What has been done since the start of this run.
 
-    ``weight`` is the encoded share of the input in bytes, ``skipped`` what earlier runs had done.
+    ``weight`` is the encoded share of the input in bytes. Of the parts that are in place, also from
+    earlier runs, ``rows`` are all rows, ``placed`` is the share of the input in bytes, and ``reasons``
+    counts the rejected rows.
     """
 
     texts: int = 0
     tokens: int = 0
-    rejected: int = 0
     weight: float = 0.0
-    skipped: float = 0.0
+    rows: int = 0
+    placed: float = 0.0
     replicas: int = 0
+    reasons: Mapping[str, int] = field(default_factory=dict)
 
     def __add__(self, other: Progress) -> Progress:
         """Adds everything except ``replicas``, of which the latest count holds."""
         return Progress(
             self.texts + other.texts,
             self.tokens + other.tokens,
-            self.rejected + other.rejected,
             self.weight + other.weight,
-            self.skipped + other.skipped,
+            self.rows + other.rows,
+            self.placed + other.placed,
             other.replicas or self.replicas,
+            Counter(self.reasons) + Counter(other.reasons),
         )
 
 
@@ -65,19 +73,58 @@ class ProgressCollector:
 
 def start_collector() -> Any:
     """Returns the handle of a new `ProgressCollector`, which reserves no CPU."""
+    import ray  # not needed to refuse a job
+
     return ray.remote(num_cpus=0, max_restarts=-1)(ProgressCollector).remote()
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """A running job: its progress, the input's bytes, and the seconds and replica-hours so far.
+class Rates:
+    """What was done a second lately: texts, tokens, and bytes of the input."""
 
-    ``waiting`` says why nothing moves, if nothing does.
+    texts: float = 0.0
+    tokens: float = 0.0
+    weight: float = 0.0
+
+
+class RateMeter:
+    """Measures rates over the last seconds, since a lifetime average would hold the start forever."""
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, Progress]] = deque()
+
+    def rates(self, progress: Progress, now: float) -> Rates:
+        """Returns the rates up to ``now`` in seconds, of any clock; zeros until something moved."""
+        if not self._samples and not progress.texts:
+            return Rates()
+        self._samples.append((now, progress))
+        while len(self._samples) > 2 and self._samples[1][0] <= now - _WINDOW_S:
+            self._samples.popleft()
+        since, before = self._samples[0]
+        if (seconds := now - since) <= 0:
+            return Rates()
+        return Rates(
+            (progress.texts - before.texts) / seconds,
+            (progress.tokens - before.tokens) / seconds,
+            (progress.weight - before.weight) / seconds,
+        )
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A running job.
+
+    ``total`` is the input's bytes, ``kept`` those of parts that were in place when this run started,
+    ``rows`` the input's rows if they are known without reading them. ``seconds`` and ``replica_hours``
+    are those of this run. ``waiting`` says why nothing moves, if nothing does.
     """
 
     progress: Progress
     total: float
     seconds: float
+    kept: float = 0.0
+    rows: int | None = None
+    rates: Rates = field(default_factory=Rates)
     replica_hours: float = 0.0
     price: float | None = None
     waiting: str | None = None
@@ -85,41 +132,60 @@ class Snapshot:
     @property
     def share(self) -> float:
         """The part of the input that is done, between 0 and 1."""
-        done = self.progress.weight + self.progress.skipped
-        return min(1.0, done / max(1.0, self.total))
-
-    @property
-    def tokens_per_s(self) -> float:
-        """Tokens per second since the start of this run."""
-        return self.progress.tokens / self.seconds if self.seconds > 0 else 0.0
+        return min(1.0, (self.progress.weight + self.kept) / max(1.0, self.total))
 
     @property
     def left_s(self) -> float | None:
-        """Seconds until the end at this run's pace; None until something is encoded."""
-        if self.progress.weight <= 0:
-            return None
-        left = self.total - self.progress.weight - self.progress.skipped
-        return max(0.0, left) * self.seconds / self.progress.weight
+        """Seconds until the end at the present pace; None if nothing moves."""
+        left = self.total - self.progress.weight - self.kept
+        return max(0.0, left) / self.rates.weight if self.rates.weight > 0 else None
+
+    @property
+    def rows_of(self) -> str:
+        """The rows that are in place, of all rows, whose number is estimated if it is not known."""
+        done, placed = self.progress.rows, self.progress.placed
+        if self.rows is not None:
+            return f"{done:,} of {self.rows:,} rows"
+        if not placed:
+            return f"{done:,} rows"
+        about = "about " if placed < self.total else ""
+        return f"{done:,} of {about}{max(done, round(done * self.total / placed)):,} rows"
 
 
 def progress_line(now: Snapshot) -> str:
-    """Returns one line, such as ``61%  12,288 texts  25.1k tokens/s (2 × 12.6k)  ETA 1:20``."""
-    progress = now.progress
-    rate = f"{short_number(now.tokens_per_s)} tokens/s"
-    if progress.replicas > 1:
-        per_replica = short_number(now.tokens_per_s / progress.replicas)
-        rate += f" ({progress.replicas} × {per_replica})"
-    fields = [
-        f"{now.share:4.0%}",
-        f"{progress.texts:,} texts",
-        rate,
-        f"{progress.rejected:,} rejected",
-    ]
-    if now.left_s is not None:
-        fields.append(f"ETA {clock(now.left_s)}")
+    """Returns one line: share, rows, rates, rejects, time so far and time left."""
+    fields = [f"{now.share:4.0%} {_bar(now.share)}", now.rows_of]
+    if now.rates.tokens:
+        fields += [_tokens_per_s(now), f"{short_number(now.rates.texts)} texts/s"]
+    elif not now.progress.texts and not now.waiting:
+        fields.append("starting workers")
+    if now.progress.reasons:
+        fields.append(reasons_line(now.progress.reasons))
+    left = "" if now.left_s is None else f", {clock(now.left_s)} left"
+    fields.append(f"{clock(now.seconds)}{left}")
     if now.price is not None:
         fields.append(f"cost {now.replica_hours * now.price:.2f}")
     return "  ".join(fields)
+
+
+def _bar(share: float) -> str:
+    return ("█" * int(share * _BAR)).ljust(_BAR)
+
+
+def _tokens_per_s(now: Snapshot) -> str:
+    rate = f"{short_number(now.rates.tokens)} tokens/s"
+    replicas = now.progress.replicas
+    if replicas > 1:
+        rate += f" ({replicas} × {short_number(now.rates.tokens / replicas)})"
+    return rate
+
+
+def reasons_line(reasons: Mapping[str, int]) -> str:
+    """Returns the number of rejected rows and the most frequent reasons."""
+    most = Counter(reasons).most_common(_SHOWN_REASONS)
+    shown = ", ".join(f"{count:,} {reason}" for reason, count in most)
+    more = ", …" if len(reasons) > _SHOWN_REASONS else ""
+    return f"{sum(reasons.values()):,} rejected ({shown}{more})"
 
 
 def short_number(number: float) -> str:
@@ -171,6 +237,7 @@ class ProgressPrinter:
             print(file=self._stream, flush=True)
 
     def _update(self, line: str) -> None:
+        line = line[: shutil.get_terminal_size().columns - 1]  # a wrapped line could not be updated
         self._stream.write("\r" + line.ljust(self._width))
         self._stream.flush()
         self._width = len(line)

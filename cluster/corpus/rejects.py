@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 _EXCERPT_CHARACTERS = 200
+_KIND_CHARACTERS = 60
 NOTHING_TO_READ = "the model's tokenizer finds nothing in it"
 _SCHEMA = pa.schema(
     [
@@ -51,6 +54,16 @@ def text_fault(value: object) -> str | None:
     except UnicodeEncodeError:
         return "not text: not valid Unicode"
     return None
+
+
+def reject_kind(reason: str) -> str:
+    """Returns a reason without what belongs to one row alone, for counting."""
+    return re.split(r"[:,]", reason, maxsplit=1)[0][:_KIND_CHARACTERS]
+
+
+def count_kinds(reasons: Iterable[str]) -> dict[str, int]:
+    """Returns how many rows were rejected for each `reject_kind`."""
+    return dict(Counter(map(reject_kind, reasons)))
 
 
 def too_long(limit: int) -> str:

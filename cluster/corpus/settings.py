@@ -12,6 +12,7 @@ from deployments.core.models.spec import Role
 Dtype = Literal["float32", "float16"]
 Sink = Literal["parquet", "lance"]
 WORKER_CPUS = 0.25  # CPUs that each worker reserves on its node
+JOB_SUFFIX = ".job"  # OUTPUT.job holds the rejects and the manifest of OUTPUT
 _RESERVED = {"id", "embedding", "document_id", "chunk", "start", "stop"}
 
 
@@ -42,6 +43,7 @@ class Settings:
     part_mb: float = 2.0
     format: Sink = "parquet"
     input_format: str | None = None
+    delimiter: str | None = None
 
     def __post_init__(self) -> None:
         """Raises JobError for invalid or contradicting values. Removes duplicates from ``keep``."""
@@ -59,6 +61,10 @@ class Settings:
             raise JobError(f"--overlap {self.overlap} must be less than --chunk {self.chunk}")
         if self.overlap and self.chunk is None:
             raise JobError("--overlap needs --chunk")
+        if self.delimiter is not None and not (
+            len(self.delimiter) == 1 and self.delimiter.isascii() and self.delimiter not in '\n\r"'
+        ):
+            raise JobError(f"--delimiter must be one ASCII character, not {self.delimiter!r}")
         if taken := _RESERVED & {*self.keep}:
             raise JobError(
                 f"--keep {', '.join(sorted(taken))}: the output already has a column of that name; "

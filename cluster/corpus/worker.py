@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -18,32 +18,40 @@ from ray.serve.handle import DeploymentHandle
 
 from cluster.corpus.dedupe import digests
 from cluster.corpus.encode.calls import CallSender, call_tokens, calls_per_worker
-from cluster.corpus.errors import JobError
+from cluster.corpus.errors import JobError, PartDamaged
 from cluster.corpus.formats.files import check_unchanged
 from cluster.corpus.formats.sources import Source, source_of
 from cluster.corpus.plan.parts import Part
 from cluster.corpus.prepare.documents import Documents, check_chunk, prepare
 from cluster.corpus.progress import Progress
 from cluster.corpus.read.rows import Rows, read_part
-from cluster.corpus.work import Work
+from cluster.corpus.work import PartResult, Work, as_columns
 from cluster.corpus.write.assemble import assemble
 from cluster.corpus.write.manifest import Counts
-from cluster.corpus.write.output import ids_of
+from cluster.corpus.write.parquet import ids_of
 from deployments.client.client import EncoderClient
 from deployments.client.preprocessing import Preprocessor
 from deployments.core.batch import Vectors
 from deployments.core.engine.cpu.priority import give_way
-from deployments.core.errors import InvalidRequest
+from deployments.core.errors import EmbedfleetError, InvalidRequest
 from deployments.core.vectors import finished
 from deployments.ray_private import known_replicas
+
+log = logging.getLogger(__name__)
 
 _TOKENIZER_TIMEOUT_S = 300.0
 _REPORT_S = 0.5
 _CHECK_S = 2.0
+_MARGIN_S = 60.0  # the driver, which knows why, gives up first
+_ABANDONED = "the job was abandoned; run the same command again to continue"
 
 
 class PartWorker:
-    """Encodes and commits parts. Ray Data calls it with two runs at a time, in one event loop."""
+    """Encodes and commits parts. Ray Data calls it with two runs at a time, in one event loop.
+
+    What goes wrong is returned as data: Ray would print an exception with its traceback, and drop its
+    cause on the way.
+    """
 
     def __init__(self, work: Work) -> None:
         give_way()
@@ -54,32 +62,52 @@ class PartWorker:
         self._progress = Progress(replicas=work.replicas)
         self._reporting: asyncio.Task[None] | None = None
         self._abandoned = False
+        self._running: set[asyncio.Task[PartResult]] = set()
 
     async def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Takes runs of parts as JSON in column ``run``: numbered parts of one file, in order.
 
-        Returns for each part its ``number``, its counts as JSON in ``counts``, and in ``ids`` the
-        digests of its rows' ids.
+        Returns the columns of a `PartResult` for each part, up to the first that fails.
         """
         if self._reporting is None:
             self._reporting = asyncio.get_running_loop().create_task(self._keep_reporting())
         results = [part for run in batch["run"] for part in await self._run(json.loads(run))]
         self._report()
-        return {
-            "number": np.array([number for number, _, _ in results]),
-            "counts": np.array([json.dumps(asdict(counts)) for _, counts, _ in results]),
-            "ids": np.array([ids for _, _, ids in results], object),
-        }
+        return as_columns(results)
 
-    async def _run(self, rows: list[tuple[int, dict[str, Any]]]) -> list[tuple[int, Counts, bytes]]:
+    async def _run(self, rows: list[tuple[int, dict[str, Any]]]) -> list[PartResult]:
         parts = [(number, Part.from_row(row)) for number, row in rows]
         source = source_of(self._work.inputs, parts[0][1].file)
-        results = []
+        results: list[PartResult] = []
         for number, part in parts:
-            if self._abandoned:
-                raise JobError("the job was abandoned; run the same command again to continue")
-            results.append((number, *await self._part(part, source)))
+            results.append(await self._result(number, part, source))
+            if results[-1].error:
+                break
         return results
+
+    async def _result(self, number: int, part: Part, source: Source) -> PartResult:
+        if self._abandoned:
+            return PartResult(number, error=_ABANDONED)
+        task = asyncio.get_running_loop().create_task(self._part(number, part, source))
+        self._running.add(task)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if not self._abandoned:
+                raise
+            return PartResult(number, error=_ABANDONED)
+        except JobError as error:
+            return PartResult(number, error=str(error))
+        except EmbedfleetError as error:
+            return PartResult(number, error=str(error.args[0]))
+        except Exception as error:
+            log.exception("part %s of %s failed", part.name, part.file.path)
+            where = f"part {part.start} of {part.file.path}"
+            return PartResult(
+                number, error=f"{where} failed: {error!r}; the worker's log says more"
+            )
+        finally:
+            self._running.discard(task)
 
     @cached_property
     def _handle(self) -> DeploymentHandle:
@@ -90,20 +118,31 @@ class PartWorker:
     def _client(self) -> EncoderClient:
         return EncoderClient(self._work.config, self._handle)
 
-    async def _part(self, part: Part, source: Source) -> tuple[Counts, bytes]:
-        """Returns a part's counts and the digests of its ids. Encodes it unless it is committed."""
-        output = self._work.output
-        earlier = await asyncio.to_thread(output.committed_counts, part.name, self._work.identity)
-        if earlier is not None:
-            self._progress += Progress(skipped=part.weight)
-            return earlier, self._digests(await asyncio.to_thread(output.ids, part.name))
+    async def _part(self, number: int, part: Part, source: Source) -> PartResult:
+        """Returns what became of a part's rows. Encodes it unless it is committed."""
+        note = None
+        try:
+            if (earlier := await asyncio.to_thread(self._committed, number, part)) is not None:
+                self._add_placed(part, earlier.counts)
+                return earlier
+        except PartDamaged as damage:
+            note = f"{damage}; the part is encoded again"
         rows = await asyncio.to_thread(self._read, part, source)
         preprocessor = await self._client.ready_preprocessor(_TOKENIZER_TIMEOUT_S)
         documents = await asyncio.to_thread(self._prepare, preprocessor, rows)
         vectors = await self._encode(preprocessor, documents, part)
         counts, ids = await asyncio.to_thread(self._commit, part, rows, documents, vectors)
-        self._progress += Progress(rejected=counts.rejected)
-        return counts, self._digests(ids)
+        self._add_placed(part, counts)
+        return PartResult(number, counts, self._digests(ids), note)
+
+    def _add_placed(self, part: Part, counts: Counts) -> None:
+        self._progress += Progress(rows=counts.rows, placed=part.weight, reasons=counts.reasons)
+
+    def _committed(self, number: int, part: Part) -> PartResult | None:
+        output = self._work.output
+        if (counts := output.committed_counts(part.name, self._work.identity)) is None:
+            return None
+        return PartResult(number, counts, self._digests(output.ids(part.name)))
 
     def _digests(self, ids: list[Any]) -> bytes:
         """Empty for derived ids, which are always distinct."""
@@ -139,7 +178,9 @@ class PartWorker:
             self._progress += Progress(weight=part.weight)
             return np.zeros((0, self._work.identity.dimensions), np.float32)
         tokens = call_tokens(self._work.tokens_per_s)
-        sender = CallSender(self._client, self._limiter, tokens, spec.dimension)
+        sender = CallSender(
+            self._client, self._limiter, tokens, spec.dimension, self._work.wait_s + _MARGIN_S
+        )
 
         def on_call_done(texts: int, tokens: int) -> None:
             self._progress += Progress(texts, tokens, weight=part.weight * tokens / batch.tokens)
@@ -154,7 +195,7 @@ class PartWorker:
     ) -> tuple[Counts, list[Any]]:
         work = self._work
         table, rejects, counts = assemble(part.file.name, rows, documents, vectors, work.settings)
-        work.output.commit(part.name, table, rejects, work.identity, counts)
+        work.output.commit(part.name, table, rejects, work.record(part.file, counts))
         return counts, ids_of(table)
 
     async def _keep_reporting(self) -> None:
@@ -171,6 +212,9 @@ class PartWorker:
     async def _check(self) -> None:
         with suppress(RayError):  # the collector may be restarting
             self._abandoned = await self._work.collector.abandoned.remote()
+        if self._abandoned:
+            for task in self._running:
+                task.cancel()
         if replicas := len(known_replicas(self._handle.encode)):
             self._limiter.total_tokens = calls_per_worker(replicas, self._work.workers)
             self._progress = replace(self._progress, replicas=replicas)

@@ -10,13 +10,15 @@ import sys
 import numpy as np
 import pyarrow as pa
 import pytest
+import ray.data
 from pyarrow import parquet as pq
 
 from cluster.corpus.errors import JobError
 from cluster.corpus.write.manifest import Manifest
 from deployments.core.models.spec import Role
 from testing.docstrings import all_docstrings, docstrings
-from testing.encoding import encode, rejects_of, run_command, vectors_of
+from testing.encoding import encode, job_folder, rejects_of, run_command, vectors_of
+from testing.shared_service import join
 from tests.service.conftest import REAL
 
 MODEL = "hashed"
@@ -64,6 +66,8 @@ def test_the_command_gives_the_same_vectors_as_online(service, tmp_path):
     rows = zip(table["id"].to_pylist(), table["n"].to_pylist(), strict=True)
     assert dict(rows) == {f"doc-{i}": i for i in range(ROWS)}
     check_metadata(out, service)
+    join(service)
+    assert ray.data.read_parquet(str(out)).count() == ROWS
 
 
 def check_metadata(out, service):
@@ -72,7 +76,7 @@ def check_metadata(out, service):
         models = {m["id"]: m for m in http.get("/v1/models").json()["data"]}
     assert metadata["space_id"] == models[REAL]["space_id"]
     assert metadata["role"] == "document"
-    manifest = Manifest.from_json((out / "_manifest.json").read_bytes())
+    manifest = Manifest.from_json((job_folder(out) / "manifest.json").read_bytes())
     assert manifest.finished
     assert manifest.counts.rows == manifest.counts.written == ROWS
     assert manifest.counts.tokens > 3_000
@@ -193,6 +197,7 @@ def test_lance(service, tmp_path):
     (tmp_path / "a.txt").write_text("one\ntwo\n")
     for _ in range(2):
         encode(service, tmp_path / "a.txt", tmp_path / "out", MODEL, format="lance", keep=("text",))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["vectors.lance"]
     table = lance.dataset(str(tmp_path / "out" / "vectors.lance")).to_table()
     assert sorted(table["text"].to_pylist()) == ["one", "two"]
     assert pa.types.is_fixed_size_list(table.schema.field("embedding").type)

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
-from contextlib import ExitStack, contextmanager, suppress
-
-import httpx
 import pyarrow as pa
 import pytest
 from pyarrow import fs as pafs
@@ -15,13 +9,11 @@ from pyarrow import parquet as pq
 
 from cluster.corpus.errors import JobError
 from testing.docstrings import all_docstrings
-from testing.encoding import check_exactly_once, counts, encode
-from testing.running import free_port
-from testing.waiting import until
+from testing.encoding import check_exactly_once, counts, encode, run_command
+from tests.support.object_stores import s3_server, store_server
 from tests.support.small_disk import remount
 
 MODEL = "hashed"
-LANCE_TRIES_S = 120  # Ray Data alone would retry for longer
 FULL = "No space left on device"
 
 
@@ -45,30 +37,6 @@ def test_a_disk_that_fills_up(service, tmp_path, small_disk):
     check_exactly_once(out, ids)
 
 
-def test_a_disk_that_fills_up_under_lance(service, tmp_path, small_disk):
-    lance = pytest.importorskip("lance")
-    ids, out = write_corpus(tmp_path / "a.parquet", 1_000), small_disk / "out"
-    remount(small_disk, "size=2500k")  # enough for the parts, 1.5 MB
-    job = (service, tmp_path / "a.parquet", out, MODEL)
-    options = {"id_column": "id", "truncate": True, "format": "lance"}
-    started = time.monotonic()
-    with pytest.raises(JobError, match=FULL) as stopped:
-        encode(*job, **options)
-    assert time.monotonic() - started < LANCE_TRIES_S
-    assert f"{out}/vectors.lance" in str(stopped.value)
-    assert not lance_rows(lance, out)
-    remount(small_disk, "size=64m")
-    encode(*job, **options)
-    assert {row["id"] for row in lance_rows(lance, out)} == ids
-
-
-def lance_rows(lance, out):
-    try:
-        return lance.dataset(str(out / "vectors.lance")).to_table(columns=["id"]).to_pylist()
-    except ValueError:  # nothing has been committed
-        return []
-
-
 def test_a_damaged_file_is_named_and_may_be_mended(service, tmp_path):
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
@@ -78,8 +46,13 @@ def test_a_damaged_file_is_named_and_may_be_mended(service, tmp_path):
     data = bytearray((folder / "b.parquet").read_bytes())
     data[4:60] = bytes(56)
     (folder / "b.parquet").write_bytes(data)
-    with pytest.raises(JobError, match=f"{folder}/b.parquet"):
-        encode(service, folder, out, MODEL, id_column="id")
+    run = run_command(service, folder, out, "--model", MODEL, "--id-column", "id")
+    assert run.returncode == 1
+    last = run.stderr.splitlines()[-1]
+    assert last.startswith(f"embedfleet: {folder}/b.parquet cannot be read from 0 on")
+    assert all(line.startswith(("embedfleet: ", "  ")) for line in run.stderr.splitlines()), (
+        run.stderr
+    )
     pq.write_table(whole, folder / "b.parquet")
     encode(service, folder, out, MODEL, id_column="id")
     check_exactly_once(out, {"x", "y", *(f"d{i}" for i in range(20))})
@@ -95,7 +68,7 @@ def test_each_id_is_in_the_output_once(service, tmp_path):
         assert counts(summary) == (4, 2, 2)
         rows = pq.read_table(tmp_path / "out").to_pylist()
         assert {(row["id"], row["text"]) for row in rows} == {(1, "one"), (2, "two")}
-        files = sorted((tmp_path / "out" / "_rejects").glob("*.parquet"))
+        files = sorted((tmp_path / "out.job" / "rejects").glob("*.parquet"))
         rejects = [row for file in files for row in pq.read_table(file).to_pylist()]
         assert {(r["source"], r["text"]) for r in rejects} == {
             ("a.jsonl", "again"),
@@ -107,9 +80,7 @@ def test_each_id_is_in_the_output_once(service, tmp_path):
 @pytest.fixture(scope="module")
 def s3():
     """The address of an S3 server with a bucket ``corpus``."""
-    pytest.importorskip("moto")
-    with store_server("moto.server", "-H", "127.0.0.1", "-p") as address:
-        httpx.put(f"http://{address}/corpus").raise_for_status()
+    with s3_server() as address:
         yield address
 
 
@@ -120,26 +91,6 @@ def gcs():
     options = ("start", "-q", "-M", "--default-bucket", "corpus", "-H", "127.0.0.1", "--port")
     with store_server("gcp_storage_emulator", *options) as address:
         yield address
-
-
-@contextmanager
-def store_server(module, *options):
-    """Runs a server, its port the last option; yields its address once it answers."""
-    port = free_port()
-    address, line = f"127.0.0.1:{port}", [sys.executable, "-m", module, *options, str(port)]
-    with ExitStack() as stack:
-        server = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        stack.callback(server.wait)
-        stack.callback(server.terminate)
-        until(lambda: answers(f"http://{address}/"), 60, f"{module} answers")
-        yield address
-
-
-def answers(url) -> bool:
-    with suppress(httpx.TransportError):
-        httpx.get(url)
-        return True
-    return False
 
 
 @pytest.fixture
@@ -166,7 +117,7 @@ def test_from_s3_to_s3(service, s3, monkeypatch):
     assert (counts(again), again.tokens) == ((6, 4, 2), 0)
     table = pq.read_table("corpus/out", filesystem=store)
     assert sorted(table["id"].to_pylist()) == ["0", "1", "2", "3"]
-    rejects = pq.read_table("corpus/out/_rejects", filesystem=store)
+    rejects = pq.read_table("corpus/out.job/rejects", filesystem=store)
     assert sorted(rejects["id"].to_pylist()) == ["a", "b"]
 
 
@@ -180,7 +131,7 @@ def test_from_gcs_to_gcs(service, gcs):
     assert counts(encode(service, source, out, MODEL, id_column="id")) == (4, 2, 2)
     assert encode(service, source, out, MODEL, id_column="id").tokens == 0
     assert sorted(pq.read_table("corpus/out", filesystem=store)["id"].to_pylist()) == ["a", "b"]
-    rejects = pq.read_table("corpus/out/_rejects", filesystem=store)
+    rejects = pq.read_table("corpus/out.job/rejects", filesystem=store)
     assert sorted(rejects["id"].to_pylist()) == ["a0", "b0"]
 
 
@@ -191,20 +142,3 @@ def test_the_address_of_an_s3_server_in_the_uri(service, s3, tmp_path):
     assert counts(encode(service, tmp_path / "a.txt", out, MODEL)) == (2, 2, 0)
     with pytest.raises(JobError, match="nowhere"):
         encode(service, tmp_path / "a.txt", out.replace("corpus", "nowhere"), MODEL)
-
-
-@pytest.mark.usefixtures("keys")
-def test_lance_on_s3(service, s3, tmp_path):
-    lance = pytest.importorskip("lance")
-    (tmp_path / "a.txt").write_text("one\ntwo\n")
-    out = f"s3://corpus/lance?endpoint_override={s3}&scheme=http&region=us-east-1"
-    encode(service, tmp_path / "a.txt", out, MODEL, format="lance")
-    options = {
-        "aws_endpoint": f"http://{s3}",
-        "allow_http": "true",
-        "aws_region": "us-east-1",
-        "aws_access_key_id": "key",
-        "aws_secret_access_key": "secret",
-    }
-    vectors = lance.dataset("s3://corpus/lance/vectors.lance", storage_options=options)
-    assert vectors.count_rows() == 2

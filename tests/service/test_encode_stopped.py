@@ -42,7 +42,7 @@ def test_a_stopped_job_says_how_to_go_on(service, long_corpus, tmp_path):
         job.terminate()
         _, errors = job.communicate(timeout=30)
     assert job.returncode == 130, errors
-    assert "embedfleet: stopped; run the same command again" in errors
+    assert "parts are written and kept. Run the same command again" in errors
     assert "Traceback" not in errors
     assert "SIGTERM" not in errors  # no remaining thread starts a Ray of its own
 

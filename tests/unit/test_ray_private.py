@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -160,3 +161,10 @@ def test_the_access_log_is_replaced_and_known_to_be_on(tmp_path, monkeypatch, is
 def test_the_key_value_store_takes_these_arguments(name, arguments, options):
     function = getattr(internal_kv, f"_internal_kv_{name}")
     inspect.signature(function).bind(*arguments, **options, namespace="embedfleet")
+
+
+def test_the_rays_of_this_machine_are_listed(monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    addresses = ray_private.local_rays()
+    assert all(re.fullmatch(r"\S+:\d+", address) for address in addresses)
+    assert addresses == sorted(addresses)

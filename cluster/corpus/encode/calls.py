@@ -28,7 +28,6 @@ _CALL_TOKENS = (2_048, 32_768)
 _UNKNOWN_CALL_TOKENS = 8_192
 _MAX_REPLY_BYTES = 3_000_000  # see `deployments/client/client.py`
 _CALL_TIMEOUT_S = 600.0
-_PATIENCE_S = 900.0
 _PAUSE_S = 2.0
 # these reject a text for good; any other error may pass, so the call is repeated
 _TEXT_ERRORS = (InvalidRequest, TextFailed)
@@ -53,13 +52,22 @@ class CallSender:
     """Sends texts to replicas in the offline lane, and repeats calls that fail for a passing reason."""
 
     def __init__(
-        self, client: EncoderClient, limiter: CapacityLimiter, tokens: int, dimension: int
+        self,
+        client: EncoderClient,
+        limiter: CapacityLimiter,
+        tokens: int,
+        dimension: int,
+        patience_s: float,
     ) -> None:
-        """``tokens`` is the size of a call, ``dimension`` the model's own dimension."""
+        """``tokens`` is the size of a call, ``dimension`` the model's own dimension.
+
+        ``patience_s`` is how long a call is repeated while replicas do not answer.
+        """
         self._client = client
         self._limiter = limiter
         self._tokens = tokens
         self._dimension = dimension
+        self._patience_s = patience_s
         self._max_texts = max(1, _MAX_REPLY_BYTES // (4 * dimension))
 
     async def encode(
@@ -107,7 +115,7 @@ class CallSender:
                 raise JobError(f"the replicas refuse this job's texts: {refusal}") from refusal
             except EmbedfleetError as failure:
                 error = failure
-            if time.monotonic() - started > _PATIENCE_S:
+            if time.monotonic() - started > self._patience_s:
                 raise JobError(f"the replicas do not answer: {error}; run the command again later")
             log.warning("a call failed and will be repeated: %s", error)
             await asyncio.sleep(error.retry_after_s or _PAUSE_S)

@@ -6,6 +6,7 @@ has no field for.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from types import NoneType
 from typing import Any
@@ -15,6 +16,7 @@ import pyarrow as pa
 
 _CONVERSION_ERRORS = (pa.ArrowException, TypeError, ValueError, OverflowError)
 _ROLE_KEY = b"embedfleet"
+_EXTENSION_KEYS = (b"ARROW:extension:name", b"ARROW:extension:metadata")
 _MAX_LEVELS = 20
 # the Python types that Arrow keeps exactly or refuses by itself, by type of the column
 _EXACT: dict[Any, set[type]] = {
@@ -25,9 +27,16 @@ _EXACT: dict[Any, set[type]] = {
 }
 
 
-def carried_field(name: str, kind: Any, id_column: str | None) -> Any:
+def carried_field(field: Any, id_column: str | None) -> Any:
     """Returns the Arrow field of a carried column. Its metadata marks the id column for `column`."""
-    return pa.field(name, kind, metadata={_ROLE_KEY: b"id"} if name == id_column else None)
+    role = {_ROLE_KEY: b"id"} if field.name == id_column else {}
+    return pa.field(field.name, field.type, metadata={**extension_metadata(field), **role})
+
+
+def extension_metadata(field: Any) -> dict[bytes, bytes]:
+    """Returns the metadata that name an extension type which this process does not know."""
+    metadata = field.metadata or {}
+    return {key: metadata[key] for key in _EXTENSION_KEYS if key in metadata}
 
 
 def column(values: Sequence[Any], field: Any, faults: dict[int, str]) -> Any:
@@ -74,8 +83,11 @@ def _array(values: Sequence[Any], kind: Any) -> Any:
 
 
 def _as_text(value: Any) -> Any:
-    is_json = isinstance(value, bool | int | float | list | dict)
-    return orjson.dumps(value).decode() if is_json else value
+    if not isinstance(value, bool | int | float | list | dict):
+        return value
+    text = orjson.dumps(value).decode()
+    # orjson writes null for NaN and Infinity
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False) if "null" in text else text
 
 
 def _same(value: Any, arrow: Any) -> bool:
@@ -86,7 +98,8 @@ def _same(value: Any, arrow: Any) -> bool:
         return all(_same(value.get(key), field) for key, field in arrow.items())
     if isinstance(value, list):
         return isinstance(arrow, list) and all(map(_same, value, arrow))
-    return isinstance(value, bool) == isinstance(arrow, bool) and bool(value == arrow)
+    same = value == arrow or (value != value and arrow != arrow)  # NaN equals nothing  # noqa: PLR0124
+    return isinstance(value, bool) == isinstance(arrow, bool) and bool(same)
 
 
 def _storable(kind: Any, levels: int = _MAX_LEVELS) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,17 +19,24 @@ FORMATS = {
     ".parquet": "parquet",
     ".pq": "parquet",
     ".jsonl": "json",
+    ".jsonlines": "json",
     ".ndjson": "json",
     ".json": "json",
     ".csv": "csv",
+    ".tsv": "csv",
     ".txt": "text",
 }
 _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
+# a data file with one of these at its end holds rows that would be missed
+_OTHER_COMPRESSIONS = (".xz", ".lzma", ".lz4", ".br", ".snappy", ".sz", ".z", ".zip", ".7z", ".rar")
 
 
 @dataclass(frozen=True)
 class InputFile:
-    """One file. ``name`` is its path below the corpus, ``modified`` nanoseconds, ``size`` bytes."""
+    """One file. ``name`` is its path below the corpus, ``modified`` nanoseconds, ``size`` bytes.
+
+    ``delimiter`` stands between the fields of a CSV file.
+    """
 
     path: str
     name: str
@@ -36,6 +44,7 @@ class InputFile:
     modified: int
     format: str
     compression: str | None = None
+    delimiter: str = ","
 
     @property
     def digest(self) -> str:
@@ -50,10 +59,27 @@ def file_digest(name: str, size: int, modified: int) -> str:
 
 def format_of(path: str) -> tuple[str | None, str | None]:
     """Returns the format and the compression that a file's endings name, or None for each."""
-    name = PurePosixPath(path)
-    compression = _COMPRESSIONS.get(name.suffix.lower())
-    ending = name.with_suffix("").suffix if compression else name.suffix
-    return FORMATS.get(ending.lower()), compression
+    ending, compression = _endings(path, _COMPRESSIONS)
+    return FORMATS.get(ending), _COMPRESSIONS.get(compression)
+
+
+def unreadable_compression(path: str) -> str | None:
+    """Returns the ending of a data file whose compression cannot be read; None for other files."""
+    ending, compression = _endings(path, _OTHER_COMPRESSIONS)
+    return compression if compression and ending in FORMATS else None
+
+
+def delimiter_of(path: str) -> str:
+    """Returns what stands between the fields of a CSV file of this name."""
+    return "\t" if _endings(path, _COMPRESSIONS)[0] == ".tsv" else ","
+
+
+def _endings(path: str, compressions: Collection[str]) -> tuple[str, str]:
+    """Returns a name's ending and, behind it, that of a compression, in lower case; "" for none."""
+    name = PurePosixPath(path.lower())
+    if name.suffix in compressions:
+        return name.with_suffix("").suffix, name.suffix
+    return name.suffix, ""
 
 
 def resolve(location: str) -> tuple[Any, str]:

@@ -25,10 +25,16 @@ from cluster.corpus.formats.records import (
     csv_header,
     csv_records,
     cut_file,
+    part_size,
     text_lines,
 )
 from cluster.corpus.formats.sources import LineSource, group_starts
-from cluster.corpus.plan.schemas import check_columns, sampled_schema, unified_schema
+from cluster.corpus.plan.schemas import (
+    check_columns,
+    check_parquet_types,
+    sampled_schema,
+    unified_schema,
+)
 from cluster.corpus.settings import Settings
 
 # a worker holds a part's vectors several times: 268 MB each at 4,096 dimensions
@@ -102,7 +108,6 @@ def plan_parts(filesystem: Any, files: Sequence[InputFile], settings: Settings) 
     if not parts:
         raise JobError(f"{settings.input} holds no rows")
     if is_parquet:
-        # a file without rows often has no useful types
         schemas = {f.path: p.carried for f, p in zip(files, plans, strict=True) if p.parts}
         carried = unified_schema(schemas, settings)
     return Plan(parts, carried)
@@ -138,25 +143,32 @@ def _plan_file(filesystem: Any, file: InputFile, settings: Settings) -> Plan:
 
 
 def _line_parts(filesystem: Any, file: InputFile, settings: Settings) -> list[Part]:
-    if file.format == "csv" and file.size:
-        check_columns(csv_header(filesystem, file), settings, file.path)
+    header = csv_header(filesystem, file) if file.format == "csv" else []
     max_bytes = int(_MAX_ROWS * bytes_per_line(filesystem, file))
     cuts = cut_file(filesystem, file, min(settings.part_bytes, max_bytes))
     entry = 0 if file.compression else None
     parts = [Part(file, a, b, b - a, entry=entry) for a, b in pairwise(cuts)]
     # the file may hold only a header or blank lines
-    is_empty = len(parts) == 1 and not _count_rows(LineSource(filesystem, file), parts[0])
-    return [] if is_empty else parts
+    if not parts or (len(parts) == 1 and not _count_rows(LineSource(filesystem, file), parts[0])):
+        return []
+    if file.format == "csv":
+        check_columns(header, settings, file.path)
+    return parts
 
 
 def _plan_parquet(filesystem: Any, file: InputFile, settings: Settings) -> Plan:
     with filesystem.open_input_file(file.path) as handle:
-        meta = pq.ParquetFile(handle).metadata
-    schema = meta.schema.to_arrow_schema()
+        opened = pq.ParquetFile(handle)
+        meta, schema = opened.metadata, opened.schema_arrow
+    if not meta.num_rows:  # its columns and types do not matter, and are often odd
+        return Plan([], None)
     check_columns(schema.names, settings, file.path)
     _check_text_type(schema.field(settings.text_column).type, settings.text_column, file.path)
+    check_parquet_types(meta, schema, settings.columns, file.path)
     step = max(1, min(_MAX_ROWS, int(settings.part_bytes / _bytes_per_row(meta, settings))))
-    cuts = [*range(0, meta.num_rows, step), meta.num_rows]
+    cuts = [0]
+    while cuts[-1] < meta.num_rows:
+        cuts.append(min(meta.num_rows, cuts[-1] + part_size(step, len(cuts) - 1)))
     row_weight = file.size / max(1, meta.num_rows)
     groups = group_starts(meta)
     parts = [
@@ -179,6 +191,8 @@ def _bytes_per_row(meta: Any, settings: Settings) -> float:
 def _check_text_type(kind: Any, column: str, path: str) -> None:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
+    if isinstance(kind, pa.JsonType):
+        kind = kind.storage_type
     text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
     if not any(test(kind) for test in text):
         raise JobError(
@@ -205,5 +219,6 @@ def _limited(filesystem: Any, parts: Iterable[Part], limit: int) -> Iterator[Par
 def _count_rows(source: LineSource, part: Part) -> int:
     data = source.read(part.start, part.stop)
     if part.file.format == "csv":
-        return sum(1 for _ in csv_records(data, part.start)) - (part.start == 0)
+        records = csv_records(data, part.start, part.file.delimiter)
+        return max(0, sum(1 for _ in records) - (part.start == 0))
     return sum(1 for _ in text_lines(data, part.start))

@@ -2,37 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+from pyarrow import parquet as pq
 from pyarrow import types
 
 from cluster.corpus.errors import JobError
-from cluster.corpus.formats.columns import carried_field, fitting
+from cluster.corpus.formats.columns import carried_field, extension_metadata, fitting
 from cluster.corpus.formats.files import InputFile
-from cluster.corpus.formats.records import json_object, text_lines
+from cluster.corpus.formats.records import RepeatedFields, json_object, text_lines
 from cluster.corpus.settings import Settings
 
 _SAMPLE_BYTES = 1 << 22
 _SAMPLE_RECORDS = 1_000
+_PLAIN = "NONE"  # a Parquet column without a logical type
+_IMPLIED = (_PLAIN, "INT")  # said by the physical type alone, or by Arrow's type
+_UTC = "isAdjustedToUTC"
+_ID_EXTENSIONS = (pa.UuidType, pa.JsonType)
+_LISTS: tuple[tuple[Callable[[Any], bool], Callable[[Any, Any], Any]], ...] = (
+    (types.is_list, lambda field, _: pa.list_(field)),
+    (types.is_large_list, lambda field, _: pa.large_list(field)),
+    (types.is_fixed_size_list, lambda field, kind: pa.list_(field, kind.list_size)),
+)
 _MANTISSA_BITS = {16: 11, 32: 24, 64: 53}
 
 
 def sampled_schema(filesystem: Any, files: Sequence[InputFile], settings: Settings) -> Any:
-    """Returns the Arrow schema of the carried columns of text files, from the first file with content.
+    """Returns the Arrow schema of the carried columns of text files, from the first file with records.
 
     CSV columns are text; JSON Lines columns have the types that fit the first records. Raises JobError
-    if the file cannot be read or lacks a column.
+    if a file cannot be read, or lacks a column or has it twice.
     """
-    file = next((file for file in files if file.size), files[0])
-    if file.format == "text":
-        check_columns(["text"], settings, file.path)
+    if files[0].format == "text":
+        check_columns(["text"], settings, files[0].path)
     kinds: dict[str, Any] = dict.fromkeys(settings.columns, pa.string())
-    if file.format == "json" and (records := _json_sample(filesystem, file)):
-        check_columns(dict.fromkeys(key for r in records for key in r), settings, file.path)
+    if files[0].format == "json":
+        samples = ((file, _json_sample(filesystem, file, settings)) for file in files)
+        file, records = next((sample for sample in samples if sample[1]), (files[0], []))
+        if records:
+            check_columns(dict.fromkeys(key for r in records for key in r), settings, file.path)
         kinds = {name: fitting([r.get(name) for r in records]) for name in kinds}
-    return _schema(kinds, settings)
+    return _schema({name: pa.field(name, kind) for name, kind in kinds.items()}, settings)
 
 
 def unified_schema(schemas: Mapping[str, Any], settings: Settings) -> Any:
@@ -40,15 +53,16 @@ def unified_schema(schemas: Mapping[str, Any], settings: Settings) -> Any:
 
     ``schemas`` holds each file's own schema by its path. Raises JobError if no such schema exists.
     """
-    kinds = {}
+    fields = {}
     for name in settings.columns:
-        kinds_by_path = {path: schema.field(name).type for path, schema in schemas.items()}
-        kinds[name] = _common(name, kinds_by_path)
-    return _schema(kinds, settings)
+        by_path = {path: schema.field(name) for path, schema in schemas.items()}
+        kind = _without_views(_common(name, {path: field.type for path, field in by_path.items()}))
+        fields[name] = pa.field(name, kind, metadata=_extension(name, by_path))
+    return _schema(fields, settings)
 
 
 def check_columns(columns: Iterable[str], settings: Settings, path: str) -> None:
-    """Raises JobError, with a list of the file's columns, if an option names one that is missing."""
+    """Raises JobError if an option names a column that a file lacks or has twice."""
     names = list(columns)
     options = [("--text-column", settings.text_column)]
     options += [("--id-column", settings.id_column)] if settings.id_column else []
@@ -58,37 +72,133 @@ def check_columns(columns: Iterable[str], settings: Settings, path: str) -> None
             raise JobError(
                 f"{path} has no column {column!r} ({option}); it has {', '.join(names) or 'none'}"
             )
+        if names.count(column) > 1:
+            raise JobError(f"{path} has two columns {column!r} ({option}): rename one of them")
 
 
-def _schema(kinds: Mapping[str, Any], settings: Settings) -> Any:
+def check_parquet_types(metadata: Any, schema: Any, columns: Sequence[str], path: str) -> None:
+    """Raises JobError if a column has a type that Arrow would write as another, such as an interval.
+
+    ``metadata`` are the file's, ``schema`` is its schema in Arrow's types.
+    """
+    before = _leaf_kinds(metadata)
+    for name in columns:
+        field = schema.field(name)
+        if (twice := _repeated_field(field.type)) is not None:
+            raise JobError(
+                f"column {name!r} of {path} has two fields {twice!r}: rename one of them, or leave the "
+                "column out"
+            )
+        after = _leaf_kinds(_as_parquet(pa.schema([field])))
+        own = [kind for column, kind in before if column == name]
+        for (_, kept), kind in zip(after, own, strict=True):
+            if kind not in (kept, *_IMPLIED):
+                raise JobError(
+                    f"column {name!r} of {path} has Parquet's type {kind}, which would not be kept: "
+                    "convert it, for example to text"
+                )
+
+
+def _leaf_kinds(metadata: Any) -> list[tuple[str, str]]:
+    """Returns column and type of each leaf, where a nested column is several."""
+    by_arrow = b"ARROW:schema" in (metadata.metadata or {})
+    leaves = [metadata.schema.column(n) for n in range(len(metadata.schema))]
+    return [(leaf.path.split(".")[0], _parquet_kind(leaf, by_arrow)) for leaf in leaves]
+
+
+def _parquet_kind(leaf: Any, by_arrow: bool) -> str:
+    kind: str = leaf.logical_type.type
+    old: str = leaf.converted_type  # an interval has no other
+    if kind == "TIME" and not by_arrow and json.loads(leaf.logical_type.to_json())[_UTC]:
+        return "TIME of UTC"  # Arrow has no such type, though its earlier versions wrote it
+    return old if kind in (_PLAIN, "UNKNOWN") and old != _PLAIN else kind
+
+
+def _as_parquet(schema: Any) -> Any:
+    sink = pa.BufferOutputStream()
+    pq.write_metadata(schema, sink)
+    return pq.read_metadata(pa.BufferReader(sink.getvalue()))
+
+
+def _repeated_field(kind: Any) -> str | None:
+    names = [field.name for field in _fields(kind)] if types.is_struct(kind) else []
+    twice = next((name for name in names if names.count(name) > 1), None)
+    inner = (_repeated_field(f.type) for f in _fields(kind)) if types.is_nested(kind) else ()
+    return twice or next(filter(None, inner), None)
+
+
+def _without_views(kind: Any) -> Any:
+    """Replaces views by their plain types, since Arrow cannot select rows of views."""
+    plain = _plain(kind) if not types.is_dictionary(kind) else kind
+    if types.is_map(kind):
+        return pa.map_(*map(_without_views, (kind.key_type, kind.item_type)))
+    if types.is_struct(kind):
+        return pa.struct([f.with_type(_without_views(f.type)) for f in _fields(kind)])
+    for test, around in _LISTS:
+        if test(kind):
+            return around(kind.value_field.with_type(_without_views(kind.value_type)), kind)
+    return plain
+
+
+def _extension(name: str, fields_by_path: Mapping[str, Any]) -> dict[bytes, bytes] | None:
+    """Returns the metadata that make a column one of an extension type that Arrow does not know here."""
+    firsts: dict[tuple[tuple[bytes, bytes], ...], str] = {}
+    for path, field in fields_by_path.items():
+        firsts.setdefault(tuple(sorted(extension_metadata(field).items())), path)
+    if len(firsts) > 1:
+        one, other, *_ = firsts.values()
+        raise JobError(
+            f"column {name!r} has other extension types in {one} and {other}: convert them to one type"
+        )
+    return dict(next(iter(firsts))) if firsts else None
+
+
+def _schema(fields: Mapping[str, Any], settings: Settings) -> Any:
     ids = settings.id_column
     if ids is not None:
-        _check_id_type(ids, kinds[ids])
-    return pa.schema([carried_field(name, kind, ids) for name, kind in kinds.items()])
+        _check_id_type(ids, fields[ids].type)
+    return pa.schema([carried_field(field, ids) for field in fields.values()])
 
 
 def _check_id_type(name: str, kind: Any) -> None:
     refused = (types.is_floating, types.is_nested, types.is_boolean)
-    if any(test(kind) for test in refused):
+    plain = kind.value_type if types.is_dictionary(kind) else kind
+    is_extension = isinstance(kind, pa.BaseExtensionType) and not isinstance(kind, _ID_EXTENSIONS)
+    if is_extension or any(test(plain) for test in refused):
         raise JobError(
             f"--id-column {name}: ids must be text or whole numbers of 64 bits, but the column is "
             f"{kind}: convert it to text"
         )
 
 
-def _json_sample(filesystem: Any, file: InputFile) -> list[dict[str, Any]]:
-    """Returns the first readable records."""
+def _json_sample(filesystem: Any, file: InputFile, settings: Settings) -> list[dict[str, Any]]:
+    """Returns the first readable records; none if the file has only blank lines."""
     try:
         with filesystem.open_input_stream(file.path, compression=file.compression) as stream:
-            head = stream.read(_SAMPLE_BYTES)
+            first = _first_lines(stream)
     except (OSError, pa.ArrowException) as error:
         raise JobError(f"{file.path} cannot be read: {error}") from error
-    whole = head[: head.rfind(b"\n") + 1] or head
-    first = [line for _, line in text_lines(whole, 0)][:_SAMPLE_RECORDS]
     records = [record for record in map(json_object, first) if isinstance(record, dict)]
-    if not records and file.size:
+    if first and not records:
         raise JobError(f"{file.path} is not JSON Lines: none of its first lines is a JSON object")
+    if records and isinstance(json_object(first[0]), dict):
+        fault = RepeatedFields((settings.text_column, *settings.columns)).fault(first[0])
+        if fault is not None:
+            raise JobError(f"the first record of {file.path} cannot be used: {fault}")
     return records
+
+
+def _first_lines(stream: Any) -> list[bytes]:
+    """Returns the first lines that are not blank: at least one, however long it is or far away."""
+    head, offset, is_whole = b"", 0, False
+    while not is_whole and not (len(head) >= _SAMPLE_BYTES and b"\n" in head.lstrip()):
+        block = stream.read(_SAMPLE_BYTES)
+        is_whole = not block
+        head = head + block if head.strip() else block
+        offset += len(block)
+    lines = head if is_whole else head[: head.rfind(b"\n") + 1] or head
+    is_start = offset == len(head)  # only there is a byte order mark
+    return [line for _, line in text_lines(lines, 0 if is_start else 1)][:_SAMPLE_RECORDS]
 
 
 def _common(name: str, kinds_by_path: Mapping[str, Any]) -> Any:

@@ -9,7 +9,13 @@ from typing import Any
 import pyarrow as pa
 
 from cluster.corpus.formats.columns import column
-from cluster.corpus.formats.records import csv_header, csv_records, json_object, text_lines
+from cluster.corpus.formats.records import (
+    RepeatedFields,
+    csv_header,
+    csv_records,
+    json_object,
+    text_lines,
+)
 from cluster.corpus.formats.sources import LineSource, RowSource, Source, source_of
 from cluster.corpus.plan.parts import Part
 
@@ -53,7 +59,8 @@ def _read_lines(
     filesystem: Any, source: LineSource, part: Part, text_column: str, carried: Any
 ) -> Rows:
     data = source.read(part.start, part.stop)
-    records = list(_records(filesystem, part, data))[: part.rows]
+    names = dict.fromkeys([text_column, *carried.names])
+    records = list(_records(filesystem, part, data, names))[: part.rows]
     positions = [position for position, _ in records]
     faults = {row: record for row, (_, record) in enumerate(records) if isinstance(record, str)}
     values = [record if isinstance(record, dict) else {} for _, record in records]
@@ -61,18 +68,29 @@ def _read_lines(
     return Rows(positions, [value.get(text_column) for value in values], table, faults)
 
 
-def _records(filesystem: Any, part: Part, data: bytes) -> Iterable[tuple[int, Record]]:
+def _records(
+    filesystem: Any, part: Part, data: bytes, names: Iterable[str]
+) -> Iterable[tuple[int, Record]]:
     lines = text_lines(data, part.start)
     if part.file.format == "json":
-        return ((position, json_object(line)) for position, line in lines)
+        return _json_rows(lines, RepeatedFields(names))
     if part.file.format == "text":
         return ((position, {"text": _decode(line)}) for position, line in lines)
-    return _csv_rows(csv_header(filesystem, part.file), data, part.start)
+    return _csv_rows(csv_header(filesystem, part.file), data, part)
 
 
-def _csv_rows(header: list[str], data: bytes, start: int) -> Iterator[tuple[int, Record]]:
-    for number, (position, fields) in enumerate(csv_records(data, start)):
-        if start == 0 and number == 0:
+def _json_rows(
+    lines: Iterable[tuple[int, bytes]], repeated: RepeatedFields
+) -> Iterator[tuple[int, Record]]:
+    for position, line in lines:
+        record = json_object(line)
+        yield position, (isinstance(record, dict) and repeated.fault(line)) or record
+
+
+def _csv_rows(header: list[str], data: bytes, part: Part) -> Iterator[tuple[int, Record]]:
+    records = csv_records(data, part.start, part.file.delimiter)
+    for number, (position, fields) in enumerate(records):
+        if part.start == 0 and number == 0:
             continue
         if isinstance(fields, str):
             yield position, fields

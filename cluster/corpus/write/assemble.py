@@ -8,12 +8,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from cluster.corpus.formats.columns import extension_metadata
 from cluster.corpus.prepare.documents import Documents, Item
 from cluster.corpus.read.rows import Rows, column_values
-from cluster.corpus.rejects import Reject, derived_id, duplicate_id, excerpt, reject_table
+from cluster.corpus.rejects import (
+    Reject,
+    count_kinds,
+    derived_id,
+    duplicate_id,
+    excerpt,
+    reject_table,
+)
 from cluster.corpus.settings import Settings
 from cluster.corpus.write.manifest import Counts
-from cluster.corpus.write.output import vector_column
+from cluster.corpus.write.parquet import vector_column
 from deployments.core.batch import Vectors
 
 _TEXT_TYPES = (pa.string(), pa.large_string(), pa.string_view())
@@ -43,6 +51,7 @@ def assemble(
         rejected=len(documents.rejected),
         truncated=documents.truncated,
         tokens=documents.batch.tokens if documents.batch is not None else 0,
+        reasons=count_kinds(documents.rejected.values()),
     )
     return table, rejects, counts
 
@@ -98,7 +107,12 @@ def _vector_table(
     if settings.chunk is not None and settings.text_column in settings.keep:
         columns[settings.text_column] = _chunk_texts(rows, items)
     columns["embedding"] = vector_column(vectors, settings.dtype)
-    return pa.table(columns)
+    own = {name: extension_metadata(rows.carried.schema.field(name)) for name in settings.columns}
+    own["document_id" if settings.chunk is not None else "id"] = own.get(
+        settings.id_column or "", {}
+    )
+    fields = [pa.field(name, c.type, metadata=own.get(name)) for name, c in columns.items()]
+    return pa.table(list(columns.values()), schema=pa.schema(fields))
 
 
 def _chunk_columns(document_ids: Any, items: list[Item]) -> dict[str, Any]:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.metadata import version
 from typing import Any
 
+from pyarrow import dataset as pads
 from pyarrow import fs as pafs
-from pyarrow import parquet as pq
 
 from cluster.corpus.errors import JobError
-from cluster.corpus.write.output import Output
+from cluster.corpus.write.output import LANCE, Output
 
-NAME = "vectors.lance"
+_BATCH_ROWS = 1_024
+_READ_AHEAD = 2  # batches and files; pyarrow's own defaults hold hundreds of MB
 _SCHEMES = {"local": "", "s3": "s3://", "gcs": "gs://"}
-# put before a pattern of errors to retry: a full disk does not match
-_UNLESS_FULL = r"^(?![\s\S]*No space left on device)[\s\S]*"
 _S3_OPTIONS = {
     "access_key": "aws_access_key_id",
     "secret_key": "aws_secret_access_key",
@@ -28,15 +23,9 @@ _S3_OPTIONS = {
 
 
 def check_lance(filesystem: Any) -> None:
-    """Raises JobError if pylance is missing or too new for Ray Data, or if Lance cannot write there.
-
-    Ray 2.60 passes ``storage_options_provider``, which pylance accepts up to version 4.
-    """
-    install = "pip install 'pylance>=2,<5'"
+    """Raises JobError if pylance is missing, or if Lance cannot write there."""
     if importlib.util.find_spec("lance") is None:
-        raise JobError(f"--format lance needs the package pylance: {install}")
-    if not 2 <= int(version("pylance").split(".")[0]) < 5:
-        raise JobError(f"Ray cannot write with pylance {version('pylance')}: {install}")
+        raise JobError("--format lance needs the package pylance: pip install 'pylance>=2'")
     if filesystem.type_name not in _SCHEMES:
         raise JobError(
             f"--format lance can write to a disk, S3 or GCS, not to {filesystem.type_name}"
@@ -44,51 +33,35 @@ def check_lance(filesystem: Any) -> None:
 
 
 def write_lance(output: Output) -> None:
-    """Writes ``vectors.lance`` through Ray Data's own writer.
+    """Writes ``vectors.lance`` if there are vectors.
 
     Lance shows a version only once it is committed, so a job that is killed here writes it again.
-    The dataset is written even if it has no rows. Raises JobError.
+    Raises JobError.
     """
-    import ray.data
-    from ray.data import SaveMode
+    import lance
 
-    place = f"{_SCHEMES[output.fs.type_name]}{output.root}/{NAME}"
-    options = _storage_options(output.fs)
+    place = f"{_SCHEMES[output.fs.type_name]}{output.root}/{LANCE}"
     try:
-        parts = ray.data.read_parquet(output.parts, filesystem=output.fs)
-        if parts.count():
-            with _no_retry_on_a_full_disk():
-                parts.write_lance(place, mode=SaveMode.OVERWRITE, storage_options=options)
-        else:
-            _write_empty(output, place, options)
+        if reader := _parts(output):
+            options = _storage_options(output.fs)
+            lance.write_dataset(reader, place, mode="overwrite", storage_options=options)
     except Exception as error:
         raise JobError(
-            f"{output.root}/{NAME} cannot be written: {error}; the parts are kept. Run the command again"
+            f"{output.root}/{LANCE} cannot be written: {error}; the parts are kept. Run the command again"
         ) from error
 
 
-@contextmanager
-def _no_retry_on_a_full_disk() -> Iterator[None]:
-    """Ray Data retries every I/O error of Lance for minutes; a full disk will not change."""
-    from ray.data import DataContext
-
-    config = DataContext.get_current().lance_config
-    patterns = config.write_fragments_errors_to_retry
-    config.write_fragments_errors_to_retry = [_UNLESS_FULL + re.escape(error) for error in patterns]
-    try:
-        yield
-    finally:
-        config.write_fragments_errors_to_retry = patterns
-
-
-def _write_empty(output: Output, place: str, options: dict[str, str] | None) -> None:
-    """Ray's writer writes nothing if there are no rows."""
-    import lance
-
+def _parts(output: Output) -> Any:
+    """A reader of all rows, in the order of the parts; None if no row was encoded."""
     infos = output.fs.get_file_info(pafs.FileSelector(output.parts))
-    with output.fs.open_input_file(next(info.path for info in infos if info.is_file)) as handle:
-        empty = pq.read_schema(handle).remove_metadata().empty_table()
-    lance.write_dataset(empty, place, mode="overwrite", storage_options=options)
+    if not (files := sorted(info.path for info in infos if info.is_file)):
+        return None
+    parts = pads.dataset(files, format="parquet", filesystem=output.fs)
+    schema = parts.schema.remove_metadata()  # the counts of one part
+    scanner = parts.replace_schema(schema).scanner(
+        batch_size=_BATCH_ROWS, batch_readahead=_READ_AHEAD, fragment_readahead=_READ_AHEAD
+    )
+    return scanner.to_reader()
 
 
 def _storage_options(filesystem: Any) -> dict[str, str] | None:

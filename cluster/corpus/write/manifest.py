@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from cluster.corpus.errors import JobError
 from cluster.corpus.formats.files import InputFile, file_digest
@@ -15,10 +16,9 @@ from deployments.core.models.space import space_id
 from deployments.core.models.spec import ModelSpec, Role
 from deployments.core.request import check_dimensions
 
-FILE = "_manifest.json"
 # the settings that decide what a part holds
 _PART_SETTINGS = (
-    "dtype text_column id_column keep truncate chunk overlap limit part_mb format input_format"
+    "dtype text_column id_column keep truncate chunk overlap limit part_mb format input_format delimiter"
 ).split()
 
 
@@ -35,11 +35,10 @@ class Identity:
     dimensions: int
     normalized: bool
 
-    def differing(self, other: Mapping[str, Any]) -> list[str]:
+    def differing(self, other: Identity) -> list[str]:
         """Returns the fields that differ, except ``repo``: where the model came from does not matter."""
-        fields = asdict(self)
-        fields.pop("repo")
-        return [name for name, value in fields.items() if other.get(name) != value]
+        names = (field.name for field in fields(Identity) if field.name != "repo")
+        return [name for name in names if getattr(self, name) != getattr(other, name)]
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,8 @@ class Counts:
     """What became of the rows of a part or of a corpus.
 
     ``documents`` counts the rows that were encoded, ``written`` the vectors: one for each chunk.
-    ``truncated`` counts the texts that were cut, ``tokens`` all tokens that were encoded.
+    ``truncated`` counts the texts that were cut, ``tokens`` all tokens that were encoded, ``reasons`` the
+    rejected rows by `reject_kind`.
     """
 
     rows: int = 0
@@ -56,10 +56,61 @@ class Counts:
     rejected: int = 0
     truncated: int = 0
     tokens: int = 0
+    reasons: Mapping[str, int] = field(default_factory=dict)
 
     def __add__(self, other: Counts) -> Counts:
-        sums = (getattr(self, f.name) + getattr(other, f.name) for f in fields(Counts))
-        return Counts(*sums)
+        sums: dict[str, int] = {n: getattr(self, n) + getattr(other, n) for n in _NUMBERS}
+        reasons = Counter(self.reasons)
+        reasons.update(other.reasons)  # unlike `+`, it keeps what is below zero
+        return Counts(**sums, reasons={why: count for why, count in reasons.items() if count})
+
+    def minus(self, other: Counts) -> Counts:
+        """Returns what has to be added to ``other`` to get this."""
+        negative: dict[str, int] = {name: -getattr(other, name) for name in _NUMBERS}
+        reasons = {why: -count for why, count in other.reasons.items()}
+        return self + Counts(**negative, reasons=reasons)
+
+
+_NUMBERS = [field.name for field in fields(Counts) if field.name != "reasons"]
+
+
+class Source(NamedTuple):
+    """One state of an input file: its name below the corpus, its bytes, its time in nanoseconds."""
+
+    name: str
+    size: int
+    modified: int
+
+    @classmethod
+    def of(cls, file: InputFile) -> Source:
+        """Returns the state in which a file was found."""
+        return cls(file.name, file.size, file.modified)
+
+
+@dataclass(frozen=True)
+class PartRecord:
+    """What the metadata of a part's files say about it: enough to write the manifest again."""
+
+    identity: Identity
+    settings: Mapping[str, Any]
+    source: Source
+    counts: Counts
+
+    def as_json(self) -> bytes:
+        """Returns the metadata, with the fields of the identity at the top."""
+        rest = {"counts": asdict(self.counts), "settings": self.settings, "source": self.source}
+        return json.dumps({**asdict(self.identity), **rest}).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes | None) -> PartRecord | None:
+        """Reads the metadata; None if they are not of this program."""
+        try:
+            content = json.loads(data or b"")
+            counts, source = Counts(**content.pop("counts")), Source(*content.pop("source"))
+            settings = content.pop("settings")
+            return cls(Identity(**content), settings, source, counts)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
 
 
 @dataclass(frozen=True)
@@ -79,16 +130,26 @@ class Manifest:
         return (json.dumps(content, indent=1) + "\n").encode()
 
     @classmethod
-    def from_json(cls, data: bytes) -> Manifest:
-        """Reads a manifest. Raises JobError if it is not one of this program."""
+    def from_json(cls, data: bytes) -> Manifest | None:
+        """Reads a manifest; None if it is damaged, or not one of this program."""
         try:
             content = json.loads(data)
             content.pop("embedfleet")
             identity, counts = Identity(**content.pop("identity")), Counts(**content.pop("counts"))
-            inputs = {name: tuple(stamp) for name, stamp in content.pop("inputs").items()}
+            inputs = {name: (size, time) for name, (size, time) in content.pop("inputs").items()}
+            dict(content["settings"]["columns"])
             return cls(identity=identity, counts=counts, inputs=inputs, **content)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise JobError(f"{FILE} is not a manifest of this program: {error!r}") from error
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    @classmethod
+    def of_parts(cls, records: Iterable[PartRecord]) -> Manifest | None:
+        """Returns the manifest of these parts, whose total counts are unknown; None without parts."""
+        records = list(records)
+        if not records:
+            return None
+        inputs = {name: (size, time) for name, size, time in (r.source for r in records)}
+        return cls(records[0].identity, records[0].settings, inputs)
 
 
 def identify(spec: ModelSpec, settings: Settings, role: Role | None) -> Identity:
@@ -129,7 +190,7 @@ def check_resumable(
     files that are ``committed`` (see `Output.committed_files`) had changed. New input files are fine,
     and so are corrected ones, as long as the carried columns keep their types.
     """
-    if differing := wanted.identity.differing(asdict(earlier.identity)):
+    if differing := wanted.identity.differing(earlier.identity):
         raise JobError(
             f"{output} holds vectors of another kind "
             f"({_differences(earlier.identity, wanted.identity, differing)}), which cannot be compared "
@@ -146,14 +207,19 @@ def check_resumable(
         )
     if committed:
         _check_types(earlier, wanted, output)
-    inputs = {n: s for n, s in earlier.inputs.items() if file_digest(n, *s) in committed}
+    digests = {file_digest(name, *stamp): name for name, stamp in earlier.inputs.items()}
+    if unknown := sorted({*committed} - {*digests}):
+        raise JobError(
+            f"{output} holds parts of a file that its manifest does not list (part-{unknown[0]}-…): "
+            "choose another OUTPUT"
+        )
+    inputs = {digests[digest]: earlier.inputs[digests[digest]] for digest in committed}
     _check_inputs(inputs, wanted, output)
 
 
 def _check_types(earlier: Manifest, wanted: Manifest, output: str) -> None:
-    """Manifests of earlier versions do not hold the types."""
     now: Mapping[str, str] = wanted.settings["columns"]
-    before = earlier.settings.get("columns", now)
+    before = earlier.settings["columns"]
     differing = [
         f"{n!r} {before.get(n)}, now {kind}" for n, kind in now.items() if before.get(n) != kind
     ]

@@ -1,60 +1,90 @@
-"""The output folder: parts that are complete or absent, their rejects, and the manifest.
+"""The output folder and the job folder beside it: parts that are complete or absent.
 
-    OUTPUT/part-….parquet           id, kept columns, embedding; model and counts in its metadata
-    OUTPUT/_rejects/part-….parquet  id, source, position, reason, text
-    OUTPUT/_manifest.json           see `manifest.py`
-    OUTPUT/_tmp/                    files that are being written
+    OUTPUT/part-….parquet               id, kept columns, embedding; see `PartRecord` for its metadata
+    OUTPUT/vectors.lance                with --format lance, in place of the parts
+    OUTPUT.job/rejects/part-….parquet   id, source, position, reason, text
+    OUTPUT.job/parts/part-….parquet     with --format lance
+    OUTPUT.job/manifest.json            see `manifest.py`
+    OUTPUT.job/tmp/                     files that are being written
+    OUTPUT.job/locks/                   see `lock.py`
 
-Readers skip names that start with an underscore, so ``OUTPUT`` is a plain Parquet dataset. Every file is
-written to ``_tmp`` and then moved into place, a part's rejects before its vectors. The file of vectors
-is the commit: if it is there, the part is done; if not, the part is encoded again.
+OUTPUT holds files of vectors and nothing else. A folder inside it does not hide rejects or a manifest: of
+names with an underscore or a dot in front, polars and duckdb read both, dask and datasets read one.
+
+Every file is written to ``tmp`` and then moved into place, a part's rejects before its vectors. The
+file of vectors is the commit: if it is there, the part is done; if not, the part is encoded again. A part
+whose rows are all rejected has no file of vectors, because some readers refuse a file without rows; its
+rejects are the commit. A part without any row leaves no file.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 from pyarrow import fs as pafs
 from pyarrow import parquet as pq
 
-from cluster.corpus.errors import JobError
+from cluster.corpus.errors import JobError, PartDamaged
+from cluster.corpus.formats.files import resolve
 from cluster.corpus.rejects import reject_table
-from cluster.corpus.write.manifest import FILE, Counts, Identity, Manifest
+from cluster.corpus.settings import JOB_SUFFIX
+from cluster.corpus.write.lock import JobLock
+from cluster.corpus.write.manifest import Counts, Identity, Manifest, PartRecord
+from cluster.corpus.write.parquet import about, as_parquet, id_column, ids_of
 
-REJECTS = "_rejects"
-LANCE_PARTS = "_parts"
-_PARTS = ("", LANCE_PARTS)  # the folders of the parts, by format
-_TMP = "_tmp"
-_KEY = b"embedfleet"
+LANCE = "vectors.lance"
+_MANIFEST = "manifest.json"
+_OLD_MANIFEST = "_manifest.json"  # until version 0.1, inside OUTPUT
 _PROBE_BYTES = 1 << 16
 _PART = re.compile(r"part-([0-9a-f]{12})-\d{14,}\.parquet")
-_VECTORS = "embedding.list.element"  # the name of the column in Parquet
+# a file that cannot be read as Parquet
+_UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError, ValueError)
+
+
+def open_output(location: str, sink: str) -> Output:
+    """Returns the output at a path or URI. Raises JobError if no folder can stand beside it."""
+    filesystem, root = resolve(location)
+    if filesystem.type_name == "local":
+        root = os.path.realpath(root)  # files are moved within one disk
+    if "/" not in root.strip("/") and filesystem.type_name != "local":
+        raise JobError(
+            f"{location} is a whole bucket: choose a folder in it as OUTPUT, such as {root}/vectors"
+        )
+    return Output(filesystem, root, sink)
 
 
 class Output:
-    """One output folder. Picklable."""
+    """One output folder and the job folder beside it. Picklable."""
 
-    def __init__(self, filesystem: Any, root: str, parts: str = "") -> None:
-        """``parts`` is the folder of the parts, relative to ``root``."""
+    def __init__(self, filesystem: Any, root: str, sink: str = "parquet") -> None:
+        """``root`` is the output folder, ``sink`` the format of what it will hold."""
         self.fs = filesystem
         self.root = root.rstrip("/")
-        self.parts = f"{self.root}/{parts}".rstrip("/")
+        self.job = self.root + JOB_SUFFIX
+        self.rejects_folder = f"{self.job}/rejects"
+        self._lance_parts = f"{self.job}/parts"
+        self.parts = self._lance_parts if sink == "lance" else self.root
+        self._tmp = f"{self.job}/tmp"
+        self._manifest = f"{self.job}/{_MANIFEST}"
+
+    def lock(self) -> JobLock:
+        """Returns the lock that keeps a second job away."""
+        return JobLock(self.fs, self.job, self.root)
 
     def prepare(self) -> None:
         """Creates the folders. Raises JobError if they cannot be written to."""
         with self.writing():
-            for folder in (self.root, self.parts, f"{self.root}/{REJECTS}", f"{self.root}/{_TMP}"):
+            for folder in (self.root, self.parts, self.rejects_folder, self._tmp):
                 self.fs.create_dir(folder, recursive=True)
-            self._put(f"{self.root}/{_TMP}/probe", bytes(_PROBE_BYTES))
-            self.fs.delete_file(f"{self.root}/{_TMP}/probe")
+            self._check_one_disk()
+            self._put(f"{self._tmp}/probe", bytes(_PROBE_BYTES))
+            self.fs.delete_file(f"{self._tmp}/probe")
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -67,45 +97,67 @@ class Output:
                 "command again to continue"
             ) from error
 
-    def manifest(self) -> Manifest | None:
+    def check(self) -> None:
+        """Raises JobError if OUTPUT holds files of something else, or if another job writes to it."""
+        self._refuse_foreign_files()
+        self.lock().refuse_a_second_job()
+
+    def manifest(self, say: Callable[[str], None]) -> Manifest | None:
         """Returns the manifest; None if no run has started here.
 
-        Raises JobError if it cannot be read, or if there is none and the folder holds other files.
+        A manifest that is missing or damaged is made again from the metadata of the parts, and ``say``
+        is told so. Raises JobError if that is not possible.
         """
-        path = f"{self.root}/{FILE}"
-        info = self.fs.get_file_info(path)
-        if not info.is_file:
-            self._refuse_foreign()
-            return None
-        with self.fs.open_input_file(path) as handle:
-            return Manifest.from_json(handle.read())
+        if (manifest := self._read_manifest()) is not None or not self.committed_files():
+            return manifest
+        if (manifest := Manifest.of_parts(self._records())) is None:
+            raise JobError(
+                f"{self.root} holds parts, but neither a manifest nor metadata that say what they are: "
+                "choose another OUTPUT"
+            )
+        say(f"{self._manifest} was missing or damaged, and is made again from the parts")
+        return manifest
 
     def committed_files(self) -> set[str]:
         """Returns the `InputFile.digest` of each input file with a committed part or rejects."""
-        folders = [f"{self.root}/{name}".rstrip("/") for name in (*_PARTS, REJECTS)]
-        selectors = [pafs.FileSelector(folder, allow_not_found=True) for folder in folders]
-        infos = [info for selector in selectors for info in self.fs.get_file_info(selector)]
-        names = [_PART.fullmatch(info.base_name) for info in infos if info.is_file]
-        return {name[1] for name in names if name}
+        folders = (self.root, self._lance_parts, self.rejects_folder)
+        matches = (_PART.fullmatch(name) for folder in folders for name in self._names(folder))
+        return {match[1] for match in matches if match}
+
+    def part_names(self) -> set[str]:
+        """Returns the names of the parts that have a file of vectors or of rejects."""
+        folders = (self.parts, self.rejects_folder)
+        return {name for folder in folders for name in self._names(folder) if _PART.fullmatch(name)}
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Replaces the manifest atomically. Raises JobError."""
         with self.writing():
-            self._put(f"{self.root}/{FILE}", manifest.as_json())
+            self._put(self._manifest, manifest.as_json())
 
     def committed_counts(self, name: str, identity: Identity) -> Counts | None:
-        """Returns the counts of a committed part; None if there is none, or its file is incomplete.
+        """Returns the counts of a committed part; None if there is none.
 
-        Raises JobError if its vectors are not those of ``identity``.
+        Raises PartDamaged if files of the part are damaged or missing, so that it has to be encoded
+        again, and JobError if its vectors are not those of ``identity`` or not those that were written.
         """
-        if (about := self._metadata(name)) is None:
-            return None
-        if differing := identity.differing(about):
+        path = f"{self.parts}/{name}"
+        if not self._is_file(path):
+            record = self._rejects_record(name)
+            if record is None or record.counts.written:
+                return None
+            self._check_identity(record, identity, f"{self.rejects_folder}/{name}")
+            return record.counts
+        metadata = self._metadata(path)
+        record = PartRecord.from_json(about(metadata))
+        if record is None or metadata.num_rows != record.counts.written:
             raise JobError(
-                f"{self.parts}/{name} holds vectors with another {' and '.join(differing)}: "
+                f"{path} was changed by another program: delete it, and its rows are encoded again, or "
                 "choose another OUTPUT"
             )
-        return Counts(**about["counts"])
+        self._check_identity(record, identity, path)
+        if record.counts.rejected > self._rejected_rows(name):
+            raise PartDamaged(f"rejected rows of {record.source.name} are missing from {self.job}")
+        return record.counts
 
     def vectors(self, name: str) -> Any:
         """Returns the table of a committed part."""
@@ -113,51 +165,91 @@ class Output:
             return pq.ParquetFile(handle).read()
 
     def ids(self, name: str) -> list[Any]:
-        """Returns the input's id of each row of a committed part."""
-        with self.fs.open_input_file(f"{self.parts}/{name}") as handle:
-            file = pq.ParquetFile(handle)
-            return ids_of(file.read([_id_column(file.schema_arrow.names)]))
+        """Returns the input's id of each row of a committed part. Raises PartDamaged."""
+        path = f"{self.parts}/{name}"
+        if not self._is_file(path):
+            return []  # its rows were all rejected
+        try:
+            with self.fs.open_input_file(path) as handle:
+                file = pq.ParquetFile(handle)
+                return ids_of(file.read([id_column(file.schema_arrow.names)]))
+        except _UNREADABLE as error:
+            raise PartDamaged(f"{path} cannot be read ({error})") from error
 
     def rejects(self, name: str) -> Any:
         """Returns the table of a part's rejects, which may be empty."""
-        path = f"{self.root}/{REJECTS}/{name}"
-        if not self.fs.get_file_info(path).is_file:
+        path = f"{self.rejects_folder}/{name}"
+        if not self._is_file(path):
             return reject_table([])
         with self.fs.open_input_file(path) as handle:
             return pq.ParquetFile(handle).read()
 
-    def commit(
-        self, name: str, vectors: Any, rejects: Any, identity: Identity, counts: Counts
-    ) -> None:
+    def commit(self, name: str, vectors: Any, rejects: Any, record: PartRecord) -> None:
         """Writes a part's rejects and then its vectors (Arrow tables). Raises JobError."""
-        about = json.dumps({**asdict(identity), "counts": asdict(counts)})
-        vectors = vectors.replace_schema_metadata({_KEY: about.encode()})
+        metadata = record.as_json()
         with self.writing():
             if rejects.num_rows:
-                self._put(f"{self.root}/{REJECTS}/{name}", _as_parquet(rejects))
+                self._put(f"{self.rejects_folder}/{name}", as_parquet(rejects, metadata))
             else:  # an attempt that was killed may have left some
-                self._remove(f"{self.root}/{REJECTS}/{name}")
-            self._put(f"{self.parts}/{name}", _as_parquet(vectors))
+                self._remove(f"{self.rejects_folder}/{name}")
+            if vectors.num_rows:
+                self._put(f"{self.parts}/{name}", as_parquet(vectors, metadata))
+            else:
+                self._remove(f"{self.parts}/{name}")
 
     def clean(self) -> None:
         """Removes the unfinished files of writers that were killed. Raises JobError."""
         with self.writing():
-            self.fs.delete_dir_contents(f"{self.root}/{_TMP}", missing_dir_ok=True)
-            self.fs.delete_dir(f"{self.root}/{_TMP}")
+            self.fs.delete_dir_contents(self._tmp, missing_dir_ok=True)
+            self.fs.delete_dir(self._tmp)
 
-    def _metadata(self, name: str) -> dict[str, Any] | None:
-        """A part's metadata; None if there is no such file, or it is not one of this program."""
-        path = f"{self.parts}/{name}"
-        if not self.fs.get_file_info(path).is_file:
+    def _read_manifest(self) -> Manifest | None:
+        if not self._is_file(self._manifest):
             return None
-        with suppress(pa.ArrowInvalid), self.fs.open_input_file(path) as handle:
-            metadata = pq.read_schema(handle).metadata or {}
-            about: dict[str, Any] | None = json.loads(metadata.get(_KEY, b"null"))
-            return about
-        return None  # a power failure may leave an empty file
+        with self.fs.open_input_file(self._manifest) as handle:
+            return Manifest.from_json(handle.read())
+
+    def _records(self) -> Iterable[PartRecord]:
+        """What the metadata of all parts say."""
+        for folder in (self.root, self._lance_parts, self.rejects_folder):
+            for name in filter(_PART.fullmatch, self._names(folder)):
+                with suppress(PartDamaged):
+                    record = PartRecord.from_json(about(self._metadata(f"{folder}/{name}")))
+                    if record is not None:
+                        yield record
+
+    def _check_identity(self, record: PartRecord, identity: Identity, path: str) -> None:
+        if differing := identity.differing(record.identity):
+            raise JobError(
+                f"{path} holds vectors with another {' and '.join(differing)}: choose another OUTPUT"
+            )
+
+    def _rejects_record(self, name: str) -> PartRecord | None:
+        """What the rejects of a part say about it; None if there are none, or they are damaged."""
+        path = f"{self.rejects_folder}/{name}"
+        if not self._is_file(path):
+            return None
+        with suppress(PartDamaged):
+            metadata = self._metadata(path)
+            record = PartRecord.from_json(about(metadata))
+            if record is not None and metadata.num_rows >= record.counts.rejected:
+                return record
+        return None
+
+    def _rejected_rows(self, name: str) -> int:
+        path = f"{self.rejects_folder}/{name}"
+        return int(self._metadata(path).num_rows) if self._is_file(path) else 0
+
+    def _metadata(self, path: str) -> Any:
+        """The Parquet metadata of a file. Raises PartDamaged."""
+        try:
+            with self.fs.open_input_file(path) as handle:
+                return pq.read_metadata(handle)
+        except _UNREADABLE as error:  # a power failure may leave an empty file
+            raise PartDamaged(f"{path} cannot be read ({error})") from error
 
     def _put(self, path: str, data: Any) -> None:
-        draft = f"{self.root}/{_TMP}/{uuid.uuid4().hex}"
+        draft = f"{self._tmp}/{uuid.uuid4().hex}"
         try:
             with self.fs.open_output_stream(draft) as stream:
                 stream.write(data)
@@ -180,54 +272,39 @@ class Output:
             os.close(handle)
 
     def _remove(self, path: str) -> None:
-        if self.fs.get_file_info(path).is_file:
+        if self._is_file(path):
             self.fs.delete_file(path)
 
-    def _refuse_foreign(self) -> None:
-        selector = pafs.FileSelector(self.root, allow_not_found=True)
+    def _is_file(self, path: str) -> bool:
+        return bool(self.fs.get_file_info(path).is_file)
+
+    def _names(self, folder: str) -> list[str]:
+        selector = pafs.FileSelector(folder, allow_not_found=True)
+        return [info.base_name for info in self.fs.get_file_info(selector)]
+
+    def _check_one_disk(self) -> None:
+        if self.fs.type_name != "local":
+            return
+        if os.stat(self.root).st_dev != os.stat(self.job).st_dev:
+            raise JobError(
+                f"{self.root} is the top folder of a disk, and the job needs a folder beside it: choose "
+                f"a folder in it as OUTPUT, such as {self.root}/vectors"
+            )
+
+    def _refuse_foreign_files(self) -> None:
         try:
-            names = [i.base_name for i in self.fs.get_file_info(selector)]
-            committed = self.committed_files()
+            names = self._names(self.root)
         except (OSError, UnicodeDecodeError) as error:
             raise JobError(f"{self.root} cannot be used as OUTPUT: {error}") from error
-        if committed:
+        if _OLD_MANIFEST in names:
             raise JobError(
-                f"{self.root} holds parts of a job but no {FILE}: choose an empty folder"
+                f"{self.root} was written by an earlier version, which kept {_OLD_MANIFEST} and rejects "
+                "inside it: choose another OUTPUT"
             )
-        if foreign := [name for name in names if not name.startswith((".", "_"))]:
+        ours = (name for name in names if _PART.fullmatch(name) or name == LANCE)
+        hidden = (name for name in names if name.startswith((".", "_")))
+        if foreign := sorted({*names} - {*ours} - {*hidden}):
             raise JobError(
-                f"{self.root} holds other files ({foreign[0]}) but no {FILE}: choose an empty folder"
+                f"{self.root} holds {foreign[0]}, which no corpus job has written: move it away, or "
+                "choose another OUTPUT"
             )
-
-
-def ids_of(table: Any) -> list[Any]:
-    """Returns the input's id of each row of a part's table."""
-    ids: list[Any] = table[_id_column(table.column_names)].to_pylist()
-    return ids
-
-
-def _id_column(names: list[str]) -> str:
-    return "document_id" if "document_id" in names else "id"
-
-
-def vector_column(vectors: Any, dtype: str) -> Any:
-    """Returns float32 vectors ``(rows, dimensions)`` as an Arrow column of fixed-size lists."""
-    flat = pa.array(vectors.astype(dtype, copy=False).reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
-
-
-def _as_parquet(table: Any) -> Any:
-    sink = pa.BufferOutputStream()
-    # vectors do not compress, with or without a dictionary
-    others = [path for path in _leaves(table.schema) if path != _VECTORS]
-    codec = {_VECTORS: "none", **dict.fromkeys(others, "snappy")}
-    pq.write_table(table, sink, use_dictionary=others, compression=codec)
-    return sink.getvalue()
-
-
-def _leaves(schema: Any) -> list[str]:
-    """The column names in Parquet, where a nested column is several."""
-    sink = pa.BufferOutputStream()
-    pq.write_metadata(schema, sink)
-    columns = pq.read_metadata(pa.BufferReader(sink.getvalue())).schema
-    return [columns.column(n).path for n in range(len(columns))]

@@ -4,38 +4,46 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from cluster import cli
-from cluster.corpus import command
+from cluster.corpus import command, job, start_service
 from cluster.corpus.errors import JobError
+from cluster.corpus.job import Summary
+from cluster.corpus.write.manifest import Counts, Identity, Manifest
 from deployments.core.engine.cpu import priority as scheduling
 
-WORDS = ["encode", "in.txt", "out", "--model", "small"]
+
+@pytest.fixture
+def words(tmp_path) -> list[str]:
+    (tmp_path / "in.txt").write_text("one\n")
+    return ["encode", str(tmp_path / "in.txt"), str(tmp_path / "out"), "--model", "small"]
 
 
 @pytest.fixture
 def order(monkeypatch) -> list[str]:
     """What happens, in turn; the job itself fails at once."""
-    found: list[str] = []
+    events: list[str] = []
 
     @contextmanager
     def started(*_):
-        found.append("starts")
+        events.append("starts")
         yield
 
-    def job(*_):
-        found.append("works")
+    def encode(*_):
+        events.append("works")
         raise JobError("enough")
 
     for module in (scheduling, command):
-        monkeypatch.setattr(module, "give_way", lambda: found.append("gives way"))
-    monkeypatch.setattr(command, "started_service", started)
-    monkeypatch.setattr(command, "encode_corpus", job)
-    return found
+        monkeypatch.setattr(module, "give_way", lambda: events.append("gives way"))
+    monkeypatch.setattr(start_service, "started_service", started)
+    monkeypatch.setattr(job, "encode_opened", encode)
+    return events
 
 
 @pytest.mark.parametrize(
@@ -45,22 +53,23 @@ def order(monkeypatch) -> list[str]:
         (["--start", "serve_config.yaml"], ["starts", "gives way", "works"]),
     ],
 )
-def test_the_driver_gives_way_but_not_the_service_that_it_starts(order, more, happens):
-    assert cli.main([*WORDS, *more]) == 1
+def test_the_driver_gives_way_but_not_the_service_that_it_starts(order, words, more, happens):
+    assert cli.main([*words, *more]) == 1
     assert order == happens
 
 
 @pytest.fixture
-def told(monkeypatch) -> Iterator[list[int]]:
+def signals(monkeypatch) -> Iterator[list[int]]:
     """Keeps this process's own handlers; the signals that the job is sent go in here."""
     sent: list[int] = []
 
-    def job(*_):
+    def encode(*_):
         for number in sent:
             os.kill(os.getpid(), number)
         raise JobError("went on")
 
-    monkeypatch.setattr(command, "encode_corpus", job)
+    monkeypatch.setattr(job, "encode_opened", encode)
+    monkeypatch.setattr(scheduling, "give_way", lambda: None)
     # the tests themselves may run under nohup
     own = {signal.SIGINT: signal.getsignal(signal.SIGINT)}
     own |= {n: signal.signal(n, signal.SIG_DFL) for n in (signal.SIGTERM, signal.SIGHUP)}
@@ -70,45 +79,104 @@ def told(monkeypatch) -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_it_ends_as_by_ctrl_c(told, monkeypatch, capsys, number):
-    monkeypatch.setattr(scheduling, "give_way", lambda: None)
-    told.append(number)
-    assert cli.main(WORDS) == 130
-    assert "stopped; run the same command again" in capsys.readouterr().err
+def test_a_signal_ends_the_job_as_ctrl_c_does(signals, words, capsys, number):
+    signals.append(number)
+    assert cli.main(words) == 130
+    assert "stopped; 0 of 1 parts are written and kept. Run the same" in capsys.readouterr().err
 
 
-def test_a_signal_of_which_a_library_makes_another_error_is_one_still(told, monkeypatch, capsys):
-    def job(*_):
+def test_a_signal_of_which_a_library_makes_another_error_is_one_still(
+    signals, words, monkeypatch, capsys
+):
+    def encode(*_):
         try:
             os.kill(os.getpid(), signal.SIGTERM)
         except KeyboardInterrupt as error:
             raise JobError("the job was abandoned") from error
 
-    monkeypatch.setattr(scheduling, "give_way", lambda: None)
-    monkeypatch.setattr(command, "encode_corpus", job)
-    assert cli.main(WORDS) == 130
+    monkeypatch.setattr(job, "encode_opened", encode)
+    assert cli.main(words) == 130
     assert "abandoned" not in capsys.readouterr().err
 
 
-def test_a_terminal_that_has_gone_leaves_the_status(told, monkeypatch):
-    class Gone:
+def test_a_terminal_that_has_gone_leaves_the_status(signals, words, monkeypatch):
+    class Closing:
+        """A terminal that is there until the signal comes."""
+
+        closed = False
+
         def isatty(self):
             return True
 
-        def write(self, words):
-            raise OSError(5, "Input/output error")
+        def write(self, text):
+            if self.closed:
+                raise OSError(5, "Input/output error")
 
-        flush = write
+        def flush(self):
+            self.write("")
 
-    monkeypatch.setattr(scheduling, "give_way", lambda: None)
-    monkeypatch.setattr("sys.stderr", Gone())
-    told.append(signal.SIGHUP)
-    assert cli.main(WORDS) == 130
+    terminal = Closing()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setattr(signal, "default_int_handler", close_and_interrupt(terminal))
+    signals.append(signal.SIGHUP)
+    assert cli.main(words) == 130
+    assert terminal.closed
 
 
-def test_under_nohup_it_goes_on(told, monkeypatch, capsys):
-    monkeypatch.setattr(scheduling, "give_way", lambda: None)
+def close_and_interrupt(terminal):
+    def handler(number, frame):
+        terminal.closed = True
+        raise KeyboardInterrupt
+
+    return handler
+
+
+def test_under_nohup_it_goes_on(signals, words, capsys):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    told.append(signal.SIGHUP)
-    assert cli.main(WORDS) == 1
+    signals.append(signal.SIGHUP)
+    assert cli.main(words) == 1
     assert "went on" in capsys.readouterr().err
+
+
+IDENTITY = Identity("m", "r", "v", "s", "document", None, 2, True)
+
+
+@pytest.mark.parametrize(
+    ("counts", "status", "words_printed"),
+    [
+        (Counts(3, 2, 2, 1, reasons={"null": 1}), 0, "1 rejected (1 null): see out.job"),
+        (Counts(rows=3, rejected=3, reasons={"null": 3}), 3, "no row could be encoded"),
+        (Counts(), 3, "no row could be encoded"),
+    ],
+)
+def test_a_job_without_a_vector_ends_with_another_status(
+    monkeypatch, words, capsys, counts, status, words_printed
+):
+    summary = Summary(Manifest(IDENTITY, {}, {}, counts), "out", "out.job", "1 .md", 9, 1.0, None)
+    monkeypatch.setattr(scheduling, "give_way", lambda: None)
+    monkeypatch.setattr(job, "encode_opened", lambda *_: summary)
+    assert cli.main(words) == status
+    printed = capsys.readouterr().out
+    assert words_printed in printed
+    assert "1 .md" in printed
+
+
+REFUSALS = """
+import sys, time
+from cluster import cli
+for extra in (["--text-column", "absent"], ["--chunk", "0"], ["--keep", "absent"], ["--limit", "-1"]):
+    started = time.perf_counter()
+    assert cli.main([*sys.argv[1:], *extra]) == 1, extra
+    print(time.perf_counter() - started, file=sys.stderr)
+assert cli.main(["encode", "/absent", "out", "--model", "m"]) == 1
+for module in ("ray", "torch", "transformers"):
+    assert module not in sys.modules, module
+"""
+
+
+def test_paths_flags_and_columns_are_refused_before_ray_is_imported(words):
+    run = subprocess.run(
+        [sys.executable, "-c", REFUSALS, *words], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert "absent" in run.stderr

@@ -26,7 +26,7 @@ def assembled(folder, ids):
     """The table and the rejects of three texts with these ids."""
     pq.write_table(pa.table({"text": ["x", "y", "z"], "id": ids}), folder / "a.parquet")
     settings = Settings(str(folder / "a.parquet"), "out", "m", id_column="id")
-    _, files = find_inputs(settings.input)
+    _, files, _ = find_inputs(settings.input)
     part = Part(files[0], 0, 3, 3)
     carried = pa.schema([("id", ids.type)])
     rows = read_part(pafs.LocalFileSystem(), part, "text", carried)

@@ -11,6 +11,7 @@ from anyio import CapacityLimiter
 
 from cluster.corpus.encode import calls
 from cluster.corpus.encode.calls import CallSender
+from cluster.corpus.errors import JobError
 from deployments.core.batch import Encoded, TokenBatch
 from deployments.core.errors import (
     DeadlineExceeded,
@@ -44,7 +45,7 @@ def no_pause(monkeypatch):
 
 async def encode(client):
     done = []
-    sender = CallSender(client, CapacityLimiter(1), tokens=100, dimension=4)
+    sender = CallSender(client, CapacityLimiter(1), tokens=100, dimension=4, patience_s=60.0)
     vectors, reasons = await sender.encode(BATCH, lambda *ended: done.append(ended))
     assert done == [(2, 3)]
     return vectors, reasons
@@ -97,7 +98,7 @@ async def test_calls_in_flight_follow_the_limiter():
             return Encoded(np.ones((len(batch), 4), np.float32), 0.0, 0.0, {})
 
     limiter = CapacityLimiter(1)
-    sender = CallSender(WaitingClient(), limiter, tokens=1, dimension=4)
+    sender = CallSender(WaitingClient(), limiter, tokens=1, dimension=4, patience_s=60.0)
     batch = TokenBatch.from_lists([[1], [2], [3]])
     encoding = asyncio.create_task(sender.encode(batch, lambda *_: None))
     await asyncio.sleep(0.01)
@@ -108,3 +109,10 @@ async def test_calls_in_flight_follow_the_limiter():
     release.set()
     vectors, _ = await encoding
     assert vectors.shape == (3, 4)
+
+
+async def test_replicas_that_stay_away_end_the_job():
+    client = ScriptedClient(*[ModelUnavailable("away", "model", 0.001)] * 100)
+    sender = CallSender(client, CapacityLimiter(1), tokens=100, dimension=4, patience_s=0.05)
+    with pytest.raises(JobError, match="the replicas do not answer: away"):
+        await sender.encode(BATCH, lambda *_: None)

@@ -98,8 +98,8 @@ def test_what_reads_the_same_is_carried():
     faults: dict[int, str] = {0: "broken"}
     assert column([5, 1.5], pa.field("c", FLOAT), faults).to_pylist() == [5.0, 1.5]
     kind = pa.struct([("a", INT), ("b", TEXT)])
-    found = column([{"b": "x"}, {}], pa.field("c", kind), faults).to_pylist()
-    assert found == [{"a": None, "b": "x"}, {"a": None, "b": None}]
+    values_kept = column([{"b": "x"}, {}], pa.field("c", kind), faults).to_pylist()
+    assert values_kept == [{"a": None, "b": "x"}, {"a": None, "b": None}]
     assert faults == {0: "broken"}
 
 
@@ -130,8 +130,8 @@ def test_the_type_that_fits_a_sample(sample, kind):
 def test_text_takes_any_value_as_its_json_text():
     faults: dict[int, str] = {}
     values = ["a", 2**64 - 1, 1.5, True, None, {"b": [1, "é"]}]
-    found = column(values, pa.field("c", TEXT), faults).to_pylist()
-    assert found == ["a", "18446744073709551615", "1.5", "true", None, '{"b":[1,"é"]}']
+    values_kept = column(values, pa.field("c", TEXT), faults).to_pylist()
+    assert values_kept == ["a", "18446744073709551615", "1.5", "true", None, '{"b":[1,"é"]}']
     assert faults == {}
 
 
@@ -156,8 +156,8 @@ def test_values_that_are_too_deep_are_rejected_alone():
 @pytest.mark.parametrize("value", [1e24, 5.0, True, [1], {"a": 1}])
 def test_an_id_is_text_or_a_whole_number(kind, value):
     faults: dict[int, str] = {}
-    found = column([7, value], carried_field("id", kind, "id"), faults).to_pylist()
-    assert found == ["7" if kind == TEXT else 7, None]
+    values_kept = column([7, value], carried_field(pa.field("id", kind), "id"), faults).to_pylist()
+    assert values_kept == ["7" if kind == TEXT else 7, None]
     assert faults == {1: "id in column 'id' is neither text nor a whole number of 64 bits"}
 
 
@@ -167,30 +167,30 @@ def jsonl(path: Path, values: list[str]) -> Path:
 
 
 def planned(path: Path, **options) -> Plan:
-    filesystem, files = find_inputs(str(path))
+    filesystem, files, _ = find_inputs(str(path))
     return plan_parts(filesystem, files, Settings(str(path), "out", "m", **options))
 
 
 def read(path: Path, **options) -> Rows:
-    found = planned(path, **options)
-    (part,) = found.parts
-    return read_part(pafs.LocalFileSystem(), part, "text", found.carried)
+    plan = planned(path, **options)
+    (part,) = plan.parts
+    return read_part(pafs.LocalFileSystem(), part, "text", plan.carried)
 
 
-def test_behind_the_sample_nothing_is_cut(tmp_path):
+def test_values_after_the_sample_are_never_cut(tmp_path):
     path = jsonl(tmp_path / "a.jsonl", ["1"] * 1_000 + ["1.9", "2"])
     rows = read(path, keep=("c",))
     assert rows.carried["c"].to_pylist()[999:] == [1, None, 2]
     assert rows.faults == {1000: "column 'c' does not fit int64"}
 
 
-def test_the_first_file_that_holds_anything_tells_the_types(tmp_path):
+def test_the_first_file_with_records_decides_the_types(tmp_path):
     jsonl(tmp_path / "a.jsonl", [])
     jsonl(tmp_path / "b.jsonl", ["1"])
     assert planned(tmp_path, keep=("c",)).carried.field("c").type == INT
 
 
-def test_ids_beyond_64_bits_do_not_merge(tmp_path):
+def test_ids_beyond_64_bits_are_rejected_rather_than_merged(tmp_path):
     big = ["123456789012345678901234", "123456789012345678901235"]
     rows = read(jsonl(tmp_path / "a.jsonl", ['"x"', "7", *big]), id_column="c")
     assert rows.carried["c"].to_pylist() == ["x", "7", None, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -57,6 +58,7 @@ def test_a_token_that_is_wanted_is_said(fails, monkeypatch):
         raise error
 
     monkeypatch.setattr(target.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(target, "local_rays", lambda: [])
     monkeypatch.setattr(target.ray, "init", refuses)
     with pytest.raises(WrongModel, match=r"its token: the token is missing"):
         target.connect(None)
@@ -86,6 +88,7 @@ def test_who_is_not_let_in_may_lack_the_token(monkeypatch, error, address, mode,
         raise ConnectionError(error)
 
     monkeypatch.setattr(target.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(target, "local_rays", lambda: [])
     monkeypatch.setattr(target.ray, "init", refuses)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
@@ -137,3 +140,102 @@ def test_why_a_job_waits(monkeypatch, now, why):
 
     monkeypatch.setattr(target, "_ask", answer)
     assert why_waiting(JobModel("app", served(ModelState.READY, 1))) == why
+
+
+def test_a_full_disk_under_rays_session_is_named(small_disk, monkeypatch):
+    session = small_disk / "session"
+    (session / "sockets").mkdir(parents=True)
+    monkeypatch.setattr(target, "raylet_socket", lambda: str(session / "sockets" / "raylet"))
+    monkeypatch.setattr(target, "_LEAST_FREE_BYTES", 1_000_000)
+    target.check_disk(target.session_folder())
+    (small_disk / "filler").write_bytes(bytes(1_000_000))
+    with pytest.raises(
+        JobError, match=f"the disk of {session}, where Ray keeps its session, is full"
+    ):
+        target.check_disk(session)
+
+
+def test_a_session_folder_that_cannot_be_looked_at_is_not_full():
+    target.check_disk(Path("/absent/session"))
+
+
+def test_a_service_that_has_stopped_is_called_that(fails):
+    fails(RayServeException("no app"))
+    assert why_waiting(JobModel("app", served(ModelState.READY))) == "the service has stopped"
+
+
+class Rays:
+    """Clusters on this machine: whether the service is on each, and the port that it listens on."""
+
+    def __init__(self, **ports: int | None) -> None:
+        self.ports = {f"{name}:6379": port for name, port in ports.items()}
+        self.joined: str | None = None
+
+    def join(self, address: str) -> None:
+        if address not in (*self.ports, "auto"):
+            raise JobError(f"nothing answers at {address}")
+        self.joined = address
+
+    def application(self) -> str:
+        if self.ports[self.joined] is None:
+            raise JobError("no service")
+        return "embedfleet"
+
+    def leave(self) -> None:
+        self.joined = None
+
+
+@pytest.fixture
+def on_this_machine(monkeypatch):
+    def run(**ports: int | None) -> Rays:
+        rays = Rays(**ports)
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        monkeypatch.setattr(target.ray, "is_initialized", lambda: False)
+        monkeypatch.setattr(target.ray, "shutdown", rays.leave)
+        monkeypatch.setattr(target, "local_rays", lambda: list(rays.ports))
+        monkeypatch.setattr(target, "_join", rays.join)
+        monkeypatch.setattr(target, "_application", rays.application)
+        monkeypatch.setattr(target, "http_port", lambda _: rays.ports[rays.joined])
+        return rays
+
+    return run
+
+
+def test_of_several_rays_the_one_of_the_service_is_joined(on_this_machine):
+    rays = on_this_machine(a=None, b=8000, c=None)
+    target.connect(None)
+    assert rays.joined == "b:6379"
+
+
+def test_of_several_services_the_one_at_the_url_is_joined(on_this_machine):
+    rays = on_this_machine(a=8000, b=8001)
+    for url in ("http://127.0.0.1:8001", "localhost:8001", "http://localhost:8001/v1"):
+        target.connect(None, url)
+        assert rays.joined == "b:6379"
+    target.connect("a:6379", "http://127.0.0.1:8001")  # an address is an address
+    assert rays.joined == "a:6379"
+
+
+def test_the_only_ray_of_the_machine_is_joined_as_ray_finds_it(on_this_machine):
+    rays = on_this_machine(a=None)
+    target.connect(None)
+    assert rays.joined == "auto"
+
+
+def test_the_rays_that_were_looked_at_are_named(on_this_machine):
+    rays = on_this_machine(a=None, b=8000)
+    with pytest.raises(
+        JobError, match=r"the service at http://127.0.0.1:8002 is on no Ray .*a:6379, b"
+    ):
+        target.connect(None, "http://127.0.0.1:8002")
+    assert rays.joined is None
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [("http://192.0.2.77:8000", "on another machine"), ("http://127.0.0.1:x", "is no URL")],
+)
+def test_a_url_that_names_no_service_of_this_machine(on_this_machine, url, words):
+    on_this_machine(a=8000, b=8001)
+    with pytest.raises(JobError, match=words):
+        target.connect(None, url)

@@ -1,4 +1,4 @@
-"""Ids that stand more than once: found whatever the order and size, kept once, lost never."""
+"""Ids that occur more than once are found in any order and size, kept once, and never lost."""
 
 from __future__ import annotations
 
@@ -34,37 +34,37 @@ LOCAL = pafs.LocalFileSystem()
 
 
 def firsts(parts: list[set[int]]) -> dict[int, dict[bytes, int]]:
-    """What the ledger should find, with everything in memory."""
+    """What the index should find, with everything in memory."""
     seen: dict[int, int] = {}
-    found: dict[int, dict[bytes, int]] = {}
+    repeated: dict[int, dict[bytes, int]] = {}
     for number, names in enumerate(parts):
         for name in names:
             if name in seen:
-                found.setdefault(number, {})[digest(name)] = seen[name]
+                repeated.setdefault(number, {})[digest(name)] = seen[name]
             seen.setdefault(name, number)
-    return found
+    return repeated
 
 
 @given(st.lists(st.sets(st.integers(0, 30)), min_size=1, max_size=12), st.randoms())
 def test_every_part_that_repeats_ids_is_found(parts, order):
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr(duplicates, "_BUFFERED_ENTRIES", 7)
-        ledger = IdIndex(Path(folder), len(parts))
+        index = IdIndex(Path(folder), len(parts))
         numbers = list(range(len(parts)))
         order.shuffle(numbers)  # workers end in any order
         for number in numbers:
-            ledger.add(number, digests(parts[number]))
-        assert dict(ledger.duplicates()) == firsts(parts)
+            index.add(number, digests(parts[number]))
+        assert dict(index.duplicates()) == firsts(parts)
 
 
 def peak_bytes(folder: Path, parts: int) -> int:
-    """The most memory of a ledger of so many parts with 20,000 ids each."""
+    """The most memory of a index of so many parts with 20,000 ids each."""
     folder.mkdir()
     tracemalloc.start()
-    ledger = IdIndex(folder, parts)
+    index = IdIndex(folder, parts)
     for part in range(parts):
-        ledger.add(part, np.random.default_rng(part).bytes(16 * 20_000))
-    assert list(ledger.duplicates()) == []
+        index.add(part, np.random.default_rng(part).bytes(16 * 20_000))
+    assert list(index.duplicates()) == []
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak
@@ -80,12 +80,13 @@ def work_on(folder: Path, lines: list[str], **options) -> tuple[Work, list[Part]
     for number, line in enumerate(lines):
         (folder / "in" / f"{number}.jsonl").write_text(line)
     settings = Settings(str(folder / "in"), str(folder / "out"), MODEL, id_column="id", **options)
-    inputs, files = find_inputs(settings.input)
+    inputs, files, _ = find_inputs(settings.input)
     output = Output(LOCAL, settings.output)
     output.prepare()
     planned = plan_parts(inputs, files, settings)
     work = Work(
         settings=settings,
+        recorded={"columns": {}},
         identity=identify(CATALOG[MODEL], settings, None),
         app="",
         config=ModelConfig(name=MODEL),
@@ -95,6 +96,7 @@ def work_on(folder: Path, lines: list[str], **options) -> tuple[Work, list[Part]
         inputs=inputs,
         output=output,
         carried=planned.carried,
+        wait_s=60.0,
         collector=None,
     )
     return work, planned.parts
@@ -106,19 +108,20 @@ def commit(work: Work, part: Part) -> bytes:
     bad = {row: "empty" for row, text in enumerate(rows.texts) if not text}
     items = [Item(row, 0, 1) for row in range(len(rows)) if row not in bad]
     vectors = np.array([[len(str(rows.texts[item.row]))] for item in items], np.float32)
-    made = assemble(
-        part.file.name, rows, Documents(items, [], bad), vectors.reshape(-1, 1), work.settings
+    documents = Documents(items, [], bad)
+    table, rejects, counts = assemble(
+        part.file.name, rows, documents, vectors.reshape(-1, 1), work.settings
     )
-    work.output.commit(part.name, made[0], made[1], work.identity, made[2])
+    work.output.commit(part.name, table, rejects, work.record(part.file, counts))
     return digests(work.output.ids(part.name))
 
 
-def finish(work: Work, parts: list[Part], found: list[bytes], folder: Path) -> Counts:
+def finish(work: Work, parts: list[Part], part_ids: list[bytes], folder: Path) -> Counts:
     folder.mkdir()
-    ledger = IdIndex(folder, len(parts))
-    for number, ids in enumerate(found):
-        ledger.add(number, ids)
-    return drop_duplicates(work, parts, ledger)
+    index = IdIndex(folder, len(parts))
+    for number, ids in enumerate(part_ids):
+        index.add(number, ids)
+    return drop_duplicates(work, parts, index)
 
 
 LINES = [
@@ -134,11 +137,12 @@ def written(work: Work) -> dict[str, list[float]]:
 
 
 def rejected(work: Work) -> list[tuple[str, str, str | None]]:
-    rows = pq.read_table(f"{work.output.root}/_rejects").to_pylist()
-    found = [(r["source"], r["position"], r["id"], r["reason"], r["text"]) for r in rows]
-    return [(name, reason, text) for _, _, name, reason, text in sorted(found)]
+    rows = pq.read_table(work.output.rejects_folder).to_pylist()
+    rows.sort(key=lambda row: (row["source"], row["position"]))
+    return [(row["id"], row["reason"], row["text"]) for row in rows]
 
 
+ONE_MORE = Counts(documents=-1, written=-1, rejected=1, reasons={"duplicate id": 1})
 EXPECTED = [
     ("b", "empty", ""),
     ("a", "duplicate id, first in 0.jsonl", "22"),
@@ -148,9 +152,9 @@ EXPECTED = [
 
 def test_the_first_row_that_can_be_encoded_keeps_the_id(tmp_path):
     work, parts = work_on(tmp_path, LINES)
-    found = [commit(work, part) for part in parts]
-    change = finish(work, parts, found, tmp_path / "ledger")
-    assert change == Counts(documents=-1, written=-1, rejected=1)
+    part_ids = [commit(work, part) for part in parts]
+    change = finish(work, parts, part_ids, tmp_path / "index")
+    assert change == ONE_MORE
     assert written(work) == {"a": [1.0], "b": [3.0], "c": [5.0]}
     assert rejected(work) == EXPECTED
     done = [work.output.committed_counts(part.name, work.identity) for part in parts]
@@ -160,12 +164,12 @@ def test_the_first_row_that_can_be_encoded_keeps_the_id(tmp_path):
 
 def test_killed_between_the_rejects_and_the_vectors(tmp_path):
     work, parts = work_on(tmp_path, LINES)
-    found = [commit(work, part) for part in parts]
+    part_ids = [commit(work, part) for part in parts]
     before = Path(work.output.root, parts[1].name).read_bytes()
-    finish(work, parts, found, tmp_path / "first")
+    finish(work, parts, part_ids, tmp_path / "first")
     Path(work.output.root, parts[1].name).write_bytes(before)  # its rejects are there already
-    change = finish(work, parts, found, tmp_path / "second")
-    assert change == Counts(documents=-1, written=-1, rejected=1)
+    change = finish(work, parts, part_ids, tmp_path / "second")
+    assert change == ONE_MORE
     assert set(written(work)) == {"a", "b", "c"}
     assert rejected(work) == EXPECTED
 
@@ -173,7 +177,7 @@ def test_killed_between_the_rejects_and_the_vectors(tmp_path):
 def test_derived_ids_of_equal_texts_differ(tmp_path):
     (tmp_path / "a.txt").write_text("one\none\n")
     settings = Settings(str(tmp_path / "a.txt"), "out", MODEL)
-    inputs, files = find_inputs(settings.input)
+    inputs, files, _ = find_inputs(settings.input)
     (part,) = plan_parts(inputs, files, settings).parts
     rows = read_part(inputs, part, "text", pa.schema([]))
     documents = Documents([Item(0, 0, 3), Item(1, 0, 3)])
@@ -182,14 +186,14 @@ def test_derived_ids_of_equal_texts_differ(tmp_path):
     assert rejects.num_rows == 0
 
 
-def test_an_id_that_is_not_utf8_is_beside_one_that_stands_twice(tmp_path):
+def test_an_id_that_is_not_utf8_beside_one_that_occurs_twice(tmp_path):
     work, parts = work_on(tmp_path, LINES)
     bad = pa.array([b"a", b"\xff"]).view(pa.string())
     pq.write_table(pa.table({"id": bad, "text": ["1", "22"]}), tmp_path / "in" / "2.parquet")
-    _, (file,) = find_inputs(f"{tmp_path}/in/*.parquet")
+    _, (file,), _ = find_inputs(f"{tmp_path}/in/*.parquet")
     parts = [parts[0], Part(file, 0, 2, 2)]
-    found = [commit(work, part) for part in parts]
-    assert finish(work, parts, found, tmp_path / "ledger").rejected == 1
+    part_ids = [commit(work, part) for part in parts]
+    assert finish(work, parts, part_ids, tmp_path / "index").rejected == 1
     reasons = [reason for _, reason, _ in rejected(work)]
     assert "not valid UTF-8 in the id column 'id'" in reasons
     assert reasons.count("duplicate id, first in 0.jsonl") == 2
@@ -198,7 +202,7 @@ def test_an_id_that_is_not_utf8_is_beside_one_that_stands_twice(tmp_path):
 
 def test_a_file_that_has_changed_since_is_not_read_again_for_its_rejects(tmp_path):
     work, parts = work_on(tmp_path, LINES)
-    found = [commit(work, part) for part in parts]
+    part_ids = [commit(work, part) for part in parts]
     (tmp_path / "in" / "1.jsonl").write_text(LINES[0] + LINES[1])
     with pytest.raises(JobError, match=r"1.jsonl has changed"):
-        finish(work, parts, found, tmp_path / "ledger")
+        finish(work, parts, part_ids, tmp_path / "index")

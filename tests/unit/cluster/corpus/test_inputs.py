@@ -1,4 +1,4 @@
-"""The files of a corpus: which are taken, what their names may be, and that they stay as they are."""
+"""The files of a corpus: which are read, which are named, and that none changes while it is read."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def test_a_link_that_leads_back_up_is_not_followed(tmp_path):
         (tmp_path / place).write_text("x\n")
     (tmp_path / "below" / "up").symlink_to(tmp_path)
     (tmp_path / "same").symlink_to(tmp_path / "other")
-    found = ["a.txt", "below/b.txt", "other/c.txt", "same/c.txt"]
-    assert names(tmp_path) == names(f"{tmp_path}/**/*.txt") == found
+    expected = ["a.txt", "below/b.txt", "other/c.txt", "same/c.txt"]
+    assert names(tmp_path) == names(f"{tmp_path}/**/*.txt") == expected
 
 
 def test_a_name_that_is_not_utf8_is_named(tmp_path):
@@ -47,7 +47,7 @@ def test_a_name_that_is_not_utf8_is_named(tmp_path):
     with pytest.raises(JobError, match=r"\\udcff.txt' is not valid UTF-8"):
         find_inputs(f"{tmp_path}/\udcff.txt")
     with pytest.raises(JobError, match="cannot be used as OUTPUT"):
-        Output(LOCAL, str(tmp_path)).manifest()
+        Output(LOCAL, str(tmp_path)).check()
 
 
 @pytest.fixture
@@ -57,10 +57,13 @@ def encoder(tmp_path, monkeypatch):
 
     def of(file: Path) -> tuple[PartWorker, list[Part]]:
         settings = Settings(str(file), str(tmp_path / "out"), "m")
-        _, (found,) = find_inputs(settings.input)
-        parts = [Part(found, 0, 1, 1)]
-        if found.format == "text":
-            parts = [Part(found, 0, 800, 800), Part(found, 800, len(LINES), len(LINES) - 800)]
+        _, (file_found,), _ = find_inputs(settings.input)
+        parts = [Part(file_found, 0, 1, 1)]
+        if file_found.format == "text":
+            parts = [
+                Part(file_found, 0, 800, 800),
+                Part(file_found, 800, len(LINES), len(LINES) - 800),
+            ]
         work = SimpleNamespace(
             settings=settings, inputs=LOCAL, carried=pa.schema([]), replicas=1, workers=1
         )
@@ -69,7 +72,7 @@ def encoder(tmp_path, monkeypatch):
     return of
 
 
-def test_a_file_that_is_replaced_meanwhile_is_no_longer_cut(encoder, tmp_path):
+def test_a_file_that_is_replaced_while_it_is_read_stops_the_job(encoder, tmp_path):
     file = tmp_path / "a.txt"
     file.write_text(LINES)
     reads, parts = encoder(file)
@@ -110,3 +113,75 @@ def test_a_store_may_tell_the_time_without_fractions(kind, later_ns, changed):
             check_unchanged(store, file)
     else:
         check_unchanged(store, file)
+
+
+def write_all(folder: Path, *file_names: str) -> None:
+    for name in file_names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('{"text": "x"}\n')
+
+
+def test_files_that_are_not_read_are_counted_by_their_endings(tmp_path):
+    write_all(
+        tmp_path, "a.jsonl", "b.jsonlines", "sub/c.ndjson", "README.md", "notes.md", "LICENSE"
+    )
+    write_all(tmp_path, "_SUCCESS", ".a.jsonl.crc", "_tmp/d.jsonl")
+    inputs = find_inputs(str(tmp_path))
+    assert [file.name for file in inputs.files] == ["a.jsonl", "b.jsonlines", "sub/c.ndjson"]
+    assert inputs.not_read == "6 files not read: 2 .md, 3 hidden, 1 without an ending"
+    in_folder = sum(path.is_file() for path in tmp_path.rglob("*"))
+    assert in_folder == len(inputs.files) + sum(map(len, inputs.skipped.values()))
+    assert find_inputs(f"{tmp_path}/*.jsonl").not_read is None
+
+
+@pytest.mark.parametrize("name", ["b.jsonl.xz", "b.csv.LZ4", "b.txt.zip"])
+@pytest.mark.parametrize("options", [{}, {"input_format": "json"}])
+def test_a_data_file_whose_compression_cannot_be_read_stops_the_job(tmp_path, name, options):
+    write_all(tmp_path, "a.jsonl", name)
+    with pytest.raises(JobError, match=f"{name} cannot be read: the compression"):
+        find_inputs(str(tmp_path), **options)
+    with pytest.raises(JobError, match=f"{name} cannot be read: the compression"):
+        find_inputs(str(tmp_path / name), **options)
+
+
+def test_a_data_file_that_cannot_be_opened_stops_the_job(tmp_path):
+    write_all(tmp_path, "a.jsonl")
+    (tmp_path / "b.jsonl").symlink_to(tmp_path / "gone.jsonl")
+    for location in (tmp_path, tmp_path / "b.jsonl", f"{tmp_path}/*.jsonl"):
+        with pytest.raises(
+            JobError, match=r"b.jsonl cannot be read: it is a link that leads nowhere"
+        ):
+            find_inputs(str(location))
+    (tmp_path / "b.jsonl").unlink()
+    os.mkfifo(tmp_path / "b.jsonl")
+    with pytest.raises(JobError, match=r"b.jsonl cannot be read: it is no regular file"):
+        find_inputs(str(tmp_path))
+
+
+def test_a_broken_link_without_a_data_ending_is_counted(tmp_path):
+    write_all(tmp_path, "a.jsonl")
+    (tmp_path / "more").symlink_to(tmp_path / "gone")
+    assert find_inputs(str(tmp_path)).not_read == "1 file not read: 1 links that lead nowhere"
+
+
+def test_a_folder_without_data_names_what_it_holds(tmp_path):
+    write_all(tmp_path, "README.md")
+    with pytest.raises(JobError, match=r"no input files: .*\(1 file not read: 1 .md\)"):
+        find_inputs(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "delimiter", "expected"),
+    [("a.csv", None, ","), ("a.tsv", None, "\t"), ("a.TSV.gz", None, "\t"), ("a.csv", ";", ";")],
+)
+def test_the_delimiter_of_csv(tmp_path, name, delimiter, expected):
+    write_all(tmp_path, name)
+    (file,) = find_inputs(str(tmp_path), delimiter=delimiter).files
+    assert (file.format, file.delimiter) == ("csv", expected)
+
+
+def test_a_delimiter_for_other_files_is_refused(tmp_path):
+    write_all(tmp_path, "a.jsonl")
+    with pytest.raises(JobError, match="--delimiter is for CSV"):
+        find_inputs(str(tmp_path), delimiter=";")

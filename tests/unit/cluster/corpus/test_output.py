@@ -1,4 +1,4 @@
-"""What an output folder does where nothing can be written, and what it holds."""
+"""The output folder and the job folder: what they hold, damage to them, and disks that are full."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-import ray.data
 from pyarrow import fs as pafs
 from pyarrow import parquet as pq
 
-from cluster.corpus.errors import JobError
+from cluster.corpus.errors import JobError, PartDamaged
 from cluster.corpus.formats.files import InputFile, resolve
 from cluster.corpus.plan.parts import Part
 from cluster.corpus.rejects import Reject, reject_table
-from cluster.corpus.write.lance import NAME, check_lance, write_lance
-from cluster.corpus.write.manifest import Counts, Identity
-from cluster.corpus.write.output import Output, ids_of, vector_column
+from cluster.corpus.write.lance import check_lance, write_lance
+from cluster.corpus.write.manifest import Counts, Identity, Manifest, PartRecord, Source
+from cluster.corpus.write.output import Output, open_output
+from cluster.corpus.write.parquet import ids_of, vector_column
+from tests.support.object_stores import s3_server
 from tests.support.small_disk import remount
 
 LOCAL = pafs.LocalFileSystem()
@@ -28,53 +29,174 @@ FILE = InputFile("/in/a.txt", "a.txt", 9, 1, "text")
 PART = Part(FILE, 0, 9, 9)
 
 
+SETTINGS = {"keep": [], "columns": {}}
+
+
 def vectors(rows: int):
     embedding = vector_column(np.ones((rows, 2), np.float32), "float32")
     return pa.table({"id": [f"d{i}" for i in range(rows)], "embedding": embedding})
 
 
-def test_a_part_is_there_as_a_whole(tmp_path):
-    output = Output(LOCAL, str(tmp_path / "out"))
+def rejects(rows: int):
+    return reject_table(Reject(f"r{i}", "a.txt", i, "empty", "") for i in range(rows))
+
+
+def record(written: int, rejected: int = 0, identity: Identity = IDENTITY) -> PartRecord:
+    counts = Counts(rows=written + rejected, written=written, rejected=rejected)
+    return PartRecord(identity, SETTINGS, Source.of(FILE), counts)
+
+
+def commit(output: Output, written: int, rejected: int = 0) -> Counts:
+    """Commits a part of so many rows and returns its counts."""
     output.prepare()
-    assert output.committed_counts(PART.name, IDENTITY) is None
+    about = record(written, rejected)
+    output.commit(PART.name, vectors(written), rejects(rejected), about)
+    return about.counts
+
+
+@pytest.fixture
+def output(tmp_path) -> Output:
+    return Output(LOCAL, str(tmp_path / "out"))
+
+
+def committed(output: Output) -> Counts | None:
+    return output.committed_counts(PART.name, IDENTITY)
+
+
+def test_a_part_is_there_as_a_whole(tmp_path, output):
+    output.prepare()
+    assert committed(output) is None
     assert output.committed_files() == set()
-    rejects = reject_table([Reject("d2", "a.txt", 8, "empty", "")])
-    output.commit(PART.name, vectors(2), rejects, IDENTITY, Counts(rows=3, written=2, rejected=1))
-    assert output.committed_counts(PART.name, IDENTITY) == Counts(rows=3, written=2, rejected=1)
+    counts = commit(output, 2, 1)
+    assert committed(output) == counts
     assert output.ids(PART.name) == ids_of(vectors(2)) == ["d0", "d1"]
     assert output.vectors(PART.name).schema.field("embedding").type == pa.list_(pa.float32(), 2)
-    assert output.rejects(PART.name)["id"].to_pylist() == ["d2"]
+    assert output.rejects(PART.name)["id"].to_pylist() == ["r0"]
     assert output.committed_files() == {FILE.digest}
+
+
+@pytest.mark.parametrize("sink", ["parquet", "lance"])
+def test_the_output_folder_holds_vectors_and_nothing_else(tmp_path, sink):
+    output = Output(LOCAL, str(tmp_path / "out"), sink)
+    commit(output, 2, 1)
+    output.write_manifest(Manifest(IDENTITY, SETTINGS, {}))
     output.clean()
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["_rejects", PART.name]
+    beside = {"rejects", "manifest.json"}
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    if sink == "lance":
+        pytest.importorskip("lance")
+        write_lance(output)
+        names, beside = {path.name for path in (tmp_path / "out").iterdir()}, beside | {"parts"}
+    assert names == {PART.name if sink == "parquet" else "vectors.lance"}
+    assert {path.name for path in (tmp_path / "out.job").iterdir()} == beside
 
 
-def test_rejects_alone_show_that_a_file_is_begun(tmp_path):
-    output = Output(LOCAL, str(tmp_path / "out"), "_parts")
-    output.prepare()
-    folder = tmp_path / "out" / "_rejects"
-    (folder / PART.name).write_bytes(b"")
+def test_a_part_whose_rows_are_all_rejected_has_no_file_of_vectors(tmp_path, output):
+    counts = commit(output, 0, 3)
+    assert not list((tmp_path / "out").iterdir())
+    assert committed(output) == counts
+    assert output.ids(PART.name) == []
     assert output.committed_files() == {FILE.digest}
 
 
-def test_rejects_of_a_killed_attempt_do_not_stay(tmp_path):
-    output = Output(LOCAL, str(tmp_path / "out"))
-    output.prepare()
-    rejects = reject_table([Reject("d1", "a.txt", 4, "its replica died", "x")])
-    output.commit(PART.name, vectors(1), rejects, IDENTITY, Counts())
-    (tmp_path / "out" / PART.name).unlink()  # killed before the vectors stood there
-    output.commit(PART.name, vectors(2), reject_table([]), IDENTITY, Counts())
+def test_a_part_that_loses_its_last_row_to_the_rejects_loses_its_file(tmp_path, output):
+    commit(output, 1)
+    counts = commit(output, 0, 1)
+    assert not list((tmp_path / "out").iterdir())
+    assert committed(output) == counts
+
+
+def test_rejects_of_an_attempt_that_was_killed_do_not_stay(tmp_path, output):
+    commit(output, 1, 1)
+    (tmp_path / "out" / PART.name).unlink()  # killed before the vectors were in place
+    assert committed(output) is None
+    assert output.committed_files() == {FILE.digest}
+    commit(output, 2)
     assert output.rejects(PART.name).num_rows == 0
 
 
-@pytest.mark.parametrize(("one", "other"), [("", "_parts"), ("_parts", "")])
-def test_what_another_format_has_committed_is_begun(tmp_path, one, other):
-    first = Output(LOCAL, str(tmp_path), one)
-    first.prepare()
-    first.commit(PART.name, vectors(1), reject_table([]), IDENTITY, Counts())
-    assert Output(LOCAL, str(tmp_path), other).committed_files() == {FILE.digest}
-    with pytest.raises(JobError, match=r"holds parts of a job but no _manifest.json"):
-        Output(LOCAL, str(tmp_path), other).manifest()
+@pytest.mark.parametrize(("one", "other"), [("parquet", "lance"), ("lance", "parquet")])
+def test_parts_of_the_other_format_count_as_committed(tmp_path, one, other):
+    commit(Output(LOCAL, str(tmp_path / "out"), one), 1)
+    assert Output(LOCAL, str(tmp_path / "out"), other).committed_files() == {FILE.digest}
+
+
+@pytest.mark.parametrize("damage", ["missing", "torn", "of another shape"])
+def test_a_manifest_is_made_again_from_the_parts(tmp_path, output, damage):
+    commit(output, 2, 1)
+    file = tmp_path / "out.job" / "manifest.json"
+    if damage != "missing":
+        file.write_bytes(b'{"embedfleet": 1' if damage == "torn" else b'{"embedfleet": 2}')
+    said: list[str] = []
+    assert output.manifest(said.append) == Manifest(IDENTITY, SETTINGS, {"a.txt": (9, 1)})
+    assert str(file) in said[0]
+
+
+def test_a_manifest_is_made_again_from_rejects_alone(tmp_path, output):
+    commit(output, 0, 1)
+    assert output.manifest(print).inputs == {"a.txt": (9, 1)}
+
+
+def test_parts_that_say_nothing_about_themselves_are_refused(tmp_path, output):
+    output.prepare()
+    (tmp_path / "out" / PART.name).write_bytes(b"")
+    with pytest.raises(JobError, match="neither a manifest nor metadata"):
+        output.manifest(print)
+
+
+def test_missing_rejects_make_a_part_damaged(tmp_path, output):
+    commit(output, 2, 1)
+    (tmp_path / "out.job" / "rejects" / PART.name).unlink()
+    with pytest.raises(PartDamaged, match=r"rejected rows of a.txt are missing"):
+        committed(output)
+
+
+def test_missing_rejects_of_a_part_without_vectors_undo_it(tmp_path, output):
+    commit(output, 0, 1)
+    (tmp_path / "out.job" / "rejects" / PART.name).unlink()
+    assert committed(output) is None
+
+
+def test_rejects_that_cannot_be_read_make_a_part_damaged(tmp_path, output):
+    commit(output, 2, 1)
+    (tmp_path / "out.job" / "rejects" / PART.name).write_bytes(b"PAR1")
+    with pytest.raises(PartDamaged, match=f"rejects/{PART.name} cannot be read"):
+        committed(output)
+
+
+def test_more_rejects_than_counted_are_of_a_job_that_was_killed(output):
+    """`dedupe.py` writes them before it shortens the vectors."""
+    counts = commit(output, 2, 1)
+    output._put(f"{output.rejects_folder}/{PART.name}", pa_bytes(rejects(2)))
+    assert committed(output) == counts
+
+
+def pa_bytes(table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return sink.getvalue()
+
+
+def test_ids_that_cannot_be_read_make_a_part_damaged(tmp_path, output):
+    counts = commit(output, 2)
+    path = tmp_path / "out" / PART.name
+    data = bytearray(path.read_bytes())
+    data[4:60] = bytes(56)
+    path.write_bytes(data)
+    assert committed(output) == counts  # the end of the file is whole
+    with pytest.raises(PartDamaged, match=f"{PART.name} cannot be read"):
+        output.ids(PART.name)
+
+
+@pytest.mark.parametrize("edit", ["rows", "metadata"])
+def test_a_part_that_another_program_has_changed_is_refused(tmp_path, output, edit):
+    commit(output, 2)
+    path = tmp_path / "out" / PART.name
+    table = pq.read_table(path)
+    table = table.slice(0, 1) if edit == "rows" else table.replace_schema_metadata(None)
+    pq.write_table(table, path)
+    with pytest.raises(JobError, match=f"{PART.name} was changed by another program"):
+        committed(output)
 
 
 @pytest.mark.parametrize(
@@ -85,52 +207,45 @@ def test_what_another_format_has_committed_is_begun(tmp_path, one, other):
         ({"dimensions": 1}, "another dimensions: choose"),
     ],
 )
-def test_a_part_of_other_vectors_is_not_done(tmp_path, change, words):
-    output = Output(LOCAL, str(tmp_path))
-    output.prepare()
-    output.commit(PART.name, vectors(1), reject_table([]), IDENTITY, Counts())
+def test_a_part_of_other_vectors_is_not_done(output, change, words):
+    commit(output, 1)
     with pytest.raises(JobError, match=f"{PART.name} holds vectors with {words}"):
         output.committed_counts(PART.name, replace(IDENTITY, **change))
 
 
 @pytest.mark.parametrize("content", [b"", bytes(500), b"PAR1"])
-def test_a_torn_part_is_written_again(tmp_path, content):
-    output = Output(LOCAL, str(tmp_path))
+def test_a_torn_part_is_written_again(tmp_path, output, content):
     output.prepare()
-    (tmp_path / PART.name).write_bytes(content)
-    assert output.committed_counts(PART.name, IDENTITY) is None
-    output.commit(PART.name, vectors(1), reject_table([]), IDENTITY, Counts(rows=1))
-    assert output.committed_counts(PART.name, IDENTITY) == Counts(rows=1)
+    (tmp_path / "out" / PART.name).write_bytes(content)
+    with pytest.raises(PartDamaged, match=f"{PART.name} cannot be read"):
+        committed(output)
+    assert commit(output, 1) == committed(output)
 
 
-def test_a_part_of_somebody_else_is_not_done(tmp_path):
-    pq.write_table(pa.table({"id": ["a"]}), tmp_path / PART.name)
-    assert Output(LOCAL, str(tmp_path)).committed_counts(PART.name, IDENTITY) is None
-
-
-def test_what_is_moved_into_place_is_on_the_disk(tmp_path, monkeypatch):
+def test_a_file_is_on_the_disk_before_it_is_moved_into_place(tmp_path, monkeypatch):
     synced = []
 
     def sync(handle):
         synced.append((Path(os.readlink(f"/proc/self/fd/{handle}")), (tmp_path / "f").exists()))
 
     monkeypatch.setattr(os, "fsync", sync)
-    output = Output(LOCAL, str(tmp_path))
-    (tmp_path / "_tmp").mkdir()
+    output = Output(LOCAL, str(tmp_path / "out"))
+    (tmp_path / "out.job" / "tmp").mkdir(parents=True)
     output._put(f"{tmp_path}/f", b"data")
     (draft, early), (folder, late) = synced
-    assert (draft.parent, early) == (tmp_path / "_tmp", False)
+    assert (draft.parent, early) == (tmp_path / "out.job" / "tmp", False)
     assert (folder, late) == (tmp_path, True)
 
 
-def test_all_but_the_vectors_is_compressed(tmp_path):
+def test_all_columns_but_the_vectors_are_compressed(tmp_path):
     words = ["abcdefgh" * 50] * 1_000
     nested = [{"words": word, "list": [word]} for word in words]
-    output = Output(LOCAL, str(tmp_path))
+    output = Output(LOCAL, str(tmp_path / "out"))
     output.prepare()
     table = vectors(1_000).append_column("plain", [words]).append_column("meta", [nested])
-    output.commit(PART.name, table, reject_table([]), IDENTITY, Counts())
-    group = pq.read_metadata(tmp_path / PART.name).row_group(0)
+    output.commit(PART.name, table, rejects(0), record(1_000))
+    path = tmp_path / "out" / PART.name
+    group = pq.read_metadata(path).row_group(0)
     columns = [group.column(n) for n in range(group.num_columns)]
     assert {c.path_in_schema: c.compression for c in columns} == {
         "id": "SNAPPY",
@@ -139,7 +254,7 @@ def test_all_but_the_vectors_is_compressed(tmp_path):
         "meta.words": "SNAPPY",
         "meta.list.list.element": "SNAPPY",
     }
-    assert (tmp_path / PART.name).stat().st_size < 50_000
+    assert path.stat().st_size < 50_000
 
 
 def test_a_full_disk_is_known_before_any_work(small_disk):
@@ -156,9 +271,9 @@ def test_a_disk_that_fills_up_holds_no_torn_file(small_disk):
     output = Output(LOCAL, str(small_disk / "out"))
     output.prepare()
     with pytest.raises(JobError, match=r"cannot be written to.* No space left"):
-        output.commit(PART.name, vectors(500_000), reject_table([]), IDENTITY, Counts())
-    assert output.committed_counts(PART.name, IDENTITY) is None
-    assert not list((small_disk / "out" / "_tmp").iterdir())
+        commit(output, 500_000)
+    assert committed(output) is None
+    assert not list((small_disk / "out.job" / "tmp").iterdir())
 
 
 def test_a_read_only_disk_is_known_before_any_work(small_disk):
@@ -167,23 +282,51 @@ def test_a_read_only_disk_is_known_before_any_work(small_disk):
         Output(LOCAL, str(small_disk / "out")).prepare()
 
 
-def test_a_folder_of_others_is_refused_by_their_file(tmp_path):
+def test_the_top_folder_of_a_disk_is_refused(small_disk):
+    with pytest.raises(JobError, match=r"is the top folder of a disk.*/vectors"):
+        Output(LOCAL, str(small_disk)).prepare()
+
+
+def test_a_bucket_is_refused():
+    with pytest.raises(JobError, match=r"is a whole bucket: .*bucket/vectors"):
+        open_output("s3://bucket?region=us-east-1", "parquet")
+
+
+def test_the_job_folder_stands_beside_the_folder_that_a_link_leads_to(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "out")
+    assert open_output(str(tmp_path / "link"), "parquet").job == f"{tmp_path}/disk/out.job"
+
+
+def test_files_of_something_else_are_refused_by_name(tmp_path, output):
+    output.prepare()
     for name in (".DS_Store", "_SUCCESS", "report.txt"):
-        (tmp_path / name).touch()
-    output = Output(LOCAL, str(tmp_path))
-    with pytest.raises(JobError, match=r"holds other files \(report.txt\)"):
-        output.manifest()
-    (tmp_path / "report.txt").unlink()
-    assert output.manifest() is None
+        (tmp_path / "out" / name).touch()
+    with pytest.raises(JobError, match=r"out holds report.txt, which no corpus job has written"):
+        output.check()
+    (tmp_path / "out" / "report.txt").unlink()
+    output.check()
+    assert output.manifest(print) is None
+    commit(output, 1)
+    pq.write_table(vectors(1), tmp_path / "out" / "more.parquet")
+    with pytest.raises(JobError, match=r"out holds more.parquet"):
+        output.check()
 
 
-def test_keys_travel_with_the_file_system(monkeypatch):
+def test_an_output_of_an_earlier_version_is_refused(tmp_path, output):
+    output.prepare()
+    (tmp_path / "out" / "_manifest.json").write_text("{}")
+    with pytest.raises(JobError, match="an earlier version"):
+        output.check()
+
+
+def test_keys_of_the_environment_go_into_the_file_system(monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    found = options(resolve("s3://bucket/a?region=us-east-1")[0])
-    assert (found["access_key"], found["secret_key"]) == ("key", "secret")
-    assert found["endpoint_override"] == "http://127.0.0.1:9"
+    from_environment = options(resolve("s3://bucket/a?region=us-east-1")[0])
+    assert (from_environment["access_key"], from_environment["secret_key"]) == ("key", "secret")
+    assert from_environment["endpoint_override"] == "http://127.0.0.1:9"
     own = options(resolve("s3://mine:own@bucket/a?region=us-east-1")[0])
     assert (own["access_key"], own["secret_key"]) == ("mine", "own")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
@@ -194,31 +337,63 @@ def options(filesystem):
     return filesystem.__reduce__()[1][0]
 
 
-def test_lance_knows_not_every_file_system():
+def test_lance_refuses_file_systems_that_it_does_not_know():
     check_lance(LOCAL)
     with pytest.raises(JobError, match="can write to a disk, S3 or GCS, not to mock"):
         check_lance(pafs._MockFileSystem())
 
 
-def test_lance_without_a_row_has_its_columns(tmp_path, monkeypatch):
+def test_lance_holds_the_rows_of_all_parts(tmp_path):
     lance = pytest.importorskip("lance")
-    output = Output(LOCAL, str(tmp_path), "_parts")
+    output = Output(LOCAL, str(tmp_path / "out"), "lance")
     output.prepare()
-    output.commit(PART.name, vectors(0), reject_table([]), IDENTITY, Counts())
-
-    class Parts:
-        def count(self):
-            return 0
-
-    monkeypatch.setattr(ray.data, "read_parquet", lambda *_, **__: Parts())
     write_lance(output)
-    table = lance.dataset(str(tmp_path / NAME)).to_table()
-    assert table.num_rows == 0
-    assert table.schema.equals(vectors(0).schema, check_metadata=True)
+    assert not (tmp_path / "out" / "vectors.lance").exists()
+    commit(output, 3)
+    for _ in range(2):
+        write_lance(output)
+        table = lance.dataset(str(tmp_path / "out" / "vectors.lance")).to_table()
+        assert table.equals(vectors(3))
+        assert not table.schema.metadata
 
 
-def test_a_commit_that_is_cut_short_has_rejects_but_no_vectors(tmp_path, monkeypatch):
-    output = Output(LOCAL, str(tmp_path / "out"))
+def test_lance_on_a_full_disk_keeps_the_parts_and_commits_nothing(small_disk):
+    lance = pytest.importorskip("lance")
+    remount(small_disk, "size=2500k")  # enough for the parts
+    output = Output(LOCAL, str(small_disk / "out"), "lance")
+    commit(output, 100_000)
+    (small_disk / "filler").write_bytes(bytes(500_000))
+    with pytest.raises(JobError, match="No space left on device") as stopped:
+        write_lance(output)
+    assert f"{small_disk}/out/vectors.lance cannot be written" in str(stopped.value)
+    with pytest.raises(ValueError, match="not found"):
+        lance.dataset(str(small_disk / "out" / "vectors.lance"))
+    remount(small_disk, "size=64m")
+    write_lance(output)
+    assert lance.dataset(str(small_disk / "out" / "vectors.lance")).count_rows() == 100_000
+
+
+def test_lance_on_s3(monkeypatch):
+    lance = pytest.importorskip("lance")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with s3_server() as address:
+        place = f"s3://corpus/out?endpoint_override={address}&scheme=http&region=us-east-1"
+        output = open_output(place, "lance")
+        commit(output, 2)
+        write_lance(output)
+        options = {
+            "aws_endpoint": f"http://{address}",
+            "allow_http": "true",
+            "aws_region": "us-east-1",
+            "aws_access_key_id": "key",
+            "aws_secret_access_key": "secret",
+        }
+        vectors = lance.dataset("s3://corpus/out/vectors.lance", storage_options=options)
+        assert vectors.count_rows() == 2
+
+
+def test_a_commit_that_is_cut_short_has_rejects_but_no_vectors(output, monkeypatch):
     output.prepare()
     put, written = output._put, []
 
@@ -229,8 +404,7 @@ def test_a_commit_that_is_cut_short_has_rejects_but_no_vectors(tmp_path, monkeyp
         put(path, data)
 
     monkeypatch.setattr(output, "_put", killed_after_the_first)
-    rejects = reject_table([Reject("d2", "a.txt", 8, "empty", "")])
     with pytest.raises(KeyboardInterrupt):
-        output.commit(PART.name, vectors(2), rejects, IDENTITY, Counts())
-    assert output.committed_counts(PART.name, IDENTITY) is None
-    assert output.rejects(PART.name)["id"].to_pylist() == ["d2"]
+        output.commit(PART.name, vectors(2), rejects(1), record(2, 1))
+    assert committed(output) is None
+    assert output.rejects(PART.name)["id"].to_pylist() == ["r0"]

@@ -106,16 +106,16 @@ def test_ctrl_c_hurries_the_end():
 @pytest.fixture
 def ended(monkeypatch):
     """What happens at the end of `started_service` on a Ray that goes on, in turn; nothing runs."""
-    found: list[str] = []
+    events: list[str] = []
     monkeypatch.setattr(starting, "_answers", lambda model, address: False)
     monkeypatch.setattr(starting, "_running_ray", lambda address: "here:1")
     monkeypatch.setattr(starting, "_serve", lambda config, address: None)
     monkeypatch.setattr(starting, "_wait", lambda child, model, address: None)
-    monkeypatch.setattr(starting, "_stop", lambda child: found.append("stop"))
+    monkeypatch.setattr(starting, "_stop", lambda child: events.append("stop"))
     monkeypatch.setattr(starting, "connect", lambda address: None)
     for module, name in ((starting.serve, "clear"), (starting.ray, "leave")):
-        monkeypatch.setattr(module, "shutdown", lambda name=name: found.append(name))
-    return found
+        monkeypatch.setattr(module, "shutdown", lambda name=name: events.append(name))
+    return events
 
 
 def interrupted():

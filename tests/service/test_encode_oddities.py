@@ -1,0 +1,109 @@
+"""Odd files through real jobs: every file is read or named, every row is encoded or rejected."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import uuid
+
+import pyarrow as pa
+import pytest
+import ray.data
+from pyarrow import fs as pafs
+from pyarrow import parquet as pq
+
+from cluster.corpus.errors import JobError
+from cluster.corpus.write.output import open_output
+from testing.encoding import counts, encode, rejects_of, run_command
+from testing.shared_service import join
+
+MODEL = "hashed"
+LINES = {
+    "good": '{"id": "good", "text": "a text", "n": 1.5}',
+    "nan": '{"id": "nan", "text": "b", "n": NaN}',
+    "twice": '{"id": "twice", "text": "c", "text": "d"}',
+    "null": '{"id": "null", "text": null}',
+    "broken": '{"id": "broken", "te',
+}
+BIG = json.dumps({"id": "big", "text": "word " * 400_000})  # 2 MB
+
+
+def test_every_file_is_read_or_named_and_every_row_encoded_or_rejected(service, tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "0.jsonl.gz").write_bytes(gzip.compress(b""))  # as Spark writes it, and first
+    (folder / "1.jsonl").write_text("\n  \n")
+    (folder / "2.jsonl").write_text("\n".join([*LINES.values(), "", BIG]))
+    (folder / "sub" / "3.jsonlines").write_text('{"id": "other", "text": "e", "n": 2}\n')
+    for name in ("_SUCCESS", ".2.jsonl.crc", "README.md", "sub/notes.md", "LICENSE"):
+        (folder / name).touch()
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    summary = encode(service, folder, out, MODEL, id_column="id", keep=("n",))
+    assert counts(summary) == (len(LINES) + 2, 3, 4)
+    assert summary.not_read == "5 files not read: 2 .md, 2 hidden, 1 without an ending"
+    assert len(summary.manifest.inputs) + 5 == len(files)
+    assert pq.read_table(out)["id"].to_pylist() == ["good", "nan", "other"]
+    reasons = list(rejects_of(out).values())
+    assert sorted(reason.split(":")[0] for reason in reasons) == [
+        "broken record",
+        "broken record",
+        "null",
+        "over the model's limit of 256 tokens",
+    ]
+    assert sum(summary.manifest.counts.reasons.values()) == 4
+    join(service)
+    assert ray.data.read_parquet(str(out)).count() == 3
+
+
+def test_a_part_of_rejects_alone_and_types_that_arrow_extends(service, tmp_path):
+    ids = pa.array([uuid.UUID(int=n).bytes for n in range(4)], pa.uuid())
+    views = pa.array(["a", "b", "c", "d"], pa.string_view())
+    table = pa.table({"id": ids, "view": views, "text": [None, None, "one", "two"]})
+    path, out = tmp_path / "a.parquet", tmp_path / "out"
+    pq.write_table(table, path)
+    options = {"id_column": "id", "keep": ("view",), "part_mb": 1e-6}
+    for _ in range(2):  # the second run finds each part in place
+        summary = encode(service, path, out, MODEL, **options)
+        assert counts(summary) == (4, 2, 2)
+    assert summary.tokens == 0
+    vectors = pq.read_table(out)
+    assert vectors["id"].to_pylist() == [uuid.UUID(int=2), uuid.UUID(int=3)]
+    assert vectors["view"].to_pylist() == ["c", "d"]
+    assert len(list(out.iterdir())) == 2
+
+
+def test_a_job_in_which_every_row_is_rejected_has_a_status_of_its_own(service, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": null}\n{"text": ""}\n')
+    run = run_command(service, tmp_path / "a.jsonl", tmp_path / "out", "--model", MODEL)
+    assert run.returncode == 3, run.stderr
+    assert "2 rejected (1 null, 1 empty)" in run.stdout
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_damage_is_mended_and_named(service, tmp_path):
+    path, out = tmp_path / "a.jsonl", tmp_path / "out"
+    path.write_text('{"id": "a", "text": "x"}\n{"id": "b", "text": null}\n')
+    job = (service, path, out, "--model", MODEL, "--id-column", "id")
+    assert run_command(*job).returncode == 0
+    (part,) = out.iterdir()
+    before = pq.read_table(part)
+    (tmp_path / "out.job" / "rejects" / part.name).unlink()
+    (tmp_path / "out.job" / "manifest.json").write_text("{}")
+    again = run_command(*job)
+    assert again.returncode == 0, again.stderr
+    assert "manifest.json was missing or damaged, and is made again from the parts" in again.stderr
+    assert "rejected rows of a.jsonl are missing" in again.stderr
+    assert list(rejects_of(out)) == ["b"]
+    assert pq.read_table(part).equals(before)
+
+
+def test_a_second_job_is_refused_while_the_first_one_works(service, tmp_path):
+    (tmp_path / "a.txt").write_text("one\n")
+    job = (service, tmp_path / "a.txt", tmp_path / "out")
+    first = open_output(str(tmp_path / "out"), "parquet").lock()
+    second = pytest.raises(JobError, match=r"another job is writing to .*out: process \d+ of")
+    with first.held(print), second:
+        encode(*job, MODEL)
+    assert counts(encode(*job, MODEL)) == (1, 1, 0)
+    locks = pafs.FileSelector(str(tmp_path / "out.job" / "locks"))
+    assert not pafs.LocalFileSystem().get_file_info(locks)
