@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -121,6 +122,31 @@ def test_before_any_router_is_known_callers_are_told_to_retry(launched, folder):
     assert Path(f"/proc/{process.pid}/exe").readlink() == Path(haproxy())
     assert (folder / "admin.sock").stat().st_mode & 0o777 == 0o600
     assert folder.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_of_the_machine_cannot_use_the_admin_socket(launched, folder):
+    launched()
+    assert b"Version" in said_to(folder / "admin.sock")
+    child = os.fork()
+    if not child:
+        try:
+            os.setgid(65_534)
+            os.setuid(65_534)
+            said_to(folder / "admin.sock")
+        except PermissionError:
+            os._exit(0)
+        except BaseException:
+            os._exit(2)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def said_to(path):
+    with socket.socket(socket.AF_UNIX) as admin:
+        admin.connect(str(path))
+        admin.sendall(b"show info\n")
+        return admin.recv(4_096)
 
 
 def test_a_router_that_is_gone_is_a_503_in_our_own_shape(launched):
