@@ -174,6 +174,7 @@ for module in ("ray", "torch", "transformers"):
 """
 
 
+@pytest.mark.timeout(180)  # imports of a new process, on a machine that may be busy
 def test_paths_flags_and_columns_are_refused_before_ray_is_imported(words):
     run = subprocess.run(
         [sys.executable, "-c", REFUSALS, *words], capture_output=True, text=True, check=False

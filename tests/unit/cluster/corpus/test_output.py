@@ -20,7 +20,7 @@ from cluster.corpus.write.lance import check_lance, write_lance
 from cluster.corpus.write.manifest import Counts, Identity, Manifest, PartRecord, Source
 from cluster.corpus.write.output import Output, open_output
 from cluster.corpus.write.parquet import ids_of, vector_column
-from tests.support.object_stores import s3_server
+from tests.support.object_stores import s3_server, store_server
 from tests.support.small_disk import remount
 
 LOCAL = pafs.LocalFileSystem()
@@ -373,24 +373,59 @@ def test_lance_on_a_full_disk_keeps_the_parts_and_commits_nothing(small_disk):
     assert lance.dataset(str(small_disk / "out" / "vectors.lance")).count_rows() == 100_000
 
 
-def test_lance_on_s3(monkeypatch):
+@pytest.fixture(scope="module")
+def s3():
+    with pytest.MonkeyPatch.context() as patch, s3_server() as address:
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        yield address
+
+
+@pytest.fixture(scope="module")
+def gcs():
+    pytest.importorskip("gcp_storage_emulator")
+    options = ("start", "-q", "-M", "--default-bucket", "corpus", "-H", "127.0.0.1", "--port")
+    with store_server("gcp_storage_emulator", *options) as address:
+        yield address
+
+
+S3 = "s3://corpus/{}?endpoint_override={}&scheme=http&region=us-east-1"
+GCS = "gs://anonymous@corpus/{}?endpoint_override={}&scheme=http&retry_limit_seconds=10"
+
+
+@pytest.mark.parametrize(("store", "uri"), [("s3", S3), ("gcs", GCS)])
+def test_an_output_on_an_object_store_is_locked_and_committed_as_on_a_disk(request, store, uri):
+    output = open_output(uri.format("out", request.getfixturevalue(store)), "parquet")
+    output.check()
+    with output.lock().held(print):
+        assert output.manifest(print) is None
+        counts = commit(output, 2, 1)
+        with pytest.raises(JobError, match="another job is writing to corpus/out"):
+            output.check()
+        second = pytest.raises(JobError, match="another job is writing to corpus/out")
+        with second, output.lock().held(print):
+            pass
+    assert committed(output) == counts
+    assert output.ids(PART.name) == ["d0", "d1"]
+    output.check()
+    with output.lock().held(print):
+        assert output.manifest(print) == Manifest(IDENTITY, SETTINGS, {"a.txt": (9, 1)})
+
+
+def test_lance_on_s3(s3):
     lance = pytest.importorskip("lance")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    with s3_server() as address:
-        place = f"s3://corpus/out?endpoint_override={address}&scheme=http&region=us-east-1"
-        output = open_output(place, "lance")
-        commit(output, 2)
-        write_lance(output)
-        options = {
-            "aws_endpoint": f"http://{address}",
-            "allow_http": "true",
-            "aws_region": "us-east-1",
-            "aws_access_key_id": "key",
-            "aws_secret_access_key": "secret",
-        }
-        vectors = lance.dataset("s3://corpus/out/vectors.lance", storage_options=options)
-        assert vectors.count_rows() == 2
+    output = open_output(S3.format("lance", s3), "lance")
+    commit(output, 2)
+    write_lance(output)
+    options = {
+        "aws_endpoint": f"http://{s3}",
+        "allow_http": "true",
+        "aws_region": "us-east-1",
+        "aws_access_key_id": "key",
+        "aws_secret_access_key": "secret",
+    }
+    vectors = lance.dataset("s3://corpus/lance/vectors.lance", storage_options=options)
+    assert vectors.count_rows() == 2
 
 
 def test_a_commit_that_is_cut_short_has_rejects_but_no_vectors(output, monkeypatch):
