@@ -22,7 +22,7 @@ class TokenBatch:
     ``ids`` is flat int32 of shape ``(sum(lengths),)``; ``lengths`` is int32 of shape ``(texts,)``.
     ``prompts`` is int32 of shape ``(texts, 2)``: each text's role, as its index in `Role`, and how many
     of its tokens belong to its prompt, with the special tokens before it. Few models need it; for all
-    others it is None.
+    others it is None. For a cross-encoder a text is a pair, and its prompt is the first of the two.
     """
 
     ids: Ids

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from deployments.core.engine.general import GeneralNetwork
 
 log = logging.getLogger(__name__)
+_SCORES_PAIRS = "it scores pairs of texts"
 
 
 class TorchEngine:
@@ -50,8 +51,9 @@ class TorchEngine:
         *,
         network: Network = Network.AUTO,
         trust_remote_code: bool = False,
+        scores: bool = False,
     ) -> None:
-        """Loads the weights.
+        """Loads the weights, with ``scores`` those of a cross-encoder (`GeneralNetwork`).
 
         ``threads`` is how many threads compute a pass on a CPU; the default is torch's setting. Code
         from the model's repository runs only with ``trust_remote_code``, here or in ``spec``. Raises
@@ -60,7 +62,8 @@ class TorchEngine:
         """
         self.device = choose_device(device)
         self._trust_remote_code = trust_remote_code or spec.trust_remote_code
-        self.why_general = _why_general(spec, model_dir, network)
+        self._scores = scores
+        self.why_general = _why_general(spec, model_dir, network) if not scores else _SCORES_PAIRS
         self._load_as(dtype, spec, model_dir)
         self._threads = PassThreads(threads or torch.get_num_threads())
 
@@ -98,7 +101,7 @@ class TorchEngine:
         else:
             from deployments.core.engine.general import load_general  # takes seconds to import
 
-            network = load_general(spec, model_dir, target, self._trust_remote_code)
+            network = load_general(spec, model_dir, target, self._trust_remote_code, self._scores)
         self.vocabulary = network.vocabulary
         self.dimension = _check(spec, network)
         self._network = network

@@ -26,7 +26,7 @@ from deployments.core.engine.backbones import scales_with_length
 from deployments.core.engine.cpu.linear import Packing, Target, UnsupportedPrecision, pack_linears
 from deployments.core.engine.device_errors import is_out_of_memory, reason_of
 from deployments.core.engine.layout import to_device
-from deployments.core.engine.modules import Features, Modules, load_modules
+from deployments.core.engine.modules import Features, Modules, load_modules, load_reranker
 from deployments.core.engine.pretrained import positions_of
 from deployments.core.engine.warmup import sample
 from deployments.core.errors import EmbedfleetError, UnsupportedModel
@@ -42,14 +42,19 @@ _DOCUMENT = _ROLES.index(Role.DOCUMENT)
 
 
 class GeneralNetwork:
-    """Runs a model's modules; returns what they give, without a final Normalize."""
+    """Runs a model's modules; returns what they give, without a final Normalize.
 
-    def __init__(self, modules: Modules, target: Target) -> None:
+    With ``scores`` they are those of a cross-encoder, and a text is a pair. The second number of
+    `TokenBatch.prompts` is then how many tokens stand before the second text.
+    """
+
+    def __init__(self, modules: Modules, target: Target, scores: bool = False) -> None:
         """Raises UnsupportedModel if the model reads its texts in a way of its own."""
+        self._output = "scores" if scores else "sentence_embedding"
         self._device, self.computes_in = target.device, target.computes_in
         self.slow_at_first = target.slow_at_first
         self._modules = modules
-        self._inputs = {role: _input_of(modules.steps[0], role) for role in _ROLES}
+        self._inputs = {role: _input_of(modules.steps[0], role, scores) for role in _ROLES}
         if target.packing:
             _pack(modules, target.packing)
         nn.Module.to(modules, target.device)
@@ -110,7 +115,7 @@ class GeneralNetwork:
         features["task"] = role.value
         if self._by_prompt and prompt:
             features["prompt_length"] = prompt
-        vectors = self._modules(features)["sentence_embedding"]
+        vectors = self._modules(features)[self._output]
         found: Vectors = vectors.float().cpu().numpy()
         return found
 
@@ -130,14 +135,16 @@ class _Input(Protocol):
 
 
 class _PaddedInput:
-    """Ids padded on the right, with a mask: what a Transformer takes.
+    """Padded ids with a mask: what a Transformer takes.
 
-    The side does not matter: attention, positions and pooling follow the mask.
+    Padding stands on the right, since attention, positions and pooling follow the mask. Causal
+    rerankers need it on the left: they read only the last place.
     """
 
     pads = True
 
-    def __init__(self, module: Transformer) -> None:
+    def __init__(self, module: Transformer, pairs: bool) -> None:
+        self._reads_last = module.transformer_task in ("text-generation", "any-to-any")
         self.backbone = str(module.config.model_type)
         self.positions = positions_of(module.model)
         self.scales_with_length = scales_with_length(module.config)
@@ -148,7 +155,7 @@ class _PaddedInput:
         if pad_id is None:
             pad_id = getattr(module.config, "pad_token_id", None)
         self._pad_id = min(int(pad_id or 0), self.vocabulary - 1)
-        self._types = _TokenTypes.of(tokenizer)
+        self._types = _TokenTypes.of(tokenizer, pairs)
         # sentence-transformers prefers messages, where a model knows them
         self._modality = "message" if "message" in module.modality_config else "text"
 
@@ -157,7 +164,10 @@ class _PaddedInput:
         ids, mask = batch.padded(self._pad_id)
         features: Features = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
         if self._types is not None:
-            features["token_type_ids"] = self._types.padded(mask)
+            features["token_type_ids"] = self._types.padded(batch, mask)
+        if self._reads_last:
+            features = {name: _to_the_right(array, mask) for name, array in features.items()}
+            features["logits_to_keep"] = 1
         return {**features, "modality": self._modality}
 
 
@@ -176,36 +186,58 @@ class _BagInput:
 
 
 class _TokenTypes:
-    """The token type ids of single texts: those of the first and last tokens, and of all others."""
+    """The token type ids of texts: those of the first and last tokens, and of all others.
 
-    def __init__(self, first: list[int], content: int, last: list[int]) -> None:
-        self._first, self._content, self._last = first, content, last
+    ``second`` is the type of all tokens of the second text of a pair.
+    """
+
+    def __init__(
+        self, first: list[int], content: int, last: list[int], second: int | None = None
+    ) -> None:
+        self._first, self._content, self._last, self._second = first, content, last, second
 
     @classmethod
-    def of(cls, tokenizer: Any) -> _TokenTypes | None:
-        """Returns the types that a tokenizer gives to a text, or None if it gives none."""
+    def of(cls, tokenizer: Any, pairs: bool) -> _TokenTypes | None:
+        """Returns the types that a tokenizer gives to texts or pairs, or None if it gives none."""
         if "token_type_ids" not in getattr(tokenizer, "model_input_names", ()):
             return None
+        if pairs:
+            types = tokenizer("a a a", "a a a")["token_type_ids"]
+            if types != sorted(types):
+                raise UnsupportedModel("the tokenizer gives pairs token types in no order")
+            return cls([], types[0], [], types[-1])
         types = tokenizer("a a a a a a a a")["token_type_ids"]
         content = types[len(types) // 2]
         start = next(i for i, kind in enumerate(types) if kind == content)
         stop = len(types) - next(i for i, kind in enumerate(reversed(types)) if kind == content)
         return cls(types[:start], content, types[stop:])
 
-    def padded(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    def padded(self, batch: TokenBatch, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
         """Returns the types of texts padded on the right, of the shape of ``mask``."""
         types = np.where(mask, self._content, 0).astype(np.int64)
+        if self._second is not None and batch.prompts is not None:
+            second = mask & (np.arange(mask.shape[1]) >= batch.prompts[:, 1:])
+            return np.where(second, self._second, types)
         for row, length in enumerate(mask.sum(axis=1)):
             types[row, : len(self._first)] = self._first
             types[row, length - len(self._last) : length] = self._last
         return types
 
 
-def _input_of(first: nn.Module, role: Role) -> _Input:
+def _to_the_right(
+    array: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.int64]:
+    """Returns rows padded on the right as rows padded on the left."""
+    missing = mask.shape[1] - mask.sum(axis=1)
+    places = (np.arange(mask.shape[1]) - missing[:, None]) % mask.shape[1]
+    return np.take_along_axis(array, places, axis=1)
+
+
+def _input_of(first: nn.Module, role: Role, pairs: bool) -> _Input:
     if isinstance(first, Router):
         route: Any = first._resolve_route(task=role.value, modality="text")
         routes: Any = first.sub_modules
-        return _input_of(routes[route][0], role)
+        return _input_of(routes[route][0], role, pairs)
     if isinstance(first, StaticEmbedding):
         return _BagInput(first)
     if not isinstance(first, Transformer):
@@ -215,7 +247,7 @@ def _input_of(first: nn.Module, role: Role) -> _Input:
         )
     if first.query_expansion is not None:
         raise UnsupportedModel("the model sets query_expansion, which is not supported")
-    return _PaddedInput(first)
+    return _PaddedInput(first, pairs)
 
 
 def _takes_task(module: nn.Module) -> bool:
@@ -241,22 +273,27 @@ def _pack(modules: Modules, packing: Packing) -> None:
 
 
 def load_general(
-    spec: ModelSpec, folder: Path, target: Target, trust_remote_code: bool = False
+    spec: ModelSpec,
+    folder: Path,
+    target: Target,
+    trust_remote_code: bool = False,
+    scores: bool = False,
 ) -> GeneralNetwork:
-    """Loads a model's modules and tries them.
+    """Loads a model's modules and tries them; with ``scores`` those of a cross-encoder.
 
     Raises UnsupportedPrecision if they cannot be computed in the target's, else as `load_modules`.
     """
-    load = partial(load_modules, spec, folder, trust_remote_code=trust_remote_code)
+    load = partial(load_reranker, folder) if scores else partial(load_modules, spec, folder)
+    load = partial(load, trust_remote_code=trust_remote_code)
     try:
-        return _tried(GeneralNetwork(load(target.loads or torch.float32), target), spec)
+        return _tried(GeneralNetwork(load(target.loads or torch.float32), target, scores), spec)
     except UnsupportedPrecision as reason:
         if target.packing is None or target.dtype is torch.float16:
             raise
         # some models look at the weights of their layers
         log.info("%s keeps its plain linear layers: %s", spec.name, reason.message)
     plain = replace(target, packing=None)
-    return _tried(GeneralNetwork(load(target.dtype), plain), spec)
+    return _tried(GeneralNetwork(load(target.dtype), plain, scores), spec)
 
 
 @torch.inference_mode()

@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from sentence_transformers.base.modules import Module, Router, Transformer
+from sentence_transformers.cross_encoder.modules import LogitScore
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 from sentence_transformers.util.misc import import_module_class
 from torch import Tensor, nn
+from transformers import AutoConfig
 from transformers.utils.logging import disable_progress_bar
 
 from deployments.core.engine.backbones import ModuleEntry, read_modules
@@ -89,6 +91,22 @@ def load_modules(
         return _prepared(Modules(modules, entries))
 
 
+def load_reranker(folder: Path, dtype: torch.dtype, *, trust_remote_code: bool = False) -> Modules:
+    """Returns the modules of a cross-encoder, which give ``scores`` ``(pairs, labels)``.
+
+    Without ``modules.json`` it is a sequence classifier, or a causal model whose score is the odds of
+    "yes" to "no", as in sentence-transformers' CrossEncoder. Raises as `load_modules`.
+    """
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    with _explained(folder):
+        loader = _Loader(folder, dtype, trust_remote_code)
+        if not (folder / "modules.json").is_file():
+            modules = loader.reranker()
+            return _prepared(Modules(modules, [ModuleEntry(type(m).__name__) for m in modules]))
+        entries = read_modules(folder)
+        return _prepared(Modules([loader.load(entry) for entry in entries], entries))
+
+
 def load_tail(folder: Path, entries: Sequence[ModuleEntry]) -> Modules:
     """Returns the modules behind a Transformer, in float32 and evaluation mode. Raises as above."""
     with _explained(folder):
@@ -138,6 +156,25 @@ class _Loader:
                 **routes,
             )
         )
+
+    def reranker(self) -> list[nn.Module]:
+        """Returns the modules of a cross-encoder that has no ``modules.json``."""
+        own = {"local_files_only": True, "trust_remote_code": self._trust_remote_code}
+        config = AutoConfig.from_pretrained(self._folder, **own)
+        is_causal = (config.architectures or [""])[0].endswith("ForCausalLM")
+        transformer = CheckedTransformer(
+            str(self._folder),
+            transformer_task="text-generation" if is_causal else "sequence-classification",
+            model_kwargs={**self._model_kwargs, **own},
+            processor_kwargs=dict(own),
+            config_kwargs=dict(own),
+        )
+        if not is_causal:
+            return [transformer]
+        yes, no = transformer.tokenizer.convert_tokens_to_ids(["yes", "no"])
+        if None in (yes, no):
+            raise ValueError("the tokenizer knows no `yes` or no `no`, which the score is made of")
+        return [transformer, LogitScore(yes, no)]
 
     def get(self, class_ref: str) -> Any:
         """Returns the class of this name. Raises ValueError for code that is not trusted."""
