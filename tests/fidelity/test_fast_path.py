@@ -13,7 +13,7 @@ from tests.support.tiny_backbones import BACKBONES, save_backbone
 from tests.support.tolerance import FLOAT32, WORST, cosines, worst_cosine
 
 MAX_TOKENS = 200
-# from one token to the limit; the longest need several chunks of a window
+# from one token to the limit
 LENGTHS = (1, 2, 3, 200, 17, 130, 5, 64, 33, 9, 199)
 
 

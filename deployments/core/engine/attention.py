@@ -125,7 +125,7 @@ def _in_blocks(states: Tensor, heads: list[int], group: Group, rule: Rule) -> Te
 def _in_windows(query: Tensor, key: Tensor, value: Tensor, group: Group, rule: Rule) -> Tensor:
     """Attends chunk by chunk of the queries: each needs only the keys around it, and a short mask."""
     length, ahead, parts = group.length, 0 if rule.causal else rule.back, [query[:, :, :0]]
-    chunk = 128  # a local: TorchScript sees no constants of the module
+    chunk = 512  # a local: TorchScript sees no constants of the module
     for start in range(0, length, chunk):
         stop = min(start + chunk, length)
         low, high = max(0, start - rule.back), min(length, stop + ahead)

@@ -21,7 +21,7 @@ _TRIES = 8
 # what a stream spends between two passes, choosing texts and handing out vectors (benchmarks/log)
 _BETWEEN_PASSES_S = 0.0017
 _MEASURE_S = 10.0
-_TOLERANCE = 2.0  # times as long as it should take: a single measurement may have been slow
+_TOLERANCE = 2.0  # a size may seem to take this many times too long: one measurement may be slow
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def _short(engine: Engine, sizes: PassSizes, max_tokens: int, streams: int) -> t
     """
     first, *larger = sizes.budgets
     batches = [passages(engine, first, max_tokens)] * streams
-    run_at_once(engine, batches)  # what is made on first use
+    run_at_once(engine, batches)  # the first pass also allocates and compiles
     speed = _speed(engine, batches, 1)
     most_s = _TOLERANCE * sizes.short_s
     return (first, *(budget for budget in larger if streams * budget / speed <= most_s))

@@ -81,7 +81,7 @@ def test_both_ways_within_a_window(lengths, back, behind):
 
 
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("lengths", [[400, 129, 128, 3], [256, 256]])
+@pytest.mark.parametrize("lengths", [[1_300, 513, 512, 3], [1_024, 1_024]])
 def test_texts_of_several_chunks(lengths, causal):
     check(lengths, 6, 2, Rule(causal, back=16))
 
