@@ -63,6 +63,7 @@ class Batcher:
         self._speed = SpeedEstimate(tokens_per_s, limits)
         self.streams = limits.streams
         self._scheduler = PassScheduler(limits)
+        self._scheduler.lanes.tokens_per_s = tokens_per_s
         self._lock = threading.Lock()
         self._work = {lanes: threading.Condition(self._lock) for lanes in limits.sharing}
         self._observer = DeferredObserver(observer or Observer(), self._all_waiting)
@@ -102,15 +103,15 @@ class Batcher:
 
         Cancelling the future drops the texts that are not yet computed. With ``begin`` the call is a
         trial: each text gets a forward pass of its own, ``begin`` is called with its row before the pass
-        and with None after it. Raises Overloaded if the lane is full, with the seconds until its backlog
-        is worked off, and ModelUnavailable if the batcher has stopped.
+        and with None after it. Raises Overloaded if too much work is due before it, with the seconds
+        until that is done, and ModelUnavailable if the batcher has stopped.
         """
         now = time.monotonic()
         call = PendingCall(batch, lane, self._engine.dimension, now, begin)
         with self._lock:
             self._refuse_if_broken()
             if begin is None:
-                self._refuse_if_full(lane, len(batch), batch.tokens)
+                self._refuse_if_full(lane, batch, now, now + timeout_s)
                 self._scheduler.lanes.put(call, batch.lengths.tolist(), lane, now, now + timeout_s)
             else:
                 self._scheduler.try_alone(call, now, now + timeout_s)
@@ -162,14 +163,17 @@ class Batcher:
         if failure is not None or self._stopping:
             raise _unavailable(f"has ended: {failure or 'shutting down'}")
 
-    def _refuse_if_full(self, lane: Lane, texts: int, tokens: int) -> None:
-        waiting = self._scheduler.lanes.waiting_tokens(lane)
-        capacity = max(4.0 * self._limits.token_budget, self._max_wait_s[lane] * self.tokens_per_s)
-        if waiting and waiting + tokens > capacity:
-            self._observer.refused(lane, texts)
+    def _refuse_if_full(self, lane: Lane, batch: TokenBatch, now: float, deadline: float) -> None:
+        lanes, speed = self._scheduler.lanes, self.tokens_per_s
+        capacity = max(4.0 * self._limits.token_budget, self._max_wait_s[lane] * speed)
+        if not lanes.waiting_tokens(lane) or lanes.waiting_tokens(lane) + batch.tokens <= capacity:
+            return
+        before = lanes.tokens_before(batch.tokens, lane, now, deadline)
+        if before and before + batch.tokens > capacity:
+            self._observer.refused(lane, len(batch))
             raise Overloaded(
-                f"the {lane} lane is full: {waiting} tokens already wait; retry later, or add replicas",
-                retry_after_s=waiting / self.tokens_per_s,
+                f"the {lane} lane is full: {before} tokens are due first; retry later, or add replicas",
+                retry_after_s=before / speed,
             )
 
     def _loop(self, lanes: tuple[Lane, ...]) -> None:
@@ -234,6 +238,7 @@ class Batcher:
                 self.last_success = time.monotonic()
                 if not has_all_threads:
                     self._speed.learn(batch, seconds, len(self._scheduler.running))
+                    self._scheduler.lanes.tokens_per_s = self.tokens_per_s
         self._dispatcher.settle(batch, outcome, started, seconds)
 
     def _end(self, last: MicroBatch[PendingCall] | None) -> None:

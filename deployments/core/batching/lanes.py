@@ -1,22 +1,28 @@
 """Texts wait in two lanes and leave in micro-batches: which texts share the next forward pass.
 
-The unit of queueing is one text with its token count. Online texts go first and offline texts fill the
-rest of the pass. Offline texts never starve: an ageing guard lets them go first now and then, or they
-have streams of their own at a lower priority. Nothing here blocks, and the clock is passed in.
+The unit of queueing is one text with its token count. Within a lane, calls leave in the order in which
+they are due, so that a short call does not wait for a long one. Online texts go first and offline texts
+fill the rest of the pass. Offline texts never starve: an ageing guard lets them go first now and then, or
+they have streams of their own at a lower priority. Nothing here blocks, and the clock is passed in.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
 
 from deployments.core.batching.packing import around_oldest, first_fit
 from deployments.core.lane import Lane
 
 _ONLINE_MEMORY_S = 1.0  # another online text is expected within this time of the last one
+_STRETCH = 16  # a call is due after so many times the seconds that it takes alone
+_RESERVE = 2  # but so many times those seconds before its deadline
+_PATIENCE = 0.5  # or after this part of the time to its deadline, if that is later
+_due = attrgetter("due")
 
 
 class DropReason(StrEnum):
@@ -40,7 +46,10 @@ OwnerT = TypeVar("OwnerT", bound=Owner)
 
 @dataclass(frozen=True, eq=False, slots=True)
 class QueuedText(Generic[OwnerT]):
-    """One text in a lane: row ``row`` of its owner's call. Times are seconds of one clock."""
+    """One text in a lane: row ``row`` of its owner's call. Times are seconds of one clock.
+
+    ``due`` orders the texts of a lane: the earliest goes first.
+    """
 
     owner: OwnerT
     row: int
@@ -48,6 +57,7 @@ class QueuedText(Generic[OwnerT]):
     lane: Lane
     arrived: float
     deadline: float
+    due: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -88,7 +98,7 @@ class BatchLimits:
     - ``shared_budget``: the highest cost of a pass that both lanes share, and of an offline pass within
       a second of an online text, since the next online text would wait for that pass.
     - ``offline_patience_s``: how long offline texts let online ones go first.
-    - ``window``: how many texts of a lane, oldest first, a pass is chosen from.
+    - ``window``: how many texts of a lane, in the order in which they are due, a pass is chosen from.
     - ``pads``: whether the engine pads texts to the longest of the pass.
     - ``streams``: how many passes may run at once.
     - ``worth_a_pass``: another pass begins beside running ones once this many tokens wait.
@@ -119,11 +129,17 @@ class BatchLimits:
 
 @dataclass
 class Lanes(Generic[OwnerT]):
-    """Two queues of texts, and the choice of the next micro-batch. Not thread-safe."""
+    """Two queues of texts, and the choice of the next micro-batch. Not thread-safe.
+
+    ``tokens_per_s`` is the measured speed, by which long calls are due later; without it calls leave in
+    order of arrival.
+    """
 
     limits: BatchLimits
-    _queues: dict[Lane, deque[QueuedText[OwnerT]]] = field(
-        default_factory=lambda: {lane: deque() for lane in Lane}
+    tokens_per_s: float = float("inf")
+    # each sorted by `due`, those that are due together in order of arrival
+    _queues: dict[Lane, list[QueuedText[OwnerT]]] = field(
+        default_factory=lambda: {lane: [] for lane in Lane}
     )
     _tokens: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
     _offline_served: float = float("-inf")
@@ -142,6 +158,14 @@ class Lanes(Generic[OwnerT]):
     def __bool__(self) -> bool:
         return any(self._queues.values())
 
+    def tokens_before(self, tokens: int, lane: Lane, now: float, deadline: float) -> int:
+        """Returns how many waiting tokens would leave before a call of so many tokens."""
+        queue = self._queues[lane]
+        place = bisect_right(queue, self._due(tokens, now, deadline), key=_due)
+        if place > len(queue) // 2:  # in a flood of like calls, hardly any text is due later
+            return self._tokens[lane] - sum(text.tokens for text in queue[place:])
+        return sum(text.tokens for text in queue[:place])
+
     def put(
         self, owner: OwnerT, tokens: Sequence[int], lane: Lane, now: float, deadline: float
     ) -> None:
@@ -150,9 +174,12 @@ class Lanes(Generic[OwnerT]):
             self._offline_served = now  # the patience starts when the lane stops being empty
         if lane is Lane.ONLINE:
             self._online_seen = now
-        self._queues[lane].extend(
-            QueuedText(owner, row, count, lane, now, deadline) for row, count in enumerate(tokens)
-        )
+        due = self._due(sum(tokens), now, deadline)
+        texts = [
+            QueuedText(owner, row, count, lane, now, deadline, due)
+            for row, count in enumerate(tokens)
+        ]
+        _merge(self._queues[lane], texts)
         self._tokens[lane] += sum(tokens)
 
     def take(
@@ -168,7 +195,7 @@ class Lanes(Generic[OwnerT]):
         chosen = self._choose(candidates, now, budget)
         taken = set(map(id, chosen))
         for lane, texts in candidates.items():
-            self._queues[lane].extendleft(t for t in reversed(texts) if id(t) not in taken)
+            self._queues[lane][:0] = [t for t in texts if id(t) not in taken]
         for text in chosen:
             self._tokens[text.lane] -= text.tokens
         online, offline = candidates[Lane.ONLINE], candidates[Lane.OFFLINE]
@@ -198,6 +225,15 @@ class Lanes(Generic[OwnerT]):
         waits_for_it = online_is_active and not self.limits.preempt
         return self.limits.shared_budget if waits_for_it else self.limits.token_budget
 
+    def _due(self, tokens: int, arrived: float, deadline: float) -> float:
+        """Returns when a call is due.
+
+        The time to the deadline bounds it, so nothing that arrives later keeps a text waiting for ever.
+        """
+        alone_s, patience_s = tokens / self.tokens_per_s, max(0.0, deadline - arrived)
+        latest_s = max(_PATIENCE * patience_s, patience_s - _RESERVE * alone_s)
+        return arrived + min(_STRETCH * alone_s, latest_s)
+
     def _window(
         self,
         lane: Lane,
@@ -205,13 +241,23 @@ class Lanes(Generic[OwnerT]):
         dropped: list[tuple[QueuedText[OwnerT], DropReason]],
         is_open: bool,
     ) -> list[QueuedText[OwnerT]]:
-        """Takes the oldest live texts out of an open lane; the others go to ``dropped``."""
+        """Takes the first live texts out of an open lane; the others go to ``dropped``."""
         queue, alive = self._queues[lane], list[QueuedText[OwnerT]]()
-        while is_open and queue and len(alive) < self.limits.window:
-            text = queue.popleft()
+        seen = 0
+        while is_open and seen < len(queue) and len(alive) < self.limits.window:
+            text = queue[seen]
+            seen += 1
             if text.owner.gone or text.deadline <= now:
                 self._tokens[lane] -= text.tokens
                 dropped.append((text, DropReason.GONE if text.owner.gone else DropReason.EXPIRED))
             else:
                 alive.append(text)
+        del queue[:seen]
         return alive
+
+
+def _merge(queue: list[QueuedText[OwnerT]], texts: list[QueuedText[OwnerT]]) -> None:
+    """Puts the texts of a call into a sorted queue, behind what is due at the same time."""
+    if texts:
+        place = bisect_right(queue, texts[0].due, key=_due)
+        queue[place:place] = texts

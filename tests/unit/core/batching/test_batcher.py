@@ -159,14 +159,15 @@ def test_a_full_lane_refuses_and_says_when_to_come_back():
     engine, watcher = FakeEngine(), Watcher()
     with working(engine, budget=16, max_wait_s=0.001, observer=watcher) as batcher:
         hold(batcher, engine)
-        waiting = submit(batcher, *[[2] * 10] * 6)  # 60 of 4 × 16 tokens
+        waiting = [submit(batcher, [2] * 10) for _ in range(6)]  # 60 of 4 × 16 tokens
         with pytest.raises(Overloaded, match="online lane is full: 60 tokens") as refused:
-            submit(batcher, [3] * 5, [3])
+            submit(batcher, [3] * 5, [3] * 6)
         assert refused.value.retry_after_s == pytest.approx(60 / 100.0)
         fits = submit(batcher, [3] * 4)
         assert batcher.waiting(Lane.ONLINE) == (7, 64)
         engine.release.set()
-        check_answer(waiting, *[[2] * 10] * 6)
+        for call in waiting:
+            check_answer(call, [2] * 10)
         check_answer(fits, [3] * 4)
     assert watcher.refusals == [(Lane.ONLINE, 2)]
 
@@ -175,9 +176,10 @@ def test_offline_work_never_makes_online_refused():
     engine = FakeEngine()
     with working(engine, max_wait_s=0.001) as batcher:
         hold(batcher, engine)
-        submit(batcher, *[[2] * 16] * 4, lane=Lane.OFFLINE)
+        for _ in range(4):
+            submit(batcher, [2] * 16, lane=Lane.OFFLINE)
         with pytest.raises(Overloaded, match="offline"):
-            submit(batcher, [3], lane=Lane.OFFLINE)
+            submit(batcher, [3] * 16, lane=Lane.OFFLINE)
         online = submit(batcher, [3])
         engine.release.set()
         check_answer(online, [3])
@@ -194,10 +196,24 @@ def test_the_bound_of_a_lane_is_a_time(max_wait_s, taken):
     engine = FakeEngine()
     with working(engine, budget=16, max_wait_s=max_wait_s, tokens_per_s=100) as batcher:
         hold(batcher, engine)
-        submit(batcher, [2] * (taken - 1))
-        submit(batcher, [2])
+        for _ in range(taken):
+            submit(batcher, [2])
         with pytest.raises(Overloaded):
             submit(batcher, [2])
+
+
+def test_a_long_call_that_fills_a_lane_does_not_make_a_short_one_refused():
+    engine = FakeEngine()
+    with working(engine, budget=16, max_wait_s=1.0, tokens_per_s=100) as batcher:
+        hold(batcher, engine)
+        long = submit(batcher, *[[2] * 10] * 50)  # 500 tokens, 5 s, and the lane is bound to 1 s
+        short = submit(batcher, [3] * 4)
+        with pytest.raises(Overloaded):
+            submit(batcher, *[[2] * 10] * 50)
+        engine.release.set()
+        check_answer(short, [3] * 4)
+        check_answer(long, *[[2] * 10] * 50)
+    assert 3 in engine.passes[1]  # the first pass after the one that was running
 
 
 def test_the_observer_sees_each_pass_once_and_what_is_left():

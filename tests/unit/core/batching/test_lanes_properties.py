@@ -60,13 +60,14 @@ class Traffic:
     """Lanes, and beside them a list of all that came, oldest first."""
 
     limits: BatchLimits
+    tokens_per_s: float = float("inf")
     now: float = 0.0
     callers: list[Caller] = field(default_factory=list)
     waiting: list[tuple[Caller, int]] = field(default_factory=list)
     taken: list[Take] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.lanes = Lanes[Caller](self.limits)
+        self.lanes = Lanes[Caller](self.limits, tokens_per_s=self.tokens_per_s)
 
     def run(self, steps) -> Traffic:
         for name, *details in steps:
@@ -193,3 +194,77 @@ def test_the_oldest_offline_text_waits_for_its_patience_and_two_passes(first, la
         if take.alive[OFFLINE][0] in take.batch.texts:
             oldest_since = take.now
         assert take.now - oldest_since <= patience + 2 * seconds
+
+
+SPEEDS = st.sampled_from([1.0, 20.0, 1_000.0])
+
+
+@given(LIMITS, STEPS, SPEEDS)
+def test_whatever_the_speed_nothing_is_lost_and_the_first_due_is_in_the_next_pass(
+    limits, steps, tokens_per_s
+):
+    traffic = Traffic(limits, tokens_per_s).run(steps)
+    while traffic.lanes:
+        traffic.take(0.1)
+    batches = [take.batch for take in traffic.taken]
+    left = [text for b in batches for text in b.all_texts]
+    assert Counter((id(text.owner), text.row) for text in left) == Counter(
+        (id(caller), row) for caller, row in traffic.waiting
+    )
+    for take in traffic.taken:
+        for lane in take.lanes - ({OFFLINE} if ONLINE in take.lanes else set()):
+            assert min(take.alive[lane], key=lambda text: text.due) in take.batch.texts
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 40), min_size=20, max_size=60), min_size=1, max_size=8),
+    st.integers(1, 40),
+    st.booleans(),
+)
+def test_a_short_call_goes_before_long_ones_that_wait(long, short, pads):
+    speed, budget = 100.0, 80
+    lanes = Lanes[Caller](BatchLimits(budget, budget, pads=pads), tokens_per_s=speed)
+    for lengths in long:
+        lanes.put(Caller(), [*lengths, *[40] * 20], ONLINE, 0.0, 1e9)  # 8 s of work at least
+    caller = Caller()
+    lanes.put(caller, [short], ONLINE, 5.0, 1e9)
+    assert lanes.tokens_before(short, ONLINE, 5.0, 1e9) == short
+    assert caller in {text.owner for text in lanes.take(5.0).texts}
+
+
+@settings(max_examples=30)
+@given(st.lists(st.integers(1, 20), min_size=4, max_size=8), st.integers(2, 30))
+def test_short_calls_that_never_end_do_not_starve_a_long_one(long, deadline):
+    """Each second brings as many short calls as a second computes."""
+    lanes = Lanes[Caller](BatchLimits(20, 20, pads=False), tokens_per_s=20.0)
+    caller = Caller()
+    lanes.put(caller, long, ONLINE, 0.0, float(deadline))
+    left = set(range(len(long)))
+    for second in range(2 * deadline):
+        for _ in range(20):
+            lanes.put(Caller(), [1], ONLINE, float(second), second + 1e9)
+        left -= {text.row for text in lanes.take(float(second)).all_texts if text.owner is caller}
+    assert not left
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=20), SPEEDS)
+def test_calls_of_one_size_leave_in_order_of_arrival(rows, tokens_per_s):
+    lanes = Lanes[Caller](BatchLimits(1, 1), tokens_per_s=tokens_per_s)
+    callers = [Caller() for _ in rows]
+    for second, caller in enumerate(callers):
+        lanes.put(caller, [3, 2], ONLINE, float(second), second + 60.0)
+    order = [lanes.take(0.0).texts[0].owner for _ in range(2 * len(rows))]
+    assert order == [caller for caller in callers for _ in range(2)]
+
+
+@given(LIMITS, STEPS, SPEEDS, st.integers(1, 60))
+def test_what_is_due_before_a_call_is_counted_exactly(limits, steps, tokens_per_s, tokens):
+    lanes = Traffic(limits, tokens_per_s).run(steps).lanes
+    now, deadline = 100.0, 160.0
+    for lane in Lane:
+        before = lanes.tokens_before(tokens, lane, now, deadline)
+        newcomer = Caller()
+        lanes.put(newcomer, [tokens], lane, now, deadline)
+        queue = lanes._queues[lane]
+        place = next(i for i, text in enumerate(queue) if text.owner is newcomer)
+        assert before == sum(text.tokens for text in queue[:place])
