@@ -19,7 +19,7 @@ from deployments.core.models.reading import Contents, run, run_async
 from deployments.core.models.space import space_id
 from deployments.core.models.spec import ModelSpec, Role
 from deployments.core.models.token_bounds import lower_bound, upper_bound
-from deployments.core.models.tokenizer import FastTokenizer, Tokenized
+from deployments.core.models.tokenizer import FastTokenizer, Tokenized, listed
 from deployments.core.request import Embeddings, EncodeRequest, TokenInput, check_dimensions
 from deployments.core.vectors import INLINE_NUMBERS, finished
 
@@ -44,9 +44,21 @@ class Preprocessor:
         """
         if isinstance(request.texts, TokenInput):
             return await asyncio.to_thread(self._accept, request, request.texts)
+        self._refuse_nothing(request.texts)
         texts = render(self.spec, request.texts, request.role, request.instruction)
         contents = await self._read(texts)
         return await aside(_are_long(texts), self.tokenizer.framed, contents, request.truncate)
+
+    def _refuse_nothing(self, texts: Sequence[str]) -> None:
+        """Raises InvalidRequest if there is nothing in a text but its prompt."""
+        rows = self.tokenizer.without_tokens(texts)
+        if rows:
+            others = f", and neither do texts {listed(rows[1:])}" if rows[1:] else ""
+            raise InvalidRequest(
+                f"text {rows[0]} holds nothing that {self.spec.name} reads, only white space or "
+                f"characters that its tokenizer drops{others}; leave it out",
+                "input",
+            )
 
     async def _read(self, texts: Sequence[str]) -> Contents:
         """Tokenizes long texts in threads, slice by slice: the event loop goes on, and each request

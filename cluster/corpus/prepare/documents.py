@@ -16,6 +16,7 @@ from deployments.core.models.prompts import prefix, render
 from deployments.core.models.spec import Role
 
 _ROWS_PER_CALL = 1_024
+_PLACEHOLDER = "a"
 
 
 @dataclass(frozen=True)
@@ -125,20 +126,10 @@ def _tokenize(
 
     A text without tokens gets the ids of a placeholder.
     """
-    rendered = render(preprocessor.spec, texts, options.role, options.instruction)
-    try:
-        tokenized = preprocessor.tokenizer.tokenize(rendered, truncate=True)
-    except InvalidRequest:
-        unreadable = {n for n, text in enumerate(rendered) if not _has_tokens(preprocessor, text)}
-        placeholders = ["a" if n in unreadable else text for n, text in enumerate(rendered)]
-        tokenized = preprocessor.tokenizer.tokenize(placeholders, truncate=True)
-        return tokenized.batch, tokenized.truncated, sorted(unreadable)
-    return tokenized.batch, tokenized.truncated, ()
-
-
-def _has_tokens(preprocessor: Preprocessor, text: str) -> bool:
-    try:
-        preprocessor.tokenizer.tokenize([text], truncate=True)
-    except InvalidRequest:
-        return False
-    return True
+    unread = preprocessor.tokenizer.without_tokens(texts)
+    readable = list(texts)
+    for n in unread:
+        readable[n] = _PLACEHOLDER
+    rendered = render(preprocessor.spec, readable, options.role, options.instruction)
+    tokenized = preprocessor.tokenizer.tokenize(rendered, truncate=True)
+    return tokenized.batch, tokenized.truncated, unread

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from deployments.core.models.spec import ModelSpec, Side, SpecialTokens
 from deployments.core.request import TokenInput
 
 _ROWS_LISTED = 20  # in an error message
+_HAS_WORD = re.compile(r"[^\W_]")  # a letter or a digit, of which no tokenizer makes nothing
 _SHORT_CHARACTERS = 4_000  # of a single text, for which a thread pool is not worth it
 
 
@@ -82,6 +84,16 @@ class FastTokenizer:
         else:  # other threads can run meanwhile, which `encode` does not allow
             encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array(encoding.ids, np.int32) for encoding in encodings]
+
+    def without_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Returns the rows of texts of which the model would read nothing: white space, or characters
+        that the tokenizer drops.
+        """
+        suspects = [row for row, text in enumerate(texts) if not _HAS_WORD.search(text)]
+        rest = [row for row in suspects if texts[row].strip()]
+        contents = run(read([texts[row] for row in rest], self._room), self.encode)
+        dropped = {row for row, ids in zip(rest, contents.ids, strict=True) if not len(ids)}
+        return [row for row in suspects if row in dropped or not texts[row].strip()]
 
     def longest(self, contents: Contents) -> int:
         """Returns the tokens of the longest text, special tokens included; if it is over the limit,
@@ -160,7 +172,7 @@ class FastTokenizer:
     def _too_long(self, rows: Sequence[int], contents: Contents) -> ContextLengthExceeded:
         row, spec = rows[0], self._spec
         where = f"text {row}" if len(contents.ids) > 1 else "the text"
-        others = f"; too long are also texts {_listed(rows[1:])}" if rows[1:] else ""
+        others = f"; too long are also texts {listed(rows[1:])}" if rows[1:] else ""
         return ContextLengthExceeded(
             f"{where} {self._length(row, contents)}, but {spec.name} takes at most {spec.max_tokens}"
             f"{others}; shorten it, send `truncate`: true, or choose a model with a longer context",
@@ -176,7 +188,8 @@ class FastTokenizer:
         return f"has over {most_characters(self._room)} characters, which are not all read"
 
 
-def _listed(rows: Sequence[int]) -> str:
+def listed(rows: Sequence[int]) -> str:
+    """Returns rows as words; of many, the first."""
     shown = ", ".join(map(str, rows[:_ROWS_LISTED]))
     return shown if len(rows) <= _ROWS_LISTED else f"{shown} and {len(rows) - _ROWS_LISTED} more"
 
@@ -222,7 +235,7 @@ def _lowercase_first(tokenizer: tokenizers.Tokenizer) -> None:
 def _refuse_surrogates(texts: Sequence[str]) -> None:
     rows = [row for row, text in enumerate(texts) if not text.isascii() and _has_surrogate(text)]
     if rows:
-        others = f"; so do texts {_listed(rows[1:])}" if rows[1:] else ""
+        others = f"; so do texts {listed(rows[1:])}" if rows[1:] else ""
         raise InvalidRequest(
             f"text {rows[0]} is not valid Unicode: it contains half of a surrogate pair{others}; "
             "re-encode it",

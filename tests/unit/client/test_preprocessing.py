@@ -27,6 +27,9 @@ class FakeTokenizer:
     def __init__(self):
         self.given, self.threads = [], []
 
+    def without_tokens(self, texts):
+        return []
+
     def read(self, texts):
         self.texts = tuple(texts)
         return read(texts, SPEC.max_tokens)
@@ -128,4 +131,12 @@ async def test_an_instruction_without_a_place_is_refused(tokenizer):
         await Preprocessor(SPEC, tokenizer).tokenized(
             EncodeRequest(("a",), Role.QUERY, "Find a duck")
         )
+    assert tokenizer.given == []
+
+
+async def test_texts_that_hold_nothing_are_refused_whatever_their_prompt(tokenizer, monkeypatch):
+    monkeypatch.setattr(tokenizer, "without_tokens", lambda texts: [1, 3])
+    with pytest.raises(InvalidRequest, match=r"text 1 holds nothing.* texts 3") as refused:
+        await Preprocessor(SPEC, tokenizer).tokenized(EncodeRequest(("a", " ", "b", "\u200b")))
+    assert refused.value.param == "input"
     assert tokenizer.given == []

@@ -16,8 +16,7 @@ from deployments.core.models.catalog import CATALOG
 from deployments.core.models.reading import most_characters
 from deployments.core.models.spec import Side, SpecialTokens
 from deployments.core.models.tokenizer import FastTokenizer
-from testing.docstrings import docstrings
-from tests.support.tiny_tokenizers import byte_fallback, unigram, wordpiece
+from tests.support import tiny_tokenizers
 
 ROOM = 14
 SPEC = replace(CATALOG["e5-small"], max_tokens=ROOM + 2, special_tokens=SpecialTokens((0,), (1,)))
@@ -50,29 +49,38 @@ SCRIPTS = {
 }
 
 
+CORPUS = [*SCRIPTS.values(), "a few words many words two of them", *map(str, range(50))] * 4
+
+
 def byte_level():
     """Returns GPT-2's kind, which Qwen and Llama 3 have too."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=900, show_progress=False, initial_alphabet=alphabet)
-    tokenizer.train_from_iterator(docstrings(400, longest_words=200), trainer)
-    return tokenizer
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    return tokenizer.to_str()
 
 
 KINDS = {
-    "wordpiece": wordpiece,
-    "unigram": unigram,
-    "byte fallback": byte_fallback,
+    "wordpiece": lambda: tiny_tokenizers._wordpiece.__wrapped__(900, cased=False),
+    "unigram": lambda: tiny_tokenizers._unigram.__wrapped__(900),
+    "byte fallback": lambda: tiny_tokenizers._byte_fallback.__wrapped__(900),
     "byte level": byte_level,
 }
 
 
+def saved(kind, folder):
+    """Saves a tokenizer that was trained on all scripts in little time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny_tokenizers, "_corpus", lambda: CORPUS)
+        (folder / "tokenizer.json").write_text(KINDS[kind]())
+    return folder
+
+
 @pytest.fixture(scope="module", params=KINDS)
 def folder(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tokenizer")
-    KINDS[request.param]().save(str(folder / "tokenizer.json"))
-    return folder
+    return saved(request.param, tmp_path_factory.mktemp("tokenizer"))
 
 
 @pytest.fixture(scope="module")
@@ -136,9 +144,7 @@ def test_so_are_those_of_any_text_in_any_mix_of_scripts(tokenizer, text):
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("words")
-    wordpiece().save(str(folder / "tokenizer.json"))
-    return FastTokenizer(SPEC, folder)
+    return FastTokenizer(SPEC, saved("wordpiece", tmp_path_factory.mktemp("words")))
 
 
 class Counting:
@@ -239,3 +245,36 @@ def test_the_spans_of_segments_are_those_of_the_whole_text(tokenizer, monkeypatc
     pieces = {text[a:b].strip() for a, b in spans.offsets.tolist()}
     assert pieces - {""} == {text[a:b].strip() for a, b in encoding.offsets} - {""}
     assert len(encoding.ids) <= len(spans.words) <= len(encoding.ids) + 2 * 4
+
+
+@pytest.mark.parametrize(
+    ("text", "is_read"),
+    [
+        ("", False),
+        ("  \n\t", False),
+        ("\u3000\u00a0", False),
+        ("\u200b\u200d", False),
+        ("\u0301\u0327", False),
+        ("\x00\x07", False),
+        ("😀", True),
+        (".", True),
+        ("_", True),
+        ("ก", True),
+        ("5", True),
+    ],
+)
+def test_texts_of_which_a_model_reads_nothing(words, text, is_read):
+    assert words.without_tokens(["a", text, "b"]) == ([] if is_read else [1])
+
+
+@settings(max_examples=100)
+@given(text=st.text(max_size=8) | st.text("\u200b\u0301 \x00a.", max_size=8))
+def test_they_are_those_without_tokens_and_those_of_white_space(tokenizer, text):
+    ids = tokenizer._tokenizer.encode(text, add_special_tokens=False).ids
+    is_empty = not text.strip() or not ids
+    assert tokenizer.without_tokens([text]) == ([0] if is_empty else [])
+
+
+def test_a_megabyte_of_nothing_is_not_read_whole(words, counting):
+    assert words.without_tokens(["\u200b" * 3_000_000]) == [0]
+    assert counting.longest <= MOST
