@@ -135,9 +135,10 @@ class Chooser:
 
     def loads(self) -> dict[str, Load]:
         """Returns how soon each model can answer, as of the fleet's last refresh."""
-        return {model.name: self._load(model.name) for model in self._models}
+        return {model.name: self.load(model.name) for model in self._models}
 
-    def _load(self, name: str) -> Load:
+    def load(self, name: str) -> Load:
+        """Returns how soon one model can answer."""
         status = self._fleet.status(name)
         measured = self._fleet.measured(name)
         replicas = max(1, status.replicas)

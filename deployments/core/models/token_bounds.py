@@ -31,9 +31,13 @@ def lower_bound(text: str, limit: int) -> int:
     return len(text[: _CHARACTERS_PER_WORD * limit].split())
 
 
-def estimate_tokens(texts: Iterable[str]) -> int:
-    """Returns roughly how many tokens the texts have together, to predict their cost."""
-    return sum(_bytes(text) // _BYTES_PER_TOKEN + _SPECIAL_TOKENS for text in texts)
+def estimate_tokens(texts: Iterable[str], limit: int | None = None) -> int:
+    """Returns roughly how many tokens the texts have together, to predict their cost.
+
+    Texts over ``limit`` tokens count as cut.
+    """
+    sizes = (_bytes(text) // _BYTES_PER_TOKEN + _SPECIAL_TOKENS for text in texts)
+    return sum(sizes) if limit is None else sum(min(limit, size) for size in sizes)
 
 
 def _bytes(text: str) -> int:

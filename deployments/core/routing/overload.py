@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 
-from deployments.core.errors import Overloaded
+from deployments.core.errors import DeadlineExceeded, Overloaded
 
 _MOST_S = 0.2
 _PART = 0.02  # of the Retry-After: in so short a time the backlog hardly changes
+_SURELY = 2.0
 _WATCH_S = 5.0  # to tell how fast requests leave
 _MOST_RETRY_AFTER_S = 60.0  # where none has left, such as behind a model that starts
 
@@ -37,6 +38,20 @@ class LastRefusal:
             raise Overloaded(self._error.message, self._error.param, left_s)
 
 
+def refuse_if_hopeless(tokens: int, tokens_per_s: float | None, left_s: float) -> None:
+    """Raises DeadlineExceeded for a request that alone takes far longer than ``left_s``.
+
+    Both numbers are estimates, so a request is refused only if it takes twice the time. Without a
+    measured speed nothing is refused.
+    """
+    alone_s = tokens / tokens_per_s if tokens_per_s else 0.0
+    if alone_s > _SURELY * left_s:
+        raise DeadlineExceeded(
+            f"about {tokens} tokens take about {alone_s:.0f} s here, but the request has {left_s:.0f} s; "
+            "send fewer texts per request, or raise `limits.request_timeout_s` in the config"
+        )
+
+
 class ConcurrencyLimiter:
     """How many requests are inside, and how fast they leave. Not thread-safe; the clock is passed in.
 
@@ -52,13 +67,17 @@ class ConcurrencyLimiter:
 
     def enter(self, now: float) -> None:
         """One more is inside. Raises Overloaded, with the seconds that those inside will take."""
+        self.check(now)
+        self._inside += 1
+
+    def check(self, now: float) -> None:
+        """Raises Overloaded as `enter` would."""
         if self._inside >= self._most:
             raise Overloaded(
                 f"{self._inside} {self._what} are under way in this router; retry later, or add "
                 "replicas and routers",
                 retry_after_s=min(_MOST_RETRY_AFTER_S, self._inside / self._per_s(now)),
             )
-        self._inside += 1
 
     def leave(self, now: float) -> None:
         """One that had entered is answered."""

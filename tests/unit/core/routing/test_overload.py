@@ -6,8 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.core.errors import Overloaded
-from deployments.core.routing.overload import ConcurrencyLimiter, LastRefusal
+from deployments.core.errors import DeadlineExceeded, Overloaded
+from deployments.core.models.token_bounds import estimate_tokens
+from deployments.core.routing.overload import (
+    ConcurrencyLimiter,
+    LastRefusal,
+    refuse_if_hopeless,
+)
 
 FULL = Overloaded("900 tokens already wait", None, 10.0)
 
@@ -106,3 +111,26 @@ def test_where_nothing_leaves_the_time_is_bounded(most, comes_back_s):
     with pytest.raises(Overloaded) as refused:
         limiter_of(most + 1, most=most)
     assert refused.value.retry_after_s == comes_back_s
+
+
+@pytest.mark.parametrize(
+    ("tokens", "tokens_per_s", "left_s", "is_refused"),
+    [
+        (10_000, 100.0, 60.0, False),  # 100 s: the estimates may be wrong by that much
+        (12_000, 100.0, 60.0, False),
+        (12_100, 100.0, 60.0, True),
+        (10**9, None, 60.0, False),
+        (1, 100.0, 0.0, True),
+        (0, 100.0, 60.0, False),
+    ],
+)
+def test_what_cannot_be_done_in_time_is_refused_at_once(tokens, tokens_per_s, left_s, is_refused):
+    if not is_refused:
+        refuse_if_hopeless(tokens, tokens_per_s, left_s)
+        return
+    with pytest.raises(DeadlineExceeded, match=r"limits\.request_timeout_s"):
+        refuse_if_hopeless(tokens, tokens_per_s, left_s)
+
+
+def test_cut_texts_count_as_much_as_is_left_of_them():
+    assert estimate_tokens(["a" * 8_000_000, "b"], limit=512) == 512 + estimate_tokens(["b"])
