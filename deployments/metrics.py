@@ -164,7 +164,7 @@ async def scrape_cluster() -> str:
     ]
     async with httpx.AsyncClient(timeout=_SCRAPE_TIMEOUT_S, trust_env=False) as client:
         pages = await asyncio.gather(*(_page(client, url) for url in urls))
-    return merge_pages(pages)
+    return await asyncio.to_thread(merge_pages, pages)
 
 
 async def _page(client: httpx.AsyncClient, url: str) -> str:

@@ -21,6 +21,7 @@ _SENTENCES = {
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
 }
+_MAX_NAME = 64  # of which comparing takes time by its length
 # "Input should be …", "String should have …": the field's name stands in front instead
 _SUBJECT = re.compile(r"^[A-Z]\w* should ")
 
@@ -85,7 +86,7 @@ def unknown_key(name: str, known: Iterable[str]) -> str:
     """Returns the sentence about a key that has no meaning, with the known key that is most like it."""
     fields = list(known)
     begun = [field for field in fields if field.startswith(f"{name}_")]
-    close = get_close_matches(name, fields, n=1, cutoff=0.7) or begun
+    close = get_close_matches(name[:_MAX_NAME], fields, n=1, cutoff=0.7) or begun
     return f"unknown key{f', did you mean `{close[0]}`?' if close else ''}"
 
 

@@ -20,6 +20,8 @@ _ENVIRONMENT = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     # Ray runs its workers at niceness 15; any other load on the machine would starve them
     "RAY_worker_niceness": "0",
+    # checks the headers that Serve reads before it calls the app
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.api.headers.checks",
     # else a hung engine keeps its calls until the timeout of a graceful stop
     "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
     # else a warning waits for a thousand others before it is written
@@ -117,7 +119,8 @@ def private_folder() -> Path:
 
 
 def _haproxy(ingress: Ingress) -> dict[str, str]:
-    most = ingress.max_requests + max(16, ingress.max_requests // 4)  # the rest are refused at once
+    # as many again whose bodies still arrive; the rest are refused at once
+    most = 2 * ingress.max_requests + max(16, ingress.max_requests // 4)
     return {
         **_HAPROXY,
         BINARY_PATH: _launcher(),

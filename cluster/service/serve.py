@@ -22,11 +22,13 @@ from cluster.service.environment import SHORT, differences, haproxy_files, path_
 from cluster.service.http import Service
 from cluster.service.listening import announce, our_service, url_of, why_not
 from cluster.service.ports import STATISTICS, chosen_ports, orphaned_haproxy
-from deployments.api.auth import ApiKeys
+from deployments.api.auth import ALLOWED_HOSTS, ApiKeys
 
 _STOPPING = (
     b"embedfleet: stopping once open requests are answered; interrupt again to stop at once\n"
 )
+_LOOPBACKS = (LOOPBACK, "localhost", "::1")
+_LOCAL_NAMES = "localhost,127.0.0.1,::1,host.docker.internal,host.containers.internal"
 _REAP_EVERY_S = 5.0
 _END_S = 10.0  # for processes that have been killed
 
@@ -60,7 +62,9 @@ def serve(
         print(f"embedfleet: {notice}", flush=True)
     with listening_at(Path(config), host, port) as file, _haproxy_folder() as files:
         command = [sys.executable, "-m", "cluster.service.drain", str(file)]
-        return _run(command, {**environment, **ports, **files}, url, ingress.models)
+        return _run(
+            command, {**environment, **_allowed_hosts(host), **ports, **files}, url, ingress.models
+        )
 
 
 @contextmanager
@@ -170,11 +174,19 @@ def _refuse_exposure(host: str, allow_anyone: bool) -> None:
         keys = ApiKeys.from_environment()
     except (OSError, ValueError) as error:
         raise ConfigError(f"the API keys cannot be read: {error}") from error
-    if not keys and not allow_anyone and host not in (LOOPBACK, "localhost", "::1"):
+    if not keys and not allow_anyone and host not in _LOOPBACKS:
         raise ConfigError(
             f"anyone who reaches {host} could call the service; set EMBEDFLEET_API_KEYS to require a "
             "key, or give --allow-anyone"
         )
+
+
+def _allowed_hosts(host: str) -> dict[str, str]:
+    """Returns the names by which a service of this machine alone is called, containers' names included.
+
+    Any page in a browser could have its own name resolve to the loopback address.
+    """
+    return {ALLOWED_HOSTS: _LOCAL_NAMES} if host in _LOOPBACKS else {}
 
 
 class _Stop:

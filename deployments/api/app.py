@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Collection
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Mount
@@ -12,7 +15,7 @@ from swagger_ui_bundle import swagger_ui_path
 from deployments.api.auth import ApiKeys
 from deployments.api.backend import Backend
 from deployments.api.http import ApiLimits, handle_error
-from deployments.api.middleware import ApiKeyMiddleware
+from deployments.api.middleware import ApiKeyMiddleware, HostMiddleware, SlashMiddleware
 from deployments.api.openapi import describe
 from deployments.api.responses import dump
 from deployments.api.routes import KEYLESS_PATHS, ROUTES
@@ -20,8 +23,10 @@ from deployments.core.errors import EmbedfleetError
 from deployments.core.routing.overload import ConcurrencyLimiter
 
 
-def create_app(backend: Backend, limits: ApiLimits, keys: ApiKeys) -> ASGIApp:
-    """Returns the whole HTTP API over ``backend``."""
+def create_app(
+    backend: Backend, limits: ApiLimits, keys: ApiKeys, hosts: Collection[str] = ()
+) -> ASGIApp:
+    """Returns the whole HTTP API over ``backend``; requests must name one of ``hosts``, if given."""
     assets = Mount("/docs/assets", StaticFiles(directory=swagger_ui_path))
     app = Starlette(
         routes=[*(spec.route for spec in ROUTES), assets],
@@ -33,6 +38,8 @@ def create_app(backend: Backend, limits: ApiLimits, keys: ApiKeys) -> ASGIApp:
     )
     app.state.backend = backend
     app.state.limits = limits
+    app.state.parsing = asyncio.Lock()
     app.state.offline = ConcurrencyLimiter(limits.max_offline, "offline requests")
     app.state.description = dump(describe(ROUTES))
-    return ApiKeyMiddleware(app, keys, KEYLESS_PATHS)
+    app.router.redirect_slashes = False
+    return HostMiddleware(SlashMiddleware(ApiKeyMiddleware(app, keys, KEYLESS_PATHS)), hosts)

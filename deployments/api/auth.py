@@ -1,4 +1,7 @@
-"""API keys: who may call. Compared in constant time, and never written to a log."""
+"""Who may call: API keys, and the names of the service's own host.
+
+Keys are compared in constant time, and never written to a log.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from deployments.core.errors import Unauthorized
+
+ALLOWED_HOSTS = "EMBEDFLEET_ALLOWED_HOSTS"
 
 
 class ApiKeys:
@@ -29,7 +34,7 @@ class ApiKeys:
             keys += _at_least_one(listed.split(","), "EMBEDFLEET_API_KEYS holds")
         if file := environ.get("EMBEDFLEET_API_KEYS_FILE"):
             subject = f"EMBEDFLEET_API_KEYS_FILE names {file}, which holds"
-            keys += _at_least_one(Path(file).read_text().splitlines(), subject)
+            keys += _at_least_one(Path(file).read_text("utf-8-sig").splitlines(), subject)
         return cls(keys)
 
     def __bool__(self) -> bool:
@@ -60,3 +65,16 @@ def _at_least_one(keys: list[str], subject: str) -> list[str]:
     raise ValueError(
         f"{subject} no key: add one, or unset the variable to open the API to everyone"
     )
+
+
+def allowed_hosts(environ: Mapping[str, str] = os.environ) -> frozenset[str]:
+    """Returns the hosts that requests may name; empty means any."""
+    return frozenset(
+        host.strip().lower() for host in environ.get(ALLOWED_HOSTS, "").split(",") if host.strip()
+    )
+
+
+def host_name(header: str) -> str:
+    """Returns a ``Host`` header in lower case, without its port."""
+    name, _, port = header.lower().rpartition(":")
+    return (name if port.isdecimal() else header.lower()).strip("[]")

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.api.backend import Backend
-from deployments.api.http import JSON, REQUIRE_SPACE, ApiLimits, embedding_response, read_body
-from deployments.api.requests import EmbeddingRequest, parse
+from deployments.api.bodies import read_request
+from deployments.api.http import JSON, ApiLimits, admitted, embedding_response, required_space
+from deployments.api.requests import EmbeddingRequest
 from deployments.api.responses import embeddings_body, route_body
 from deployments.core.awaiting import in_time
 from deployments.core.errors import InvalidRequest
-from deployments.core.lane import Lane
 from deployments.core.models.prompts import choose_role
 from deployments.core.request import EncodeRequest, TokenInput
 from deployments.core.routing.facts import RequestFacts
-from deployments.core.routing.overload import ConcurrencyLimiter
 from deployments.core.routing.policy import agree
 from deployments.core.routing.refusals import refuse_replaced
 
@@ -35,30 +31,13 @@ async def create_embeddings(request: Request) -> Response:
     to_encode = EncodeRequest(
         texts, role, body.instruction, facts.truncate, body.dimensions, body.normalize
     )
-    with _admitted(request, body.priority):
+    with admitted(request, body.priority):
         embeddings = await backend.encode(decision, to_encode, body.priority, deadline)
     refuse_replaced(facts, decision.space, embeddings.space)
     dtype = body.output_dtype
     embeddings = replace(embeddings, space=embeddings.space + dtype.space_suffix)
     content = await embeddings_body(embeddings, body.encoding_format, dtype)
     return embedding_response(content, embeddings, decision)
-
-
-@contextmanager
-def _admitted(request: Request, lane: Lane) -> Iterator[None]:
-    """Bounds the offline requests that wait here for replicas, so that they do not fill the router.
-
-    Raises Overloaded.
-    """
-    if lane is Lane.ONLINE:
-        yield
-        return
-    offline: ConcurrencyLimiter = request.app.state.offline
-    offline.enter(time.monotonic())
-    try:
-        yield
-    finally:
-        offline.leave(time.monotonic())
 
 
 async def explain_route(request: Request) -> Response:
@@ -75,10 +54,10 @@ async def _read(
     request: Request, deadline: float
 ) -> tuple[EmbeddingRequest, RequestFacts, tuple[str, ...] | TokenInput]:
     limits: ApiLimits = request.app.state.limits
-    body = parse(EmbeddingRequest, await read_body(request, limits, deadline))
+    body = await read_request(EmbeddingRequest, request, limits, deadline)
     limits.check_count(len(body.inputs), "input")
     facts = replace(
-        body.facts(request.headers.get(REQUIRE_SPACE), limits.truncate),
+        body.facts(required_space(request), limits.truncate),
         roles=frozenset({body.input_type}) if body.input_type else None,
         dimensions=body.dimensions,
     )

@@ -1,10 +1,11 @@
-"""What all routes share: limits, reading a body, response headers, and error responses."""
+"""What all routes share: limits, admission of offline requests, response headers, and errors."""
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,32 +15,28 @@ from starlette.responses import Response
 
 from deployments.api.responses import error_body
 from deployments.core.errors import (
-    BodyTooLarge,
     BodyTooSlow,
     EmbedfleetError,
     InvalidRequest,
     Unauthorized,
-    UnsupportedEncoding,
 )
+from deployments.core.lane import Lane
 from deployments.core.request import Embeddings
+from deployments.core.routing.overload import ConcurrencyLimiter
 from deployments.core.routing.policy import Decision
 
 JSON = "application/json"
 REQUIRE_SPACE = "x-require-space"
-_MAX_DISCARDED_BYTES = 64_000_000
-# routes of text-embeddings-inference, Infinity, vLLM and Cohere
-_FOREIGN_ROUTES = {
-    "/embed": "POST /v1/embeddings",
-    "/embeddings": "POST /v1/embeddings",
-    "/v1/embed": "POST /v1/embeddings",
-    "/v2/embed": "POST /v1/embeddings",
-    "/rerank": "POST /v1/rerank",
-    "/v2/rerank": "POST /v1/rerank",
-    "/similarity": "POST /v1/similarity",
-    "/score": "POST /v1/similarity",
-    "/v1/score": "POST /v1/similarity",
-    "/models": "GET /v1/models",
-    "/info": "GET /v1/models",
+MAX_NAME = 512  # characters of a model's or a space's name
+_OUR_ROUTES = ("POST /v1/embeddings", "POST /v1/rerank", "POST /v1/similarity", "GET /v1/models")
+# the last parts of paths of other servers, and of OpenAI's under a wrong base
+_THEIR_ROUTES = {
+    **dict.fromkeys(
+        ("embeddings", "embedding", "embed", "embed_all", "predictions"), _OUR_ROUTES[0]
+    ),
+    **dict.fromkeys(("rerank", "reranking", "rank"), _OUR_ROUTES[1]),
+    **dict.fromkeys(("similarity", "score"), _OUR_ROUTES[2]),
+    **dict.fromkeys(("models", "model", "info", "tags"), _OUR_ROUTES[3]),
 }
 
 
@@ -85,40 +82,32 @@ class ApiLimits:
             )
 
 
-async def read_body(request: Request, limits: ApiLimits, deadline: float) -> bytes:
-    """Returns the body.
-
-    Raises UnsupportedEncoding, BodyTooLarge, or BodyTooSlow if it does not arrive before the deadline.
-    """
-    if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
-        raise UnsupportedEncoding(f"the body is compressed ({encoding}); send it uncompressed")
-    try:
-        async with asyncio.timeout(deadline - time.monotonic()):
-            return await _read(request, limits.max_body_bytes)
-    except TimeoutError:
-        raise BodyTooSlow(
-            f"the body had not arrived after {limits.request_timeout_s:g} s; send fewer texts per "
-            "request, or raise `limits.request_timeout_s` in the config"
-        ) from None
-
-
-async def _read(request: Request, limit: int) -> bytes:
-    # a body over the limit is read on and discarded: a client that is still sending would see a
-    # broken connection instead of the answer
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size <= limit:
-            chunks.append(chunk)
-        elif size > max(limit, _MAX_DISCARDED_BYTES):
-            break
-    if size > limit:
-        raise BodyTooLarge(
-            f"the body is over {limit} bytes; send fewer texts per request, or raise "
-            "`limits.max_body_bytes` in the config"
+def required_space(request: Request) -> str | None:
+    """Returns the header ``x-require-space``. Raises InvalidRequest if it cannot be a space."""
+    space = request.headers.get(REQUIRE_SPACE)
+    if space is not None and len(space) > MAX_NAME:
+        raise InvalidRequest(
+            f"the header {REQUIRE_SPACE} has {len(space)} characters, but a space has at most {MAX_NAME}",
+            "space",
         )
-    return b"".join(chunks)
+    return space
+
+
+@contextmanager
+def admitted(request: Request, lane: Lane) -> Iterator[None]:
+    """Bounds the offline requests that wait here for replicas, so that they do not fill the router.
+
+    Raises Overloaded.
+    """
+    if lane is Lane.ONLINE:
+        yield
+        return
+    offline: ConcurrencyLimiter = request.app.state.offline
+    offline.enter(time.monotonic())
+    try:
+        yield
+    finally:
+        offline.leave(time.monotonic())
 
 
 def embedding_response(body: bytes, embeddings: Embeddings, decision: Decision) -> Response:
@@ -161,7 +150,8 @@ def _as_known(request: Request, error: Exception) -> EmbedfleetError:
         return EmbedfleetError("internal error; the service's log has it under the request id")
     kinds: dict[int, type[InvalidRequest]] = {404: NotFound, 405: MethodNotAllowed}
     kind = kinds.get(error.status_code, InvalidRequest)
-    if error.status_code == 404 and (ours := _FOREIGN_ROUTES.get(request.url.path.rstrip("/"))):
+    last = request.scope["path"].rstrip("/").rpartition("/")[2]
+    if error.status_code == 404 and (ours := _THEIR_ROUTES.get(last)):
         return kind(f"{error.detail}; here it is {ours}")
     return kind(f"{error.detail}; GET /openapi.json lists the routes")
 

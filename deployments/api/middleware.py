@@ -14,13 +14,21 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments.api.auth import ApiKeys
+from deployments.api.arrivals import Arrivals, ArrivingBody
+from deployments.api.auth import ALLOWED_HOSTS, ApiKeys, host_name
 from deployments.api.http import error_response
 from deployments.api.routes import PATHS, PATHS_OPEN_WHILE_STOPPING, PROBE_PATHS
-from deployments.core.errors import EmbedfleetError, ModelUnavailable, Overloaded, Unauthorized
+from deployments.core.errors import (
+    EmbedfleetError,
+    Forbidden,
+    ModelUnavailable,
+    Overloaded,
+    Unauthorized,
+)
 from deployments.core.routing.overload import ConcurrencyLimiter
 
 Observe = Callable[[str, int, float], None]
+_WITH_BODY = ("POST", "PUT", "PATCH")
 _CLIENT_GONE = 499  # nginx's status for a client that left before its answer
 _STOPPING = ModelUnavailable("the service is stopping", retry_after_s=5.0)
 
@@ -47,13 +55,15 @@ class ApiKeyMiddleware:
 class AdmissionMiddleware:
     """Bounds the requests in progress, and admits none once the service stops.
 
-    Probes are always admitted. For one asyncio loop.
+    Probes are always admitted. A request whose body still arrives is not in progress yet: such bodies
+    have a bound of the same size, and must keep coming. For one asyncio loop.
     """
 
     def __init__(self, app: ASGIApp, max_requests: int) -> None:
         """With ``max_requests`` in progress, further ones are answered 429."""
         self._app = app
         self._limiter = ConcurrencyLimiter(max_requests)
+        self._arrivals = Arrivals(max_requests)
         self._in_progress = 0
         self._closed = False
         self._empty = asyncio.Event()
@@ -78,15 +88,20 @@ class AdmissionMiddleware:
                 self._empty.set()
 
     async def _within_limit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        place = _Place(self._limiter, self._arrivals)
         try:
-            self._limiter.enter(time.monotonic())
+            if scope.get("method") in _WITH_BODY:
+                place.wait_for_body()
+                receive = place.receiving(receive)
+            else:
+                place.enter()
         except Overloaded as error:
             await _refuse(error, scope, receive, send)
             return
         try:
             await self._app(scope, receive, send)
         finally:
-            self._limiter.leave(time.monotonic())
+            place.leave()
 
     async def close(self, within_s: float) -> int:
         """Admits no further request; returns how many are still in progress after ``within_s``."""
@@ -95,6 +110,86 @@ class AdmissionMiddleware:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), within_s)
         return self._in_progress
+
+
+class _Place:
+    """One request's place: among the bodies that arrive, and then among the requests in progress."""
+
+    def __init__(self, limiter: ConcurrencyLimiter, arrivals: Arrivals) -> None:
+        self._limiter = limiter
+        self._arrivals = arrivals
+        self._body: ArrivingBody | None = None
+        self._is_inside = False
+
+    def wait_for_body(self) -> None:
+        """Raises Overloaded if the body would be read in vain."""
+        self._limiter.check(time.monotonic())
+        self._body = self._arrivals.begin()
+
+    def receiving(self, receive: Receive) -> Receive:
+        """Returns ``receive`` with a time limit, which raises Overloaded if there is no place."""
+
+        async def receive_in_time() -> Message:
+            if self._body is None:
+                return await receive()
+            message = await self._body.next(receive)
+            if not message.get("more_body", False):
+                self._arrivals.end(self._body)
+                self._body = None
+                self.enter()
+            return message
+
+        return receive_in_time
+
+    def enter(self) -> None:
+        """Raises Overloaded if too many requests are in progress."""
+        self._limiter.enter(time.monotonic())
+        self._is_inside = True
+
+    def leave(self) -> None:
+        """Frees whichever place is taken."""
+        if self._body is not None:
+            self._arrivals.end(self._body)
+        if self._is_inside:
+            self._limiter.leave(time.monotonic())
+
+
+class SlashMiddleware:
+    """Answers a path with a slash behind it as without; a redirect would lose some clients' bodies."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on."""
+        if scope["type"] == "http" and scope["path"].endswith("/") and path_of(scope) != "/":
+            scope = {**scope, "path": scope["path"].rstrip("/")}
+        await self._app(scope, receive, send)
+
+
+class HostMiddleware:
+    """Answers 403 unless the request names one of ``hosts``; without any, each may be named.
+
+    A page in a browser can have its own name resolve to the loopback address, and then read answers.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
+        self._app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers 403, or passes the request on."""
+        if scope["type"] == "http" and self._hosts:
+            host = host_name(Headers(scope=scope).get("host", ""))
+            if host not in self._hosts:
+                error = Forbidden(
+                    f"this service does not answer for the host {host[:100]!r}; call it at "
+                    f"{' or '.join(sorted(self._hosts))}, or list the name in {ALLOWED_HOSTS}",
+                    "host",
+                )
+                await _refuse(error, scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 class MetricsMiddleware:

@@ -17,11 +17,12 @@ from deployments.api.routes import RouteSpec
 _ERRORS = {
     400: "A value that cannot be honoured",
     401: "No API key, or a wrong one",
+    403: "A host that this service does not answer for",
     404: "Unknown model",
     408: "The body did not arrive in time",
     409: "Another embedding space",
     413: "The body is too large",
-    415: "The body is compressed",
+    415: "The body is compressed, or not declared to be JSON",
     429: "Overload; `Retry-After` says when to try again",
     500: "A text without a vector, or an internal error, which is in the service's log",
     503: "The model cannot answer now; the message says why",

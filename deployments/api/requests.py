@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 
 from deployments.api.body_errors import body_error, refuse_misleading
 from deployments.core.errors import InvalidRequest, SpaceMismatch
@@ -21,6 +28,9 @@ _MAX_INSTRUCTION = 4_096
 # only one error is answered: to collect one for each of a million wrong items would take a minute
 _NOT_EMPTY = Field(min_length=1, fail_fast=True)
 Format = Literal["float", "base64"]
+_Flag = Annotated[
+    bool, BeforeValidator(lambda value: False if value is None else value, bool | None)
+]
 TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], _NOT_EMPTY]
 _ROLES = {
     "query": Role.QUERY,
@@ -40,6 +50,8 @@ class _Body(BaseModel):
 
 
 class _Common(_Body):
+    texts_field: ClassVar[str] = "documents"
+
     model: Name | None = Field(
         None,
         description="Name, Hugging Face id, size, space or `auto`; -query or -document may follow it",
@@ -99,6 +111,8 @@ class _Common(_Body):
 
 class EmbeddingRequest(_Common):
     """``POST /v1/embeddings``."""
+
+    texts_field: ClassVar[str] = "input"
 
     input: (
         Text | Annotated[list[Text], _NOT_EMPTY] | TokenIds | Annotated[list[TokenIds], _NOT_EMPTY]
@@ -171,7 +185,7 @@ class SimilarityRequest(_Common):
 
     query: Text | Annotated[list[Text], _NOT_EMPTY]
     documents: Text | Annotated[list[Text], _NOT_EMPTY]
-    return_embeddings: bool = Field(False, description="Return the vectors as well")
+    return_embeddings: _Flag = Field(False, description="Return the vectors as well")
 
     @property
     def queries(self) -> list[str]:
@@ -196,7 +210,7 @@ class RerankRequest(_Common):
     query: Text
     documents: Annotated[list[Text | RerankDocument], _NOT_EMPTY]
     top_n: int | None = Field(None, ge=1, description="How many of the best documents to return")
-    return_documents: bool = False
+    return_documents: _Flag = False
 
     @property
     def queries(self) -> list[str]:
@@ -209,7 +223,7 @@ class RerankRequest(_Common):
         return [d if isinstance(d, str) else d.text for d in self.documents]
 
 
-BodyT = TypeVar("BodyT", bound=_Body)
+BodyT = TypeVar("BodyT", bound=_Common)
 
 
 def parse(kind: type[BodyT], body: bytes) -> BodyT:
@@ -217,7 +231,7 @@ def parse(kind: type[BodyT], body: bytes) -> BodyT:
     try:
         request = kind.model_validate_json(body)
     except ValidationError as error:
-        raise body_error(error, kind) from None
+        raise body_error(error, kind, body) from None
     if request.model_extra:
         refuse_misleading(request.model_extra, kind.model_fields)
     return request

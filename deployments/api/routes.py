@@ -19,7 +19,7 @@ from deployments.api import embeddings, operations, requests, responses, scoring
 
 Handler = Callable[[Request], Awaitable[Response]]
 _OK: Mapping[int, str] = {200: "OK"}
-_ANY_ERROR = (400, 401, 404, 408, 409, 413, 415, 429, 500, 503, 504)
+_ANY_ERROR = (400, 401, 403, 404, 408, 409, 413, 415, 429, 500, 503, 504)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.api.backend import Backend
-from deployments.api.http import REQUIRE_SPACE, ApiLimits, embedding_response, read_body
-from deployments.api.requests import RerankRequest, SimilarityRequest, parse
+from deployments.api.bodies import read_request
+from deployments.api.http import ApiLimits, admitted, embedding_response, required_space
+from deployments.api.requests import RerankRequest, SimilarityRequest
 from deployments.api.responses import dump, dump_with_lists, provenance, rows_of, usage
 from deployments.core.awaiting import aside, gather_or_cancel, in_time
 from deployments.core.batch import Vectors
@@ -45,7 +46,7 @@ class _Scored:
 async def similarity(request: Request) -> Response:
     """Returns the cosine of every query with every document, and the vectors if asked for."""
     deadline = request.app.state.limits.deadline()
-    body = parse(SimilarityRequest, await _read(request, deadline))
+    body = await read_request(SimilarityRequest, request, request.app.state.limits, deadline)
     scored = await _score(request, body, deadline)
     arrays = {"scores": scored.scores}
     if body.return_embeddings:
@@ -61,7 +62,7 @@ async def similarity(request: Request) -> Response:
 async def rerank(request: Request) -> Response:
     """Returns the documents by falling cosine with the query; ties keep the request's order."""
     deadline = request.app.state.limits.deadline()
-    body = parse(RerankRequest, await _read(request, deadline))
+    body = await read_request(RerankRequest, request, request.app.state.limits, deadline)
     scored = await _score(request, body, deadline)
     scores = scored.scores[0]
     best = np.argsort(-scores, kind="stable")[: body.top_n]
@@ -74,10 +75,6 @@ async def rerank(request: Request) -> Response:
     return embedding_response(content, scored.queries, scored.decision)
 
 
-async def _read(request: Request, deadline: float) -> bytes:
-    return await read_body(request, request.app.state.limits, deadline)
-
-
 async def _score(request: Request, body: _ScoringRequest, deadline: float) -> _Scored:
     backend: Backend = request.app.state.backend
     facts = _facts(request, body)
@@ -88,7 +85,8 @@ async def _score(request: Request, body: _ScoringRequest, deadline: float) -> _S
         )
     # a failover could have the two sides answered by different models
     decision = replace(decision, failover=())
-    queries, documents = await _encode_both(backend, decision, body, facts, deadline)
+    with admitted(request, body.priority):
+        queries, documents = await _encode_both(backend, decision, body, facts, deadline)
     refuse_replaced(facts, decision.space, queries.space)
     is_large = queries.vectors.size + documents.vectors.size > INLINE_NUMBERS
     scores = await aside(is_large, _cosines, queries.vectors, documents.vectors)
@@ -99,7 +97,7 @@ def _facts(request: Request, body: _ScoringRequest) -> RequestFacts:
     limits: ApiLimits = request.app.state.limits
     limits.check_count(len(body.queries), "query")
     limits.check_count(len(body.texts), "documents")
-    facts = body.facts(request.headers.get(REQUIRE_SPACE), limits.truncate)
+    facts = body.facts(required_space(request), limits.truncate)
     return replace(facts, roles=frozenset(Role))
 
 

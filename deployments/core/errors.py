@@ -8,11 +8,13 @@
     │   └── UnsupportedModel        unsupported_model (a model's files ask for what we cannot honour)
     ├── TextFailed             500  text_failed
     ├── Unauthorized           401  invalid_api_key
+    ├── Forbidden              403  forbidden_host
     ├── UnknownModel           404  model_not_found
     ├── BodyTooSlow            408  body_timeout
     ├── SpaceMismatch          409  embedding_space_mismatch
     ├── BodyTooLarge           413  body_too_large
     ├── UnsupportedEncoding    415  unsupported_encoding
+    ├── UnsupportedMediaType   415  unsupported_media_type
     ├── Overloaded             429  overloaded
     ├── ModelUnavailable       503  model_unavailable
     └── DeadlineExceeded       504  deadline_exceeded
@@ -94,6 +96,14 @@ class Unauthorized(EmbedfleetError):
     code = "invalid_api_key"
 
 
+class Forbidden(EmbedfleetError):
+    """The request names a host that this service does not answer for."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "forbidden_host"
+
+
 class UnknownModel(EmbedfleetError):
     """The requested model is not configured."""
 
@@ -132,6 +142,14 @@ class UnsupportedEncoding(EmbedfleetError):
     status = 415
     type = "invalid_request_error"
     code = "unsupported_encoding"
+
+
+class UnsupportedMediaType(EmbedfleetError):
+    """The request body is not declared to be JSON."""
+
+    status = 415
+    type = "invalid_request_error"
+    code = "unsupported_media_type"
 
 
 class Overloaded(EmbedfleetError):

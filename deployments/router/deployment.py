@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 
 from deployments.api.access_log import AccessLogMiddleware, count_work
 from deployments.api.app import create_app
-from deployments.api.auth import ApiKeys
+from deployments.api.auth import ApiKeys, allowed_hosts
 from deployments.api.backend import Texts
 from deployments.api.http import ApiLimits
 from deployments.api.middleware import AdmissionMiddleware, MetricsMiddleware
@@ -33,7 +33,7 @@ from deployments.core.models.token_bounds import estimate_tokens
 from deployments.core.request import Embeddings, EncodeRequest, TokenInput
 from deployments.core.routing.facts import RequestFacts
 from deployments.core.routing.languages import preload
-from deployments.core.routing.overload import LastRefusal
+from deployments.core.routing.overload import LastRefusal, refuse_if_hopeless
 from deployments.core.routing.policy import Decision
 from deployments.metrics import DecisionMetrics, RequestMetrics, scrape_cluster
 from deployments.ray_private import replace_access_log, request_id
@@ -122,8 +122,15 @@ class Router:
     async def _encode_with(
         self, model: str, request: EncodeRequest, lane: Lane, deadline: float
     ) -> Embeddings:
-        """Returns one model's vectors. An online request like one just refused is refused at once."""
-        tokens, refusals = _tokens(request), self._refusals[model]
+        """Returns one model's vectors.
+
+        An online request like one just refused is refused at once, and so is one of either lane that
+        cannot be done before its deadline.
+        """
+        spec, refusals = self._clients[model].spec, self._refusals[model]
+        tokens = _tokens(request, spec.max_tokens if spec else None)
+        speed = self._chooser.load(model).tokens_per_s
+        refuse_if_hopeless(tokens, speed, deadline - time.monotonic())
         if lane is Lane.ONLINE:
             refusals.repeat(tokens, time.monotonic())
         try:
@@ -181,7 +188,7 @@ class Router:
         asyncio.get_running_loop().run_in_executor(None, preload)
         keys = ApiKeys.from_environment()
         log.info("API keys are %s", "required" if keys else "off: anyone who can connect may call")
-        app = create_app(self, _api_limits(self._args), keys)
+        app = create_app(self, _api_limits(self._args), keys, allowed_hosts())
         self._admission = AdmissionMiddleware(app, self._args.limits.max_requests)
         measured = MetricsMiddleware(self._admission, RequestMetrics().answered)
         return AccessLogMiddleware(measured, replace_access_log(), request_id)
@@ -218,10 +225,12 @@ class Router:
         await self._clients[model].follow_replica(_FOLLOW_TIMEOUT_S)
 
 
-def _tokens(request: EncodeRequest) -> int:
-    """Returns about how many tokens a request has."""
+def _tokens(request: EncodeRequest, limit: int | None) -> int:
+    """Returns about how many tokens a request has; a text has at most ``limit``."""
     texts = request.texts
-    return sum(map(len, texts.rows)) if isinstance(texts, TokenInput) else estimate_tokens(texts)
+    if isinstance(texts, TokenInput):
+        return sum(map(len, texts.rows))
+    return estimate_tokens(texts, limit)
 
 
 def _api_limits(args: AppArgs) -> ApiLimits:

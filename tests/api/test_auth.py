@@ -18,7 +18,6 @@ CLOSED = [
     ("GET", "/v1/models/plain"),
     ("GET", "/docs/assets/swagger-ui.css"),
     ("GET", "/unknown"),
-    ("GET", "/health/"),
     ("GET", "/health/more"),
     ("GET", "http://test//health"),
     ("GET", "/ready%3f"),
@@ -200,3 +199,11 @@ def test_every_key_is_compared_in_constant_time(monkeypatch):
 
 def test_keys_are_not_shown():
     assert "secret" not in f"{ApiKeys(['secret'])!r} {ApiKeys(['secret'])}"
+
+
+def test_a_byte_order_mark_before_the_first_key(tmp_path):
+    file = tmp_path / "keys"
+    file.write_bytes(b"\xef\xbb\xbfsecret\r\nother\n")
+    keys = ApiKeys.from_environment({"EMBEDFLEET_API_KEYS_FILE": str(file)})
+    keys.check("Bearer secret")
+    keys.check("Bearer other")

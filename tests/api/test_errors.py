@@ -76,7 +76,7 @@ async def test_an_unexpected_exception_reveals_nothing(client, backend, path, bo
     assert kind.__name__ not in response.text
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/embedding", "/v1/embeddings/1", "/v2/models"])
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/embeddings/1", "/v2/fine_tuning"])
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 async def test_an_unknown_route(client, path, method):
     response = await client.request(method, path)
@@ -85,7 +85,19 @@ async def test_an_unknown_route(client, path, method):
 
 @pytest.mark.parametrize(
     ("path", "ours"),
-    [("/embed", "/v1/embeddings"), ("/rerank/", "/v1/rerank"), ("/info", "/v1/models")],
+    [
+        ("/embed", "/v1/embeddings"),
+        ("/v1/v1/embeddings", "/v1/embeddings"),
+        ("/v1/embedding", "/v1/embeddings"),
+        ("/api/embed", "/v1/embeddings"),
+        ("/openai/deployments/ada/embeddings", "/v1/embeddings"),
+        ("/predictions", "/v1/embeddings"),
+        ("/rerank/", "/v1/rerank"),
+        ("/v2/rerank", "/v1/rerank"),
+        ("/v1/score", "/v1/similarity"),
+        ("/info", "/v1/models"),
+        ("/api/tags", "/v1/models"),
+    ],
 )
 async def test_a_route_of_another_server(client, path, ours):
     check_refusal(await client.post(path), 404, None, "not_found", ours)

@@ -6,8 +6,11 @@ import asyncio
 
 import pytest
 
-from deployments.api.middleware import AdmissionMiddleware, MetricsMiddleware
-from tests.api.calls import EMBEDDINGS, app_of, connect, send
+from deployments.api import arrivals
+from deployments.api.auth import allowed_hosts, host_name
+from deployments.api.headers import HeaderMiddleware, checks
+from deployments.api.middleware import AdmissionMiddleware, HostMiddleware, MetricsMiddleware
+from tests.api.calls import EMBEDDINGS, JSON, app_of, check_refusal, connect, send
 from tests.api.fake_backend import FakeBackend
 
 SOON_S = 0.05
@@ -110,7 +113,7 @@ async def test_each_answer_is_observed_under_its_route(method, path, content, se
     answers = []
     app = MetricsMiddleware(app_of(FakeBackend()), lambda *a: answers.append(a))
     async with connect(app) as http:
-        await http.request(method, path, content=content)
+        await http.request(method, path, content=content, headers=JSON)
     [(route, status, seconds)] = answers
     assert (route, status) == seen
     assert 0 <= seconds < 60
@@ -136,3 +139,162 @@ async def test_a_route_below_a_prefix_is_observed_as_itself():
     scope = {"type": "http", "method": "GET", "path": path, "root_path": prefix, "headers": []}
     await app(scope, None, answer)
     assert answers[0][:2] == ("/v1/models", 200)
+
+
+class Upload:
+    """A body whose parts the test sends one by one."""
+
+    def __init__(self, http):
+        self.parts = asyncio.Queue()
+        self.answer = asyncio.create_task(http.post(EMBEDDINGS, content=self._body(), headers=JSON))
+
+    async def _body(self):
+        while part := await self.parts.get():
+            yield part
+
+    async def send(self, *parts):
+        for part in parts:
+            await self.parts.put(part)
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """A middleware with two places for requests and two for bodies that arrive."""
+    monkeypatch.setattr(arrivals, "_STANDS_STILL_S", 0.1)
+    return AdmissionMiddleware(app_of(FakeBackend()), max_requests=2)
+
+
+async def test_bodies_that_arrive_take_no_place_of_requests(few):
+    async with asyncio.timeout(20), connect(few) as http:
+        slow = [Upload(http) for _ in range(2)]
+        for upload in slow:
+            await upload.send(b"{")
+        assert few._limiter._inside == 0
+        await slow[0].send(b'"input": "a"}', b"")
+        assert (await slow[0].answer).status_code == 200
+        slow[1].answer.cancel()
+
+
+async def test_the_body_that_stands_still_the_longest_makes_room(few):
+    async with asyncio.timeout(20), connect(few) as http:
+        first, second = Upload(http), Upload(http)
+        await first.send(b"{")
+        await second.send(b"{")
+        await asyncio.sleep(0.2)
+        await second.send(b" ")
+        assert (await send(http, EMBEDDINGS, {"input": "a"})).status_code == 200
+        check_refusal(await first.answer, 408, None, "body_timeout", "8192 bytes")
+        await second.send(b'"input": "a"}', b"")
+        assert (await second.answer).status_code == 200
+
+
+async def test_bodies_that_keep_coming_are_not_cut_off_for_others(few):
+    async with asyncio.timeout(20), connect(few) as http:
+        uploads = [Upload(http) for _ in range(2)]
+        for upload in uploads:
+            await upload.send(b"{")
+        refused = await send(http, EMBEDDINGS, {"input": "a"})
+        check_refusal(refused, 429, None, "overloaded")
+        assert "retry-after" in refused.headers
+        for upload in uploads:
+            await upload.send(b'"input": "a"}', b"")
+            assert (await upload.answer).status_code == 200
+
+
+async def test_a_body_that_trickles_is_given_up_within_seconds(few, monkeypatch):
+    monkeypatch.setattr(arrivals, "_PART_S", 0.2)
+    async with asyncio.timeout(20), connect(few) as http:
+        upload = Upload(http)
+        for _ in range(60):
+            await upload.send(b" ")
+        check_refusal(await upload.answer, 408, None, "body_timeout")
+
+
+async def test_a_slow_body_that_keeps_its_pace_is_read(few, monkeypatch):
+    monkeypatch.setattr(arrivals, "_PART_S", 0.3)
+    async with asyncio.timeout(20), connect(few) as http:
+        upload = Upload(http)
+        for _ in range(5):
+            await upload.send(b" " * 8_192)
+            await asyncio.sleep(0.1)
+        await upload.send(b'{"input": "a"}', b"")
+        assert (await upload.answer).status_code == 200
+
+
+async def test_without_a_place_a_body_is_not_waited_for(crowded):
+    admission, go = crowded
+    async with asyncio.timeout(20), connect(admission) as http:
+        inside = asyncio.create_task(http.get("/slow"))
+        await asyncio.sleep(SOON_S)
+        upload = Upload(http)
+        await upload.send(b"")
+        check_refusal(await upload.answer, 429, None, "overloaded")
+        go.set()
+        await inside
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8000", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:8000", 200),
+        ("LOCALHOST", 200),
+        ("evil.example", 403),
+        ("localhost.evil.example:8000", 403),
+        ("", 403),
+    ],
+)
+async def test_a_page_whose_name_resolves_to_this_machine_is_refused(host, status):
+    hosts = allowed_hosts({"EMBEDFLEET_ALLOWED_HOSTS": "localhost, 127.0.0.1,::1"})
+    async with connect(HostMiddleware(app_of(FakeBackend()), hosts)) as http:
+        response = await http.get("/v1/models", headers={"host": host})
+    assert response.status_code == status
+    if status == 403:
+        check_refusal(response, 403, "host", "forbidden_host", "EMBEDFLEET_ALLOWED_HOSTS")
+
+
+async def test_without_a_list_any_host_may_be_named():
+    assert not allowed_hosts({})
+    async with connect(HostMiddleware(app_of(FakeBackend()), ())) as http:
+        assert (await http.get("/health", headers={"host": "any.example"})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [("a.b:80", "a.b"), ("[::1]:80", "::1"), ("[::1]", "::1"), ("A", "a"), ("a:b", "a:b")],
+)
+def test_the_name_in_a_host_header(header, name):
+    assert host_name(header) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"x-request-id",
+        b"x-request-timeout-seconds",
+        b"x-request-disconnect-disabled",
+        b"x-session-id",
+        b"serve_multiplexed_model_id",
+        b"Serve-Multiplexed-Model-Id",
+        b"traceparent",
+    ],
+)
+@pytest.mark.parametrize("value", [b"\xff\xfe", b"caf\xe9", b"a" * 257, b"a\x7f"])
+async def test_headers_that_serve_cannot_read_are_refused(name, value):
+    async with connect(HeaderMiddleware(app_of(FakeBackend()))) as http:
+        response = await http.get("/health", headers=[(name, value)])
+    check_refusal(response, 400, name.decode().lower(), "invalid_header")
+    assert len(response.content) < 400
+
+
+async def test_other_headers_may_hold_any_bytes():
+    headers = [(b"x-request-id", b"a" * 256), (b"x-mine", b"\xff" * 999)]
+    async with connect(HeaderMiddleware(app_of(FakeBackend()))) as http:
+        assert (await http.get("/health", headers=headers)).status_code == 200
+
+
+def test_serve_takes_the_checks():
+    [check] = checks()
+    assert check.cls is HeaderMiddleware

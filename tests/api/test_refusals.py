@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.api.calls import EMBEDDINGS, RERANK, SIMILARITY, check_refusal, send
+from tests.api.calls import EMBEDDINGS, JSON, RERANK, SIMILARITY, check_refusal, ok, send
 
 NAN, INFINITE = float("nan"), float("inf")
 INVALID = "invalid_value"
@@ -16,7 +16,6 @@ NOT_JSON = [
     b'{"input": "a"',
     b"input=a",
     b"{'input': 'a'}",
-    b'{"input": "\xff"}',
     b"[" * 9999,
 ]
 EMPTY_TEXTS = ["", [""], ["a", ""], ["", "a"]]
@@ -73,11 +72,74 @@ async def test_a_body_that_is_not_json(client, path, body):
     check_refusal(await send(client, path, body), 400, None, INVALID, "not valid JSON")
 
 
+@pytest.mark.parametrize(
+    ("body", "byte"),
+    [
+        ('{"input": "größe"}'.encode("latin-1"), "0xF6 at position 13"),
+        (b'{"input": "\xed\xa0\x80"}', "0xED at position 11"),
+        ('{"input": "a"}'.encode("utf-16"), "0xFF at position 0"),
+        (b"\x80", "0x80 at position 0"),
+    ],
+)
+async def test_a_body_that_is_not_utf_8(client, body, byte):
+    check_refusal(await send(client, EMBEDDINGS, body), 400, None, INVALID, "not UTF-8", byte)
+
+
 @pytest.mark.parametrize("text", ["\ud800", "a\udc00b", "\ud83dx"])
 @pytest.mark.parametrize("field", ["input", "instruction", "model", "anything"])
 async def test_half_of_a_surrogate_pair(client, text, field):
-    advice = ("not valid JSON", "surrogate pair")
-    await refused(client, 400, None, INVALID, *advice, **{field: text})
+    advice = (f"`{field}` is not valid Unicode", "surrogate pair")
+    await refused(client, 400, field, INVALID, *advice, **{field: text})
+
+
+@pytest.mark.parametrize(
+    ("texts", "places"),
+    [
+        (["a", "\ud800"], "`input[1]` is"),
+        (["\ud800", "a", "b\udfff"], "`input[0]` and `input[2]` are"),
+        (["\ud800"] * 9, "`input[4]` and 4 more are"),
+    ],
+)
+async def test_each_text_with_half_of_a_surrogate_pair_is_named(client, texts, places):
+    await refused(client, 400, "input", INVALID, places, input=texts)
+
+
+async def test_half_of_a_surrogate_pair_in_a_field_name(client):
+    await refused(client, 400, None, INVALID, "surrogate pair", **{"\ud800": 1})
+
+
+async def test_a_large_body_is_not_examined_for_the_place(client):
+    texts = ["a" * 1_000] * 300 + ["\ud800"]
+    await refused(client, 400, None, INVALID, "surrogate pair", input=texts)
+
+
+@pytest.mark.parametrize(
+    ("texts", "advice"),
+    [
+        (["a", ""], "`input[1]` is an empty string"),
+        (["", "a", ""], "`input[0]` and `input[2]` are empty strings"),
+        (["a", 1, "b", None], "`input[1]` and `input[3]` must be strings"),
+        (["a", *[1] * 9], "`input[1]`, `input[2]`, `input[3]`, `input[4]`, `input[5]` and 4 more"),
+    ],
+)
+async def test_each_wrong_text_is_named(client, texts, advice):
+    await refused(client, 400, "input", INVALID, advice, input=texts)
+
+
+async def test_each_wrong_document_is_named(client):
+    documents = ["a", {"text": ""}, {"text": "b"}, ""]
+    response = await send(client, RERANK, {"query": "a", "documents": documents})
+    check_refusal(response, 400, "documents", INVALID, "`documents[1]` and `documents[3]` are")
+
+
+@pytest.mark.parametrize(
+    ("path", "field"), [(SIMILARITY, "return_embeddings"), (RERANK, "return_documents")]
+)
+async def test_null_for_a_flag_is_absent(client, path, field):
+    body = {"query": "a", "documents": ["b"]}
+    answer = ok(await send(client, path, {**body, field: None}))
+    assert answer == ok(await send(client, path, body))
+    assert (await send(client, path, {**body, field: "yes"})).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -159,7 +221,8 @@ async def test_null_means_the_default(client, field):
 
 @pytest.mark.parametrize("path", [EMBEDDINGS, SIMILARITY, RERANK])
 async def test_a_compressed_body(client, path):
-    response = await client.post(path, content=b"\x1f\x8b", headers={"content-encoding": "gzip"})
+    headers = {**JSON, "content-encoding": "gzip"}
+    response = await client.post(path, content=b"\x1f\x8b", headers=headers)
     check_refusal(response, 415, None, "unsupported_encoding", "compressed (gzip)")
 
 
@@ -222,3 +285,45 @@ async def test_token_ids_of_an_unnamed_tokenizer(client, backend, rows):
 @pytest.mark.parametrize("tokenizer", ["cl100k_base", "instruct", ""])
 async def test_token_ids_of_a_foreign_tokenizer(client, tokenizer):
     await refused(client, 400, "tokenizer", INVALID, input=[1, 2], tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("encoding", ["identity", "Identity", "IDENTITY", ""])
+async def test_the_encoding_of_an_uncompressed_body_in_any_case(client, encoding):
+    headers = {**JSON, "content-encoding": encoding}
+    response = await client.post(EMBEDDINGS, content=b'{"input": "a"}', headers=headers)
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize("path", [EMBEDDINGS, SIMILARITY, RERANK, "/v1/route"])
+@pytest.mark.parametrize(
+    "kind",
+    [None, "", "text/plain", "text/plain;charset=UTF-8", "application/x-www-form-urlencoded"],
+)
+async def test_a_body_that_a_page_of_another_site_could_send(client, path, kind):
+    headers = {} if kind is None else {"content-type": kind}
+    response = await client.post(path, content=b'{"input": "a"}', headers=headers)
+    check_refusal(response, 415, "content-type", "unsupported_media_type", "application/json")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "application/json",
+        "application/json; charset=utf-8",
+        "Application/JSON",
+        "application/a+json",
+    ],
+)
+async def test_json_by_any_of_its_names(client, kind):
+    headers = {"content-type": kind}
+    response = await client.post(EMBEDDINGS, content=b'{"input": "a"}', headers=headers)
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", f"{EMBEDDINGS}/"), ("GET", "/v1/models/"), ("GET", "/health/")]
+)
+async def test_a_slash_behind_a_path_is_left_out(client, method, path):
+    content = b'{"input": "a"}' if method == "POST" else None
+    response = await client.request(method, path, content=content, headers=JSON)
+    assert response.status_code == 200

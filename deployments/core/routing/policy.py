@@ -21,6 +21,7 @@ from deployments.core.routing.refusals import no_model_fits, refuse_other_space
 from deployments.core.routing.space_matching import answers_in_space, reported_space
 
 AUTO = "auto"
+_PROVIDER = "openai/"
 
 
 @dataclass(frozen=True)
@@ -143,11 +144,16 @@ def _same_space(
 
 
 def _readings(requested: str) -> list[tuple[str, Role | None]]:
-    """The whole name first: a model may really be called something-query."""
+    """The whole name first: a model may really be called something-query.
+
+    LiteLLM and clients built on it put ``openai/`` in front of the name.
+    """
     readings: list[tuple[str, Role | None]] = [(requested, None)]
     for role in Role:
         if requested.endswith(f"-{role}"):
             readings.append((requested.removesuffix(f"-{role}"), role))
+    if requested.startswith(_PROVIDER):
+        readings += _readings(requested.removeprefix(_PROVIDER))
     return readings
 
 

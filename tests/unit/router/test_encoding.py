@@ -9,21 +9,23 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from deployments.core.errors import ModelUnavailable, Overloaded, SpaceMismatch
+from deployments.core.errors import DeadlineExceeded, ModelUnavailable, Overloaded, SpaceMismatch
 from deployments.core.lane import Lane
 from deployments.core.request import Embeddings, EncodeRequest
+from deployments.core.routing.facts import Load
 from deployments.core.routing.overload import LastRefusal
 from deployments.core.routing.policy import Decision
 from deployments.router.deployment import Router
 
 REQUEST = EncodeRequest(("a text",))
+SPEED = 100.0
 
 
 class Client:
     """Answers in the model's own space, unless it fails."""
 
     def __init__(self, model):
-        self.model, self.calls, self.failing = model, 0, None
+        self.model, self.calls, self.failing, self.spec = model, 0, None, None
 
     async def encode(self, request, lane, timeout_s):
         self.calls += 1
@@ -45,7 +47,9 @@ def router():
     router = SimpleNamespace(
         _clients={name: Client(name) for name in "ab"},
         _refusals={name: LastRefusal() for name in "ab"},
-        _chooser=SimpleNamespace(in_progress=lambda *_: nullcontext()),
+        _chooser=SimpleNamespace(
+            in_progress=lambda *_: nullcontext(), load=lambda model: Load(tokens_per_s=SPEED)
+        ),
         _spaces=OneSpace(),
     )
     for name in ("_encode_in", "_encode_with"):
@@ -87,3 +91,13 @@ async def test_an_online_request_like_one_just_refused_does_not_reach_the_client
         with pytest.raises(Overloaded):
             await encode(router, Decision("a", "name"), lane)
     assert router._clients["a"].calls == calls
+
+
+@pytest.mark.parametrize("lane", Lane)
+async def test_a_request_that_cannot_be_done_in_time_does_not_reach_the_client(router, lane):
+    long = EncodeRequest(("word " * 12_000,))
+    with pytest.raises(DeadlineExceeded):
+        await Router._encode_with(router, "a", long, lane, time.monotonic() + 60)
+    assert router._clients["a"].calls == 0
+    router._clients["a"].spec = SimpleNamespace(max_tokens=512)  # of which the text is cut
+    await Router._encode_with(router, "a", long, lane, time.monotonic() + 60)

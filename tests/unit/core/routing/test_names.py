@@ -37,6 +37,10 @@ CANDIDATES = (
         ("acme/asks-query-document", Decision("asks-query", "name", DOCUMENT)),
         ("large", Decision("large", "name")),  # a name goes before a size
         ("acme/big", Decision("big", "name")),
+        ("openai/tiny", Decision("tiny", "name")),  # as LiteLLM sends it
+        ("openai/acme/big", Decision("big", "name")),
+        ("openai/tiny-query", Decision("tiny", "name", QUERY)),
+        ("openai/small-document", Decision("tiny", "size", DOCUMENT)),
     ],
 )
 def test_what_a_name_means(requested, decision):

@@ -1,0 +1,90 @@
+"""Request bodies that still arrive: each must keep coming, and takes no place from what waits.
+
+A connection that sends one byte and then nothing costs its sender nothing. Such bodies have a bound of
+their own, and where it is reached, the one that has stood still the longest makes room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.types import Message, Receive
+
+from deployments.core.errors import BodyTooSlow, Overloaded
+
+_PART_BYTES = 8_192
+_PART_S = 5.0  # for each part of a body; a slow line still brings 1.6 kB a second
+_STANDS_STILL_S = 0.5
+_RETRY_AFTER_S = 1.0
+
+
+class Arrivals:
+    """The bodies that arrive in one router. For one asyncio loop."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._bodies: set[ArrivingBody] = set()
+
+    def begin(self) -> ArrivingBody:
+        """Returns a body that is about to arrive; `end` must follow.
+
+        Raises Overloaded if too many arrive and none of them stands still.
+        """
+        if len(self._bodies) >= self._most:
+            self._make_room()
+        body = ArrivingBody()
+        self._bodies.add(body)
+        return body
+
+    def end(self, body: ArrivingBody) -> None:
+        """Counts a body no longer, because it is there or given up. May be called again."""
+        self._bodies.discard(body)
+
+    def _make_room(self) -> None:
+        slowest = min(self._bodies, key=lambda body: body.last_byte)
+        if asyncio.get_running_loop().time() - slowest.last_byte < _STANDS_STILL_S:
+            raise Overloaded(
+                f"{len(self._bodies)} request bodies are arriving at this router; retry later, or add "
+                "routers",
+                retry_after_s=_RETRY_AFTER_S,
+            )
+        slowest.give_up()
+        self._bodies.discard(slowest)
+
+
+class ArrivingBody:
+    """The parts of one body, each within its time."""
+
+    def __init__(self) -> None:
+        self.last_byte = self._part_began = asyncio.get_running_loop().time()
+        self._missing = _PART_BYTES
+        self._timeout: asyncio.Timeout | None = None
+        self._is_given_up = False
+
+    async def next(self, receive: Receive) -> Message:
+        """Returns the next message. Raises BodyTooSlow if the body does not keep coming."""
+        try:
+            async with asyncio.timeout_at(self._part_began + _PART_S) as self._timeout:
+                if self._is_given_up:
+                    self.give_up()
+                message = await receive()
+        except TimeoutError:
+            raise BodyTooSlow(
+                f"the body stopped arriving: send at least {_PART_BYTES} bytes of it in each "
+                f"{_PART_S:g} s"
+            ) from None
+        self._arrived(len(message.get("body", b"")))
+        return message
+
+    def give_up(self) -> None:
+        """Ends the wait for the rest of the body."""
+        self._is_given_up = True
+        if self._timeout is not None:
+            self._timeout.reschedule(asyncio.get_running_loop().time())
+
+    def _arrived(self, size: int) -> None:
+        if size:
+            self.last_byte = asyncio.get_running_loop().time()
+        self._missing -= size
+        if self._missing <= 0:
+            self._part_began, self._missing = self.last_byte, _PART_BYTES
