@@ -1,4 +1,4 @@
-"""Waiting for several calls, for one until its deadline, or for work that would hold up the loop."""
+"""Waits for several calls, for one call until its deadline, or for work that would block the loop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ P = ParamSpec("P")
 
 
 async def gather_or_cancel(*calls: Coroutine[Any, Any, T]) -> list[T]:
-    """Returns the results in order. The first error is raised itself, and cancels the other calls."""
+    """Returns the results in order. Raises the first error, and cancels the other calls."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(call) for call in calls]
@@ -35,9 +35,9 @@ async def in_time(call: Awaitable[T], deadline: float) -> T:
 
 
 async def aside(large: bool, work: Callable[P, T], *args: P.args, **more: P.kwargs) -> T:
-    """Returns what ``work`` returns; it is done in a thread where it is ``large``.
+    """Returns what ``work`` returns. If it is ``large``, it runs in a thread.
 
-    The event loop goes on meanwhile, as often as the work lets go of the interpreter.
+    The event loop runs meanwhile, whenever the work releases the interpreter.
     """
     if large:
         return await asyncio.to_thread(work, *args, **more)

@@ -1,4 +1,4 @@
-"""Loads one model in the background, says why it is not there, and tries again until it is."""
+"""Loads one model in the background, and tries again until that succeeds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class NeedsNewProcess(ModelUnavailable):
-    """What this process lacks it will never have, so that it need not try again."""
+    """This process can never load the model, so trying again is useless."""
 
     code = "needs_new_process"
 
@@ -28,8 +28,8 @@ class NeedsNewProcess(ModelUnavailable):
 class BackgroundLoader(Generic[T]):
     """A value that is loaded in a thread of its own, and reloaded after a failure.
 
-    Thread-safe. The first load starts at once; a failed one is tried again every ``retry_s``, or not
-    at all where that is None, or where it raised NeedsNewProcess.
+    Thread-safe. The first load starts at once. A failed load is repeated every ``retry_s``, unless that
+    is None or the load raised NeedsNewProcess.
     """
 
     def __init__(self, load: Callable[[], T], what: str, retry_s: float | None = RETRY_S) -> None:
@@ -47,21 +47,21 @@ class BackgroundLoader(Generic[T]):
 
     @property
     def failure(self) -> str | None:
-        """Why the last attempt failed; None while the first one runs and once one has succeeded."""
+        """Why the last attempt failed; None while the first one runs and after a success."""
         return self._failure
 
     @property
     def needs_new_process(self) -> bool:
-        """Whether there will be no further attempt, since none could succeed in this process."""
+        """Whether no attempt can succeed in this process, so that none will follow."""
         return self._is_final
 
     @property
     def value(self) -> T | None:
-        """What was loaded, if it was."""
+        """The loaded value, or None."""
         return self._value
 
     def get(self) -> T:
-        """Returns the loaded value. Raises ModelUnavailable with the reason when there is none."""
+        """Returns the loaded value. Raises ModelUnavailable with the reason if there is none."""
         if self._value is not None:
             return self._value
         if self._failure is not None:
@@ -72,17 +72,17 @@ class BackgroundLoader(Generic[T]):
         raise ModelUnavailable(f"{self._what} is loading ({seconds:.0f} s so far)", "model", 2.0)
 
     def wait(self, timeout_s: float) -> bool:
-        """Waits for the first attempt to end; returns whether it did."""
+        """Waits for the first attempt to end, and returns whether it has."""
         return bool(futures.wait({self._settled}, timeout_s).done)
 
     async def settled(self, timeout_s: float) -> None:
-        """Waits for the same in an event loop, without a thread for each that waits."""
+        """Does the same in an event loop, without a thread for each caller."""
         with suppress(TimeoutError):
             attempt = asyncio.wrap_future(self._settled)
             await asyncio.wait_for(asyncio.shield(attempt), timeout_s)
 
     def stop(self) -> None:
-        """Gives up further attempts."""
+        """Makes no further attempts."""
         self._stop.set()
 
     def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""Refusals before any work: under overload most requests are refused, at the cost of the others."""
+"""Refusals before any work: under overload, refusing must cost less than answering."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_RETRY_AFTER_S = 60.0  # where none has left, such as behind a model that s
 class LastRefusal:
     """Remembers the smallest request that a model has refused within the last moment.
 
-    What is as large is refused again before it is tokenized and sent.
+    Another one of that size is refused before it is tokenized and sent.
     """
 
     def __init__(self) -> None:
@@ -53,13 +53,14 @@ def refuse_if_hopeless(tokens: int, tokens_per_s: float | None, left_s: float) -
 
 
 class ConcurrencyLimiter:
-    """How many requests are inside, and how fast they leave. Not thread-safe; the clock is passed in.
+    """Bounds the requests in progress, and measures how fast they leave.
 
-    The lanes do not see a storm of short requests: it is held up where requests are read.
+    Not thread-safe; the clock is passed in. The lanes of replicas do not see a storm of short requests,
+    since the routers' event loops are busy reading them; this limit does.
     """
 
     def __init__(self, most: int, what: str = "requests") -> None:
-        """``most`` are let in at once; ``what`` they are is told to those refused."""
+        """At most ``most`` are inside at once; ``what`` is their name in the refusal."""
         self._most = most
         self._what = what
         self._inside = 0

@@ -1,4 +1,4 @@
-"""What a caller is told when no model may answer: what was in the way, and what would match."""
+"""The refusals when no model may answer: each says why, and what would match."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def refuse_other_space(
     """
     if facts.space is None or any(answers_in_space(facts, candidate) for candidate in meant):
         return
-    asked = facts.space.split(":")[0]
+    required = facts.space.split(":")[0]
     for candidate in candidates:
         shared = candidate.shared
-        if shared and shared.problem and asked in (shared.name, shared.id):
+        if shared and shared.problem and required in (shared.name, shared.id):
             raise ModelUnavailable(
                 f"space {shared.name} does not answer: {shared.problem}", "space", _RETRY_AFTER_S
             )
@@ -32,7 +32,7 @@ def refuse_other_space(
 
 
 def no_model_fits(inputs: RoutingInputs, passed_over: Mapping[str, str]) -> EmbedfleetError:
-    """Returns the refusal that lists every model and what was in its way."""
+    """Returns the refusal that lists every model with the reason against it."""
     reasons = "; ".join(f"{name}: {why}" for name, why in passed_over.items())
     out = [c for c in inputs.candidates if passed_over[c.name] == state_problem(inputs, c)]
     if out:
@@ -45,14 +45,14 @@ def no_model_fits(inputs: RoutingInputs, passed_over: Mapping[str, str]) -> Embe
     )
 
 
-def refuse_replaced(facts: RequestFacts, told: str | None, found: str) -> None:
-    """Raises SpaceMismatch when the model was replaced after it was chosen for its own space.
+def refuse_replaced(facts: RequestFacts, shared: str | None, answered: str) -> None:
+    """Raises SpaceMismatch if the model was replaced after it was chosen for its own space.
 
-    ``told`` is the shared space that was decided on, if any, and ``found`` the one answered from.
+    ``shared`` is the shared space that was decided on, if any; ``answered`` is the space of the vectors.
     """
-    if facts.space is not None and told is None and found != facts.space:
+    if facts.space is not None and shared is None and answered != facts.space:
         raise SpaceMismatch(
-            f"the model that answered in space {facts.space} was replaced by one in {found}",
+            f"the model that answered in space {facts.space} was replaced by one in {answered}",
             "space",
         )
 
@@ -62,9 +62,11 @@ def _mismatch(
 ) -> str:
     matching = [c.name for c in candidates if answers_in_space(facts, c)]
     if matching:
-        asked = f"{facts.requested!r} does not answer in space {facts.space}"
-        return f'{asked}; these do: {", ".join(matching)}. Set `model` to one, or to "auto"'
-    there = {c.name: " or ".join(spaces_of(facts, c)) for c in meant}
-    known = ", ".join(f"{name} {space}" for name, space in there.items() if space)
+        reason = f"{facts.requested!r} does not answer in space {facts.space}"
+        return (
+            f'{reason}; these do: {", ".join(matching)}. Set `model` to one of them, or to "auto"'
+        )
+    spaces = {c.name: " or ".join(spaces_of(facts, c)) for c in meant}
+    known = ", ".join(f"{name} {space}" for name, space in spaces.items() if space)
     at = f" at {facts.dimensions} dimensions" if facts.dimensions else ""
     return f"no model here answers in space {facts.space}{at}; the spaces are: {known or 'none'}"
