@@ -49,7 +49,7 @@ def test_a_damaged_file_is_named_and_may_be_mended(service, tmp_path):
     run = run_command(service, folder, out, "--model", MODEL, "--id-column", "id")
     assert run.returncode == 1
     last = run.stderr.splitlines()[-1]
-    assert last.startswith(f"embedfleet: {folder}/b.parquet cannot be read from 0 on")
+    assert last.startswith(f"embedfleet: {folder}/b.parquet cannot be read"), last
     assert all(line.startswith(("embedfleet: ", "  ")) for line in run.stderr.splitlines()), (
         run.stderr
     )
