@@ -18,8 +18,8 @@ from benchmarks.common.reporting import parser, report
 from deployments.client.preprocessing import Preprocessor
 from deployments.config.schema import AppArgs
 from deployments.core.models.catalog import CATALOG
+from deployments.core.models.description import describe
 from deployments.core.models.loading import find_model
-from deployments.core.models.tokenizer import FastTokenizer
 from deployments.core.routing.facts import ModelState, RequestFacts
 from deployments.core.routing.languages import languages_of, preload
 from deployments.router.chooser import Chooser
@@ -40,7 +40,7 @@ ROUNDS = 300
 def build_chooser() -> Chooser:
     """Returns a chooser over the whole catalog, with every model ready and idle."""
     files = find_model("all-MiniLM-L6-v2", weights=False)
-    tokenizer = FastTokenizer(files.spec, files.folder)
+    tokenizer = describe(files.spec, files.folder).fast_tokenizer()
     args = AppArgs.model_validate({"models": [{"name": name} for name in CATALOG]})
     clients: Any = {
         name: SimpleNamespace(preprocessor=Preprocessor(spec, tokenizer), spec=spec)

@@ -127,14 +127,14 @@ def busy_seconds(running: RunningService) -> float:
 def bare_engine(texts: list[str], threads: int) -> tuple[float, np.ndarray]:
     """Returns seconds and vectors of the engine alone, tokenizing included, after a warm-up."""
     from deployments.core.engine.engine import TorchEngine
+    from deployments.core.models.description import describe
     from deployments.core.models.loading import find_model
-    from deployments.core.models.tokenizer import FastTokenizer
     from deployments.core.vectors import normalized
     from testing.encode_all import encode_all
 
     files = find_model(MODEL, None, None)
     engine = TorchEngine(files.spec, files.folder, threads=1)
-    tokenizer = FastTokenizer(files.spec, files.folder)
+    tokenizer = describe(files.spec, files.folder).fast_tokenizer()
     engine.forward(TokenBatch.from_lists([[101, 2000, 102]] * 32))
     started = time.perf_counter()
     batch = tokenizer.tokenize(texts, truncate=True).batch

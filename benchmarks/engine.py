@@ -35,7 +35,7 @@ from benchmarks.peers.engines import Encode, Setting
 from deployments.core.batch import Vectors
 from deployments.core.engine.device import choose_device
 from deployments.core.engine.engine import TorchEngine
-from deployments.core.models.tokenizer import FastTokenizer
+from deployments.core.models.description import describe
 
 GENERAL = "embedfleet, general path"
 OURS, OURS_FROM_TEXTS, BOUND = "embedfleet", "embedfleet, from texts", "bound"
@@ -137,7 +137,7 @@ def measure(
         files = find(name, Path(folder), device)
         budget = args.token_budget or TOKEN_BUDGETS[device.type]
         loaded = load_engines(Setting(files, device, args.threads, budget), args.engines)
-        tokenizer = FastTokenizer(files.spec, files.folder)
+        tokenizer = describe(files.spec, files.folder).fast_tokenizer()
     tokens = args.tokens or TOKENS[device.type].get(name, FEWEST_TOKENS)
     measured = {}
     for kind in args.texts:

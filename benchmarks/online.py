@@ -35,8 +35,8 @@ from benchmarks.peers.servers import (
     plain_app,
     running_infinity,
 )
+from deployments.core.models.description import describe
 from deployments.core.models.loading import find_model
-from deployments.core.models.tokenizer import FastTokenizer
 
 OURS = ("embedfleet", "embedfleet, 2 threads")
 REPOSITORY = Path(__file__).parents[1]
@@ -104,7 +104,7 @@ class Measured:
 @cache
 def _texts(kind: str) -> list[str]:
     files = find_model(MODEL, weights=False)
-    return texts_of(kind, FastTokenizer(files.spec, files.folder))
+    return texts_of(kind, describe(files.spec, files.folder).fast_tokenizer())
 
 
 def measure(server: Server, scenario: Scenario, seconds: float) -> Measured:

@@ -29,8 +29,8 @@ from benchmarks.common.load import closed_loop
 from benchmarks.common.no_engine import BY_HANDLE
 from benchmarks.common.reporting import parser, report
 from benchmarks.common.service import QUERY
+from deployments.core.models.description import describe
 from deployments.core.models.loading import find_model
-from deployments.core.models.tokenizer import FastTokenizer
 from testing.encoding import encode
 from testing.hashing import save_model
 from testing.processes import marked, replicas
@@ -137,7 +137,8 @@ def corpus_cost_s(service: RunningService, model: str, rows: int) -> float:
 
 def tokenizer_cost_s(folder: Path) -> float:
     """Returns the CPU seconds per million tokens of the tokenizer alone, in this process."""
-    tokenizer = FastTokenizer(find_model(LINE, str(folder), weights=False).spec, folder)
+    spec = find_model(LINE, str(folder), weights=False).spec
+    tokenizer = describe(spec, folder).fast_tokenizer()
     texts = passages(5_000)
     tokenizer.tokenize(texts[:100], truncate=True)
     before = time.process_time()

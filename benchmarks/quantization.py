@@ -16,8 +16,8 @@ from benchmarks.common.reporting import parser, report
 from deployments.core import quantization
 from deployments.core.batch import Vectors
 from deployments.core.engine.engine import TorchEngine
+from deployments.core.models.description import describe
 from deployments.core.models.loading import find_model
-from deployments.core.models.tokenizer import FastTokenizer
 from deployments.core.quantization import OutputDtype, quantized
 from deployments.core.vectors import finished, normalized
 from testing.docstrings import docstrings
@@ -31,7 +31,7 @@ BEST = 10
 def vectors_of(texts: list[str]) -> Vectors:
     """Returns normalised float32 vectors."""
     files = find_model(MODEL)
-    batch = FastTokenizer(files.spec, files.folder).tokenize(texts, truncate=True).batch
+    batch = describe(files.spec, files.folder).fast_tokenizer().tokenize(texts, truncate=True).batch
     engine = TorchEngine(files.spec, files.folder, "cpu", "float32")
     return finished(encode_all(engine, batch, 2_048), files.spec.dimension, normalize=True)
 

@@ -202,7 +202,7 @@ class KeyValueStore:
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
 
-    def put(self, key: str, value: str) -> None:
+    def put(self, key: str, value: str | bytes) -> None:
         """Writes a value, over the previous one if there is one."""
         from ray.experimental import internal_kv
 

@@ -32,13 +32,15 @@ from deployments.core.batching.batcher import Batcher
 from deployments.core.batching.lanes import BatchLimits
 from deployments.core.errors import ModelUnavailable
 from deployments.core.lane import Lane
+from deployments.core.models.describing import described
 from deployments.core.models.loading import ModelFiles, find_model
 from deployments.core.models.local_format import content_hash
 from deployments.metrics import BatcherMetrics
 from deployments.replica.deployment import Encoder
 from deployments.replica.loaded_model import LoadedModel
 
-COMPUTED = ("all-MiniLM-L6-v2", "tiny-cls")  # what `build_with_computed` leaves to the real engine
+# what `build_with_computed` leaves to the real engine
+COMPUTED = ("all-MiniLM-L6-v2", "tiny-cls", "tiny-dense", "tiny-vocabulary")
 SPEED_FILE = "tokens_per_s"
 WEIGHTS = "model.safetensors"
 _TOKENS_PER_S = 20_000.0  # what a replica reports if there is no such file
@@ -86,11 +88,12 @@ class HashingEncoder(Encoder):
         """Returns the model. Raises as `find_model`, and ModelUnavailable if the weights are damaged."""
         started = time.monotonic()
         files = find_model(config.name, config.path, config.revision)
+        spec = described(files).spec
         speed = _speed(files.folder)
         engine = self.engine_class(files, _weights_hash(config, files), speed)
         budget = config.token_budget or _TOKEN_BUDGET
         return LoadedModel(
-            files.spec,
+            spec,
             engine,
             _batcher(engine, config, limits, budget, speed or _TOKENS_PER_S),
             device="cpu",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +21,11 @@ from tests.support.small_disk import mounted
 settings.register_profile("same", derandomize=True, deadline=None, max_examples=60)
 settings.register_profile("explore", deadline=None, max_examples=500)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
+
+# what one run finds out about a model must not decide the next one
+os.environ["EMBEDFLEET_CACHE"] = tempfile.mkdtemp(prefix="embedfleet-cache-")
+atexit.register(shutil.rmtree, os.environ["EMBEDFLEET_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ engine loads them like a real model. All share one tokenizer, trained on docstri
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -27,11 +26,11 @@ from transformers import (
 from deployments.core.errors import ModelUnavailable
 from deployments.core.models.loading import ModelFiles, find_model
 from testing.docstrings import all_docstrings
+from testing.models.files import Recipe, write_json, write_recipe
 
 BUNDLED = "all-MiniLM-L6-v2"
 _SPECIAL = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>"}
 _PAD_ID = 1
-_MODULE = "sentence_transformers.models"
 
 
 @dataclass(frozen=True)
@@ -145,28 +144,9 @@ def _save(folder: Path, shape: Shape, device: torch.device) -> None:
     (folder / "tokenizer.json").write_text(_tokenizer())
     special = {f"{kind}_token": token for kind, token in _SPECIAL.items()}
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", **special}
-    _write(folder / "tokenizer_config.json", settings | {"model_max_length": shape.max_tokens})
-    _write(folder / "sentence_bert_config.json", {"max_seq_length": shape.max_tokens})
-    _write(folder / "modules.json", _modules(shape))
-    mean = shape.pooling == "mean"
-    pooling = {"pooling_mode_mean_tokens": mean, "pooling_mode_lasttoken": not mean}
-    dimension = {"word_embedding_dimension": int(model.config.hidden_size)}
-    _write(folder / "1_Pooling" / "config.json", {**dimension, **pooling})
-
-
-def _modules(shape: Shape) -> list[dict[str, Any]]:
-    kinds = {"Transformer": "", "Pooling": "1_Pooling"}
-    if shape.normalize:
-        kinds["Normalize"] = "2_Normalize"
-    return [
-        {"idx": i, "name": str(i), "path": path, "type": f"{_MODULE}.{kind}"}
-        for i, (kind, path) in enumerate(kinds.items())
-    ]
-
-
-def _write(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
+    write_json(folder / "tokenizer_config.json", settings | {"model_max_length": shape.max_tokens})
+    recipe = Recipe(shape.pooling, shape.normalize, shape.max_tokens)
+    write_recipe(folder, recipe, int(model.config.hidden_size))
 
 
 @cache

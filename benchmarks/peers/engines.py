@@ -22,8 +22,8 @@ from deployments.core.batch import TokenBatch, Vectors
 from deployments.core.engine.engine import TorchEngine
 from deployments.core.engine.interface import Network
 from deployments.core.engine.pooling import mean
+from deployments.core.models.description import describe
 from deployments.core.models.loading import ModelFiles
-from deployments.core.models.tokenizer import FastTokenizer
 from deployments.core.vectors import normalized
 from testing.encode_all import encode_all, pack
 
@@ -69,7 +69,7 @@ def embedfleet_general(setting: Setting) -> Encode:
 
 def embedfleet_from_texts(setting: Setting, engine: TorchEngine) -> Encode:
     """Our tokenizer and then our engine: the same work as sentence-transformers' ``encode``."""
-    tokenizer = FastTokenizer(setting.files.spec, setting.files.folder)
+    tokenizer = describe(setting.files.spec, setting.files.folder).fast_tokenizer()
 
     def encode(case: Case) -> Vectors:
         batch = tokenizer.tokenize(case.texts, truncate=True).batch

@@ -160,6 +160,9 @@ class ModelItem(BaseModel):
     dtype: str | None
     tokens_per_s: int | None
     waiting_tokens: int | None
+    network: str | None
+    why_general: str | None
+    compared_with: str | None
     token_budget: int | None
     streams: int | None
     gpu_ids: list[str]

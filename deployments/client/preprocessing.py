@@ -13,6 +13,8 @@ from deployments.config.schema import ModelConfig
 from deployments.core.awaiting import aside
 from deployments.core.batch import Encoded, Ids
 from deployments.core.errors import InvalidRequest
+from deployments.core.models.describing import described
+from deployments.core.models.description import Description
 from deployments.core.models.loading import find_model
 from deployments.core.models.prompts import effective_instruction, prefix, render
 from deployments.core.models.reading import Contents, run, run_async
@@ -22,6 +24,7 @@ from deployments.core.models.token_bounds import lower_bound, upper_bound
 from deployments.core.models.tokenizer import FastTokenizer, Tokenized, listed
 from deployments.core.request import Embeddings, EncodeRequest, TokenInput, check_dimensions
 from deployments.core.vectors import INLINE_NUMBERS, finished
+from deployments.wire.descriptions import publish, published
 
 # below this, a hop to another thread costs more than the tokenizing
 _INLINE_CHARACTERS = 4_000
@@ -154,6 +157,16 @@ def _bound(head: str, text: str, limit: int) -> int:
 
 
 def load_preprocessor(config: ModelConfig) -> Preprocessor:
-    """Reads, or fetches, a model's description and tokenizer. Raises as `find_model` does."""
+    """Returns what prepares texts for the model of this config, from its published description.
+
+    If none is published, the model's files are read, or fetched. Raises as `find_model` and `described`.
+    """
+    description = published(config) or _described_here(config)
+    return Preprocessor(description.spec, description.fast_tokenizer())
+
+
+def _described_here(config: ModelConfig) -> Description:
     files = find_model(config.name, config.path, config.revision, config.overrides, weights=False)
-    return Preprocessor(files.spec, FastTokenizer(files.spec, files.folder))
+    description = described(files)
+    publish(config, description)
+    return description

@@ -194,6 +194,9 @@ class Encoder:
             token_budget=model.token_budget,
             streams=model.batcher.streams,
             space=space_id(model.spec),
+            network=model.verdict.network.value if model.verdict else None,
+            why_general=model.verdict.why_general if model.verdict else None,
+            compared_with=model.verdict.compared_with if model.verdict else None,
             memory_mib=(m.used_mib, m.limit_mib) if (m := model.memory) else None,
         )
 

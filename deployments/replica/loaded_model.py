@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from deployments.core.batching.batcher import Batcher
 from deployments.core.engine.cuda.pinning import Memory
 from deployments.core.engine.interface import Engine
 from deployments.core.models.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from deployments.core.checking.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,8 @@ class LoadedModel:
 
     ``device`` includes the product name of a GPU; ``dtype`` is the precision of the weights.
     ``start_s`` is how long loading took. ``gpu_ids`` are the GPUs that Ray assigned, ``memory`` is
-    what the model takes of its GPU (None on a CPU).
+    what the model takes of its GPU (None on a CPU). ``verdict`` says which path the model takes, and what
+    it was compared with; None if it was not compared.
     """
 
     spec: ModelSpec
@@ -28,6 +33,7 @@ class LoadedModel:
     token_budget: int
     gpu_ids: tuple[str, ...] = ()
     memory: Memory | None = None
+    verdict: Verdict | None = None
 
     @property
     def longest_pass_s(self) -> float:

@@ -17,6 +17,7 @@ from deployments.config.schema import Limits, ModelConfig
 from deployments.core.background_loader import NeedsNewProcess
 from deployments.core.batch import TokenBatch
 from deployments.core.batching.batcher import Batcher
+from deployments.core.checking.verdict import Engines, Verdict, checked_engine
 from deployments.core.engine.calibration import Calibration, calibrate
 from deployments.core.engine.cpu.priority import engine_goes_first, thread_ids
 from deployments.core.engine.cuda.pinning import (
@@ -38,10 +39,13 @@ from deployments.core.engine.engine import TorchEngine
 from deployments.core.engine.warmup import passages, run_at_once, warm_up, warm_up_alone
 from deployments.core.errors import ModelUnavailable
 from deployments.core.lane import Lane
+from deployments.core.models.describing import described
+from deployments.core.models.description import Description
 from deployments.core.models.loading import ModelFiles, find_model
 from deployments.metrics import BatcherMetrics
 from deployments.replica.loaded_model import LoadedModel
 from deployments.replica.pass_plan import ThreadPlan, lane_limits, plan_threads
+from deployments.wire.descriptions import publish
 
 log = logging.getLogger("ray.serve")
 
@@ -82,8 +86,8 @@ def _load(config: ModelConfig, limits: Limits) -> LoadedModel:
     _refuse_other_device(config, assigned)
     files = find_model(config.name, config.path, config.revision, config.overrides)
     split = plan_threads(config)
-    engine = _engine(config, files, split)
-    max_tokens, streams = files.spec.max_tokens, split.streams
+    engine, description, verdict = _engine(config, files, split)
+    max_tokens, streams = description.spec.max_tokens, split.streams
     budget = config.token_budget
     sizes = PassSizes((budget,)) if budget else pass_sizes(engine.device)
     pace = calibrate(engine, sizes, max_tokens, streams)
@@ -95,7 +99,7 @@ def _load(config: ModelConfig, limits: Limits) -> LoadedModel:
     engine_goes_first(batcher.urgent_threads | team)
     start_s = time.monotonic() - started
     model = LoadedModel(
-        files.spec,
+        description.spec,
         engine,
         batcher,
         device=_device_name(engine.device),
@@ -104,6 +108,7 @@ def _load(config: ModelConfig, limits: Limits) -> LoadedModel:
         token_budget=pace.token_budget,
         gpu_ids=assigned,
         memory=memory,
+        verdict=verdict,
     )
     _log_ready(config, model, split)
     return model
@@ -115,12 +120,17 @@ def _free_failed_load() -> None:
     torch.cuda.empty_cache()
 
 
-def _engine(config: ModelConfig, files: ModelFiles, split: ThreadPlan) -> TorchEngine:
+def _engine(
+    config: ModelConfig, files: ModelFiles, split: ThreadPlan
+) -> tuple[TorchEngine, Description, Verdict]:
+    """Describes the model, checks the description and the vectors, and makes the description known."""
+    description = described(files)
+    engines = Engines(description, files, config.device_to_use, config.dtype, split.each)
     # the threads that OpenMP starts for loading end with the thread that loads: see `PassThreads.lend`
     with ThreadPoolExecutor(1) as loader:
-        return loader.submit(
-            TorchEngine, files.spec, files.folder, config.device_to_use, config.dtype, split.each
-        ).result()
+        engine, verdict = loader.submit(checked_engine, engines).result()
+    publish(config, description)
+    return engine, description, verdict
 
 
 def lend_threads(engine: TorchEngine, split: ThreadPlan, max_tokens: int) -> set[int]:
@@ -215,9 +225,11 @@ def _log_ready(config: ModelConfig, model: LoadedModel, split: ThreadPlan) -> No
     for notice in model.spec.notices:
         log.warning("%s: %s", config.name, notice)
     log.info(
-        "%s is ready after %.1f s: %s on %s, %d × %d threads, %.0f tokens/s, token budget %d, pid %d",
+        "%s is ready after %.1f s: %s path, %s on %s, %d × %d threads, %.0f tokens/s, "
+        "token budget %d, pid %d",
         config.name,
         model.start_s,
+        model.verdict.network if model.verdict else "unknown",
         model.dtype,
         _placement(model),
         split.streams,

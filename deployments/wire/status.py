@@ -30,7 +30,9 @@ class ReplicaStatus:
     ``waiting`` are the tokens in its lanes, ``start_s`` is how long it took to load. ``gpu_ids`` are
     the GPUs that Ray has assigned to it, and ``memory_mib`` what it takes of one and may take.
     ``token_budget`` is the most tokens of a forward pass, ``streams`` how many passes of a lane run at
-    once. ``space`` is the embedding space of its vectors.
+    once. ``space`` is the embedding space of its vectors. ``network`` is the path that its
+    model takes, ``why_general`` why that is not the fast one, and ``compared_with`` the library that its
+    vectors were compared with.
     """
 
     state: ReplicaState
@@ -45,6 +47,9 @@ class ReplicaStatus:
     token_budget: int | None = None
     streams: int | None = None
     space: str | None = None
+    network: str | None = None
+    why_general: str | None = None
+    compared_with: str | None = None
 
 
 @dataclass(frozen=True)

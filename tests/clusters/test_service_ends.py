@@ -19,6 +19,7 @@ from sentence_transformers import SentenceTransformer
 from testing.docstrings import all_docstrings
 from testing.encoding import run_command
 from testing.hashing import save_model
+from testing.models.tiny import save_xlm_roberta
 from testing.running import free_port, running_service, serving
 from testing.waiting import until
 from tests.support.killing import (
@@ -30,7 +31,6 @@ from tests.support.killing import (
     strike,
     wait_for_parts,
 )
-from tests.support.tiny_models import save_xlm_roberta
 from tests.support.tolerance import FLOAT32, worst_cosine
 
 BUNDLED = "sentence-transformers/all-MiniLM-L6-v2"

@@ -11,14 +11,8 @@ import pytest
 from deployments.core.models.catalog import CATALOG
 from deployments.core.models.spec import ModelSpec
 from testing.docstrings import docstrings
-from tests.support.tiny_models import (
-    LAST_TOKEN,
-    Recipe,
-    Shape,
-    save_bert,
-    save_mistral,
-    save_xlm_roberta,
-)
+from testing.models.files import LAST_TOKEN, Recipe
+from testing.models.tiny import Shape, save_bert, save_mistral, save_xlm_roberta
 
 DIMENSION = Shape().hidden
 MAX_TOKENS = Recipe().max_seq_length

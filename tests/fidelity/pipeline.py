@@ -3,15 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from deployments.core.batch import Vectors
 from deployments.core.engine.engine import TorchEngine
+from deployments.core.engine.interface import Network
+from deployments.core.models.description import Description, describe
 from deployments.core.models.prompts import render
 from deployments.core.models.spec import ModelSpec, Role
 from deployments.core.models.tokenizer import FastTokenizer
 from deployments.core.vectors import finished
 from testing.encode_all import encode_all
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A loaded model. Texts are cut to the model's limit."""
+
+    spec: ModelSpec
+    tokenizer: FastTokenizer
+    engine: TorchEngine
+
+    @classmethod
+    def load(cls, spec: ModelSpec, folder: Path, dtype: str = "float32") -> Pipeline:
+        """Loads the model in ``folder``, as a replica and its clients do."""
+        description: Description = describe(spec, folder)
+        network = Network.GENERAL if description.not_fast else Network.AUTO
+        engine = TorchEngine(description.spec, folder, "cpu", dtype, network=network)
+        return cls(description.spec, description.fast_tokenizer(), engine)
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        role: Role = Role.DOCUMENT,
+        instruction: str | None = None,
+        token_budget: int = 512,
+    ) -> Vectors:
+        """Returns float32 ``(texts, dimension)``."""
+        rendered = render(self.spec, texts, role, instruction)
+        batch = self.tokenizer.tokenize(rendered, truncate=True).batch
+        vectors = encode_all(self.engine, batch, token_budget)
+        return finished(vectors, self.spec.output_dimension, self.spec.normalize)
 
 
 def encode(
@@ -24,7 +57,5 @@ def encode(
     token_budget: int = 512,
 ) -> Vectors:
     """Returns float32 ``(texts, dimension)``, each text cut to the model's limit."""
-    rendered = render(spec, texts, role, instruction)
-    batch = FastTokenizer(spec, folder).tokenize(rendered, truncate=True).batch
-    engine = TorchEngine(spec, folder, "cpu", dtype)
-    return finished(encode_all(engine, batch, token_budget), spec.dimension, spec.normalize)
+    pipeline = Pipeline.load(spec, folder, dtype)
+    return pipeline.encode(texts, role, instruction, token_budget)

@@ -7,9 +7,10 @@ from sentence_transformers import SentenceTransformer
 
 from deployments.core.engine.engine import TorchEngine
 from deployments.core.models.local_format import read_spec
+from testing.models.files import edit_json
+from testing.models.tiny import save_encoder, save_mistral
 from tests.fidelity.pipeline import encode
 from tests.support.hardware import needs_fbgemm
-from tests.support.tiny_models import edit_json, save_encoder, save_mistral
 from tests.support.tolerance import FLOAT32, WORST, WRONG, worst_cosine
 
 PADDED = ("albert", "deberta", "deberta-v2", "electra")

@@ -10,21 +10,15 @@ import numpy as np
 import pytest
 
 from deployments.core.models.catalog import CATALOG
+from deployments.core.models.description import describe
 from deployments.core.models.loading import find_model
 from deployments.core.models.spec import Role
-from deployments.core.models.tokenizer import FastTokenizer
+from testing.models.files import LAST_TOKEN, Recipe
+from testing.models.tiny import Shape, save_bert, save_mistral, save_xlm_roberta
 from tests.fidelity.cards import CARDS, Card, get_detailed_instruct
 from tests.fidelity.conftest import MAX_TOKENS
 from tests.fidelity.pipeline import encode
 from tests.support.hardware import needs_fbgemm
-from tests.support.tiny_models import (
-    LAST_TOKEN,
-    Recipe,
-    Shape,
-    save_bert,
-    save_mistral,
-    save_xlm_roberta,
-)
 from tests.support.tolerance import FLOAT32, WORST, worst_cosine
 
 Save = Callable[..., Path]
@@ -104,7 +98,7 @@ def test_an_instruction_of_the_callers_own(tiny, texts, name):
 @pytest.mark.parametrize("name", CARDS)
 def test_the_texts_reach_from_one_token_to_beyond_the_limit(tiny, texts, name):
     spec, folder = tiny[name].spec, tiny[name].folder
-    tokenized = FastTokenizer(spec, folder).tokenize(texts, truncate=True)
+    tokenized = describe(spec, folder).fast_tokenizer().tokenize(texts, truncate=True)
     assert {2, 3} <= set(tokenized.batch.lengths.tolist())  # nothing, and one, between the frame
     assert len(tokenized.truncated) >= 3
 
@@ -145,6 +139,8 @@ def test_the_entry_as_it_stands_with_its_own_dimension_and_limit(of_full_width, 
     folder, card = of_full_width(save, CARDS[name], dimension, limit, written)
     files = find_model(name, str(folder))
     found = encode(files.spec, files.folder, texts)
-    assert FastTokenizer(files.spec, files.folder).tokenize(texts, truncate=True).truncated == (2,)
+    assert describe(files.spec, files.folder).fast_tokenizer().tokenize(
+        texts, truncate=True
+    ).truncated == (2,)
     assert found.shape == (3, dimension)
     assert worst_cosine(found, card) >= FLOAT32

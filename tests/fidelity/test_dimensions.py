@@ -11,8 +11,9 @@ from deployments.core.errors import UnsupportedModel
 from deployments.core.models.local_format import read_spec
 from deployments.core.request import check_dimensions
 from deployments.core.vectors import finished
+from testing.models.files import edit_json
+from testing.models.tiny import save_bert
 from tests.fidelity.pipeline import encode
-from tests.support.tiny_models import edit_json, save_bert
 from tests.support.tolerance import FLOAT32, worst_cosine
 
 

@@ -15,7 +15,7 @@ from deployments.core.engine.cpu.linear import TooLargeForFloat16
 from deployments.core.engine.engine import TorchEngine
 from deployments.core.engine.warmup import sample
 from deployments.core.models.local_format import read_spec
-from tests.support.tiny_models import save_bert, save_encoder
+from testing.models.tiny import save_bert, save_encoder
 
 SAVES = {"fast": save_bert, "general": lambda folder: save_encoder(folder, "electra")}
 

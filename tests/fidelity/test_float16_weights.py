@@ -9,9 +9,10 @@ from safetensors.torch import load_file, save_file
 from deployments.core.engine.cpu.linear import TooLargeForFloat16
 from deployments.core.engine.engine import TorchEngine
 from deployments.core.models.local_format import read_spec
+from testing.models.files import edit_json
+from testing.models.tiny import save_bert, save_encoder, save_mistral
 from tests.fidelity.pipeline import encode
 from tests.support.hardware import needs_fbgemm
-from tests.support.tiny_models import edit_json, save_bert, save_encoder, save_mistral
 from tests.support.tolerance import WORST, worst_cosine
 
 pytestmark = needs_fbgemm

@@ -15,6 +15,7 @@ from sentence_transformers import SentenceTransformer
 
 from deployments.core.engine.engine import TorchEngine
 from deployments.core.models.catalog import CATALOG
+from deployments.core.models.description import describe
 from deployments.core.models.loading import find_model
 from deployments.core.models.local_format import read_spec
 from deployments.core.models.tokenizer import FastTokenizer
@@ -45,7 +46,7 @@ def reference(stock, texts):
 
 @pytest.fixture(scope="module")
 def tokenizer() -> FastTokenizer:
-    return FastTokenizer(SPEC, find_model(SPEC.name).folder)
+    return describe(SPEC, find_model(SPEC.name).folder).fast_tokenizer()
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from deployments.core.errors import UnsupportedModel
 from deployments.core.models import conversion
 from deployments.core.models.loading import find_model
+from testing.models.tiny import save_bert
 from tests.fidelity.pipeline import encode
-from tests.support.tiny_models import save_bert
 
 TEXTS = ["a", "x y z " * 20]
 

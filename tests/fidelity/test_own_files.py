@@ -8,19 +8,14 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
+from deployments.core.models.description import describe
 from deployments.core.models.local_format import read_spec
 from deployments.core.models.spec import Role, SpecialTokens
+from testing.models.files import LAST_TOKEN, Recipe, edit_json
+from testing.models.tiny import save_bert, save_mistral, save_xlm_roberta
 from tests.fidelity.cards import e5_card, get_detailed_instruct, mistral_card
 from tests.fidelity.conftest import MAX_TOKENS
 from tests.fidelity.pipeline import encode
-from tests.support.tiny_models import (
-    LAST_TOKEN,
-    Recipe,
-    edit_json,
-    save_bert,
-    save_mistral,
-    save_xlm_roberta,
-)
 from tests.support.tolerance import FLOAT32, WRONG, cosines, worst_cosine
 
 INSTRUCT = "Instruct: Find what answers\nQuery: "
@@ -119,7 +114,7 @@ def test_mistral_gets_both_tokens_of_its_tokenizer_config(tmp_path, texts):
     spec = read_spec(
         "own", save_mistral(tmp_path, replace(LAST_TOKEN, prompts={"query": INSTRUCT}))
     )
-    assert spec.special_tokens == SpecialTokens((1,), (2,))
+    assert describe(spec, tmp_path).spec.special_tokens == SpecialTokens((1,), (2,))
     queries = [get_detailed_instruct("Find what answers", text) for text in texts]
     expected = mistral_card(tmp_path, queries, MAX_TOKENS, "right")
     assert_same(encode(spec, tmp_path, texts, Role.QUERY), expected)
@@ -131,6 +126,6 @@ def test_mistral_that_asks_for_no_end_token_is_as_in_sentence_transformers(tmp_p
     save_mistral(tmp_path)
     edit_json(tmp_path / "tokenizer_config.json", add_eos_token=False)
     spec = read_spec("own", tmp_path)
-    assert spec.special_tokens is None
+    assert describe(spec, tmp_path).spec.special_tokens is None
     expected = SentenceTransformer(str(tmp_path), device="cpu").encode(texts)
     assert_same(encode(spec, tmp_path, texts), expected)

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from deployments.core.errors import UnsupportedModel
+from deployments.core.models.description import describe
 from deployments.core.models.loading import find_model
 from deployments.core.models.local_format import read_spec
-from deployments.core.models.tokenizer import FastTokenizer
-from tests.support.tiny_models import edit_json, save_bert, save_mistral
+from testing.models.files import edit_json
+from testing.models.tiny import save_bert, save_mistral
 
 
 @pytest.fixture
@@ -46,28 +47,17 @@ def without_module(index: int) -> Callable[[Path], None]:
     return drop
 
 
-def transformer_in_a_folder(folder: Path) -> None:
-    path = folder / "modules.json"
-    path.write_text(path.read_text().replace('"path": ""', '"path": "0_Transformer"'))
-
-
 DESCRIPTIONS = {
-    "unknown pooling": (pooling(pooling_mode="attention"), "attention.*supported"),
-    "max pooling": (
-        pooling(pooling_mode_mean_tokens=False, pooling_mode_max_tokens=True),
-        "max.*supported",
-    ),
-    "two poolings": (pooling(pooling_mode_cls_token=True), "cls.*mean.*exactly one of"),
-    "two poolings, new format": (pooling(pooling_mode=["mean", "cls"]), "mean.*cls.*one of"),
+    "unknown pooling": (pooling(pooling_mode="attention"), "attention.*supported are"),
     "no dimension": (pooling(word_embedding_dimension=None), "word_embedding_dimension"),
-    "pooling without the prompt": (pooling(include_prompt=False), "include_prompt: false"),
-    "dense": (extra_module("sentence_transformers.models.Dense"), "Dense.*not supported"),
+    "no pooling": (without_module(1), "no Pooling module"),
+    "no transformer": (without_module(0), "begins with a Pooling module"),
+    "no vectors": (extra_module("sentence_transformers.models.BoW"), "BoW module.*not supported"),
     "foreign class": (extra_module("custom_st.Transformer"), "custom_st.Transformer.*never run"),
-    "no pooling": (without_module(1), "modules.json has no Pooling"),
-    "no transformer": (without_module(0), "modules.json has no Transformer"),
-    "transformer in a folder": (transformer_in_a_folder, "0_Transformer.*not supported"),
     "remote code": (
-        lambda folder: edit_json(folder / "config.json", auto_map={"AutoModel": "code.Model"}),
+        lambda folder: edit_json(
+            folder / "config.json", auto_map={"AutoModel": "code.Model"}, model_type="foreign"
+        ),
         "auto_map.*trust_remote_code",
     ),
     "other task": (setting(transformer_task="fill-mask"), "transformer_task: fill-mask"),
@@ -107,10 +97,10 @@ def test_no_tokenizer(tmp_path, save):
     files = find_model("own", str(save(tmp_path)))
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(UnsupportedModel, match=r"no tokenizer\.json"):
-        FastTokenizer(files.spec, tmp_path)
+        describe(files.spec, tmp_path)
 
 
 def test_broken_tokenizer(folder):
     (folder / "tokenizer.json").write_text("{}")
-    with pytest.raises(UnsupportedModel, match=r"tokenizer\.json cannot be read"):
-        FastTokenizer(read_spec("own", folder), folder)
+    with pytest.raises(UnsupportedModel, match=r"cannot read the tokenizer"):
+        describe(read_spec("own", folder), folder)

@@ -21,7 +21,8 @@ from deployments.core.models.catalog import CATALOG
 from deployments.core.models.loading import find_model
 from deployments.core.models.local_format import read_spec
 from deployments.core.models.weights import check_sha256
-from tests.support.tiny_models import Recipe, Shape, save_bert, save_mistral, save_xlm_roberta
+from testing.models.files import Recipe
+from testing.models.tiny import Shape, save_bert, save_mistral, save_xlm_roberta
 
 LAYER_WEIGHT = "encoder.layer.1.output.dense.weight"
 MINILM = "all-MiniLM-L6-v2"

@@ -10,8 +10,9 @@ from deployments.core.engine.engine import TorchEngine
 from deployments.core.errors import UnsupportedModel
 from deployments.core.models.loading import find_model
 from deployments.core.models.overrides import Overrides
+from testing.models.files import edit_json
+from testing.models.tiny import save_bert
 from tests.fidelity.pipeline import encode
-from tests.support.tiny_models import edit_json, save_bert
 from tests.support.tolerance import FLOAT32, worst_cosine
 
 TEXTS = ["a", "x y z " * 9, "first line\nsecond line"]

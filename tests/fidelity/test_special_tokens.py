@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from deployments.core.errors import ContextLengthExceeded, InvalidRequest
+from deployments.core.models.description import describe
 from deployments.core.models.prompts import render
 from deployments.core.models.spec import Role
 from deployments.core.models.tokenizer import FastTokenizer
@@ -32,13 +33,14 @@ LONG_TEXT = st.lists(st.text(min_size=1), min_size=1, max_size=20).map(" ".join)
 
 @pytest.fixture(scope="session")
 def tokenizers(tiny):
-    return {name: FastTokenizer(t.spec, t.folder) for name, t in tiny.items()}
+    return {name: describe(t.spec, t.folder).fast_tokenizer() for name, t in tiny.items()}
 
 
 @pytest.fixture(scope="session")
 def unlimited(tiny):
     return {
-        name: FastTokenizer(replace(t.spec, max_tokens=10**9), t.folder) for name, t in tiny.items()
+        name: describe(replace(t.spec, max_tokens=10**9), t.folder).fast_tokenizer()
+        for name, t in tiny.items()
     }
 
 

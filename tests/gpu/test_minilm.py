@@ -12,8 +12,8 @@ from sentence_transformers import SentenceTransformer
 
 from deployments.core.engine.engine import TorchEngine
 from deployments.core.models.catalog import CATALOG
+from deployments.core.models.description import describe
 from deployments.core.models.loading import find_model
-from deployments.core.models.tokenizer import FastTokenizer
 from deployments.core.vectors import finished
 from testing.docstrings import one_to_2000_words
 from testing.encode_all import encode_all
@@ -37,7 +37,12 @@ def reference(texts):
 
 @pytest.fixture(scope="module")
 def batch(texts):
-    return FastTokenizer(SPEC, find_model(SPEC.name).folder).tokenize(texts, truncate=True).batch
+    return (
+        describe(SPEC, find_model(SPEC.name).folder)
+        .fast_tokenizer()
+        .tokenize(texts, truncate=True)
+        .batch
+    )
 
 
 @pytest.fixture(scope="module", params=["bfloat16", "float16"])

@@ -7,11 +7,18 @@ from pathlib import Path
 import pytest
 
 from testing.hashing import COMPUTED, WEIGHTS, save_model, save_weights
+from testing.models.combinations import COMBINATIONS
+from testing.models.files import Recipe
+from testing.models.tiny import save_xlm_roberta
 from testing.running import RunningService
 from testing.shared_service import SharedService
-from tests.support.tiny_models import Recipe, save_xlm_roberta
 
-REAL, CLS = COMPUTED  # every other model hashes
+REAL, CLS, DENSE, VOCABULARY = COMPUTED  # every other model hashes
+# of folders as hubs have them: a Dense module, and a vocabulary without tokenizer.json
+KINDS = {
+    DENSE: "bert, modules: Dense, identity, normalised",
+    VOCABULARY: "roberta, tokenizer: vocabulary only",
+}
 SLOW_TOKENS_PER_S = 8_000
 
 
@@ -21,6 +28,8 @@ def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     prompts = {"query": "query: ", "document": "passage: "}
     save_xlm_roberta(folder / CLS, Recipe(pooling="cls", prompts=prompts))
+    for name, kind in KINDS.items():
+        COMBINATIONS[kind].save(folder / name)
     save_model(folder / "hashed", seed=1)
     save_model(folder / "slow", seed=2, tokens_per_s=SLOW_TOKENS_PER_S)
     damage(save_model(folder / "broken", seed=3))
@@ -50,6 +59,10 @@ def service(shared_service: SharedService, models_folder: Path) -> RunningServic
         {"name": REAL, "threads": 2},
         # in float32, so that the comparison is strict; MiniLM has this machine's best precision
         {"name": CLS, "path": str(models_folder / CLS), "num_cpus": 0, "dtype": "float32"},
+        *(
+            {"name": name, "path": str(models_folder / name), "num_cpus": 0, "dtype": "float32"}
+            for name in KINDS
+        ),
         {"name": "hashed", "path": str(models_folder / "hashed")},
         # Ray Data's own tasks need a whole core of the two that the smallest machine has
         {"name": "slow", "path": str(models_folder / "slow"), "num_cpus": 0},
@@ -58,4 +71,4 @@ def service(shared_service: SharedService, models_folder: Path) -> RunningServic
         {"name": "linq-embed-mistral", "num_gpus": 1},  # needs a GPU that the cluster lacks
     ]
     app = {"import_path": "testing.hashing:build_with_computed"}
-    return shared_service.serve(models, (REAL, CLS, "hashed", "slow"), app)
+    return shared_service.serve(models, (*COMPUTED, "hashed", "slow"), app)

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from testing.hashing import SPEED_FILE
+from testing.models.files import Recipe
+from testing.models.tiny import Shape, save_bert, save_mistral, save_xlm_roberta
 from testing.processes import kill, replicas
 from testing.shared_service import redeploy
 from testing.waiting import until
-from tests.support.tiny_models import Recipe, Shape, save_bert, save_mistral, save_xlm_roberta
 
 INSTRUCT = {"query": "Instruct: Find what answers\nQuery: "}
 XLM_R = ["ar", "de", "en", "es", "fr", "ja", "ko", "ru", "zh"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import random
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 
 from testing.docstrings import one_to_2000_words
 from testing.running import RunningService
-from tests.service.conftest import CLS, REAL
+from tests.service.conftest import CLS, DENSE, KINDS, REAL, VOCABULARY
 from tests.support.tolerance import WORST, worst_cosine
 
 MODEL = REAL  # in the precision that is fast on this machine
@@ -107,3 +108,20 @@ def test_another_family_pooling_and_tokenizer(service, models_folder, texts):
     documents, _ = encode(service, texts, model=CLS, input_type="document")
     assert worst_cosine(queries, stock.encode_query(texts)) >= least
     assert worst_cosine(documents, stock.encode_document(texts)) >= least
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_other_kinds_of_models(service, models_folder, texts, name):
+    stock = SentenceTransformer(str(models_folder / name), device="cpu")
+    vectors, _ = encode(service, texts, model=name)
+    assert worst_cosine(vectors, stock.encode_document(texts)) >= least_cosine(service, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "network"), {REAL: "fast", CLS: "fast", DENSE: "fast", VOCABULARY: "fast"}.items()
+)
+def test_each_was_compared_with_sentence_transformers(service, name, network):
+    with service.client() as http:
+        model = http.get(f"/v1/models/{name}").json()
+    assert (model["network"], model["why_general"]) == (network, None)
+    assert model["compared_with"] == f"sentence-transformers {version('sentence-transformers')}"

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModel
 
-from tests.support.tiny_models import Recipe, save_bert
+from testing.models.files import Recipe
+from testing.models.tiny import save_bert
 
 _VOCABULARY = 1_000  # at least as many ids as the tokenizer has
 

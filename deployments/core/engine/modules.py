@@ -191,6 +191,7 @@ def _module(loaded: Any) -> nn.Module:
 
 
 def _pooling(spec: ModelSpec, transformer: Transformer) -> Pooling:
+    assert spec.pooling is not None  # the config or the catalog states it, as the files do not
     dimension = transformer.get_embedding_dimension()
     pooling: Pooling = Pooling(dimension, _POOLING_MODES[spec.pooling])
     return pooling

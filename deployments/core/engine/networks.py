@@ -119,6 +119,7 @@ def _body(model: PreTrainedModel, target: Target) -> _Body:
 def _tail(spec: ModelSpec, model_dir: Path, device: torch.device) -> _Tail:
     """Returns what follows the transformer: a pooling, or the model's own modules if it has more."""
     if is_plain(model_dir):
+        assert spec.pooling is not None
         pool = POOLERS[spec.pooling]
         return lambda hidden, layout: pool(hidden, layout.counts)
     from deployments.core.engine.modules import load_tail

@@ -20,10 +20,14 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model's description and the folder that holds its files."""
+    """What is known of a model before its tokenizer is read, and the folder that holds its files.
+
+    ``described_by_files`` says that neither a model card nor the config adds anything to the files.
+    """
 
     spec: ModelSpec
     folder: Path
+    described_by_files: bool = False
 
 
 def find_model(
@@ -88,7 +92,8 @@ def _from_own_files(
     spec = read_spec(name, folder, revision or _commit_of(folder), overrides)
     spec = with_prompts_of_relative(spec, folder, source) if overrides.prompts is None else spec
     # a hub id identifies the model everywhere, unlike the folder of this machine's cache
-    return ModelFiles(spec if Path(source).is_dir() else replace(spec, repo=source), folder)
+    named = spec if Path(source).is_dir() else replace(spec, repo=source)
+    return ModelFiles(named, folder, overrides == NO_OVERRIDES and not spec.notices)
 
 
 def with_modules_of(

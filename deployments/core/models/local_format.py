@@ -8,28 +8,28 @@ the error names it.
 from __future__ import annotations
 
 import hashlib
-import json
+import importlib.util
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from deployments.core.errors import UnsupportedModel
 from deployments.core.models.conversion import has_safetensors
+from deployments.core.models.modules import (
+    Module,
+    normalizes,
+    output_dimension,
+    plain_pooling,
+    read_json,
+    read_modules,
+    read_optional_json,
+    refuse_prompt_lengths,
+    transformer_of,
+)
 from deployments.core.models.overrides import NO_OVERRIDES, Overrides
-from deployments.core.models.spec import ModelSpec, Pooling, Prompts, SpecialTokens
-from deployments.core.models.tokenizer import load_tokenizer, template_of
+from deployments.core.models.spec import ModelSpec, Pooling, Prompts, Side
 
-_LEGACY_POOLING = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-    "pooling_mode_lasttoken": "lasttoken",
-}
-_POOLING = {"mean": Pooling.MEAN, "cls": Pooling.CLS, "lasttoken": Pooling.LAST_TOKEN}
 # the first one that exists counts, as in sentence-transformers
 _TRANSFORMER_CONFIGS = tuple(
     f"sentence_{kind}_config.json"
@@ -40,16 +40,29 @@ _QUERY_PROMPTS = ("query",)
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # in this order, as sentence-transformers
 _INSTRUCTION = re.compile(r"Instruct: (?P<instruction>.+)\nQuery: ?", re.DOTALL)
 # positions that RoBERTa-style position ids lose: padding index + 1
-_RESERVED_POSITIONS = {"xlm-roberta": 2, "roberta": 2, "camembert": 2, "xlm-roberta-xl": 2}
-
-
-@dataclass(frozen=True)
-class _Modules:
-    """``pooling`` is None if the folder has no ``modules.json`` and the config states the pooling."""
-
-    transformer: Path
-    pooling: Path | None
-    normalize: bool
+_RESERVED_POSITIONS = dict.fromkeys(
+    (
+        "camembert",
+        "data2vec-text",
+        "ibert",
+        "longformer",
+        "mpnet",
+        "roberta",
+        "roberta-prelayernorm",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "xmod",
+    ),
+    2,
+)
+_RELATIVE = frozenset({"t5", "mt5", "umt5"})  # their n_positions limits nothing
+_TRUNCATES_LEFT = re.compile(r'"truncation":\s*\{[^}]*"direction":\s*"Left"')
+_NO_LIMIT = 10**9  # transformers writes 10^30
+# a StaticEmbedding reads texts of any length; this bounds what one text may cost
+_STATIC_TOKENS = 32_768
+_TOKENS_OUTPUT = "token_embeddings"
+_SETTINGS = frozenset({".json", ".txt", ".model", ".tiktoken"})  # vocabularies among them
+_OTHER_ENGINES = frozenset({"onnx", "openvino"})
 
 
 def read_spec(
@@ -64,104 +77,141 @@ def read_spec(
     pooling and length limit, if these state none. Raises UnsupportedModel, naming file and setting, if
     the model needs something that is not supported.
     """
-    modules = _modules(model_dir, overrides)
-    config = _json(modules.transformer / "config.json")
-    _refuse_remote_code(model_dir, config, overrides.trust_remote_code)
-    bert = _transformer_config(modules.transformer)
-    pooling, dimension = _pooling(modules, config, overrides.pooling)
+    modules = _modules(model_dir, overrides.pooling)
+    refuse_prompt_lengths(modules)
+    transformer = transformer_of(modules)
+    if transformer is None:
+        return _static_spec(name, model_dir, revision, modules)
+    config = read_json(transformer / "config.json")
+    _refuse_remote_code(transformer, config, overrides.trust_remote_code)
+    _refuse_adapter(transformer)
+    bert = transformer_settings(transformer)
+    stated, dimension = _pooling(modules, config, overrides.pooling)
     return ModelSpec(
         name=name,
         repo=str(model_dir.absolute()),
         revision=revision or content_hash(model_dir),
         backbone=str(config.get("model_type", "unknown")),
-        pooling=pooling,
+        pooling=stated,
         dimension=dimension,
-        max_tokens=overrides.max_tokens or _max_tokens(modules.transformer, bert),
+        max_tokens=overrides.max_tokens or _max_tokens(transformer, config, bert),
         prompts=_prompts(model_dir),
-        special_tokens=_special_tokens(modules.transformer),
-        normalize=modules.normalize,
+        normalize=normalizes(modules),
         lowercase=bool(bert.get("do_lower_case", False)),
         truncatable_dimensions=_shorter(
             [*_list(config.get("matryoshka_dimensions")), _truncate_dim(model_dir)], dimension
         ),
         truncatable_from=1 if _is_matryoshka_of_any_size(config) else None,
         default_dimension=next(iter(_shorter([_truncate_dim(model_dir)], dimension)), None),
+        truncation_side=_truncation_side(transformer, bert),
+    )
+
+
+def _modules(model_dir: Path, pooling: Pooling | None) -> tuple[Module, ...]:
+    """Returns the model's modules: a transformer alone if the config, not the files, says how to pool."""
+    path = model_dir / "modules.json"
+    if path.is_file():
+        return read_modules(model_dir)
+    if pooling is None:
+        raise UnsupportedModel(
+            f"{path} is missing, so nothing says how {model_dir} pools; set the model's `pooling` "
+            "(and `normalize`) in the config, or save it with sentence-transformers"
+        )
+    return (Module("Transformer", model_dir),)
+
+
+def _pooling(
+    modules: Sequence[Module], config: dict[str, Any], stated: Pooling | None
+) -> tuple[Pooling | None, int]:
+    """Returns pooling and dimension as the files say, or as the config does if they do not."""
+    hidden = config.get("hidden_size")
+    if len(modules) > 1 or modules[0].kind != "Transformer":
+        pooling = plain_pooling(modules)
+        if stated not in (None, pooling):
+            raise UnsupportedModel(
+                f"pooling: {modules[0].folder} says {pooling or 'otherwise'}, so the config cannot say "
+                f"{stated}; remove `pooling` from the config, or correct the files"
+            )
+        return pooling, output_dimension(modules)
+    if not isinstance(hidden, int):
+        raise UnsupportedModel(f"{modules[0].folder}/config.json lacks hidden_size, an integer")
+    if stated is None and _makes_tokens(modules[0].folder):
+        output_dimension(modules)  # raises, since nothing pools
+    return stated, hidden
+
+
+def _makes_tokens(transformer: Path) -> bool:
+    output = transformer_settings(transformer).get("module_output_name", _TOKENS_OUTPUT)
+    return bool(output == _TOKENS_OUTPUT)
+
+
+def _static_spec(
+    name: str, model_dir: Path, revision: str | None, modules: Sequence[Module]
+) -> ModelSpec:
+    # sentence-transformers leaves the truncation of this tokenizer on
+    truncation = read_json(modules[0].folder / "tokenizer.json").get("truncation") or {}
+    return ModelSpec(
+        name=name,
+        repo=str(model_dir.absolute()),
+        revision=revision or content_hash(model_dir),
+        backbone="static",
+        pooling=None,
+        dimension=output_dimension(modules),
+        max_tokens=min(_STATIC_TOKENS, truncation.get("max_length") or _STATIC_TOKENS),
+        prompts=_prompts(model_dir),
+        normalize=normalizes(modules),
+        truncatable_dimensions=_shorter([_truncate_dim(model_dir)], output_dimension(modules)),
+        default_dimension=next(
+            iter(_shorter([_truncate_dim(model_dir)], output_dimension(modules))), None
+        ),
     )
 
 
 def content_hash(model_dir: Path) -> str:
-    """Returns the SHA-256 over the names and contents of a model's files (40 hex digits)."""
+    """Returns the SHA-256 over the names and contents of a model's files (40 hex digits).
+
+    The files are those that can change a vector: settings, vocabularies and weights.
+    """
+    # folders often hold the same weights in the older format too
+    weights = {".safetensors"} if has_safetensors(model_dir) else {".safetensors", ".bin"}
+    return _hash_of(model_dir, _SETTINGS | weights)
+
+
+def settings_hash(model_dir: Path) -> str:
+    """Returns the same hash without the weights, which a process that only tokenizes may not have."""
+    return _hash_of(model_dir, _SETTINGS)
+
+
+def _hash_of(model_dir: Path, suffixes: Collection[str]) -> str:
     digest = hashlib.sha256()
-    kinds = {".json", ".safetensors"}
-    if not has_safetensors(model_dir):
-        kinds.add(".bin")
     for path in sorted(model_dir.rglob("*")):
-        if path.suffix in kinds and path.is_file():
-            digest.update(str(path.relative_to(model_dir)).encode())
+        relative = path.relative_to(model_dir)
+        if path.suffix in suffixes and path.is_file() and not _is_foreign(relative):
+            digest.update(str(relative).encode())
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:40]
 
 
-def position_limit(model_dir: Path) -> int | None:
-    """Returns the most tokens that the network has positions for, if ``config.json`` states them."""
-    config = _optional_json(model_dir / "config.json")
-    positions = config.get("max_position_embeddings")
-    if not isinstance(positions, int) or positions <= 0:
-        return None
-    return positions - _RESERVED_POSITIONS.get(str(config.get("model_type")), 0)
+def _is_foreign(path: Path) -> bool:
+    """Whether this file is of version control, or of another engine's copy of the weights."""
+    return any(part.startswith(".") or part in _OTHER_ENGINES for part in path.parts[:-1])
 
 
-def _modules(model_dir: Path, overrides: Overrides) -> _Modules:
-    path = model_dir / "modules.json"
-    if not path.is_file():
-        if overrides.pooling is None:
-            raise UnsupportedModel(
-                f"{path} is missing, so nothing says how {model_dir} pools; set the model's `pooling` "
-                "(and `normalize`) in the config, or save it with sentence-transformers"
-            )
-        return _Modules(model_dir, None, bool(overrides.normalize))
-    kinds: dict[str, Path] = {}
-    for module in _json(path):
-        kinds[_module_kind(path, str(module.get("type")))] = model_dir / module.get("path", "")
-    for needed in ("Transformer", "Pooling"):
-        if needed not in kinds:
-            raise UnsupportedModel(
-                f"{path} has no {needed} module; save the model with sentence-transformers"
-            )
-    if kinds["Transformer"] != model_dir:
-        raise UnsupportedModel(
-            f"{path} has the transformer in the subfolder {kinds['Transformer'].name}, which is not "
-            "supported; save the model again with a current sentence-transformers"
-        )
-    return _Modules(kinds["Transformer"], kinds["Pooling"], "Normalize" in kinds)
-
-
-def _module_kind(path: Path, type_name: str) -> str:
-    if not type_name.startswith("sentence_transformers."):
-        raise UnsupportedModel(
-            f"{path} needs {type_name}, which is code from the model's repository; such code is never run"
-        )
-    kind = type_name.rsplit(".", 1)[-1]
-    if kind not in ("Transformer", "Pooling", "Normalize"):
-        raise UnsupportedModel(f"{path} has a {kind} module ({type_name}), which is not supported")
-    return kind
-
-
-def _refuse_remote_code(model_dir: Path, config: dict[str, Any], trusted: bool) -> None:
+def _refuse_remote_code(transformer: Path, config: dict[str, Any], trusted: bool) -> None:
     classes = config.get("auto_map")
-    if not classes:
+    if not classes or _is_native(str(config.get("model_type"))):
         return
     if not trusted:
         raise UnsupportedModel(
-            f"{model_dir}/config.json has auto_map, which needs code from the model's repository; set "
+            f"{transformer}/config.json has auto_map, which needs code from the model's repository; set "
             "`trust_remote_code: true` together with a `revision` in the config if you trust that code"
         )
     elsewhere = sorted({name.partition("--")[0] for name in _strings(classes) if "--" in name})
     if elsewhere:
         raise UnsupportedModel(
-            f"{model_dir}/config.json takes its code from {', '.join(elsewhere)}, which `revision` does "
-            "not pin; copy that code into the model's own repository"
+            f"{transformer}/config.json takes its code from {', '.join(elsewhere)}, which `revision` "
+            "does not pin; copy that code into the model's own repository"
         )
 
 
@@ -173,54 +223,43 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(item)
 
 
-def _transformer_config(transformer: Path) -> dict[str, Any]:
+def _is_native(model_type: str) -> bool:
+    """Whether transformers has this kind of model itself, as it prefers; without importing it."""
+    package = importlib.util.find_spec("transformers")
+    folders = (package.submodule_search_locations if package else None) or []
+    names = (Path(folder) / "models" / model_type.replace("-", "_") for folder in folders)
+    return any(name.is_dir() for name in names)
+
+
+def _refuse_adapter(transformer: Path) -> None:
+    path = transformer / "adapter_config.json"
+    if path.is_file():
+        raise UnsupportedModel(
+            f"{path} makes the model a LoRA adapter, which is not supported; merge it into the weights "
+            "(peft's `merge_and_unload`) and save the model again"
+        )
+
+
+def transformer_settings(transformer: Path) -> dict[str, Any]:
+    """Returns the settings of a Transformer module (``sentence_bert_config.json``).
+
+    Raises UnsupportedModel for a setting that cannot be honoured.
+    """
     paths = [transformer / name for name in _TRANSFORMER_CONFIGS]
-    path = next((path for path in paths if _optional_json(path)), paths[0])
-    config = _optional_json(path)
+    path = next((path for path in paths if read_optional_json(path)), paths[0])
+    config = read_optional_json(path)
     for setting in _UNSUPPORTED_SETTINGS:
         if config.get(setting):
             raise UnsupportedModel(f"{path} sets {setting}, which is not supported")
     task = config.get("transformer_task", "feature-extraction")
     if task != "feature-extraction":
         raise UnsupportedModel(f"{path} has transformer_task: {task}, which is not supported")
-    return config
-
-
-def _pooling(
-    modules: _Modules, network: dict[str, Any], stated: Pooling | None
-) -> tuple[Pooling, int]:
-    """Returns pooling and dimension as the files say, or as the config does if they do not."""
-    if modules.pooling is None:
-        dimension = network.get("hidden_size")
-        if stated is None or not isinstance(dimension, int):
-            raise UnsupportedModel(
-                f"{modules.transformer}/config.json lacks hidden_size, an integer"
-            )
-        return stated, dimension
-    path = modules.pooling / "config.json"
-    pooling, dimension = _stated_pooling(path)
-    if stated not in (None, pooling):
+    if "message" in (config.get("modality_config") or {}):
         raise UnsupportedModel(
-            f"pooling: {path} says {pooling}, so the config cannot say {stated}; remove `pooling` from "
-            "the config, or correct the file"
+            f"{path} has a modality_config with `message`, so texts go through the chat template, which "
+            "is not supported; remove `message` there if the model was trained on plain texts"
         )
-    return pooling, dimension
-
-
-def _stated_pooling(path: Path) -> tuple[Pooling, int]:
-    config = _json(path)
-    legacy = [mode for key, mode in _LEGACY_POOLING.items() if config.get(key)]
-    found = config.get("pooling_mode", legacy or "mean")
-    modes = [found] if isinstance(found, str) else list(found)
-    if len(modes) != 1 or modes[0] not in _POOLING:
-        known = ", ".join(sorted(_POOLING))
-        raise UnsupportedModel(f"{path} sets pooling {modes}; supported is exactly one of {known}")
-    if config.get("include_prompt", True) is False:
-        raise UnsupportedModel(f"{path} has include_prompt: false, which is not supported")
-    dimension = config.get("embedding_dimension", config.get("word_embedding_dimension"))
-    if not isinstance(dimension, int):
-        raise UnsupportedModel(f"{path} lacks word_embedding_dimension, an integer")
-    return _POOLING[modes[0]], dimension
+    return config
 
 
 def _shorter(stated: list[Any], dimension: int) -> tuple[int, ...]:
@@ -234,7 +273,7 @@ def _list(value: Any) -> list[Any]:
 
 def _truncate_dim(model_dir: Path) -> Any:
     """Returns the dimension to which sentence-transformers cuts vectors by default, or None."""
-    return _optional_json(model_dir / "config_sentence_transformers.json").get("truncate_dim")
+    return read_optional_json(model_dir / "config_sentence_transformers.json").get("truncate_dim")
 
 
 def _is_matryoshka_of_any_size(config: dict[str, Any]) -> bool:
@@ -242,10 +281,14 @@ def _is_matryoshka_of_any_size(config: dict[str, Any]) -> bool:
     return config.get("is_matryoshka") is True and not config.get("matryoshka_dimensions")
 
 
-def _max_tokens(transformer: Path, bert: dict[str, Any]) -> int:
-    tokenizer = _optional_json(transformer / "tokenizer_config.json")
-    stated = bert.get("max_seq_length") or tokenizer.get("model_max_length")
-    limits = [n for n in (stated, position_limit(transformer)) if isinstance(n, int) and n > 0]
+def _max_tokens(transformer: Path, config: dict[str, Any], bert: dict[str, Any]) -> int:
+    tokenizer = read_optional_json(transformer / "tokenizer_config.json").get("model_max_length")
+    # in this order, as in sentence-transformers
+    stated = tokenizer_arguments(bert).get(
+        "model_max_length", bert.get("max_seq_length") or tokenizer
+    )
+    candidates = [stated, _positions(config)]
+    limits = [n for n in candidates if isinstance(n, int) and 0 < n < _NO_LIMIT]
     if not limits:
         raise UnsupportedModel(
             f"{transformer} states no length limit; set the model's `max_tokens` in the config, or "
@@ -254,30 +297,49 @@ def _max_tokens(transformer: Path, bert: dict[str, Any]) -> int:
     return min(limits)
 
 
-def _special_tokens(transformer: Path) -> SpecialTokens | None:
-    """Returns the special tokens of ``tokenizer_config.json``, or None if ``tokenizer.json`` adds them.
+def _truncation_side(transformer: Path, bert: dict[str, Any]) -> Side:
+    tokenizer = read_optional_json(transformer / "tokenizer_config.json")
+    stated = {**tokenizer, **tokenizer_arguments(bert)}.get("truncation_side")
+    cuts_left = stated == "left" or (stated is None and _file_truncates_left(transformer))
+    return Side.LEFT if cuts_left else Side.RIGHT
 
-    transformers 4 followed the former and 5 follows the latter, so models such as e5-mistral lose the
-    end token that they were trained with (https://github.com/embeddings-benchmark/mteb/pull/5237).
-    """
-    config = _optional_json(transformer / "tokenizer_config.json")
-    if not config.get("add_eos_token") and not config.get("add_bos_token"):
-        return None
-    tokenizer = load_tokenizer(transformer)
-    template = template_of(tokenizer)
 
-    def added(name: str) -> tuple[int, ...]:
-        token = config.get(f"{name}_token")
-        content = token.get("content") if isinstance(token, dict) else token
-        token_id = tokenizer.token_to_id(str(content)) if config.get(f"add_{name}_token") else None
-        return () if token_id is None else (token_id,)
+def _file_truncates_left(transformer: Path) -> bool:
+    """Whether tokenizer.json does, which begins with its truncation; the vocabulary is not read."""
+    try:
+        with (transformer / "tokenizer.json").open() as file:
+            return _TRUNCATES_LEFT.search(file.read(1_000)) is not None
+    except (OSError, UnicodeDecodeError):
+        return False
 
-    special_tokens = SpecialTokens(template.first or added("bos"), template.last or added("eos"))
-    return None if special_tokens == template else special_tokens
+
+def tokenizer_arguments(bert: dict[str, Any]) -> dict[str, Any]:
+    """Returns the arguments that ``sentence_bert_config.json`` has for the tokenizer."""
+    found = bert.get("tokenizer_args") or bert.get("processor_kwargs") or {}
+    return {key: value for key, value in found.items() if key != "trust_remote_code"}
+
+
+def position_limit(model_dir: Path) -> int | None:
+    """Returns the most tokens that the network has positions for, if ``config.json`` states them."""
+    modules = read_modules(model_dir) if (model_dir / "modules.json").is_file() else ()
+    transformer = transformer_of(modules) if modules else model_dir
+    return (
+        None if transformer is None else _positions(read_optional_json(transformer / "config.json"))
+    )
+
+
+def _positions(config: dict[str, Any]) -> int | None:
+    kind = str(config.get("model_type"))
+    nested = config.get("text_config")
+    places = [config, *([nested] if isinstance(nested, dict) else [])]
+    names = ("max_position_embeddings", *(() if kind in _RELATIVE else ("n_positions",)))
+    numbers = [place.get(name) for place in places for name in names]
+    positions = next((n for n in numbers if isinstance(n, int) and n > 0), None)
+    return None if positions is None else positions - _RESERVED_POSITIONS.get(kind, 0)
 
 
 def _prompts(model_dir: Path) -> Prompts:
-    config = _optional_json(model_dir / "config_sentence_transformers.json")
+    config = read_optional_json(model_dir / "config_sentence_transformers.json")
     prompts: dict[str, str] = config.get("prompts") or {}
     default_name = config.get("default_prompt_name") or ""
     # a default prompt applies to both roles, unless it is the prompt of one of them
@@ -294,17 +356,3 @@ def _prompts(model_dir: Path) -> Prompts:
     instruction = instruct["instruction"]
     template = query.replace(instruction, "{instruction}", 1)
     return Prompts("", document, template, instruction)
-
-
-def _json(path: Path) -> Any:
-    if not path.is_file():
-        raise UnsupportedModel(f"{path} is missing; save the model with sentence-transformers")
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UnsupportedModel(f"{path} is not valid JSON: {error}") from error
-
-
-def _optional_json(path: Path) -> dict[str, Any]:
-    content = _json(path) if path.is_file() else {}
-    return content if isinstance(content, dict) else {}

@@ -24,7 +24,7 @@ def space_id(spec: ModelSpec, dimensions: int | None = None) -> str:
         "prompts": prompts,
         "special_tokens": asdict(spec.special_tokens) if spec.special_tokens else None,
         "lowercase": spec.lowercase,
-        "pooling": spec.pooling.value,
+        "pooling": spec.pooling and spec.pooling.value,
         "normalize": spec.normalize,
         "dimension": spec.dimension,
     }

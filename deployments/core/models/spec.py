@@ -82,6 +82,8 @@ class PublishedExample:
 class ModelSpec:
     """A model's description: weights at a pinned revision, and how to compute the right vectors.
 
+    - ``pooling`` is None if the model does more than pool and normalise, or pools in a way that has no
+      name here. Then only sentence-transformers' own modules compute its vectors.
     - ``special_tokens`` is None if the tokenizer's own template is right.
     - ``languages`` holds ISO 639-1 codes; empty means not stated.
     - ``max_tokens`` counts special tokens. ``truncation_side`` is the end that is cut if a caller
@@ -99,7 +101,7 @@ class ModelSpec:
     repo: str
     revision: str
     backbone: str
-    pooling: Pooling
+    pooling: Pooling | None
     dimension: int
     max_tokens: int
     size: Size | None = None

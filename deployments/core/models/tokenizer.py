@@ -5,12 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import tokenizers
-from tokenizers.normalizers import Lowercase
-from tokenizers.normalizers import Sequence as NormalizerSequence
 
 from deployments.core.batch import Ids, TokenBatch
 from deployments.core.errors import (
@@ -45,19 +42,20 @@ class Tokenized:
 
 
 class FastTokenizer:
-    """Tokenizes texts with a model's ``tokenizer.json`` and adds the special tokens itself.
+    """Tokenizes texts as a model's description says, and adds the special tokens itself.
 
-    The file's own post-processor is not used for that: e5-mistral's omits the end token, and without
+    The tokenizer's own post-processor is not used for that: e5-mistral's omits the end token, and without
     it last-token pooling gives a different vector. Texts are truncated to leave room for the special
     tokens, so these are always first and last.
     """
 
-    def __init__(self, spec: ModelSpec, model_dir: Path) -> None:
-        """Raises UnsupportedModel when ``tokenizer.json`` is missing or cannot be read."""
+    def __init__(self, spec: ModelSpec, serialized: str) -> None:
+        """``serialized`` is the JSON of the `tokenizers` library (`Description.tokenizer`).
+
+        Raises UnsupportedModel if it cannot be read, or puts special tokens inside a text.
+        """
         self._spec = spec
-        self._tokenizer = load_tokenizer(model_dir)
-        if spec.lowercase:
-            _lowercase_first(self._tokenizer)
+        self._tokenizer = parse_tokenizer(serialized)
         self._special = spec.special_tokens or template_of(self._tokenizer)
         self._room = spec.max_tokens - len(self._special.first) - len(self._special.last)
 
@@ -208,28 +206,18 @@ def template_of(tokenizer: tokenizers.Tokenizer) -> SpecialTokens:
     )
 
 
-def load_tokenizer(model_dir: Path) -> tokenizers.Tokenizer:
-    """Returns the tokenizer of ``tokenizer.json``, without the truncation and padding it may set.
+def parse_tokenizer(serialized: str) -> tokenizers.Tokenizer:
+    """Returns a tokenizer from its JSON, without the truncation and padding that it may set.
 
-    Raises UnsupportedModel if the file is missing or cannot be read.
+    Raises UnsupportedModel if the JSON is no tokenizer's.
     """
-    path = model_dir / "tokenizer.json"
-    if not path.is_file():
-        raise UnsupportedModel(
-            f"{model_dir} has no tokenizer.json; save the model's fast tokenizer beside its weights"
-        )
     try:
-        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        tokenizer = tokenizers.Tokenizer.from_str(serialized)
     except Exception as error:  # the library raises bare Exception
-        raise UnsupportedModel(f"{path} cannot be read: {error}") from error
+        raise UnsupportedModel(f"tokenizer.json cannot be read: {error}") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
-
-
-def _lowercase_first(tokenizer: tokenizers.Tokenizer) -> None:
-    steps = [Lowercase(), tokenizer.normalizer] if tokenizer.normalizer else [Lowercase()]
-    tokenizer.normalizer = NormalizerSequence(steps)
 
 
 def _refuse_surrogates(texts: Sequence[str]) -> None:

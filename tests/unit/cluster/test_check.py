@@ -14,7 +14,8 @@ from cluster.check import target_of
 from deployments.core.errors import ModelUnavailable
 from deployments.core.models import weights
 from deployments.core.models.catalog import CATALOG
-from tests.support.tiny_models import Recipe, Shape, edit_json, save_bert, save_encoder
+from testing.models.files import Recipe, edit_json
+from testing.models.tiny import Shape, save_bert, save_encoder
 
 HEAVY = {"ray", "torch", "transformers", "pydantic", "httpx"}
 

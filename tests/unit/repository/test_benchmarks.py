@@ -13,8 +13,8 @@ from benchmarks.common.load import parse_wrk
 from benchmarks.common.reporting import median_ratio, spread
 from benchmarks.common.shapes import BUNDLED, SHAPES
 from benchmarks.common.texts import KINDS, case
+from deployments.core.models.description import describe
 from deployments.core.models.loading import find_model
-from deployments.core.models.tokenizer import FastTokenizer
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -41,7 +41,7 @@ BOUNDS = {"short queries": (8, 16), "passages": (55, 120), "mixed long": (16, 25
 @pytest.fixture(scope="module")
 def cases():
     files = find_model(BUNDLED, weights=False)
-    tokenizer = FastTokenizer(files.spec, files.folder)
+    tokenizer = describe(files.spec, files.folder).fast_tokenizer()
     return {kind: case(kind, tokenizer, TOKENS) for kind in KINDS}
 
 
@@ -57,7 +57,7 @@ def test_texts_are_of_their_kind(cases, kind):
 
 def test_the_ids_are_those_of_the_texts(cases):
     files = find_model(BUNDLED, weights=False)
-    tokenizer = FastTokenizer(files.spec, files.folder)
+    tokenizer = describe(files.spec, files.folder).fast_tokenizer()
     for texts, batch in ((c.texts[-20:], c.batch) for c in cases.values()):
         last = batch.slice(len(batch) - 20, len(batch))
         assert last.ids.tolist() == tokenizer.tokenize(texts, truncate=True).batch.ids.tolist()

@@ -16,7 +16,7 @@ from deployments.core.models.catalog import CATALOG
 from deployments.core.models.reading import most_characters
 from deployments.core.models.spec import Side, SpecialTokens
 from deployments.core.models.tokenizer import FastTokenizer
-from tests.support import tiny_tokenizers
+from testing.models import tokenizers as tiny_tokenizers
 
 ROOM = 14
 SPEC = replace(CATALOG["e5-small"], max_tokens=ROOM + 2, special_tokens=SpecialTokens((0,), (1,)))
@@ -70,27 +70,26 @@ KINDS = {
 }
 
 
-def saved(kind, folder):
-    """Saves a tokenizer that was trained on all scripts in little time."""
+def trained(kind):
+    """Returns the JSON of a tokenizer that was trained on all scripts in little time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiny_tokenizers, "_corpus", lambda: CORPUS)
-        (folder / "tokenizer.json").write_text(KINDS[kind]())
-    return folder
+        return KINDS[kind]()
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def folder(request, tmp_path_factory):
-    return saved(request.param, tmp_path_factory.mktemp("tokenizer"))
+def serialized(request):
+    return trained(request.param)
 
 
 @pytest.fixture(scope="module")
-def tokenizer(folder):
-    return FastTokenizer(SPEC, folder)
+def tokenizer(serialized):
+    return FastTokenizer(SPEC, serialized)
 
 
 @pytest.fixture(scope="module")
-def from_the_end(folder):
-    return FastTokenizer(replace(SPEC, truncation_side=Side.LEFT), folder)
+def from_the_end(serialized):
+    return FastTokenizer(replace(SPEC, truncation_side=Side.LEFT), serialized)
 
 
 def ids_of(tokenized):
@@ -143,8 +142,8 @@ def test_so_are_those_of_any_text_in_any_mix_of_scripts(tokenizer, text):
 
 
 @pytest.fixture(scope="module")
-def words(tmp_path_factory):
-    return FastTokenizer(SPEC, saved("wordpiece", tmp_path_factory.mktemp("words")))
+def words():
+    return FastTokenizer(SPEC, trained("wordpiece"))
 
 
 class Counting:

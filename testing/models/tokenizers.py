@@ -78,7 +78,7 @@ def wordpiece(vocabulary: int = 1_000, cased: bool = False) -> Tokenizer:
 
 def _precompiled() -> normalizers.Precompiled:
     """Returns the normaliser of the real one, a table that sentencepiece compiled."""
-    spec = sentencepiece_model_pb2.NormalizerSpec()
+    spec = sentencepiece_model_pb2.NormalizerSpec()  # type: ignore[attr-defined]
     spec.ParseFromString(SentencePieceNormalizer(rule_name="nmt_nfkc").serialized_normalizer_spec())
     return normalizers.Precompiled(spec.precompiled_charsmap)
 
@@ -169,3 +169,32 @@ def byte_fallback(vocabulary: int = 1_000) -> Tokenizer:
     As in e5-mistral's ``tokenizer.json``, the post-processor adds ``<s>`` only.
     """
     return Tokenizer.from_str(_byte_fallback(vocabulary))
+
+
+@cache
+def _byte_level(vocabulary: int, roberta: bool) -> str:
+    special = [*_XLM_R_SPECIAL, "<mask>"] if roberta else ["<|endoftext|>", "<|im_end|>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    size = vocabulary - len(special)
+    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
+    learner.train_from_iterator(_corpus(), trainer)
+    model = json.loads(learner.to_str())["model"]
+    pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    ids = {piece: i for i, piece in enumerate([*special, *pieces])}
+    tokenizer = Tokenizer(models.BPE(ids, [tuple(merge) for merge in model["merges"]]))
+    tokenizer.add_special_tokens(special)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    if roberta:
+        tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    return tokenizer.to_str()
+
+
+def byte_level(vocabulary: int = 1_000, roberta: bool = False) -> Tokenizer:
+    """Returns GPT-2's and Qwen's kind: ``<|endoftext|>`` 0, and no special tokens around a text.
+
+    RoBERTa's has its special tokens: ``<s>`` 0, ``<pad>`` 1, ``</s>`` 2, ``<unk>`` 3, ``<mask>`` 4.
+    """
+    return Tokenizer.from_str(_byte_level(vocabulary, roberta))

@@ -10,9 +10,8 @@ that bfloat16 loses them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +30,16 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from tests.support.tiny_tokenizers import byte_fallback, unigram, wordpiece
+from testing.models.files import LAST_TOKEN, MEAN, Recipe, write_json, write_recipe
+from testing.models.tokenizers import byte_fallback, unigram, wordpiece
 
 _WIDE, _NARROW = 0.3, 0.1  # deviation of the weights at 32 dimensions
-_BERT = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-_MODULE = "sentence_transformers.models"
-_POOLING_KEYS = {
-    "cls": "pooling_mode_cls_token",
-    "mean": "pooling_mode_mean_tokens",
-    "max": "pooling_mode_max_tokens",
-    "lasttoken": "pooling_mode_lasttoken",
+_BERT = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
 }
 
 
@@ -54,23 +53,8 @@ class Shape:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What the files around the weights say. ``prompts`` and the rest as sentence-transformers."""
-
-    pooling: str = "mean"
-    normalize: bool = True
-    max_seq_length: int = 64
-    do_lower_case: bool = False
-    prompts: Mapping[str, str] = field(default_factory=dict)
-    default_prompt_name: str | None = None
-
-
-LAST_TOKEN = Recipe(pooling="lasttoken")
-
-
 def save_bert(
-    folder: Path, recipe: Recipe = Recipe(), shape: Shape = Shape(), cased: bool = False
+    folder: Path, recipe: Recipe = MEAN, shape: Shape = Shape(), cased: bool = False
 ) -> Path:
     """Writes a BERT with a WordPiece tokenizer into ``folder`` and returns it.
 
@@ -85,12 +69,12 @@ def save_bert(
         **_sizes(shape, _WIDE),
     )
     settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": not cased}
-    _save(folder, _drawn(BertModel, config, shape), tokenizer, _BERT, settings, recipe)
+    _save(folder, _drawn(BertModel, config, shape), tokenizer, _BERT | settings, recipe)
     return folder
 
 
 def save_encoder(
-    folder: Path, model_type: str, recipe: Recipe = Recipe(), shape: Shape = Shape()
+    folder: Path, model_type: str, recipe: Recipe = MEAN, shape: Shape = Shape()
 ) -> Path:
     """Writes an encoder of any type that transformers knows, with BERT's kind of tokenizer."""
     tokenizer = wordpiece(shape.vocabulary)
@@ -102,11 +86,11 @@ def save_encoder(
         **_sizes(shape, _WIDE),
     )
     settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": True}
-    _save(folder, _drawn(AutoModel.from_config, config, shape), tokenizer, _BERT, settings, recipe)
+    _save(folder, _drawn(AutoModel.from_config, config, shape), tokenizer, _BERT | settings, recipe)
     return folder
 
 
-def save_xlm_roberta(folder: Path, recipe: Recipe = Recipe(), shape: Shape = Shape()) -> Path:
+def save_xlm_roberta(folder: Path, recipe: Recipe = MEAN, shape: Shape = Shape()) -> Path:
     """Writes an XLM-R with a Unigram tokenizer into ``folder`` and returns it.
 
     It has two positions more than tokens, as the real ones have 514 for 512.
@@ -121,10 +105,16 @@ def save_xlm_roberta(folder: Path, recipe: Recipe = Recipe(), shape: Shape = Sha
         type_vocab_size=1,
         **_sizes(shape, _WIDE),
     )
-    names = {"bos": "<s>", "eos": "</s>", "sep": "</s>", "cls": "<s>", "unk": "<unk>"}
-    names |= {"pad": "<pad>", "mask": "<mask>"}
+    names = {
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "sep_token": "</s>",
+        "cls_token": "<s>",
+        "unk_token": "<unk>",
+    }
+    names |= {"pad_token": "<pad>", "mask_token": "<mask>"}
     settings = {"tokenizer_class": "XLMRobertaTokenizer"}
-    _save(folder, _drawn(XLMRobertaModel, config, shape), tokenizer, names, settings, recipe)
+    _save(folder, _drawn(XLMRobertaModel, config, shape), tokenizer, names | settings, recipe)
     return folder
 
 
@@ -146,17 +136,11 @@ def save_mistral(folder: Path, recipe: Recipe = LAST_TOKEN, shape: Shape = Shape
         sliding_window=4_096,
         **_sizes(shape, _NARROW),
     )
-    names = {"bos": "<s>", "eos": "</s>", "unk": "<unk>", "pad": "</s>"}
+    names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"}
     settings = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "add_eos_token": True}
     settings |= {"legacy": True, "model_max_length": 1_000_000_000_000_000_019_884_624_838_656}
-    _save(folder, _drawn(MistralModel, config, shape), tokenizer, names, settings, recipe)
+    _save(folder, _drawn(MistralModel, config, shape), tokenizer, names | settings, recipe)
     return folder
-
-
-def edit_json(path: Path, **changes: Any) -> None:
-    """Sets keys of a JSON file; a key set to None is taken out."""
-    content = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
 
 
 def _sizes(shape: Shape, spread: float) -> dict[str, Any]:
@@ -179,41 +163,15 @@ def _save(
     folder: Path,
     model: PreTrainedModel,
     tokenizer: Tokenizer,
-    names: Mapping[str, str],
     settings: Mapping[str, Any],
     recipe: Recipe,
 ) -> None:
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     model.save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
-    special = {f"{name}_token": token for name, token in names.items()}
+    special = {key: value for key, value in settings.items() if isinstance(value, str)}
+    special.pop("tokenizer_class")
     limit = {"model_max_length": recipe.max_seq_length}
-    _write(folder / "special_tokens_map.json", special)
-    _write(folder / "tokenizer_config.json", {**limit, **special, **settings})
-    _write_recipe(folder, recipe, int(model.config.hidden_size))
-
-
-def _write_recipe(folder: Path, recipe: Recipe, dimension: int) -> None:
-    _write(
-        folder / "sentence_bert_config.json",
-        {"max_seq_length": recipe.max_seq_length, "do_lower_case": recipe.do_lower_case},
-    )
-    modes = {key: recipe.pooling == mode for mode, key in _POOLING_KEYS.items()}
-    _write(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": dimension, **modes})
-    paths = {"Transformer": "", "Pooling": "1_Pooling"}
-    if recipe.normalize:
-        paths["Normalize"] = "2_Normalize"
-    modules = [
-        {"idx": i, "name": str(i), "path": path, "type": f"{_MODULE}.{kind}"}
-        for i, (kind, path) in enumerate(paths.items())
-    ]
-    _write(folder / "modules.json", modules)
-    _write(
-        folder / "config_sentence_transformers.json",
-        {"prompts": dict(recipe.prompts), "default_prompt_name": recipe.default_prompt_name},
-    )
-
-
-def _write(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False))
+    write_json(folder / "special_tokens_map.json", special)
+    write_json(folder / "tokenizer_config.json", {**limit, **settings})
+    write_recipe(folder, recipe, int(model.config.hidden_size))

@@ -1,0 +1,100 @@
+"""Compares a model's description and engine with what sentence-transformers makes of the same files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from deployments.core.batch import TokenBatch, Vectors
+from deployments.core.checking.reference import Expected, Reference
+from deployments.core.checking.samples import samples
+from deployments.core.engine.interface import Engine
+from deployments.core.models.description import Description
+from deployments.core.models.prompts import render
+from deployments.core.models.spec import ModelSpec, Role
+
+# the least cosine of two vectors of one text, computed in different ways. A wrong recipe is further off.
+_AGREES = {"float32": 0.9999}
+_AGREES_IN_HALF = 0.99
+_LENGTHS_DIFFER = 0.02  # of vectors that are not normalised
+# rows of `samples`: the vectors of these texts are compared, the last but one only up to _LONG tokens
+_ROWS = (0, 2, 7, 24, 35)
+_LONG = 1_024
+_SHOWN = 60  # characters of a text in a message
+
+
+def expectations(reference: Reference, spec: ModelSpec, longest: int = _LONG) -> list[Expected]:
+    """Returns what sentence-transformers makes of the sample texts, as queries and as documents.
+
+    Texts of up to ``longest`` tokens are computed, longer ones only tokenized.
+    """
+    texts = samples(spec.max_tokens)
+    rows = [*_ROWS, *([len(texts) - 1] if spec.max_tokens <= longest else [])]
+    return [reference.expected(texts, role, rows) for role in Role]
+
+
+def token_difference(description: Description, expected: Sequence[Expected]) -> str | None:
+    """Returns in words where the description's token ids are not those expected, or None."""
+    tokenizer = description.fast_tokenizer()
+    for side in expected:
+        texts = render(description.spec, side.texts, side.role)
+        batch = tokenizer.tokenize(texts, truncate=True).batch
+        for row, (text, ids) in enumerate(zip(side.texts, side.ids, strict=True)):
+            found = batch.text(row).tolist()
+            if found != list(ids):
+                return (
+                    f"the {side.role} {_shown(text)} has the token ids {_around(found, ids)}, and "
+                    f"{_around(list(ids), found)} in sentence-transformers"
+                )
+    return None
+
+
+def vector_difference(
+    description: Description, engine: Engine, dtype: str, expected: Sequence[Expected]
+) -> str | None:
+    """Returns in words where the engine's vectors are not those expected, or None.
+
+    ``dtype`` is the engine's precision. Each text is computed alone and beside all others.
+    """
+    least = _AGREES.get(dtype, _AGREES_IN_HALF)
+    for side in expected:
+        batch = TokenBatch.from_lists([side.ids[row] for row in side.rows])
+        alone = [engine.forward(batch.slice(row, row + 1)) for row in range(len(batch))]
+        for vectors, how in (
+            (np.concatenate(alone), "alone"),
+            (engine.forward(batch), "in a batch"),
+        ):
+            if problem := _worst(vectors, side, description.spec.normalize, least):
+                return f"{problem} {how}"
+    return None
+
+
+def _worst(vectors: Vectors, side: Expected, normalized: bool, least: float) -> str | None:
+    if vectors.shape != side.vectors.shape:
+        return f"vectors have {vectors.shape[1]} dimensions, not {side.vectors.shape[1]},"
+    norms, wanted = (np.linalg.norm(v, axis=1) for v in (vectors, side.vectors))
+    cosines = (vectors * side.vectors).sum(axis=1) / np.maximum(norms * wanted, 1e-12)
+    worst = int(np.argmin(np.nan_to_num(cosines, nan=-1.0)))
+    if not cosines[worst] >= least:
+        text = side.texts[side.rows[worst]]
+        return f"the {side.role} {_shown(text)} has cosine {cosines[worst]:.4f} to its vector"
+    ratios = norms / np.maximum(wanted, 1e-12)
+    if not normalized and np.abs(ratios - 1).max() > _LENGTHS_DIFFER:
+        return f"vectors are {ratios[np.abs(ratios - 1).argmax()]:.3f} times as long"
+    return None
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
+
+
+def _around(ids: Sequence[int], others: Sequence[int]) -> str:
+    """Returns the ids around the first place where the two differ."""
+    place = next(
+        (i for i, pair in enumerate(zip(ids, others, strict=False)) if len(set(pair)) > 1), -1
+    )
+    place = min(len(ids), len(others)) if place < 0 else place
+    start, stop = max(0, place - 2), place + 3
+    before, after = "…" if start else "", "…" if stop < len(ids) else ""
+    return f"[{before}{', '.join(map(str, ids[start:stop]))}{after}] ({len(ids)} in all)"

@@ -1,0 +1,90 @@
+"""A description is made once for the same files, by a child where transformers is not imported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deployments.core.errors import UnsupportedModel
+from deployments.core.models import describing
+from deployments.core.models.describing import described
+from deployments.core.models.loading import find_model
+from testing.models.files import edit_json
+
+MODEL = "all-MiniLM-L6-v2"
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("EMBEDFLEET_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def run(script: str) -> list[str]:
+    output = subprocess.check_output([sys.executable, "-c", script], text=True, timeout=120)
+    return output.splitlines()
+
+
+DESCRIBES = f"""
+import sys
+from deployments.core.models.loading import find_model
+from deployments.core.models.describing import described
+d = described(find_model({MODEL!r}, weights=False))
+print(d.fast_tokenizer().tokenize(["Hello world"]).batch.ids.tolist())
+print(sorted({{"torch", "transformers"}} & set(sys.modules)))
+"""
+
+
+def test_a_process_without_transformers_leaves_it_to_a_child(cache):
+    assert run(DESCRIBES) == ["[101, 7592, 2088, 102]", "[]"]
+    assert len(list(cache.rglob("*.json"))) == 1
+
+
+def test_what_is_on_disk_is_not_made_again(cache, monkeypatch):
+    files = find_model(MODEL, weights=False)
+    first = described(files)
+    monkeypatch.setattr(describing, "_made", lambda _: pytest.fail("made again"))
+    assert described(files) == first
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "{}"])
+def test_a_file_that_is_broken_is_made_again(cache, content):
+    files = find_model(MODEL, weights=False)
+    first = described(files)
+    [file] = cache.rglob("*.json")
+    file.write_text(content)
+    assert described(files) == first
+    assert json.loads(file.read_text())["tokenizer"] == first.tokenizer
+
+
+def test_a_cache_that_cannot_be_written_costs_time_only(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EMBEDFLEET_CACHE", str(tmp_path / "file" / "below"))
+    assert described(find_model(MODEL, weights=False)).spec.name == MODEL
+
+
+def test_the_childs_refusal_is_the_callers(tmp_path, monkeypatch):
+    from testing.models.tiny import save_bert
+
+    folder = save_bert(tmp_path / "tiny")
+    (folder / "tokenizer.json").write_text("{}")
+    files = find_model("own", str(folder))
+    monkeypatch.delitem(sys.modules, "transformers")
+    with pytest.raises(UnsupportedModel, match="cannot read the tokenizer"):
+        described(files)
+
+
+def test_other_settings_are_described_anew(tmp_path):
+    from testing.models.tiny import save_bert
+
+    folder = save_bert(tmp_path / "tiny", cased=True)
+    before = described(find_model("own", str(folder)))
+    edit_json(folder / "tokenizer_config.json", do_lower_case=True)
+    after = described(find_model("own", str(folder)))
+    texts = ["How MUCH"]
+    first, second = (d.fast_tokenizer().tokenize(texts).batch.ids.tolist() for d in (before, after))
+    assert first != second
