@@ -2,11 +2,11 @@
 
     python -m benchmarks.path [--rounds N] [--rows N]
 
-One service has the same model twice: one is called over lines, as always, the other by Serve's handle.
-Each round measures both in turn: one query a request with 1, 16 and 64 callers, and 32 passages of 50
-words a request with 4. Then `embedfleet encode` runs over a corpus with each. The processor time is that
-of the router's and the replica's processes, less what they take without requests, and of the corpus job's
-workers; it is what sizes a machine in front of a GPU.
+One service has the same model twice: one is called over connections, as always, the other by Serve's
+handle. Each round measures both in turn: one query a request with 1, 16 and 64 callers, and 32 passages
+of 50 words a request with 4. Then `embedfleet encode` runs over a corpus with each. The processor time
+is that of the router's and the replica's processes, less what they take without requests, and of the
+corpus job's workers; it is what sizes a machine in front of a GPU.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from testing.hashing import save_model
 from testing.processes import marked, replicas
 from testing.running import RunningService, running_service
 
-LINE = "by-line"
-NAMES = {LINE: "line", BY_HANDLE: "Serve's handle"}
+CONNECTION = "by-connection"
+NAMES = {CONNECTION: "connection", BY_HANDLE: "Serve's handle"}
 CALLERS = (1, 16, 64)
 PASSAGES, PASSAGE_CALLERS = 32, 4
 SECONDS, IDLE_S = 6.0, 5.0
@@ -137,7 +137,7 @@ def corpus_cost_s(service: RunningService, model: str, rows: int) -> float:
 
 def tokenizer_cost_s(folder: Path) -> float:
     """Returns the CPU seconds per million tokens of the tokenizer alone, in this process."""
-    spec = find_model(LINE, str(folder), weights=False).spec
+    spec = find_model(CONNECTION, str(folder), weights=False).spec
     tokenizer = describe(spec, folder).fast_tokenizer()
     texts = passages(5_000)
     tokenizer.tokenize(texts[:100], truncate=True)

@@ -20,12 +20,12 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.client.call import Call, Moved, ReplicaDied
 from deployments.client.coalescing import Coalescing
-from deployments.client.direct import DirectTransport
-from deployments.client.lines import Lines
+from deployments.client.connections import Connections
+from deployments.client.direct_transport import DirectTransport
+from deployments.client.handle_transport import HandleTransport
 from deployments.client.poison import PoisonIsolation
 from deployments.client.preprocessing import Preprocessor, load_preprocessor
 from deployments.client.retrying import RetryMoved, RetryOverload
-from deployments.client.transport import HandleTransport
 from deployments.client.versions import Version, Versions
 from deployments.config.schema import ModelConfig
 from deployments.core.awaiting import gather_or_cancel, in_time
@@ -63,9 +63,9 @@ class EncoderClient:
         self._status = status
         self._cold_wait_s = cold_wait_s
         self._versions = Versions(config, load_preprocessor)
-        self._lines = Lines(config.name, partial(known_replicas, handle.encode))
+        self._connections = Connections(config.name, partial(known_replicas, handle.encode))
         by_handle = HandleTransport(config.name, handle, status, cold_wait_s)
-        self._transport = DirectTransport(config.name, self._lines, by_handle, status)
+        self._transport = DirectTransport(config.name, self._connections, by_handle, status)
         offline = RetryOverload(self._transport, [Lane.OFFLINE])
         self._calls = Coalescing(PoisonIsolation(offline, ClusterRecord(config.name)))
         # the lane may refuse a request, but not half of it: what is full then may be its own work
@@ -163,13 +163,13 @@ class EncoderClient:
             log.debug("%s: the replica's version cannot be read: %s", self._name, error)
 
     def statuses(self) -> list[ReplicaStatus]:
-        """Returns what each replica with a line said last. Call it in the event loop."""
-        self._lines.start()
-        return self._lines.statuses()
+        """Returns what each replica with a connection said last. Call it in the event loop."""
+        self._connections.start()
+        return self._connections.statuses()
 
     def close(self) -> None:
-        """Closes the lines, and gives up loading the tokenizer, if that still goes on."""
-        self._lines.close()
+        """Closes the connections, and gives up loading the tokenizer, if that still goes on."""
+        self._connections.close()
         self._versions.close()
 
     async def ready_preprocessor(self, timeout_s: float) -> Preprocessor:

@@ -34,7 +34,7 @@ from deployments.core.models.space import space_id
 from deployments.core.models.spec import ModelSpec
 from deployments.core.models.tokenizer import out_of_vocabulary
 from deployments.replica.autoscaling import report
-from deployments.replica.line_server import LineServer
+from deployments.replica.connection_server import ConnectionServer
 from deployments.wire import registry, trials
 from deployments.wire.calls import OtherVersion, Terms
 from deployments.wire.frames import CallFrame
@@ -58,7 +58,7 @@ class Encoder:
     """One replica of one model. It knows token ids, lanes and vectors, but no texts and no HTTP."""
 
     wedged_after_s = 20.0
-    _lines: LineServer | None = None
+    _connections: ConnectionServer | None = None
     _replica = ""
 
     def __init__(self, config: ModelConfig, limits: Limits) -> None:
@@ -94,7 +94,7 @@ class Encoder:
         return load_model(config, limits)
 
     def _listen_soon(self) -> asyncio.Task[None] | None:
-        """Starts to listen for lines, if this is a replica of Serve."""
+        """Starts to listen for connections, if this is a replica of Serve."""
         try:
             self._replica = serve.get_replica_context().replica_id.to_full_id_str()
         except RayServeException:
@@ -103,11 +103,11 @@ class Encoder:
 
     async def _listen(self) -> None:
         """Listens, and tells clients where; until that succeeds, they call by handle."""
-        server = LineServer(self)
+        server = ConnectionServer(self)
         while True:
             try:
                 address = await server.listen(ray.util.get_node_ip_address())
-                self._lines = server
+                self._connections = server
                 await asyncio.to_thread(registry.publish, self._replica, address)
                 return
             except Exception as error:  # such as the head of the cluster being away
@@ -115,7 +115,7 @@ class Encoder:
                 await asyncio.sleep(_PUBLISH_AGAIN_S)
 
     async def answer(self, call: CallFrame) -> Encoded | OtherVersion | EmbedfleetError:
-        """As `encode`, for a call that came over a line."""
+        """As `encode`, for a call that came over a connection."""
         batch = call.batch
         return await self.encode(
             batch.ids, batch.lengths, call.lane.value, call.timeout_s, call.terms
@@ -252,15 +252,15 @@ class Encoder:
 
     def __del__(self) -> Coroutine[Any, Any, None] | None:
         """Serve awaits what this returns, after the last call by handle and before the process ends."""
-        if (lines := self._lines) is None:
+        if (connections := self._connections) is None:
             self._stop()
             return None
-        self._lines = None
-        return self._leave(lines)
+        self._connections = None
+        return self._leave(connections)
 
-    async def _leave(self, lines: LineServer) -> None:
+    async def _leave(self, connections: ConnectionServer) -> None:
         await asyncio.to_thread(registry.withdraw, self._replica)
-        await lines.close(self._answer_s)
+        await connections.close(self._answer_s)
         self._stop()
 
     def _stop(self) -> None:

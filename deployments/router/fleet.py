@@ -1,9 +1,9 @@
 """The state of every model's replicas: ready, starting, cold, or unavailable and why.
 
 The view is at most a few seconds old. It combines three sources: Serve's controller pushes the running
-replicas to the handles and says what it waits for; the replicas say, on their lines, whether their model
-is loaded; and the cluster's nodes show whether a replica could start at all. If there is no line to any
-replica, one of them is asked by handle.
+replicas to the handles and says what it waits for; the replicas report, over their connections,
+whether their model is loaded; and the cluster's nodes show whether a replica could start at all. If there
+is no connection to any replica, one of them is asked by handle.
 """
 
 from __future__ import annotations

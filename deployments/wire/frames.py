@@ -1,4 +1,4 @@
-"""The frames that travel over a line between a client process and a replica, as bytes.
+"""The frames that travel over a connection between a client process and a replica, as bytes.
 
 A frame is a header (length of its body, kind, number of its call) and a body. All integers are
 little-endian. Token ids, lengths and vectors are flat buffers; what is rare and small is JSON. Nothing is
@@ -130,7 +130,7 @@ class Hello:
 
 
 def hello(token: bytes, version: int = VERSION) -> bytes:
-    """Returns the frame that opens a line. Its layout is the same in every version."""
+    """Returns the frame that opens a connection. Its layout is the same in every version."""
     return frame(Kind.HELLO, 0, _HELLO.pack(_MAGIC, version, token))
 
 

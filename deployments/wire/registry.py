@@ -1,4 +1,4 @@
-"""Where replicas listen for lines: each writes its address into Ray's key-value store, by its replica id.
+"""Where replicas listen: each writes its address into Ray's key-value store, by its replica id.
 
 Clients know from Serve's handle which replicas run; here they find how to reach one. Whoever can read a
 token from this store could also call the replica through Ray.

@@ -59,7 +59,7 @@ class Reply:
 class Replica:
     """The handle of one deployment: answers as scripted, then with each text's first id.
 
-    Nobody listens for a line, so all calls go by handle.
+    Nobody listens for a connection, so all calls go by handle.
     """
 
     _router = None

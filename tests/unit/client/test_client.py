@@ -10,7 +10,7 @@ from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from deployments.client import client as client_module
-from deployments.client import transport
+from deployments.client import handle_transport
 from deployments.client.client import EncoderClient
 from deployments.client.preprocessing import Preprocessor
 from deployments.config.schema import ModelConfig
@@ -44,7 +44,7 @@ ONLINE, OFFLINE = Lane.ONLINE, Lane.OFFLINE
 @pytest.fixture
 def connect(monkeypatch):
     """Returns a client over a replica, its tokenizer at hand."""
-    monkeypatch.setattr(transport, "_PAUSE_AFTER_DEATH_S", 0.0)
+    monkeypatch.setattr(handle_transport, "_PAUSE_AFTER_DEATH_S", 0.0)
     monkeypatch.setattr(client_module, "ClusterRecord", NothingBegun)
     monkeypatch.setattr(
         client_module, "load_preprocessor", lambda config: Preprocessor(spec_of(config), Numbers())
@@ -140,7 +140,7 @@ async def test_what_was_lost_waits_longer_for_a_replica_than_what_comes_new(conn
 
 
 async def test_replicas_that_keep_dying_are_given_up_at_the_deadline(connect, monkeypatch):
-    monkeypatch.setattr(transport, "_PAUSE_AFTER_DEATH_S", 0.05)
+    monkeypatch.setattr(handle_transport, "_PAUSE_AFTER_DEATH_S", 0.05)
     with pytest.raises(ModelUnavailable, match="its replica died"):
         await connect(Replica(*[LOST] * 9)).encode(texts(5), ONLINE, 0.2)
 

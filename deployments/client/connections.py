@@ -1,4 +1,4 @@
-"""The lines of one model: one to each of its replicas, opened and closed as replicas come and go."""
+"""A model's connections: one to each of its replicas, opened and closed as replicas come and go."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from functools import cache
 
 from deployments.client.balancing import Balancer
 from deployments.client.call import Call
-from deployments.client.line import Line, connect
+from deployments.client.connection import Connection, connect
 from deployments.core.batch import Encoded
 from deployments.core.lane import Lane
 from deployments.wire import frames
@@ -36,7 +36,7 @@ class Attempt:
     future: asyncio.Future[Encoded]
 
 
-class Lines:
+class Connections:
     """For one asyncio loop."""
 
     def __init__(
@@ -52,7 +52,7 @@ class Lines:
         self._known = known
         self._find = find
         self._balancer = Balancer()
-        self._lines: dict[str, Line] = {}
+        self._connections: dict[str, Connection] = {}
         self._going: set[str] = set()
         self._connecting: dict[str, asyncio.Task[None]] = {}
         self._try_again: dict[str, float] = {}
@@ -69,15 +69,15 @@ class Lines:
             )
 
     def close(self) -> None:
-        """Stops watching and closes all lines."""
+        """Stops watching and closes all connections."""
         for task in (self._watching, *self._connecting.values()):
             if task is not None:
                 task.cancel()
-        for line in list(self._lines.values()):
-            line.close()
+        for connection in list(self._connections.values()):
+            connection.close()
 
     def statuses(self) -> list[ReplicaStatus]:
-        """Returns what each replica with a line said last, in the last seconds."""
+        """Returns what each replica with a connection said last, in the last seconds."""
         now = time.monotonic()
         return [s for key, s in self._statuses.items() if not self._balancer.is_silent(key, now)]
 
@@ -90,7 +90,7 @@ class Lines:
         replica = self._balancer.pick(lane, tokens, call.space, now, besides)
         if replica is None:
             return None
-        future = self._lines[replica].begin(call)
+        future = self._connections[replica].begin(call)
         self._balancer.sent(replica, lane, tokens)
         future.add_done_callback(lambda _: self._balancer.ended(replica, lane, tokens))
         return Attempt(replica, future)
@@ -99,32 +99,32 @@ class Lines:
         """Whether the replica of a call has said nothing for seconds."""
         return self._balancer.is_silent(attempt.replica, time.monotonic())
 
-    def heard(self, line: Line, status: ReplicaStatus) -> None:
+    def heard(self, connection: Connection, status: ReplicaStatus) -> None:
         """As `Listener.heard`."""
         now = time.monotonic()
-        if line.replica in self._statuses:
-            self._balancer.heard(line.replica, status, now)
+        if connection.replica in self._statuses:
+            self._balancer.heard(connection.replica, status, now)
         else:
-            self._lines[line.replica] = line
-            self._balancer.join(line.replica, status, now)
-        self._statuses[line.replica] = status
+            self._connections[connection.replica] = connection
+            self._balancer.join(connection.replica, status, now)
+        self._statuses[connection.replica] = status
 
-    def answered(self, line: Line, waiting: Mapping[Lane, int]) -> None:
+    def answered(self, connection: Connection, waiting: Mapping[Lane, int]) -> None:
         """As `Listener.answered`."""
-        self._balancer.answered(line.replica, waiting, time.monotonic())
+        self._balancer.answered(connection.replica, waiting, time.monotonic())
 
-    def leaving(self, line: Line) -> None:
+    def leaving(self, connection: Connection) -> None:
         """As `Listener.leaving`."""
-        self._going.add(line.replica)
-        self._balancer.avoid(line.replica, True)
+        self._going.add(connection.replica)
+        self._balancer.avoid(connection.replica, True)
 
-    def lost(self, line: Line) -> None:
+    def lost(self, connection: Connection) -> None:
         """As `Listener.lost`."""
-        if self._lines.get(line.replica) is line:
-            del self._lines[line.replica]
-            del self._statuses[line.replica]
-            self._balancer.leave(line.replica)
-        self._try_again[line.replica] = time.monotonic() + _AGAIN_S
+        if self._connections.get(connection.replica) is connection:
+            del self._connections[connection.replica]
+            del self._statuses[connection.replica]
+            self._balancer.leave(connection.replica)
+        self._try_again[connection.replica] = time.monotonic() + _AGAIN_S
 
     async def _watch(self) -> None:
         last = time.monotonic()
@@ -134,23 +134,25 @@ class Lines:
             try:
                 self._look(now, was_asleep)
             except Exception:
-                log.exception("%s: its lines could not be looked after; trying again", self._name)
+                log.exception("%s: its connections could not be updated; trying again", self._name)
             await asyncio.sleep(_LOOK_EVERY_S)
 
     def _look(self, now: float, was_asleep: bool) -> None:
         known = set(self._known())
-        for replica, line in list(self._lines.items()):
+        for replica, connection in list(self._connections.items()):
             is_going = replica in self._going or replica not in known
             self._balancer.avoid(replica, is_going)
-            if is_going and not line.calls:
-                line.close()
+            if is_going and not connection.calls:
+                connection.close()
             elif not was_asleep and self._balancer.silence_s(replica, now) > _DEAD_AFTER_S:
-                log.warning("%s: replica %s is silent, its line is closed", self._name, replica)
-                line.close()
+                log.warning(
+                    "%s: replica %s is silent, its connection is closed", self._name, replica
+                )
+                connection.close()
         self._going &= known
         self._warned &= known
         self._try_again = {r: at for r, at in self._try_again.items() if r in known}
-        for replica in known - self._lines.keys() - self._connecting.keys() - self._going:
+        for replica in known - self._connections.keys() - self._connecting.keys() - self._going:
             if now >= self._try_again.get(replica, now):
                 self._connect(replica)
 
@@ -160,7 +162,7 @@ class Lines:
         task.add_done_callback(lambda _: self._connecting.pop(replica, None))
 
     async def _open(self, replica: str) -> None:
-        """Opens a line if its replica listens; if not, it is tried again."""
+        """Opens a connection if its replica listens; if not, it is tried again."""
         self._try_again[replica] = time.monotonic() + _AGAIN_S
         try:
             async with asyncio.timeout(_FIND_S):
@@ -170,23 +172,23 @@ class Lines:
             if address.version != frames.VERSION:
                 self._warn(replica, f"it speaks version {address.version} of the protocol")
                 return
-            line = await connect(replica, address, self, _CONNECT_S)
+            connection = await connect(replica, address, self, _CONNECT_S)
         except (OSError, TimeoutError) as error:
             self._warn(replica, f"its port cannot be reached ({error!r})")
             return
         except Exception as error:  # the store is away
             log.warning("%s: replica %s cannot be looked up: %r", self._name, replica, error)
             return
-        if not await line.is_ready(_CONNECT_S):
+        if not await connection.is_ready(_CONNECT_S):
             self._warn(replica, "it does not accept the connection")
-            line.close()
+            connection.close()
 
     def _warn(self, replica: str, why: str) -> None:
         """Says it once: it is tried again each second, also for a replica that has just died."""
         if replica not in self._warned:
             self._warned.add(replica)
             log.warning(
-                "%s: no line to replica %s, so calls may go by Serve's handle, which costs more: %s",
+                "%s: no connection to replica %s, so calls may use Serve's handle, which costs more: %s",
                 self._name,
                 replica,
                 why,
@@ -196,4 +198,4 @@ class Lines:
 @cache
 def _thread() -> ThreadPoolExecutor:
     """One for all models: look-ups are rare, and a store that is away holds up nothing else."""
-    return ThreadPoolExecutor(1, "lines")
+    return ThreadPoolExecutor(1, "connections")

@@ -1,4 +1,4 @@
-"""The replica's end of the lines: takes calls, sends answers and the replica's status."""
+"""The replica's end of its connections: takes calls, sends answers and the replica's status."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ class Replica(Protocol):
         """Returns the tokens that wait in each lane."""
 
 
-class LineServer:
-    """Listens for the lines of one replica. For one asyncio loop."""
+class ConnectionServer:
+    """Listens for the connections of one replica. For one asyncio loop."""
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self.token = secrets.token_bytes(frames.TOKEN_BYTES)
         self._server: asyncio.Server | None = None
         self._ticking: asyncio.Task[None] | None = None
-        self._lines: set[_Connection] = set()
+        self._connections: set[_Connection] = set()
 
     async def listen(self, host: str) -> Address:
         """Listens on a free port of this host, unless it does already. Returns where. Raises OSError."""
@@ -75,21 +75,24 @@ class LineServer:
             return
         self._server.close()
         self._ticking.cancel()
-        for line in self._lines:
-            line.send(frames.frame(Kind.GOAWAY))
+        for connection in self._connections:
+            connection.send(frames.frame(Kind.GOAWAY))
         deadline = time.monotonic() + timeout_s
-        while any(line.calls for line in self._lines) and time.monotonic() < deadline:
+        while (
+            any(connection.calls for connection in self._connections)
+            and time.monotonic() < deadline
+        ):
             await asyncio.sleep(0.05)
         deadline = min(deadline, time.monotonic() + _LINGER_S)
         while (
-            self._lines and time.monotonic() < deadline
-        ):  # a client closes a line that it is done with
+            self._connections and time.monotonic() < deadline
+        ):  # a client closes a connection that it is done with
             await asyncio.sleep(0.05)
-        for line in list(self._lines):
-            line.close()
+        for connection in list(self._connections):
+            connection.close()
 
     def _accept(self) -> _Connection:
-        return _Connection(self._replica, self.token, self._lines)
+        return _Connection(self._replica, self.token, self._connections)
 
     async def _tick(self) -> None:
         while True:
@@ -99,17 +102,17 @@ class LineServer:
             except Exception:
                 log.exception("the replica's status cannot be read; clients get the next one")
                 continue
-            for line in list(self._lines):
-                line.send(said)
+            for connection in list(self._connections):
+                connection.send(said)
 
 
 class _Connection(asyncio.Protocol):
-    """One client's connection. It joins ``lines`` once it has shown the token."""
+    """One client's connection. It joins ``connections`` once it has shown the token."""
 
-    def __init__(self, replica: Replica, token: bytes, lines: set[_Connection]) -> None:
+    def __init__(self, replica: Replica, token: bytes, connections: set[_Connection]) -> None:
         self._replica = replica
         self._token = token
-        self._lines = lines
+        self._connections = connections
         self._reader = FrameReader(MAX_HELLO_BYTES)
         self._calls: dict[int, asyncio.Task[None]] = {}
         self._transport: asyncio.Transport | None = None
@@ -131,14 +134,14 @@ class _Connection(asyncio.Protocol):
             for frame in self._reader.feed(data):
                 self._take(frame)
         except BadFrame as error:
-            log.warning("a line is closed: its client sent %s", error)
+            log.warning("a connection is closed: its client sent %s", error)
             self.close()
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002
         """Drops the client's calls."""
         if self._hello_late is not None:
             self._hello_late.cancel()
-        self._lines.discard(self)
+        self._connections.discard(self)
         for task in self._calls.values():
             task.cancel()
 
@@ -147,7 +150,7 @@ class _Connection(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             return
         if self._transport.get_write_buffer_size() > _MOST_UNREAD_BYTES:
-            log.warning("a line is closed: its client does not read its answers")
+            log.warning("a connection is closed: its client does not read its answers")
             self.close()
             return
         self._transport.write(frame)
@@ -158,7 +161,7 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def _take(self, frame: Frame) -> None:
-        if self not in self._lines:
+        if self not in self._connections:
             self._greet(frames.read_hello(frame))
         elif frame.kind is Kind.CALL:
             self._begin(frame)
@@ -173,13 +176,13 @@ class _Connection(asyncio.Protocol):
         if not hmac.compare_digest(hello.token, self._token):
             raise BadFrame("a wrong token")
         if hello.version != frames.VERSION:
-            log.info("a line is closed: its client speaks protocol version %d", hello.version)
+            log.info("a connection is closed: its client speaks protocol version %d", hello.version)
             self.send(frames.welcome())  # which says the version of this one
             self._transport.close()
             return
         if self._hello_late is not None:
             self._hello_late.cancel()
-        self._lines.add(self)
+        self._connections.add(self)
         self._reader.max_body_bytes = MAX_BODY_BYTES
         self.send(frames.welcome() + frames.status(self._replica.said()))
 

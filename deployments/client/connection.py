@@ -1,4 +1,4 @@
-"""One line: the connection of this process to one replica, which carries all calls to it at once."""
+"""The TCP connection of this process to one replica. It carries all calls to that replica at once."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ _MOST_UNSENT_BYTES = 64 * 2**20  # that a replica has not read; it must be hung
 
 
 class Listener(Protocol):
-    """Whoever wants to know what a line hears."""
+    """Receives what a connection hears from its replica."""
 
-    def heard(self, line: Line, status: ReplicaStatus) -> None:
-        """The replica has said how it is; the first time, the line is ready for calls."""
+    def heard(self, connection: Connection, status: ReplicaStatus) -> None:
+        """The replica has said how it is; the first time, the connection is ready for calls."""
 
-    def answered(self, line: Line, waiting: Mapping[Lane, int]) -> None:
+    def answered(self, connection: Connection, waiting: Mapping[Lane, int]) -> None:
         """An answer has come, with the tokens that still wait at the replica."""
 
-    def leaving(self, line: Line) -> None:
+    def leaving(self, connection: Connection) -> None:
         """The replica stops; it still answers the calls that it has."""
 
-    def lost(self, line: Line) -> None:
+    def lost(self, connection: Connection) -> None:
         """The connection has ended."""
 
 
-class Line(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """For one asyncio loop. Futures of calls end with an answer or an exception of `Sender.send`."""
 
     def __init__(self, replica: str, token: bytes, listener: Listener) -> None:
@@ -100,7 +100,7 @@ class Line(asyncio.Protocol):
             for frame in self._reader.feed(data):
                 self._take(frame)
         except BadFrame as error:
-            log.warning("the line to replica %s is closed: it sent %s", self.replica, error)
+            log.warning("the connection to replica %s is closed: it sent %s", self.replica, error)
             self.close()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -153,14 +153,16 @@ class Line(asyncio.Protocol):
             self._transport.write(frames.frame(Kind.CANCEL, number))
 
 
-async def connect(replica: str, address: Address, listener: Listener, timeout_s: float) -> Line:
-    """Returns a line that is connected; it takes calls once its listener has heard a status.
+async def connect(
+    replica: str, address: Address, listener: Listener, timeout_s: float
+) -> Connection:
+    """Returns an open connection; it takes calls once its listener has heard a status.
 
     Raises OSError or TimeoutError.
     """
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(timeout_s):
-        _, line = await loop.create_connection(
-            lambda: Line(replica, address.token, listener), address.host, address.port
+        _, connection = await loop.create_connection(
+            lambda: Connection(replica, address.token, listener), address.host, address.port
         )
-    return line
+    return connection

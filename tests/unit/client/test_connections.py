@@ -1,4 +1,4 @@
-"""Lines over real sockets, without Ray: calls and answers, cancelling, breaking, leaving, wrong peers."""
+"""Connections over real sockets, without Ray: answers, cancelling, breaking, leaving, wrong peers."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from contextlib import asynccontextmanager, suppress
 import numpy as np
 import pytest
 
-from deployments.client import direct, lines
+from deployments.client import connections, direct_transport
 from deployments.client.call import Call, Moved, ReplicaDied
-from deployments.client.direct import DirectTransport
-from deployments.client.line import Line
-from deployments.client.lines import Lines
+from deployments.client.connection import Connection
+from deployments.client.connections import Connections
+from deployments.client.direct_transport import DirectTransport
 from deployments.config.schema import ModelConfig
 from deployments.core.batch import Encoded, TokenBatch
 from deployments.core.errors import DeadlineExceeded, Overloaded, TextFailed
 from deployments.core.lane import Lane
-from deployments.replica import line_server
-from deployments.replica.line_server import LineServer
+from deployments.replica import connection_server
+from deployments.replica.connection_server import ConnectionServer
 from deployments.wire import frames
 from deployments.wire.calls import OtherVersion, Terms
 from deployments.wire.frames import CallFrame, Kind
@@ -62,7 +62,7 @@ class Replica:
 
 
 class NoHandle:
-    """Stands for `HandleTransport`: counts what did not find a line."""
+    """Stands for `HandleTransport`: counts what did not find a connection."""
 
     def __init__(self):
         self.calls = 0
@@ -73,24 +73,24 @@ class NoHandle:
 
 
 class Cluster:
-    """Replicas with line servers, and one client of them."""
+    """Replicas with connection servers, and one client of them."""
 
     def __init__(self):
         self.servers, self.addresses, self.by_handle = {}, {}, NoHandle()
         self.known = set()
-        self.lines = Lines("tiny", lambda: self.known, self.addresses.get)
-        self.transport = DirectTransport("tiny", self.lines, self.by_handle, assume_ready)
+        self.connections = Connections("tiny", lambda: self.known, self.addresses.get)
+        self.transport = DirectTransport("tiny", self.connections, self.by_handle, assume_ready)
 
     async def add(self, name, replica, **address):
-        server = self.servers[name] = LineServer(replica)
+        server = self.servers[name] = ConnectionServer(replica)
         fields = vars(await server.listen(HOST)) | address
         self.addresses[name] = Address(**fields)
         self.known.add(name)
 
     async def connected(self, count):
-        """Returns once so many replicas have a line."""
-        self.lines.start()
-        await until(lambda: len(self.lines.statuses()) == count)
+        """Returns once so many replicas have a connection."""
+        self.connections.start()
+        await until(lambda: len(self.connections.statuses()) == count)
 
     async def send(self, *firsts, timeout_s=PATIENCE_S, trial=None):
         batch = TokenBatch.from_lists([[first, 1] for first in firsts])
@@ -106,9 +106,9 @@ async def until(condition):
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch):
-    monkeypatch.setattr(lines, "_LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr(lines, "_AGAIN_S", 0.02)
-    monkeypatch.setattr(line_server, "_STATUS_EVERY_S", 0.05)
+    monkeypatch.setattr(connections, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(connections, "_AGAIN_S", 0.02)
+    monkeypatch.setattr(connection_server, "_STATUS_EVERY_S", 0.05)
 
 
 @asynccontextmanager
@@ -121,7 +121,7 @@ async def running(*replicas):
     try:
         yield cluster
     finally:
-        cluster.lines.close()
+        cluster.connections.close()
         for server in cluster.servers.values():
             await server.close(0)
 
@@ -226,14 +226,14 @@ class Deaf:
 
 
 async def test_an_answer_that_crosses_its_cancelling_harms_nobody():
-    line = Line("0", bytes(32), Deaf())
-    line.connection_made(Wire())
-    line.data_received(frames.welcome())
+    connection = Connection("0", bytes(32), Deaf())
+    connection.connection_made(Wire())
+    connection.data_received(frames.welcome())
     call = Call(TokenBatch.from_lists([[1]]), Lane.ONLINE, time.monotonic() + 9, "space")
-    leaving, staying = line.begin(call), line.begin(call)
+    leaving, staying = connection.begin(call), connection.begin(call)
     leaving.cancel()
     answers = [frames.answer(n, Encoded(np.float32([[n]]), 0, 0), {}) for n in (1, 2)]
-    line.data_received(b"".join(answers))
+    connection.data_received(b"".join(answers))
     assert (await staying).vectors.tolist() == [[2]]
 
 
@@ -252,7 +252,7 @@ async def test_a_broken_connection_is_a_death_at_once():
         replica.open.clear()
         task = asyncio.create_task(cluster.send(1))
         await until(lambda: replica.calls)
-        [connection] = cluster.servers["0"]._lines
+        [connection] = cluster.servers["0"]._connections
         connection.close()
         with pytest.raises(ReplicaDied):
             await asyncio.wait_for(task, 1)
@@ -260,9 +260,9 @@ async def test_a_broken_connection_is_a_death_at_once():
 
 async def test_a_connection_that_broke_is_opened_again():
     async with running(Replica()) as cluster:
-        [connection] = cluster.servers["0"]._lines
+        [connection] = cluster.servers["0"]._connections
         connection.close()
-        await until(lambda: not cluster.lines.statuses())
+        await until(lambda: not cluster.connections.statuses())
         await cluster.connected(1)
         assert await cluster.send(1) == [1]
 
@@ -299,7 +299,7 @@ async def test_a_replica_that_serve_no_longer_lists_gets_nothing_more():
 async def test_without_a_line_calls_go_by_handle():
     cluster = Cluster()
     assert await cluster.send(1) == [-1]
-    cluster.lines.close()
+    cluster.connections.close()
 
 
 @pytest.mark.parametrize("address", [{"version": 0}, {"token": bytes(32)}, {"port": 1}])
@@ -307,12 +307,12 @@ async def test_a_replica_that_cannot_be_reached_is_called_by_handle(address, cap
     """An older protocol, a wrong token, and a port that nobody listens on. The log says so once."""
     cluster = Cluster()
     await cluster.add("0", Replica(), **address)
-    cluster.lines.start()
-    await until(lambda: "no line to replica 0" in caplog.text)
+    cluster.connections.start()
+    await until(lambda: "no connection to replica 0" in caplog.text)
     await asyncio.sleep(0.1)
     assert await cluster.send(1) == [-1]
-    assert caplog.text.count("no line to replica 0") == 1
-    cluster.lines.close()
+    assert caplog.text.count("no connection to replica 0") == 1
+    cluster.connections.close()
     await cluster.servers["0"].close(0)
 
 
@@ -365,7 +365,7 @@ async def test_a_stranger_gets_no_word_and_no_call_through(sent):
 
 
 async def test_a_stranger_who_says_nothing_is_closed(monkeypatch):
-    monkeypatch.setattr(line_server, "_HELLO_S", 0.05)
+    monkeypatch.setattr(connection_server, "_HELLO_S", 0.05)
     async with running(Replica()) as cluster:
         assert await talk(cluster) == b""
 
@@ -397,9 +397,9 @@ async def test_a_frame_that_is_cut_off_drops_nothing_but_itself():
         _, writer = await asyncio.open_connection(address.host, address.port)
         writer.write(frames.hello(address.token) + GOOD_CALL[:-3])
         await writer.drain()
-        await until(lambda: len(cluster.servers["0"]._lines) == 2)
+        await until(lambda: len(cluster.servers["0"]._connections) == 2)
         writer.close()
-        await until(lambda: len(cluster.servers["0"]._lines) == 1)
+        await until(lambda: len(cluster.servers["0"]._connections) == 1)
         assert await cluster.send(2) == [2]
     assert len(replica.calls) == 1
 
@@ -434,7 +434,7 @@ async def test_a_replica_that_sends_garbage_has_died_for_its_calls(reply):
     await cluster.connected(1)
     with pytest.raises(ReplicaDied):
         await asyncio.wait_for(cluster.send(1), PATIENCE_S)
-    cluster.lines.close()
+    cluster.connections.close()
     server.close()
 
 
@@ -442,7 +442,7 @@ async def test_a_replica_that_sends_garbage_has_died_for_its_calls(reply):
 def hung(monkeypatch):
     """Replicas that say nothing for 0.2 s count as hung, and calls are looked at often."""
     monkeypatch.setattr("deployments.client.balancing.SILENT_AFTER_S", 0.2)
-    monkeypatch.setattr(direct, "_LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(direct_transport, "_LOOK_EVERY_S", 0.02)
 
 
 def hang(cluster, name):
@@ -495,7 +495,7 @@ async def test_a_pass_that_hangs_does_not_take_its_text_to_another_replica(hung)
 
 
 async def test_a_replica_that_is_silent_for_long_has_died(hung, monkeypatch):
-    monkeypatch.setattr(lines, "_DEAD_AFTER_S", 0.4)
+    monkeypatch.setattr(connections, "_DEAD_AFTER_S", 0.4)
     async with running(Replica()) as cluster:
         hang(cluster, "0")
         with pytest.raises(ReplicaDied):

@@ -1,7 +1,7 @@
-"""The lowest layer of the client: sends calls over lines, and by Serve's handle if there is no line.
+"""The lowest layer of the client: sends calls over its connections, or by Serve's handle if it has none.
 
-There is none while no replica runs: a call by handle then waits in Serve, which counts it as demand and
-starts a replica. There is none either to replicas that speak another version of the protocol, as in an
+It has none while no replica runs: a call by handle then waits in Serve, which counts it as demand and
+starts a replica. Nor does it have one to replicas that speak another version of the protocol, as in an
 update of this code, or that the network lets nobody reach.
 """
 
@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 
 from deployments.client.call import Call, Sender
-from deployments.client.lines import Attempt, Lines
+from deployments.client.connections import Attempt, Connections
 from deployments.core.batch import Encoded
 from deployments.wire.status import ModelStatus, late
 
@@ -23,17 +23,21 @@ class DirectTransport:
     """Sends calls to the replicas of one model; what a silent replica has goes to another one too."""
 
     def __init__(
-        self, name: str, lines: Lines, by_handle: Sender, status: Callable[[], ModelStatus]
+        self,
+        name: str,
+        connections: Connections,
+        by_handle: Sender,
+        status: Callable[[], ModelStatus],
     ) -> None:
         self._name = name
-        self._lines = lines
+        self._connections = connections
         self._by_handle = by_handle
         self._status = status
 
     async def send(self, call: Call) -> Encoded:
         """As `Sender.send`. Replicas drop the call if it is cancelled or late."""
-        self._lines.start()
-        first = self._lines.begin(call)
+        self._connections.start()
+        first = self._connections.begin(call)
         if first is None:
             return await self._by_handle.send(call)
         attempts = [first]
@@ -74,6 +78,6 @@ class DirectTransport:
         """
         if call.trial or len(tried) >= _MOST_TRIES:
             return None
-        if not all(self._lines.is_silent(attempt) for attempt in attempts):
+        if not all(self._connections.is_silent(attempt) for attempt in attempts):
             return None
-        return self._lines.begin(call, besides=tried)
+        return self._connections.begin(call, besides=tried)
