@@ -49,7 +49,9 @@ def test_metrics_reach_prometheus(service):
 
 def test_a_large_body_is_refused_in_one_piece(service):
     with service.client() as http:
-        answer = http.post("/v1/embeddings", content=b'{"input": "' + b"x" * 10_000_000 + b'"}')
+        body = b'{"input": "' + b"x" * 10_000_000 + b'"}'
+        json_type = {"content-type": "application/json"}
+        answer = http.post("/v1/embeddings", content=body, headers=json_type)
         assert answer.status_code == 413
         assert answer.json()["error"]["code"] == "body_too_large"
         assert http.get("/health").status_code == 200

@@ -40,7 +40,7 @@ def settled(service: RunningService) -> tuple[float, float]:
 def request_bytes(number: int) -> bytes:
     body = json.dumps({"model": MODEL, "input": f"vanishing client number {number}"}).encode()
     head = (
-        "POST /v1/embeddings HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n"
+        "POST /v1/embeddings HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
         f"authorization: Bearer {API_KEY}\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
