@@ -1,6 +1,7 @@
 """``embedfleet check``: whether a config is valid, or what would be served of a model, without a service.
 
-A model is checked by its tokenizer and configuration files, so its weights need not be here.
+A model is checked by its tokenizer and configuration files, so its weights need not be here. If they are
+wanted, its vectors are compared with sentence-transformers.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from deployments.core.models.catalog import by_name_or_repo, did_you_mean, refus
 from deployments.core.models.weights import is_hub_id
 
 if TYPE_CHECKING:
-    from deployments.core.models.parameters import Cost
+    from deployments.core.models.description import Description
+    from deployments.core.models.loading import ModelFiles
     from deployments.core.models.spec import ModelSpec
 
 _CONFIGS = (".yaml", ".yml")
@@ -41,18 +43,21 @@ class Target:
         return self.path or self.name
 
 
-def check(what: str, revision: str | None = None) -> int:
+def check(what: str, revision: str | None = None, weights: bool = False) -> int:
     """Checks a config file or a model, prints what is known of it, and returns the exit status.
 
+    With ``weights`` the model is loaded and compared with sentence-transformers.
     0 means valid or supported, 1 that the model is refused, 2 that nothing could be checked.
     """
     try:
         if Path(what).suffix in _CONFIGS or Path(what).is_file():
+            if weights:
+                raise ValueError(f"--weights is for models, and {what} is a config")
             return _check_config(Path(what))
         target = target_of(what, revision)
     except ValueError as error:
         return _fail(str(error), _NOTHING_CHECKED)
-    return _check_model(target)
+    return _check_model(target, weights)
 
 
 def target_of(what: str, revision: str | None = None) -> Target:
@@ -86,33 +91,48 @@ def _check_config(file: Path) -> int:
     return 0
 
 
-def _check_model(target: Target) -> int:
+def _check_model(target: Target, weights: bool) -> int:
     if reason := refusal(target.source):
         return _fail(f"{target.source} is not supported: {reason}", _REFUSED)
-    from deployments.client.preprocessing import load_preprocessor
-    from deployments.config.schema import ModelConfig
+    from deployments.core.models.describing import described
     from deployments.core.models.loading import find_model
-    from deployments.core.models.parameters import cost_of
 
-    config = ModelConfig(name=target.name, path=target.path, revision=target.revision)
     try:
-        spec = load_preprocessor(config).spec
-        folder = find_model(config.name, config.path, config.revision, weights=False).folder
-        path, cost = _path(spec, folder), cost_of(folder)
+        files = find_model(target.name, target.path, target.revision, weights=weights)
+        description = described(files)
+        path = _compared(files, description) if weights else _path(files, description)
+        costs = _costs(files.folder)
     except EmbedfleetError as error:
         if known := by_name_or_repo(target.name):
             print(_printed(target, _says(known)))
         return _fail(f"{target.source}: {error.message}", _REFUSED)
-    facts = [("status", "supported"), ("path", path), *_says(spec), *_costs(cost)]
+    spec = description.spec
+    facts = [("status", "supported"), *path, *_says(spec), *costs]
     print(_printed(target, [*facts, *(("notice", notice) for notice in spec.notices)]))
     return 0
 
 
-def _path(spec: ModelSpec, folder: Path) -> str:
+def _path(files: ModelFiles, description: Description) -> list[Fact]:
+    """Returns the path that the files allow; the comparison at load decides."""
     from deployments.core.engine.backbones import why_not_fast
 
-    problem = why_not_fast(spec, folder)
-    return f"general, since {problem}" if problem else "fast: no padding"
+    return [_path_fact(description.not_fast or why_not_fast(description.spec, files.folder))]
+
+
+def _compared(files: ModelFiles, description: Description) -> list[Fact]:
+    """Loads the weights, and returns the path on which they give sentence-transformers' vectors.
+
+    Raises UnsupportedModel if there is none.
+    """
+    from deployments.core.checking.verdict import Engines, checked_engine
+
+    _, verdict = checked_engine(Engines(description, files))
+    same = f"token ids and vectors are those of {verdict.compared_with}"
+    return [_path_fact(verdict.why_general), ("comparison", same)]
+
+
+def _path_fact(why_general: str | None) -> Fact:
+    return "path", f"general, since {why_general}" if why_general else "fast: no padding"
 
 
 def _says(spec: ModelSpec) -> list[Fact]:
@@ -140,7 +160,14 @@ def _says(spec: ModelSpec) -> list[Fact]:
     return facts
 
 
-def _costs(cost: Cost) -> list[Fact]:
+def _costs(folder: Path) -> list[Fact]:
+    from deployments.core.models.description import transformer_folder
+    from deployments.core.models.parameters import cost_of
+
+    transformer = transformer_folder(folder)
+    if transformer is None:  # a table of vectors alone
+        return []
+    cost = cost_of(transformer)
     whole, half = cost.weights_gb(4), cost.weights_gb(2)
     facts: list[Fact] = [
         ("weights", f"{half:.2f} GB in half precision, {whole:.2f} GB in float32"),

@@ -131,6 +131,11 @@ def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="a name of the catalog, a hub id, a folder in sentence-transformers format, or a config",
     )
     check.add_argument("--revision", metavar="COMMIT", help="default: the catalog's, or the newest")
+    check.add_argument(
+        "--weights",
+        action="store_true",
+        help="load the model, too, and compare its vectors with sentence-transformers",
+    )
     check.set_defaults(run=_check)
 
 
@@ -224,7 +229,7 @@ def _models(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     from cluster.check import check
 
-    return check(args.what, args.revision)
+    return check(args.what, args.revision, args.weights)
 
 
 def _verify(args: argparse.Namespace) -> int:

@@ -150,6 +150,12 @@ def test_an_invalid_config_is_refused_as_serve_does(checked, config, content, fi
     assert field in err
 
 
+def test_weights_are_for_models(checked, config):
+    status, out, err = checked(config(CONFIG), "--weights")
+    assert (status, out) == (2, "")
+    assert "--weights" in err
+
+
 def test_a_config_that_is_not_there(checked, tmp_path):
     status, _, err = checked(tmp_path / "missing.yaml")
     assert status == 2
