@@ -87,7 +87,7 @@ class HashingEncoder(Encoder):
     def load(self, config: ModelConfig, limits: Limits) -> LoadedModel:
         """Returns the model. Raises as `find_model`, and ModelUnavailable if the weights are damaged."""
         started = time.monotonic()
-        files = find_model(config.name, config.path, config.revision)
+        files = find_model(config.name, config.path, config.revision, config.overrides)
         spec = described(files).spec
         speed = _speed(files.folder)
         engine = self.engine_class(files, _weights_hash(config, files), speed)
