@@ -39,9 +39,19 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_it_is_refused_unless_it_is_trusted(folder):
+def test_an_unknown_architecture_is_refused_unless_its_code_is_trusted(tmp_path):
+    unknown = save_bert(tmp_path / "unknown")
+    edit_json(unknown / "config.json", model_type="turned", auto_map={"AutoModel": "turned.Turned"})
     with pytest.raises(UnsupportedModel, match=r"trust_remote_code: true.*revision"):
-        find_model("mine", str(folder), PINNED)
+        find_model("mine", str(unknown), PINNED)
+
+
+def test_a_known_architecture_runs_without_the_code_unless_it_is_trusted(folder):
+    files = find_model("mine", str(folder), PINNED)
+    reference = SentenceTransformer(str(folder), device="cpu", trust_remote_code=False)
+    ours = encode(files.spec, files.folder, TEXTS)
+    assert worst_cosine(ours, reference.encode(TEXTS)) >= FLOAT32
+    assert (np.asarray(ours) < 0).any()  # so it was BERT's own code
 
 
 def test_the_trusted_code_computes_the_vectors(folder):

@@ -20,7 +20,6 @@ EVERY_TEXT = {
     "mistral, no special tokens": (MISTRAL, {"special_tokens": SpecialTokens((), ())}),
     "mistral, mean": (MISTRAL, {"pooling": Pooling.MEAN}),
     "mistral, first token": (MISTRAL, {"pooling": Pooling.CLS}),
-    "mistral, tokenizer.json as it is": (MISTRAL, {"special_tokens": None}),
     "mistral, space for newline": (
         MISTRAL,
         {"prompts": Prompts(query_instruction="Instruct: {instruction} Query: ")},

@@ -16,6 +16,8 @@ from deployments.core.models.spec import ModelSpec
 from deployments.core.models.weights import check_sha256, find_files
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+# what a backbone was called in the code of its own repository, before transformers had it
+_NAMES_OF_OLD = {"gte": "new"}
 
 
 @dataclass(frozen=True)
@@ -102,11 +104,17 @@ def with_modules_of(
     """Returns a catalog model's description, with the modules that its files state.
 
     The card decides what texts the model reads and how long they may be, the files decide what is
-    computed from them. Raises UnsupportedModel as `read_spec` does.
+    computed from them. Raises UnsupportedModel as `read_spec` does, and if they are another model's.
     """
     if not (folder / "modules.json").is_file():
         return card
     own = read_spec(card.name, folder, card.revision, overrides)
+    backbones = (card.backbone, _NAMES_OF_OLD.get(card.backbone))
+    if own.dimension != card.dimension or own.backbone not in backbones:
+        raise UnsupportedModel(
+            f"the files are a {own.backbone} model of dimension {own.dimension}, but {card.name} is a "
+            f"{card.backbone} model of dimension {card.dimension}; is the model's `path` wrong?"
+        )
     return replace(
         card,
         backbone=own.backbone,

@@ -200,9 +200,11 @@ def _is_foreign(path: Path) -> bool:
 
 def _refuse_remote_code(transformer: Path, config: dict[str, Any], trusted: bool) -> None:
     classes = config.get("auto_map")
-    if not classes or _is_native(str(config.get("model_type"))):
+    if not classes:
         return
     if not trusted:
+        if _is_native(str(config.get("model_type"))):  # transformers' own class is used instead
+            return
         raise UnsupportedModel(
             f"{transformer}/config.json has auto_map, which needs code from the model's repository; set "
             "`trust_remote_code: true` together with a `revision` in the config if you trust that code"
