@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +90,6 @@ def outcome(folder: Path) -> Outcome:
 
 
 def check(tmp_path: Path, name: str) -> None:
-    logging.disable(logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = outcome(COMBINATIONS[name].save(tmp_path))
