@@ -155,8 +155,9 @@ class PartWorker:
             rows = read_part(work.inputs, part, column, work.carried, source)
         except Exception as error:
             check_unchanged(work.inputs, part.file)
+            reason = " ".join(str(error).split())  # libraries' messages may have several lines
             raise JobError(
-                f"{part.file.path} cannot be read from {part.start} on: {error}; repair or remove "
+                f"{part.file.path} cannot be read from {part.start} on: {reason}; repair or remove "
                 "the file"
             ) from error
         check_unchanged(work.inputs, part.file)

@@ -35,7 +35,7 @@ def service(shared_service, folder):
 @pytest.fixture
 def deaths(folder):
     """Returns the deaths of the test so far."""
-    file = folder / "deaths.txt"
+    file = folder / "deaths.log"
     file.write_text("")
     return lambda: file.read_text().splitlines()
 

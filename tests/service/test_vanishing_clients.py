@@ -38,7 +38,8 @@ def settled(service: RunningService) -> tuple[float, float]:
 
 
 def request_bytes(number: int) -> bytes:
-    body = json.dumps({"model": MODEL, "input": f"vanishing client number {number}"}).encode()
+    text = f"vanishing client number {number}" + " word" * 1_000
+    body = json.dumps({"model": MODEL, "input": text, "truncate": True}).encode()
     head = (
         "POST /v1/embeddings HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
         f"authorization: Bearer {API_KEY}\r\ncontent-length: {len(body)}\r\n\r\n"
@@ -59,13 +60,20 @@ def connect_and_send(service: RunningService) -> list[socket.socket]:
 
 @contextmanager
 def kept_busy(service: RunningService, texts: list[str]) -> Iterator[None]:
-    """Keeps the replica so busy that further requests have to wait."""
-    with ThreadPoolExecutor(1) as pool, service.client(timeout_s=120) as http:
-        body = {"model": MODEL, "input": texts, "truncate": True}
-        busy = pool.submit(http.post, "/v1/embeddings", json=body)
-        time.sleep(0.5)
+    """Keeps the replica so busy that further requests have to wait.
+
+    Each text is a request of its own: behind a single large one, small requests would not wait.
+    """
+
+    def send(text: str) -> int:
+        body = {"model": MODEL, "input": text, "truncate": True}
+        return http.post("/v1/embeddings", json=body).status_code
+
+    with ThreadPoolExecutor(len(texts)) as pool, service.client(timeout_s=120) as http:
+        busy = [pool.submit(send, text) for text in texts]
+        time.sleep(1)
         yield
-        assert busy.result().status_code == 200
+        assert {status.result() for status in busy} == {200}
 
 
 def seconds_of_work(service: RunningService, seconds: float) -> list[str]:

@@ -3,7 +3,7 @@ make every later pass fail.
 
     import_path: tests.support.breakable:build
 
-Each death or hanging pass adds a line to ``deaths.txt`` in the model's folder.
+Each death or hanging pass adds a line to ``deaths.log`` in the model's folder.
 """
 
 import os
@@ -37,7 +37,7 @@ class Breakable(HashingEncoder):
         tokenizer = load_preprocessor(config).tokenizer
         ends = [tokenizer.tokenize((t,)).batch.ids.tolist()[1:] for t in (POISON, SLEEP, BREAK)]
         assert config.path is not None
-        forward, deaths = model.engine.forward, Path(config.path) / "deaths.txt"
+        forward, deaths = model.engine.forward, Path(config.path) / "deaths.log"
         broken = threading.Event()
 
         def breaking(batch: TokenBatch) -> Vectors:
