@@ -124,54 +124,48 @@ async def test_only_a_few_unknown_fields_are_compared(client, monkeypatch):
     assert 0 < len(compared) <= 1_000
 
 
+class Busy(FakeBackend):
+    """Offline requests wait for ``free``."""
+
+    def __init__(self):
+        super().__init__()
+        self.begun, self.free = asyncio.Event(), asyncio.Event()
+
+    async def encode(self, decision, request, lane, deadline):
+        if lane is Lane.OFFLINE:
+            self.begun.set()
+            await self.free.wait()
+        return await super().encode(decision, request, lane, deadline)
+
+
 async def test_offline_requests_leave_room_for_others():
-    class Busy(FakeBackend):
-        """Offline requests wait for ``free``."""
-
-        begun, free = asyncio.Event(), asyncio.Event()
-
-        async def encode(self, decision, request, lane, deadline):
-            if lane is Lane.OFFLINE:
-                self.begun.set()
-                await self.free.wait()
-            return await super().encode(decision, request, lane, deadline)
-
+    busy = Busy()
     offline = {"input": "a", "priority": "offline"}
-    async with asyncio.timeout(10), connect(app_of(Busy(), max_offline=1)) as http:
+    async with asyncio.timeout(10), connect(app_of(busy, max_offline=1)) as http:
         waiting = asyncio.create_task(send(http, EMBEDDINGS, offline))
-        await Busy.begun.wait()
+        await busy.begun.wait()
         refused = await send(http, EMBEDDINGS, offline)
         check_refusal(refused, 429, None, "overloaded", "offline")
         assert int(refused.headers["retry-after"]) >= 1
         assert (await send(http, EMBEDDINGS, {"input": "a"})).status_code == 200
-        Busy.free.set()
+        busy.free.set()
         assert (await waiting).status_code == 200
         assert (await send(http, EMBEDDINGS, offline)).status_code == 200
 
 
 @pytest.mark.parametrize(("path", "extra"), [(SIMILARITY, {}), (RERANK, {})])
 async def test_offline_scoring_counts_among_the_offline_requests(path, extra):
-    class Busy(FakeBackend):
-        """Offline requests wait for ``free``."""
-
-        begun, free = asyncio.Event(), asyncio.Event()
-
-        async def encode(self, decision, request, lane, deadline):
-            if lane is Lane.OFFLINE:
-                self.begun.set()
-                await self.free.wait()
-            return await super().encode(decision, request, lane, deadline)
-
+    busy = Busy()
     online = {"query": "a", "documents": ["b"]}
     offline = {**online, "priority": "offline"}
-    async with asyncio.timeout(10), connect(app_of(Busy(), max_offline=1)) as http:
+    async with asyncio.timeout(10), connect(app_of(busy, max_offline=1)) as http:
         waiting = asyncio.create_task(send(http, path, offline))
-        await Busy.begun.wait()
+        await busy.begun.wait()
         check_refusal(await send(http, path, offline), 429, None, "overloaded", "offline")
         embedding = {"input": "a", "priority": "offline"}
         check_refusal(await send(http, EMBEDDINGS, embedding), 429, None, "overloaded", "offline")
         assert (await send(http, path, online)).status_code == 200
-        Busy.free.set()
+        busy.free.set()
         assert (await waiting).status_code == 200
 
 

@@ -9,25 +9,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from deployments.core.models.modules import Module, pooling_of, read_optional_json
 from deployments.core.models.spec import ModelSpec
 
 # these scale their frequencies by the longest text of a pass, so neighbours would change a vector
 _ROPE_BY_LENGTH = frozenset({"dynamic", "longrope"})
 # what these modules compute for a text does not depend on how it is padded
 _TAIL = frozenset({"Pooling", "Dense", "LayerNorm", "Normalize", "Dropout"})
-# before sentence-transformers 5 each pooling mode had a flag of its own
-_POOLING_FLAGS = {
-    "cls": "pooling_mode_cls_token",
-    "max": "pooling_mode_max_tokens",
-    "mean": "pooling_mode_mean_tokens",
-    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
-    "weightedmean": "pooling_mode_weightedmean_tokens",
-    "lasttoken": "pooling_mode_lasttoken",
-}
 # settings of sentence-transformers' Transformer module that change what it computes
 _CHANGES_MODEL = ("model_args", "model_kwargs", "config_args", "config_kwargs")
 
@@ -119,19 +110,9 @@ def read_modules(folder: Path) -> list[ModuleEntry]:
 def is_plain(folder: Path) -> bool:
     """Whether the model only pools, in a way that `ModelSpec.pooling` can name, and normalises."""
     _, *tail = read_modules(folder)
-    kinds = [entry.kind for entry in tail]
-    if kinds not in ([], ["Pooling"], ["Pooling", "Normalize"]):
+    if [entry.kind for entry in tail] not in ([], ["Pooling"], ["Pooling", "Normalize"]):
         return False
-    return not tail or pooling_modes(folder / tail[0].path) in (["mean"], ["cls"], ["lasttoken"])
-
-
-def pooling_modes(module: Path) -> list[str]:
-    """Returns the pooling modes of a Pooling module's config, as sentence-transformers reads them."""
-    config = _json(module / "config.json")
-    stated = config.get("pooling_mode")
-    if stated is None:
-        stated = [mode for mode, flag in _POOLING_FLAGS.items() if config.get(flag)] or ["mean"]
-    return [stated] if isinstance(stated, str) else list(stated)
+    return not tail or pooling_of(Module("Pooling", folder / tail[0].path)) is not None
 
 
 def _module_problem(folder: Path, modules: list[ModuleEntry]) -> str | None:
@@ -141,7 +122,7 @@ def _module_problem(folder: Path, modules: list[ModuleEntry]) -> str | None:
         if not known or entry.kind not in (_TAIL if entry in tail else {"Transformer"}):
             return f"it has a {entry.kind} module"
     for entry in tail:
-        config = _json(folder / entry.path / "config.json")
+        config = read_optional_json(folder / entry.path / "config.json")
         if entry.kind == "Pooling" and config.get("include_prompt", True) is False:
             return "it does not pool its prompt (include_prompt: false)"
     return _transformer_problem(folder / first.path)
@@ -149,7 +130,7 @@ def _module_problem(folder: Path, modules: list[ModuleEntry]) -> str | None:
 
 def _transformer_problem(transformer: Path) -> str | None:
     for path in sorted(transformer.glob("sentence_*_config.json")):
-        config = _json(path)
+        config = read_optional_json(path)
         if changed := [name for name in _CHANGES_MODEL if config.get(name)]:
             return f"{path.name} sets {changed[0]}"
         if config.get("module_output_name", "token_embeddings") != "token_embeddings":
@@ -201,8 +182,3 @@ def _rope_types(config: PreTrainedConfig) -> set[str]:
         return set()
     nested = [value for value in parameters.values() if isinstance(value, dict)]
     return {str(each.get("rope_type", "default")) for each in nested or [parameters]}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text()) if path.is_file() else {}
-    return content if isinstance(content, dict) else {}

@@ -29,7 +29,7 @@ from deployments.core.engine.interface import Network
 from deployments.core.engine.networks import FlatNetwork
 from deployments.core.engine.warmup import sample
 from deployments.core.errors import UnsupportedModel
-from deployments.core.models.spec import ModelSpec
+from deployments.core.models.spec import ModelSpec, other_model
 
 if TYPE_CHECKING:
     from deployments.core.engine.general import GeneralNetwork
@@ -169,10 +169,7 @@ def _check(spec: ModelSpec, network: FlatNetwork | GeneralNetwork) -> int:
     vectors = network(sample(network, 8, min(32, spec.max_tokens)))
     dimension = int(vectors.shape[1])
     if (network.backbone, dimension) != (spec.backbone, spec.dimension):
-        raise UnsupportedModel(
-            f"the files are a {network.backbone} model of dimension {dimension}, but {spec.name} is a "
-            f"{spec.backbone} model of dimension {spec.dimension}; is the model's `path` wrong?"
-        )
+        raise other_model(spec, network.backbone, dimension)
     if network.computes_in is torch.float16 and not np.isfinite(vectors).all():
         raise TooLargeForFloat16(
             "its vectors overflow float16; set the model's `dtype` to float32 or bfloat16"

@@ -12,7 +12,7 @@ from deployments.core.models.conversion import with_safetensors
 from deployments.core.models.local_format import content_hash, position_limit, read_spec
 from deployments.core.models.overrides import NO_OVERRIDES, Overrides, applied
 from deployments.core.models.relatives import with_prompts_of_relative
-from deployments.core.models.spec import ModelSpec
+from deployments.core.models.spec import ModelSpec, other_model
 from deployments.core.models.weights import check_sha256, find_files
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -111,10 +111,7 @@ def with_modules_of(
     own = read_spec(card.name, folder, card.revision, overrides)
     backbones = (card.backbone, _NAMES_OF_OLD.get(card.backbone))
     if own.dimension != card.dimension or own.backbone not in backbones:
-        raise UnsupportedModel(
-            f"the files are a {own.backbone} model of dimension {own.dimension}, but {card.name} is a "
-            f"{card.backbone} model of dimension {card.dimension}; is the model's `path` wrong?"
-        )
+        raise other_model(card, own.backbone, own.dimension)
     return replace(
         card,
         backbone=own.backbone,

@@ -103,9 +103,17 @@ def plain_pooling(modules: Sequence[Module]) -> Pooling | None:
     kinds = [module.kind for module in modules]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         return None
-    modes = pooling_modes(modules[1])
     includes_prompt = read_json(modules[1].folder / "config.json").get("include_prompt", True)
-    return _POOLING.get(modes[0]) if len(modes) == 1 and includes_prompt else None
+    return pooling_of(modules[1]) if includes_prompt else None
+
+
+def pooling_of(module: Module) -> Pooling | None:
+    """Returns how a Pooling module pools; None if `Pooling` has no name for it.
+
+    Raises UnsupportedModel for a mode that is not known.
+    """
+    modes = pooling_modes(module)
+    return _POOLING.get(modes[0]) if len(modes) == 1 else None
 
 
 def normalizes(modules: Sequence[Module]) -> bool:

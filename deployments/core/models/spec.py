@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from deployments.core.errors import UnsupportedModel
+
 
 class Role(StrEnum):
     """Whether a text is a query or a document in retrieval, which decides its prompt."""
@@ -152,3 +154,11 @@ class ModelSpec:
         return dimensions in self.dimensions or (
             least is not None and least <= dimensions < self.dimension
         )
+
+
+def other_model(spec: ModelSpec, backbone: str, dimension: int) -> UnsupportedModel:
+    """Returns the refusal of files that are not the model which ``spec`` describes."""
+    return UnsupportedModel(
+        f"the files are a {backbone} model of dimension {dimension}, but {spec.name} is a "
+        f"{spec.backbone} model of dimension {spec.dimension}; is the model's `path` wrong?"
+    )

@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
 from ray.experimental import internal_kv
 
 from deployments.wire import registry
 from deployments.wire.registry import Address
 
 ADDRESS = Address("10.0.0.7", 40_123, bytes(range(32)), 3)
-
-
-@pytest.fixture
-def kept(monkeypatch):
-    """Ray's key-value store, as a dictionary."""
-    entries = {}
-    monkeypatch.setattr(
-        internal_kv,
-        "_internal_kv_put",
-        lambda key, value, **_: entries.update({key: value.encode()}),
-    )
-    monkeypatch.setattr(internal_kv, "_internal_kv_get", lambda key, **_: entries.get(key))
-    monkeypatch.setattr(internal_kv, "_internal_kv_del", lambda key, **_: entries.pop(key, None))
-    return entries
 
 
 def test_a_replica_is_found_until_it_withdraws(kept):

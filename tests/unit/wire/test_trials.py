@@ -12,25 +12,6 @@ from deployments.wire.trials import ClusterRecord
 from tests.support.batching import PATIENCE_S
 
 
-@pytest.fixture
-def kept(monkeypatch):
-    """Ray's key-value store, as a dictionary."""
-    entries = {}
-    monkeypatch.setattr(
-        internal_kv,
-        "_internal_kv_put",
-        lambda key, value, **_: entries.update({key: value.encode()}),
-    )
-    monkeypatch.setattr(internal_kv, "_internal_kv_get", lambda key, **_: entries.get(key))
-    monkeypatch.setattr(internal_kv, "_internal_kv_del", lambda key, **_: entries.pop(key, None))
-    monkeypatch.setattr(
-        internal_kv,
-        "_internal_kv_list",
-        lambda head, **_: [key.encode() for key in entries if key.startswith(head)],
-    )
-    return entries
-
-
 async def test_the_row_that_was_begun_is_known_until_its_pass_ends(kept):
     record = ClusterRecord("tiny")
     trials.begin("t", 3)
