@@ -69,8 +69,11 @@ class HandleTransport:
 
     async def _reply(self, call: Call) -> Encoded | OtherVersion | EmbedfleetError:
         batch, timeout_s = call.batch, self._patience_s(call)
+        terms = Terms(call.space, call.trial)
+        # left out where they say nothing: a replica of an older version does not know them
+        prompts = {} if batch.prompts is None else {"prompts": batch.prompts}
         response = self._remote.remote(
-            batch.ids, batch.lengths, call.lane.value, timeout_s, Terms(call.space, call.trial)
+            batch.ids, batch.lengths, call.lane.value, timeout_s, terms, **prompts
         )
         try:
             async with asyncio.timeout(timeout_s):

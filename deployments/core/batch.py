@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from deployments.core.errors import EmbedfleetError
+from deployments.core.models.spec import Role
 
 Ids = npt.NDArray[np.int32]
 Vectors = npt.NDArray[np.float32]
+_NO_PROMPT = np.array([list(Role).index(Role.DOCUMENT), 0], np.int32)
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class TokenBatch:
     ``prompts`` is int32 of shape ``(texts, 2)``: each text's role, as its index in `Role`, and how many
     of its tokens belong to its prompt, with the special tokens before it. Few models need it; for all
     others it is None. For a cross-encoder a text is a pair, and its prompt is the first of the two.
+    A text that has none, beside others that do, is a document without a prompt.
     """
 
     ids: Ids
@@ -44,27 +47,23 @@ class TokenBatch:
 
     @classmethod
     def gather(cls, texts: Sequence[tuple[TokenBatch, int]]) -> TokenBatch:
-        """Builds a batch of texts given as a batch and a row in it, which all have prompts or none."""
+        """Builds a batch of texts given as a batch and a row in it."""
         ids = cls.from_arrays([batch.text(row) for batch, row in texts])
-        prompts = [batch.prompts[row] for batch, row in texts if batch.prompts is not None]
-        if not prompts:
+        if all(batch.prompts is None for batch, _ in texts):
             return ids
-        if len(prompts) < len(texts):
-            raise ValueError("texts with prompts and texts without do not share a batch")
-        return replace(ids, prompts=np.stack(prompts))
+        rows = [batch.known_prompts[row] for batch, row in texts]
+        return replace(ids, prompts=np.stack(rows))
 
     @classmethod
     def concatenate(cls, batches: Sequence[TokenBatch]) -> TokenBatch:
         """Joins batches in order."""
         if len(batches) == 1:
             return batches[0]
-        prompts = [b.prompts for b in batches if b.prompts is not None]
-        if prompts and len(prompts) < len(batches):
-            raise ValueError("texts with prompts and texts without do not share a batch")
+        have_none = all(b.prompts is None for b in batches)
         return cls(
             np.concatenate([b.ids for b in batches]),
             np.concatenate([b.lengths for b in batches]),
-            np.concatenate(prompts) if prompts else None,
+            None if have_none else np.concatenate([b.known_prompts for b in batches]),
         )
 
     def __len__(self) -> int:
@@ -79,6 +78,13 @@ class TokenBatch:
     def offsets(self) -> npt.NDArray[np.int64]:
         """Where each text starts in ``ids``, and the end: shape ``(texts + 1,)``."""
         return np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
+
+    @cached_property
+    def known_prompts(self) -> Ids:
+        """The prompts, or those of documents without one: int32 ``(texts, 2)``."""
+        if self.prompts is not None:
+            return self.prompts
+        return np.tile(_NO_PROMPT, (len(self), 1))
 
     def text(self, row: int) -> Ids:
         """Returns one text's ids, a view."""

@@ -118,11 +118,23 @@ class Encoder:
         """As `encode`, for a call that came over a connection."""
         batch = call.batch
         return await self.encode(
-            batch.ids, batch.lengths, call.lane.value, call.timeout_s, call.terms
+            batch.ids,
+            batch.lengths,
+            call.lane.value,
+            call.timeout_s,
+            call.terms,
+            prompts=batch.prompts,
         )
 
-    async def encode(
-        self, ids: Ids, lengths: Ids, lane: str, timeout_s: float, terms: Terms
+    async def encode(  # noqa: PLR0913
+        self,
+        ids: Ids,
+        lengths: Ids,
+        lane: str,
+        timeout_s: float,
+        terms: Terms,
+        *,
+        prompts: Ids | None = None,
     ) -> Encoded | OtherVersion | EmbedfleetError:
         """Returns the vectors of a call's texts, or the error that answers it.
 
@@ -134,7 +146,7 @@ class Encoder:
             model = self._model.get()
             if terms.space != (own_space := space_id(model.spec)):
                 return OtherVersion(self._pinned(model.spec), own_space)
-            batch = TokenBatch(ids, lengths)
+            batch = TokenBatch(ids, lengths, prompts)
             refused = out_of_vocabulary(batch, model.engine.vocabulary)
             if not refused:
                 return await self._compute(model, batch, lane, timeout_s, terms.trial)

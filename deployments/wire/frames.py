@@ -5,7 +5,8 @@ little-endian. Token ids, lengths and vectors are flat buffers; what is rare and
 pickled, so nothing that arrives can run.
 
     client → replica     HELLO    protocol version and token; always first
-                         CALL     texts as token ids, lane, seconds left, space, trial
+                         CALL     texts as token ids, their prompts if the model needs them, lane,
+                                  seconds left, space, trial
                          CANCEL   the caller has gone
     replica → client     WELCOME  protocol version; the answer to HELLO
                          STATUS   the replica's state and load: at once, then every second
@@ -30,13 +31,14 @@ import numpy as np
 import numpy.typing as npt
 
 from deployments.config.schema import ModelConfig
-from deployments.core.batch import Encoded, TokenBatch
+from deployments.core.batch import Encoded, Ids, TokenBatch
 from deployments.core.errors import EmbedfleetError
 from deployments.core.lane import Lane
+from deployments.core.models.spec import Role
 from deployments.wire.calls import OtherVersion, Terms
 from deployments.wire.status import ReplicaState, ReplicaStatus
 
-VERSION = 1
+VERSION = 2
 MAX_BODY_BYTES = 64 * 2**20
 MAX_HELLO_BYTES = 256
 TOKEN_BYTES = 32
@@ -45,10 +47,12 @@ _MAGIC = b"embedfleet"
 _HEADER = struct.Struct("<IBxxxI")  # bytes of the body, kind, number
 _HELLO = struct.Struct(f"<{len(_MAGIC)}sH{TOKEN_BYTES}s")
 _WELCOME = struct.Struct("<H")
-_CALL = struct.Struct("<BBHId")  # lane, bytes of trial and space, texts, seconds left
+# lane, whether there are prompts, bytes of trial and space, texts, seconds left
+_CALL = struct.Struct("<B?BHId")
 _ANSWER = struct.Struct("<IIIIdd")  # texts, dimension, tokens waiting in both lanes, seconds
 _LANES = tuple(Lane)
 _ID_BYTES = 4
+_ROLES = len(Role)
 
 
 class Kind(IntEnum):
@@ -170,30 +174,45 @@ class CallFrame:
 def call(number: int, sent: CallFrame) -> bytes:
     """Returns the frame of a call."""
     space, trial = sent.terms.space.encode(), (sent.terms.trial or "").encode()
-    lengths, ids = sent.batch.lengths, sent.batch.ids
-    head = _CALL.pack(_LANES.index(sent.lane), len(trial), len(space), len(lengths), sent.timeout_s)
-    return frame(
-        Kind.CALL, number, head, _buffer(lengths, "<i4"), _buffer(ids, "<i4"), space, trial
-    )
+    batch, lane = sent.batch, _LANES.index(sent.lane)
+    has_prompts = batch.prompts is not None
+    head = _CALL.pack(lane, has_prompts, len(trial), len(space), len(batch), sent.timeout_s)
+    arrays = [batch.lengths, *([] if batch.prompts is None else [batch.prompts]), batch.ids]
+    return frame(Kind.CALL, number, head, *(_buffer(a, "<i4") for a in arrays), space, trial)
 
 
 def read_call(body: bytearray) -> CallFrame:
     """Reads a call; its arrays are views of ``body``. Raises BadFrame."""
     try:
-        lane, trial_bytes, space_bytes, texts, timeout_s = _CALL.unpack_from(body)
-        ids_at = _CALL.size + _ID_BYTES * texts
+        lane, has_prompts, trial_bytes, space_bytes, texts, timeout_s = _CALL.unpack_from(body)
+        prompts_at = _CALL.size + _ID_BYTES * texts
+        ids_at = prompts_at + (2 * _ID_BYTES * texts if has_prompts else 0)
         space_at = len(body) - trial_bytes - space_bytes
         lengths = np.frombuffer(body, "<i4", texts, _CALL.size)
+        prompts = _prompts(body, texts, prompts_at) if has_prompts else None
         ids = np.frombuffer(body[ids_at:space_at], "<i4")
         space = body[space_at : space_at + space_bytes].decode()
         trial = body[space_at + space_bytes :].decode() or None
         terms = Terms(space, trial)
-        received = CallFrame(TokenBatch(ids, lengths), _LANES[lane], timeout_s, terms)
+        received = CallFrame(TokenBatch(ids, lengths, prompts), _LANES[lane], timeout_s, terms)
     except (struct.error, ValueError, IndexError) as error:
         raise BadFrame(f"a call that cannot be read: {error}") from None
     if (texts and lengths.min() < 1) or int(lengths.sum(dtype=np.int64)) != len(ids):
         raise BadFrame("a call whose lengths do not add up to its token ids")
+    if prompts is not None and not _are_prompts(prompts, lengths):
+        raise BadFrame("a call with a prompt of no role, or longer than its text")
     return received
+
+
+def _prompts(body: bytearray, texts: int, at: int) -> Ids:
+    prompts: Ids = np.frombuffer(body, "<i4", 2 * texts, at).reshape(texts, 2)
+    return prompts
+
+
+def _are_prompts(prompts: Ids, lengths: Ids) -> bool:
+    roles, counts = prompts.T
+    in_range = (roles >= 0) & (roles < _ROLES) & (counts >= 0) & (counts <= lengths)
+    return bool(in_range.all())
 
 
 def answer(number: int, encoded: Encoded, waiting: Mapping[Lane, int]) -> bytes:

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from deployments.core.batch import Encoded, TokenBatch
 from deployments.core.errors import EmbedfleetError
+from deployments.core.models.spec import Role
 
+DOCUMENT = list(Role).index(Role.DOCUMENT)
 TEXTS = st.lists(st.lists(st.integers(0, 2**31 - 1), max_size=6), min_size=1, max_size=8)
 
 
@@ -120,7 +122,7 @@ def test_prompts_go_where_their_texts_go(texts, data):
         lambda batches: TokenBatch.gather([(batch, 0) for batch in batches]),
     ],
 )
-def test_texts_with_prompts_do_not_join_texts_without(join):
+def test_a_text_without_a_prompt_is_a_document_beside_others(join):
     bare = TokenBatch.from_lists([[1, 2]])
-    with pytest.raises(ValueError, match="prompts"):
-        join([bare, prompted([[3]])])
+    assert join([bare, bare]).prompts is None
+    assert join([bare, prompted([[3]], first=5)]).prompts.tolist() == [[DOCUMENT, 0], [0, 5]]

@@ -54,6 +54,24 @@ def test_a_call_is_read_as_it_was_written(ids, lane, timeout_s, space, trial):
     assert [received.batch.text(row).tolist() for row in range(len(ids))] == ids
 
 
+def test_prompts_travel_with_their_texts():
+    prompts = np.int32([[0, 2], [1, 0]])
+    batch = TokenBatch(np.int32([5, 6, 7]), np.int32([2, 1]), prompts)
+    frame = only(frames.call(1, CallFrame(batch, Lane.ONLINE, 1.0, Terms("space", "trial"))))
+    received = frames.read_call(frame.body)
+    assert received.batch.prompts.tolist() == prompts.tolist()
+    assert received.batch.ids.tolist() == [5, 6, 7]
+    assert received.terms == Terms("space", "trial")
+
+
+@pytest.mark.parametrize("prompt", [[2, 0], [-1, 0], [0, 3], [0, -1]])
+def test_a_prompt_of_no_role_or_longer_than_its_text_is_refused(prompt):
+    batch = TokenBatch(np.int32([5, 6]), np.int32([2]), np.int32([prompt]))
+    frame = only(frames.call(1, CallFrame(batch, Lane.ONLINE, 1.0, Terms("space"))))
+    with pytest.raises(BadFrame, match="prompt"):
+        frames.read_call(frame.body)
+
+
 def test_token_ids_can_be_written_to_and_are_aligned():
     sent = CallFrame(TokenBatch.from_lists([[1, 2]]), Lane.ONLINE, 1.0, Terms("odd"))
     ids = frames.read_call(only(frames.call(1, sent)).body).batch.ids
@@ -164,7 +182,7 @@ CALL = frames.call(1, CallFrame(TokenBatch.from_lists([[1, 2], [3]]), Lane.ONLIN
 
 @pytest.mark.parametrize(
     ("at", "value"),
-    [(12, 9), (16, 3), (16, 200), (28, 3), (31, 128)],
+    [(12, 9), (17, 3), (17, 200), (29, 3), (32, 128)],
     ids=["lane", "texts", "many texts", "lengths", "negative length"],
 )
 def test_a_call_that_does_not_add_up_is_refused(at, value):
