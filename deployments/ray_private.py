@@ -202,11 +202,11 @@ class KeyValueStore:
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
 
-    def put(self, key: str, value: str | bytes) -> None:
-        """Writes a value, over the previous one if there is one."""
+    def put(self, key: str, value: str | bytes, *, overwrite: bool = True) -> None:
+        """Writes a value; over a previous one only with ``overwrite``."""
         from ray.experimental import internal_kv
 
-        internal_kv._internal_kv_put(key, value, overwrite=True, namespace=self._namespace)
+        internal_kv._internal_kv_put(key, value, overwrite=overwrite, namespace=self._namespace)
 
     def get(self, key: str) -> bytes | None:
         """Returns a value; None if the key is not there."""

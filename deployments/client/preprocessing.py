@@ -156,17 +156,18 @@ def _bound(head: str, text: str, limit: int) -> int:
     return characters if characters > limit else upper_bound(head + text)
 
 
-def load_preprocessor(config: ModelConfig) -> Preprocessor:
+def load_preprocessor(config: ModelConfig, space: str | None = None) -> Preprocessor:
     """Returns what prepares texts for the model of this config, from its published description.
 
-    If none is published, the model's files are read, or fetched. Raises as `find_model` and `described`.
+    ``space`` is the embedding space that a replica has; without it, the config's latest one is meant. If
+    none is published, the model's files are read, or fetched. Raises as `find_model` and `described`.
     """
-    description = published(config) or _described_here(config)
+    description = published(config, space) or _described_here(config)
     return Preprocessor(description.spec, description.fast_tokenizer())
 
 
 def _described_here(config: ModelConfig) -> Description:
     files = find_model(config.name, config.path, config.revision, config.overrides, weights=False)
     description = described(files)
-    publish(config, description)
+    publish(config, description, is_loaded=False)
     return description

@@ -7,8 +7,8 @@ So each answer comes from one version, and says which.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from deployments.client.preprocessing import Preprocessor
 from deployments.config.schema import ModelConfig
@@ -26,10 +26,17 @@ class Version:
     space: str
 
 
+class Load(Protocol):
+    """As `load_preprocessor`."""
+
+    def __call__(self, config: ModelConfig, space: str | None = None) -> Preprocessor:
+        """Returns what prepares texts for the model of a config, of this space if it is given."""
+
+
 class Versions:
     """The version that the config names, and those that replicas turned out to have."""
 
-    def __init__(self, config: ModelConfig, load: Callable[[ModelConfig], Preprocessor]) -> None:
+    def __init__(self, config: ModelConfig, load: Load) -> None:
         """Begins to load the config's own version."""
         self._name = config.name
         self._load = load
@@ -84,7 +91,7 @@ class Versions:
         return loader
 
     def _read(self, other: OtherVersion) -> Version:
-        version = _version(self._load(other.config))
+        version = _version(self._load(other.config, other.space))
         if version.space != other.space:
             raise ModelUnavailable("its files have changed since a replica loaded them")
         return version

@@ -129,7 +129,7 @@ def _engine(
     # the threads that OpenMP starts for loading end with the thread that loads: see `PassThreads.lend`
     with ThreadPoolExecutor(1) as loader:
         engine, verdict = loader.submit(checked_engine, engines).result()
-    publish(config, description)
+    publish(config, description, is_loaded=True)
     return engine, description, verdict
 
 

@@ -25,8 +25,12 @@ _store = KeyValueStore("embedfleet")
 _KEPT = 4  # descriptions of one model: the current one, and those of the last updates
 
 
-def publish(config: ModelConfig, description: Description) -> None:
-    """Makes a description known to all processes. The cluster being away costs others time only."""
+def publish(config: ModelConfig, description: Description, *, is_loaded: bool) -> None:
+    """Makes a description known to all processes. The cluster being away costs others time only.
+
+    ``is_loaded`` says that a replica has loaded the model's weights. What it publishes is what the config
+    means from then on; what other processes have read from files only counts until then.
+    """
     if not ray.is_initialized():
         return
     folder = _folder(config.name)
@@ -35,19 +39,24 @@ def publish(config: ModelConfig, description: Description) -> None:
         if not _store.keys(f"{folder}{space}@"):
             content = zlib.compress(pickle.dumps(description), 1)
             _store.put(f"{folder}{space}@{time.time_ns():020}", content)
-        _store.put(f"config/{config.name}/{_digest(config)}", space)
+        _store.put(f"config/{config.name}/{_digest(config)}", space, overwrite=is_loaded)
         _forget_oldest(folder)
     except Exception as error:
         log.warning("the description of %s cannot be published: %r", config.name, error)
 
 
-def published(config: ModelConfig) -> Description | None:
-    """Returns the description of the model that a config names, if some process has published it."""
+def published(config: ModelConfig, space: str | None = None) -> Description | None:
+    """Returns the description of the model that a config names, if some process has published it.
+
+    The files of a config may have changed since. With ``space``, only the description of that embedding
+    space will do.
+    """
     if not ray.is_initialized():
         return None
     with suppress(Exception):  # the cluster's store is away, so the files are read here
-        space = _store.get(f"config/{config.name}/{_digest(config)}")
-        return None if space is None else _of_space(config.name, space.decode())
+        if space is None:
+            space = (_store.get(f"config/{config.name}/{_digest(config)}") or b"").decode()
+        return _of_space(config.name, space) if space else None
     return None
 
 

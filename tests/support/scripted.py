@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from ray.exceptions import RayActorError
 
+from deployments.client.preprocessing import Preprocessor
 from deployments.core.batch import Encoded, TokenBatch
 from deployments.core.errors import EmbedfleetError
 from deployments.core.models.catalog import CATALOG
@@ -93,6 +94,11 @@ def answer(ids, lengths):
     vectors = np.ones((len(batch), SPEC.dimension), np.float32)
     vectors[:, 0] = [batch.text(row)[0] for row in range(len(batch))]
     return Encoded(vectors, 0.5, 0.25)
+
+
+def load_numbers(config, space=None):
+    """As `load_preprocessor`."""
+    return Preprocessor(spec_of(config), Numbers())
 
 
 def spec_of(config):

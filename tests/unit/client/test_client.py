@@ -12,7 +12,6 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from deployments.client import client as client_module
 from deployments.client import handle_transport
 from deployments.client.client import EncoderClient
-from deployments.client.preprocessing import Preprocessor
 from deployments.config.schema import ModelConfig
 from deployments.core.batch import Encoded
 from deployments.core.errors import (
@@ -32,10 +31,9 @@ from tests.support.scripted import (
     NEVER,
     SPEC,
     NothingBegun,
-    Numbers,
     Replica,
     answer,
-    spec_of,
+    load_numbers,
 )
 
 ONLINE, OFFLINE = Lane.ONLINE, Lane.OFFLINE
@@ -46,9 +44,7 @@ def connect(monkeypatch):
     """Returns a client over a replica, its tokenizer at hand."""
     monkeypatch.setattr(handle_transport, "_PAUSE_AFTER_DEATH_S", 0.0)
     monkeypatch.setattr(client_module, "ClusterRecord", NothingBegun)
-    monkeypatch.setattr(
-        client_module, "load_preprocessor", lambda config: Preprocessor(spec_of(config), Numbers())
-    )
+    monkeypatch.setattr(client_module, "load_preprocessor", load_numbers)
 
     def make(replica, state=ModelState.READY, cold_wait_s=4.0, may_come=False):
         status = ModelStatus(state, reason="because", may_come=may_come)

@@ -24,7 +24,7 @@ VERSION = OtherVersion(OLD, space_id(SPEC))
 def connect(monkeypatch):
     """Returns a client over a replica; only the old version's files can be read."""
 
-    def load(config):
+    def load(config, space=None):
         if config is not OLD:
             raise ModelUnavailable("/absent is no folder")
         return Preprocessor(spec_of(config), Numbers())

@@ -8,7 +8,6 @@ import pytest
 from deployments.client import client as client_module
 from deployments.client import retrying
 from deployments.client.client import EncoderClient
-from deployments.client.preprocessing import Preprocessor
 from deployments.config.schema import ModelConfig
 from deployments.core.batch import TokenBatch
 from deployments.core.errors import SpaceMismatch
@@ -16,7 +15,7 @@ from deployments.core.lane import Lane
 from deployments.core.models.space import space_id
 from deployments.core.request import EncodeRequest
 from deployments.wire.calls import OtherVersion
-from tests.support.scripted import SPEC, NothingBegun, Numbers, Replica, answer, spec_of
+from tests.support.scripted import SPEC, NothingBegun, Replica, answer, load_numbers, spec_of
 
 NEW = ModelConfig(name=SPEC.name, revision="f" * 40)
 MOVED = OtherVersion(NEW, space_id(spec_of(NEW)))
@@ -28,9 +27,7 @@ FIRST = answer(np.full(20_000, 20_000, np.int32), np.array([20_000], np.int32))
 def _at_once(monkeypatch):
     monkeypatch.setattr(retrying, "_KNOCK_AGAIN_S", 0.0)
     monkeypatch.setattr(client_module, "ClusterRecord", NothingBegun)
-    monkeypatch.setattr(
-        client_module, "load_preprocessor", lambda config: Preprocessor(spec_of(config), Numbers())
-    )
+    monkeypatch.setattr(client_module, "load_preprocessor", load_numbers)
 
 
 def client_of(replica):

@@ -27,10 +27,11 @@ class Loader:
     """Reads tokenizers; those of new versions wait until they are let go."""
 
     def __init__(self):
-        self.loaded, self.go = [], threading.Event()
+        self.loaded, self.spaces, self.go = [], [], threading.Event()
 
-    def __call__(self, config):
+    def __call__(self, config, space=None):
         self.loaded.append(config)
+        self.spaces.append(space)
         if config is not OWN:
             assert self.go.wait(PATIENCE_S)
         return Preprocessor(spec_of(config), Numbers())
@@ -79,6 +80,14 @@ async def test_a_new_version_is_read_once_for_all_calls(loader):
     assert loader.loaded == [OWN, NEW]
     assert len({id(version) for version in moved}) == 1
     assert found.latest is await found.move(OTHER, PATIENCE_S) is moved[0]
+
+
+async def test_a_new_version_is_read_by_its_space(loader):
+    loader.go.set()
+    found = versions(loader)
+    await found.ready(PATIENCE_S)
+    await found.move(OTHER, PATIENCE_S)
+    assert loader.spaces == [None, OTHER.space]
 
 
 async def test_back_at_its_own_version_nothing_is_read(loader):

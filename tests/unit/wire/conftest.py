@@ -10,11 +10,12 @@ from ray.experimental import internal_kv
 def kept(monkeypatch):
     """Ray's key-value store, as a dictionary."""
     entries = {}
-    monkeypatch.setattr(
-        internal_kv,
-        "_internal_kv_put",
-        lambda key, value, **_: entries.update({key: value.encode()}),
-    )
+
+    def put(key, value, overwrite, **_):
+        if overwrite or key not in entries:
+            entries[key] = value.encode() if isinstance(value, str) else value
+
+    monkeypatch.setattr(internal_kv, "_internal_kv_put", put)
     monkeypatch.setattr(internal_kv, "_internal_kv_get", lambda key, **_: entries.get(key))
     monkeypatch.setattr(internal_kv, "_internal_kv_del", lambda key, **_: entries.pop(key, None))
     monkeypatch.setattr(
