@@ -10,7 +10,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import cache
 
 import httpx
@@ -149,6 +149,20 @@ def _http_counter() -> Counter:
 @cache
 def _http_seconds() -> Histogram:
     return Histogram(PREFIX + "request_seconds", "Time of a request", _SECONDS, ("route",))
+
+
+class ClusterMetrics:
+    """The metrics of the whole cluster. Callers that ask while they are gathered share one answer."""
+
+    def __init__(self, gather: Callable[[], Coroutine[None, None, str]]) -> None:
+        self._gather = gather
+        self._gathering: asyncio.Task[str] | None = None
+
+    async def page(self) -> str:
+        """Returns the metrics; a caller that leaves does not end the gathering for the others."""
+        if self._gathering is None or self._gathering.done():
+            self._gathering = asyncio.create_task(self._gather())
+        return await asyncio.shield(self._gathering)
 
 
 async def scrape_cluster() -> str:

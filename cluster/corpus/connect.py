@@ -10,25 +10,28 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import ray
 from grpc.aio import AioRpcError
-from ray import serve
 from ray.exceptions import AuthenticationError, RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
 
 from cluster.corpus.errors import JobError, WrongModel
 from deployments.core.errors import EmbedfleetError
-from deployments.ray_private import http_port, local_rays
+from deployments.ray_private import application_details, http_port, local_rays
 from deployments.wire.status import ModelState, ModelStatus, ServedModel
 
 _ANSWER_TIMEOUT_S = 60.0
 _PROBE_TIMEOUT_S = 5.0
+_CONTROLLER_TIMEOUT_S = 30.0
+_ROUTER = "router"
 _LEAST_FREE_BYTES = 10_000_000
 _START = "start it with `embedfleet serve`, or give --start to run it while this job runs"
 
@@ -234,14 +237,30 @@ def _look_up(name: str) -> tuple[str, ServedModel | EmbedfleetError]:
 
 async def _ask(app: str, name: str) -> ServedModel | EmbedfleetError:
     """Runs inside an event loop: in Serve's throughput mode, a handle routes in that loop."""
-    response = serve.get_app_handle(app).served.remote(name)
-    answer: ServedModel | EmbedfleetError = await asyncio.wait_for(response, _ANSWER_TIMEOUT_S)
+    if app not in applications():  # else the handle would wait for it
+        raise RayServeException(f"Serve has no application {app!r}")
+    handle: DeploymentHandle = DeploymentHandle(_ROUTER, app)
+    answer: ServedModel | EmbedfleetError = await asyncio.wait_for(
+        handle.served.remote(name), _ANSWER_TIMEOUT_S
+    )
     return answer
 
 
+def applications() -> Mapping[str, Any]:
+    """Returns what Serve says of each application; nothing if Serve does not run.
+
+    Raises GetTimeoutError if Serve's controller does not answer.
+    """
+    try:
+        return application_details(_CONTROLLER_TIMEOUT_S)
+    except ValueError:  # there is no controller
+        return {}
+
+
 def _application() -> str:
-    for name, app in serve.status().applications.items():
-        if "router" in app.deployments and any(d.startswith("encoder-") for d in app.deployments):
+    for name, app in applications().items():
+        deployments = app["deployments"]
+        if _ROUTER in deployments and any(d.startswith("encoder-") for d in deployments):
             return str(name)
     address = ray.get_runtime_context().gcs_address
     raise JobError(f"Ray runs at {address}, but the service does not; {_START}")

@@ -16,7 +16,7 @@ from ray import serve
 from ray.exceptions import AuthenticationError, RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 
-from cluster.corpus.connect import connect, find_model
+from cluster.corpus.connect import applications, connect, find_model
 from cluster.corpus.errors import JobError, WrongModel
 from deployments.wire.status import ModelState
 
@@ -63,7 +63,7 @@ def _running_ray(address: str | None) -> str | None:
             raise
         return None
     try:
-        if others := sorted(serve.status().applications):
+        if others := sorted(applications()):
             raise JobError(
                 f"Ray Serve already runs {', '.join(others)}, which --start would replace: deploy the "
                 "model there and drop --start, or wait until it is ready"

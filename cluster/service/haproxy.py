@@ -5,6 +5,9 @@ Ray renders HAProxy's configuration from a template. What is changed here has no
 - Only the owner can use the admin socket, and statistics listen on the same interfaces as the service.
 - While no router is known, callers get 503 with ``Retry-After`` and a body like that of all our errors.
   Ray answers 404 or 500.
+- A request goes to a router once its body has arrived, or 64 KB of it. HAProxy can send a request again
+  only if it had all of it when it began. Otherwise it closes the caller's connection without an answer
+  when the router dies.
 - Each router gets a bound on its connections. It loses them once it fails its health checks.
 - HAProxy stops once the process that started it has ended.
 
@@ -29,7 +32,9 @@ COMMAND = "embedfleet-haproxy"
 CONNECTIONS = "EMBEDFLEET_HAPROXY_CONNECTIONS_PER_ROUTER"
 BINARY_PATH = "RAY_SERVE_HAPROXY_BINARY_PATH"
 _RETRY_AFTER_S = 1
+_BODY_S = 40  # for the first 64 KB; a router allows 5 s for each 8 KB
 _REASONS = {
+    408: ("Request Timeout", "body_timeout", f"the request has not arrived within {_BODY_S} s"),
     503: ("Service Unavailable", "model_unavailable", "no router can answer now; send it again"),
     504: ("Gateway Timeout", "deadline_exceeded", "the router has not answered in time"),
 }
@@ -63,6 +68,9 @@ def amended(config: str, folder: Path, connections: str | None) -> str:
     for theirs, ours in _PAGES.items():
         line = rf"^(    errorfile {theirs} )\S+$"
         config = _replace(config, line, rf"\g<1>{page(folder, ours)}")
+    bodies = f"option http-buffer-request\n    timeout http-request {_BODY_S}s"
+    bodies += f"\n    errorfile 408 {page(folder, 408)}"
+    config = _replace(config, r"^(    option abortonclose)$", rf"\1\n    {bodies}")
     if not re.search(r"^    use_backend ", config, re.MULTILINE):
         unavailable = "    http-request return status 503 default-errorfiles"
         config = _replace(config, r"^    http-request return status 404 .*$", unavailable)
@@ -90,7 +98,8 @@ def page(folder: Path, status: int) -> Path:
 def error_page(status: int) -> bytes:
     """Returns a whole response of this status, as HAProxy's ``errorfile`` takes it."""
     reason, code, message = _REASONS[status]
-    error = {"message": message, "type": "server_error", "param": None, "code": code}
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    error = {"message": message, "type": kind, "param": None, "code": code}
     body = json.dumps({"error": error})
     headers = ["Content-Type: application/json", f"Content-Length: {len(body)}"]
     if status == 503:

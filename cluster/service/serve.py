@@ -28,7 +28,7 @@ _STOPPING = (
     b"embedfleet: stopping once open requests are answered; interrupt again to stop at once\n"
 )
 _LOOPBACKS = (LOOPBACK, "localhost", "::1")
-_LOCAL_NAMES = "localhost,127.0.0.1,::1,host.docker.internal,host.containers.internal"
+_LOCAL_NAMES = "localhost,host.docker.internal,host.containers.internal"
 _REAP_EVERY_S = 5.0
 _END_S = 10.0  # for processes that have been killed
 

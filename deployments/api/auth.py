@@ -13,6 +13,7 @@ from pathlib import Path
 from deployments.core.errors import Unauthorized
 
 ALLOWED_HOSTS = "EMBEDFLEET_ALLOWED_HOSTS"
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")  # no page in a browser can have these names
 
 
 class ApiKeys:
@@ -68,10 +69,9 @@ def _at_least_one(keys: list[str], subject: str) -> list[str]:
 
 
 def allowed_hosts(environ: Mapping[str, str] = os.environ) -> frozenset[str]:
-    """Returns the hosts that requests may name; empty means any."""
-    return frozenset(
-        host.strip().lower() for host in environ.get(ALLOWED_HOSTS, "").split(",") if host.strip()
-    )
+    """Returns the hosts that requests may name, the loopback's included; empty means any."""
+    listed = [host.strip().lower() for host in environ.get(ALLOWED_HOSTS, "").split(",")]
+    return frozenset((*filter(None, listed), *_LOCAL_HOSTS)) if any(listed) else frozenset()
 
 
 def host_name(header: str) -> str:

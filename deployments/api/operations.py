@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from deployments.api.backend import Backend
 from deployments.api.http import JSON
-from deployments.api.responses import ModelList, dump
+from deployments.api.responses import ModelItem, ModelList, dump
 from deployments.core.errors import UnknownModel
+from deployments.core.routing.policy import PROVIDER
 
 _DOCS = """<!doctype html>
 <title>embedfleet</title>
@@ -30,10 +33,16 @@ async def show_model(request: Request) -> Response:
     """Shows one model, by its name or Hugging Face id, or the first model of a size."""
     backend: Backend = request.app.state.backend
     name, models = request.path_params["name"], backend.models()
+    item = _named(name, models) or _named(name.removeprefix(PROVIDER), models)
+    if item is None:
+        raise UnknownModel(f"no model {name!r} here; GET /v1/models lists them", "model")
+    return Response(dump(item.model_dump()), media_type=JSON)
+
+
+def _named(name: str, models: Sequence[ModelItem]) -> ModelItem | None:
     named = [item for item in models if name in (item.id, item.hugging_face_id)]
-    for item in named or [item for item in models if name == item.size]:
-        return Response(dump(item.model_dump()), media_type=JSON)
-    raise UnknownModel(f"no model {name!r} here; GET /v1/models lists them", "model")
+    of_size = [item for item in models if name == item.size]
+    return next(iter(named or of_size), None)
 
 
 async def health(request: Request) -> Response:

@@ -35,7 +35,12 @@ from deployments.core.routing.facts import RequestFacts
 from deployments.core.routing.languages import preload
 from deployments.core.routing.overload import LastRefusal, refuse_if_hopeless
 from deployments.core.routing.policy import Decision
-from deployments.metrics import DecisionMetrics, RequestMetrics, scrape_cluster
+from deployments.metrics import (
+    ClusterMetrics,
+    DecisionMetrics,
+    RequestMetrics,
+    scrape_cluster,
+)
 from deployments.ray_private import replace_access_log, request_id
 from deployments.router.chooser import Chooser
 from deployments.router.fleet import Fleet
@@ -72,6 +77,7 @@ class Router:
         self._spaces = SharedSpaces(self._encode_sample, self._fleet.status)
         self._chooser = Chooser(args, self._clients, self._fleet, self._spaces.of)
         self._decisions = DecisionMetrics()
+        self._metrics = ClusterMetrics(scrape_cluster)
         self._refusals = {name: LastRefusal() for name in self._models}
         self._configure(args.routing)
 
@@ -168,7 +174,7 @@ class Router:
 
     async def metrics(self) -> str:
         """Returns the whole cluster's metrics in Prometheus' text format."""
-        return await scrape_cluster()
+        return await self._metrics.page()
 
     async def served(self, model: str) -> ServedModel | EmbedfleetError:
         """Returns the model that has this name, for corpus jobs; a refusal is returned, not raised."""

@@ -241,13 +241,14 @@ async def test_without_a_place_a_body_is_not_waited_for(crowded):
         ("127.0.0.1", 200),
         ("[::1]:8000", 200),
         ("LOCALHOST", 200),
+        ("our.name:8000", 200),
         ("evil.example", 403),
         ("localhost.evil.example:8000", 403),
         ("", 403),
     ],
 )
 async def test_a_page_whose_name_resolves_to_this_machine_is_refused(host, status):
-    hosts = allowed_hosts({"EMBEDFLEET_ALLOWED_HOSTS": "localhost, 127.0.0.1,::1"})
+    hosts = allowed_hosts({"EMBEDFLEET_ALLOWED_HOSTS": "Our.Name, other.name"})
     async with connect(HostMiddleware(app_of(FakeBackend()), hosts)) as http:
         response = await http.get("/v1/models", headers={"host": host})
     assert response.status_code == status
@@ -257,6 +258,7 @@ async def test_a_page_whose_name_resolves_to_this_machine_is_refused(host, statu
 
 async def test_without_a_list_any_host_may_be_named():
     assert not allowed_hosts({})
+    assert not allowed_hosts({"EMBEDFLEET_ALLOWED_HOSTS": " ,"})
     async with connect(HostMiddleware(app_of(FakeBackend()), ())) as http:
         assert (await http.get("/health", headers={"host": "any.example"})).status_code == 200
 

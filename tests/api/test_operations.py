@@ -63,6 +63,12 @@ async def test_one_model_by_its_name(client, by):
         assert ok(await client.get(f"/v1/models/{model[by]}")) == model
 
 
+@pytest.mark.parametrize("name", ["plain", "medium"])
+async def test_a_model_by_the_name_that_litellm_sends(client, name):
+    listed = ok(await client.get(f"/v1/models/{name}"))
+    assert ok(await client.get(f"/v1/models/openai/{name}")) == listed
+
+
 async def test_the_first_model_of_a_size(client):
     assert ok(await client.get("/v1/models/medium"))["id"] == "instruct"
 

@@ -14,6 +14,7 @@ import pytest
 from testing.hashing import save_model
 from testing.processes import kill, marked
 from testing.waiting import until
+from tests.support.reporting import report
 
 MODEL = "hashed"
 APP = {"import_path": "testing.hashing:build"}
@@ -38,7 +39,8 @@ class Callers:
     """Four clients that call without a pause and keep what they see."""
 
     def __init__(self, service):
-        self.outcomes = []  # status or name of the error, seconds, when it ended
+        self.outcomes = []  # status or error, seconds, when it ended
+        self._begun = {}  # by thread: when its call began
         self._service = service
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._call) for _ in range(4)]
@@ -56,12 +58,12 @@ class Callers:
 
     def _call(self):
         while not self._stop.is_set():
-            started = time.monotonic()
+            self._begun[threading.get_ident()] = started = time.monotonic()
             try:
                 with self._service.client(timeout_s=100.0) as http:
                     outcome = http.post("/v1/embeddings", json=BODY).status_code
             except httpx.TransportError as error:
-                outcome = type(error).__name__
+                outcome = repr(error)
             self.outcomes.append((outcome, time.monotonic() - started, time.monotonic()))
             time.sleep(0.02)
 
@@ -73,14 +75,14 @@ class Callers:
         """Returns when the last call without an answer ended; 0 if all were answered."""
         return max((ended for outcome, _, ended in self.outcomes if outcome != 200), default=0.0)
 
+    def some_has_waited(self, seconds):
+        """Returns whether a call has taken that long, and no other is taking that long now."""
+        begun = time.monotonic() - seconds
+        slow = any(duration > seconds for _, duration, _ in self.outcomes)
+        return slow and all(started > begun for started in self._begun.values())
+
     def answered_since(self, moment):
         return sum(outcome == 200 and ended > moment for outcome, _, ended in self.outcomes)
-
-
-def report(record_property, what, seconds):
-    """Keeps a figure for the table in docs/operations.md, which `pytest --junitxml` prints."""
-    record_property(what, round(seconds, 1))
-    print(f"{what}: {seconds:.1f} s")
 
 
 def test_an_haproxy_that_is_killed_is_replaced_within_seconds(service, record_property):
@@ -97,28 +99,45 @@ def test_an_haproxy_that_is_killed_is_replaced_within_seconds(service, record_pr
     assert callers.last_failure() - killed < 30
 
 
+def two_routers(service):
+    """Returns the two routers once both run and HAProxy may use them."""
+
+    def both():
+        pids = marked(service.process.pid, ROUTER)
+        return pids if len(pids) == 2 else None
+
+    pids = until(both, 60, "two routers")
+    time.sleep(2)  # HAProxy checks a new one twice, every 250 ms
+    return pids
+
+
 def test_callers_of_a_router_that_hangs_are_answered_by_the_other(service, record_property):
-    victim, _ = marked(service.process.pid, ROUTER)
+    victim, _ = two_routers(service)
     with Callers(service) as callers:
         os.kill(victim, signal.SIGSTOP)
         try:
-            stopped = time.monotonic()
-            until(lambda: callers.answered_since(stopped + 20) > 20, 60)
+            until(
+                lambda: callers.some_has_waited(2), 60, "calls of the stopped router are answered"
+            )
+            resumed = time.monotonic()
+            until(lambda: callers.answered_since(resumed) > 20, 60, "the other one answers")
         finally:
             with suppress(ProcessLookupError):
                 os.kill(victim, signal.SIGCONT)
     slowest = max(seconds for _, seconds, _ in callers.outcomes)
-    report(record_property, "router stopped, the slowest answer", slowest)
+    report(record_property, "one of two routers stopped, the slowest answer", slowest)
     assert callers.seen <= {200, 503}
-    assert slowest < 30
+    assert slowest < 40
 
 
-def test_it_is_ready_while_the_controller_restarts(service):
+def test_it_is_ready_while_the_controller_restarts(service, record_property):
     victims = marked(service.process.pid, CONTROLLER)
-    kill(victims)
-    with service.client() as http:
+    with Callers(service) as callers, service.client() as http:
+        kill(victims)
         until(lambda: set(marked(service.process.pid, CONTROLLER)) - set(victims), 60)
         for _ in range(20):
             assert http.get("/ready").status_code == 200
-            assert http.post("/v1/embeddings", json=BODY).status_code == 200
             time.sleep(0.1)
+    slowest = max(seconds for _, seconds, _ in callers.outcomes)
+    report(record_property, "controller killed, the slowest answer", slowest)
+    assert callers.seen == {200}

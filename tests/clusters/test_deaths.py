@@ -15,6 +15,7 @@ from testing.hashing import save_model
 from testing.processes import descendants, kill, marked
 from testing.running import running_service
 from testing.waiting import until
+from tests.support.reporting import report
 
 MODEL = "hashed"
 APP = {"import_path": "testing.hashing:build"}
@@ -52,8 +53,8 @@ def test_the_whole_service_ends_with_what_it_cannot_do_without(models, victim, r
         kill(marked(service.process.pid, victim)[:1] if victim else [service.process.pid])
         status = service.process.wait(30)
         until(lambda: all(gone(pid) for pid in everything), 30, "every process has ended")
-        record_property("seconds until all has ended", round(time.monotonic() - killed, 1))
-        print(f"{victim} killed: all has ended after {time.monotonic() - killed:.1f} s")
+        what = f"{victim or 'command'} killed, until all has ended"
+        report(record_property, what, time.monotonic() - killed)
         assert status == (1 if victim else -signal.SIGKILL)
         if victim in (RAYLET, GCS):
             assert "so the service ends" in service.log.read_text()

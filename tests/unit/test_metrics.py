@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from deployments.metrics import merge_pages
+from deployments.metrics import ClusterMetrics, merge_pages
 
 HELP = (
     "# HELP ray_embedfleet_texts_total Texts computed\n# TYPE ray_embedfleet_texts_total counter\n"
@@ -68,3 +70,34 @@ def test_labels_of_rays_own_making_are_left_out(labels, kept):
 def test_what_is_no_metric_is_left_out():
     page = "# EOF\n#\n# a remark\nInternal Server Error\n" + HELP + sample("a", 1.0) + "# EOF\n"
     assert merge_pages([page]) == OURS + sample("a", 1.0).replace("ray_", "")
+
+
+async def test_those_who_ask_at_once_share_one_gathering():
+    gathered = []
+
+    async def gather():
+        gathered.append(None)
+        await asyncio.sleep(0.01)
+        return f"page {len(gathered)}"
+
+    metrics = ClusterMetrics(gather)
+    leaves = asyncio.create_task(metrics.page())
+    await asyncio.sleep(0)
+    leaves.cancel()
+    assert await asyncio.gather(metrics.page(), metrics.page()) == ["page 1"] * 2
+    assert await metrics.page() == "page 2"
+
+
+async def test_a_gathering_that_failed_is_not_kept():
+    answers = [OSError("no"), "page"]
+
+    async def gather():
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    metrics = ClusterMetrics(gather)
+    with pytest.raises(OSError, match="no"):
+        await metrics.page()
+    assert await metrics.page() == "page"

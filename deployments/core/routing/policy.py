@@ -21,7 +21,7 @@ from deployments.core.routing.refusals import no_model_fits, refuse_other_space
 from deployments.core.routing.space_matching import answers_in_space, reported_space
 
 AUTO = "auto"
-_PROVIDER = "openai/"
+PROVIDER = "openai/"  # which LiteLLM and clients built on it put in front of a name
 
 
 @dataclass(frozen=True)
@@ -144,16 +144,13 @@ def _same_space(
 
 
 def _readings(requested: str) -> list[tuple[str, Role | None]]:
-    """The whole name first: a model may really be called something-query.
-
-    LiteLLM and clients built on it put ``openai/`` in front of the name.
-    """
+    """The whole name first: a model may really be called something-query."""
     readings: list[tuple[str, Role | None]] = [(requested, None)]
     for role in Role:
         if requested.endswith(f"-{role}"):
             readings.append((requested.removesuffix(f"-{role}"), role))
-    if requested.startswith(_PROVIDER):
-        readings += _readings(requested.removeprefix(_PROVIDER))
+    if requested.startswith(PROVIDER):
+        readings += _readings(requested.removeprefix(PROVIDER))
     return readings
 
 

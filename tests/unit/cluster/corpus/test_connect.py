@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from ray.exceptions import AuthenticationError, RayActorError, RayTaskError
+from ray.exceptions import AuthenticationError, GetTimeoutError, RayActorError, RayTaskError
 from ray.serve.exceptions import RayServeException
 
 from cluster.corpus import connect as target
@@ -239,3 +239,41 @@ def test_a_url_that_names_no_service_of_this_machine(on_this_machine, url, words
     on_this_machine(a=8000, b=8001)
     with pytest.raises(JobError, match=words):
         target.connect(None, url)
+
+
+@pytest.fixture
+def controller(monkeypatch):
+    """Sets what Serve's controller answers, or that it is not there; every call must have a limit."""
+
+    def answers(answer):
+        def details(timeout_s):
+            assert 0 < timeout_s <= 60
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        monkeypatch.setattr(target, "application_details", details)
+        context = SimpleNamespace(gcs_address="10.0.0.1:6379")
+        monkeypatch.setattr(target.ray, "get_runtime_context", lambda: context)
+
+    return answers
+
+
+def test_the_application_with_a_router_and_encoders_is_the_service(controller):
+    other, ours = {"deployments": {"router": {}}}, {"deployments": {"router": {}, "encoder-a": {}}}
+    controller({"other": other, "ours": ours})
+    assert target._application() == "ours"
+
+
+@pytest.mark.parametrize("answer", [{}, ValueError("no actor named SERVE_CONTROLLER_ACTOR")])
+def test_a_ray_without_the_service_is_called_that(controller, answer):
+    controller(answer)
+    with pytest.raises(JobError, match=r"Ray runs at 10\.0\.0\.1:6379, but the service does not"):
+        target.find_model("m")
+    assert why_waiting(JobModel("app", served(ModelState.READY))) == "the service has stopped"
+
+
+def test_a_controller_that_hangs_ends_the_wait(controller):
+    controller(GetTimeoutError("Get timed out"))
+    with pytest.raises(JobError, match=r"does not answer \(GetTimeoutError"):
+        target.find_model("m")

@@ -11,8 +11,11 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -25,6 +28,7 @@ from testing.waiting import until
 
 LAUNCH = "from cluster.service.haproxy import main; main()"
 FAIL_SOON = {"health_check_inter": "300ms", "health_check_fastinter": "300ms"}
+RETRY_ON = "conn-failure empty-response"  # as cluster/service/environment.py sets it
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +100,8 @@ def test_rays_own_template_is_changed_in_every_place(folder, servers):
     assert binds == ["127.0.0.1"] * 3  # the service, Prometheus and the statistics
     assert config.count("/embedfleet-503.http") == 2
     assert config.count("/embedfleet-504.http") == 1
+    assert config.count("/embedfleet-408.http") == 1
+    assert "timeout http-request 40s" in config
     assert ("status 404" in config) == bool(servers)
     assert (" maxconn 7\n" in config) == bool(servers)
 
@@ -156,31 +162,52 @@ def test_a_router_that_is_gone_is_a_503_in_our_own_shape(launched):
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
 
 
+class Router(BaseHTTPRequestHandler):
+    """Answers 200 to everything, each request on its own thread."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.do_GET()
+
+    def log_message(self, *_):
+        pass
+
+
+@contextmanager
+def listening(router):
+    """Yields the port at which a router listens."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), router) as server:
+        server.handle_error = lambda *_: None  # HAProxy closes the connections of its checks
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
 @pytest.fixture
 def hangs_at_a_post():
     """A router that answers until it gets a POST, and nothing from then on; yields its port."""
     hangs, end = threading.Event(), threading.Event()
 
-    class Router(BaseHTTPRequestHandler):
+    class Hangs(Router):
         def do_GET(self):
             if hangs.is_set():
                 end.wait(30)
-            self.send_response(200)
-            self.end_headers()
+            super().do_GET()
 
         def do_POST(self):
             hangs.set()
             end.wait(30)
 
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Router) as server:
-        server.handle_error = lambda *_: None  # HAProxy closes the connections of its checks
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_port
+    with listening(Hangs) as port:
+        yield port
         end.set()
-        server.shutdown()
 
 
 def test_requests_of_a_router_that_hangs_end_with_its_health_checks(launched, hangs_at_a_post):
@@ -192,6 +219,24 @@ def test_requests_of_a_router_that_hangs_end_with_its_health_checks(launched, ha
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "1"
     assert time.monotonic() - started < 5
+
+
+def test_requests_whose_bodies_come_after_their_heads_are_sent_again(launched, hangs_at_a_post):
+    """Without `http-buffer-request` they would get 503, or an end of the connection without an answer."""
+    with listening(Router) as healthy:
+        url, _ = launched(hangs_at_a_post, healthy, **FAIL_SOON, retry_on=RETRY_ON)
+        until(lambda: answers(url).status_code == 200, 20, "the routers are known to be up")
+        with ThreadPoolExecutor(4) as pool:
+            statuses = list(pool.map(status_of_a_late_body, [urlsplit(url)] * 4))
+    assert statuses == [b"200"] * 4
+
+
+def status_of_a_late_body(address):
+    with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n")
+        time.sleep(0.2)
+        connection.sendall(b"{}")
+        return connection.recv(4_096)[9:12]
 
 
 def test_it_ends_with_the_process_that_has_started_it(folder):
