@@ -37,15 +37,15 @@ _DUPLICATE = np.dtype([*_ID.descr, ("first", "<u4")])
 Entries = npt.NDArray[Any]
 
 
-def digest(name: object) -> bytes:
+def digest(row_id: object) -> bytes:
     """Returns 16 bytes that stand for an id. Ids are equal if their text is: 7 and "7" are."""
-    data = str(name).encode("utf-8", "surrogatepass")
+    data = str(row_id).encode("utf-8", "surrogatepass")
     return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
 
 
-def digests(names: Iterable[object]) -> bytes:
+def digests(ids: Iterable[object]) -> bytes:
     """Returns the digests of the distinct ids, concatenated."""
-    return b"".join(digest(name) for name in dict.fromkeys(names))
+    return b"".join(map(digest, dict.fromkeys(ids)))
 
 
 class IdIndex:
@@ -157,7 +157,7 @@ def _drop_from_part(
     before = output.committed_counts(part.name, work.identity)
     assert before is not None
     table, rejects = output.vectors(part.name), output.rejects(part.name)
-    kept = table.filter(pa.array([digest(own) not in first_files for own in ids_of(table)]))
+    kept = table.filter(pa.array([digest(row_id) not in first_files for row_id in ids_of(table)]))
     new_rejects = _duplicate_rows(work, part, first_files, rejects, source)
     rejects = pa.concat_tables([rejects, new_rejects])
     after = replace(
@@ -183,9 +183,9 @@ def _duplicate_rows(
     rejected = set(rejects["position"].to_pylist())
     ids = column_values(rows.carried[settings.id_column])
     duplicates = []
-    for position, own, text in zip(rows.positions, ids, rows.texts, strict=True):
-        first = first_files.get(digest(own))
+    for position, row_id, text in zip(rows.positions, ids, rows.texts, strict=True):
+        first = first_files.get(digest(row_id))
         if first is not None and position not in rejected:
             reason = duplicate_id(first)
-            duplicates.append(Reject(str(own), part.file.name, position, reason, excerpt(text)))
+            duplicates.append(Reject(str(row_id), part.file.name, position, reason, excerpt(text)))
     return reject_table(duplicates)

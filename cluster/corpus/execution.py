@@ -131,7 +131,7 @@ class Execution:
     def _give_up_after(self, stalled_s: float, waiting: str | None) -> None:
         if waiting and stalled_s > self._run.wait_s:
             raise JobError(
-                f"nothing moved for {clock(stalled_s)}: {waiting}. All parts that were written are kept. "
+                f"no progress for {clock(stalled_s)}: {waiting}. All parts that were written are kept. "
                 "Run the same command again once the service answers, or with a longer --wait"
             )
 

@@ -31,7 +31,7 @@ class OpenedJob:
 def open_job(settings: Settings, say: Callable[[str], None]) -> OpenedJob:
     """Finds and checks everything that needs no service, and no Ray: that takes seconds to import.
 
-    ``say`` is told what is read and what is not. Raises JobError.
+    ``say`` is called with what is read and what is not. Raises JobError.
     """
     output = open_output(settings.output, settings.format)
     output.check()

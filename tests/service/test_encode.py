@@ -1,4 +1,4 @@
-"""Corpora through the running service: the same vectors as online, bad rows, refusals."""
+"""Corpora through the running service: the same vectors as online, and refusals."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from pyarrow import parquet as pq
 
 from cluster.corpus.errors import JobError
 from cluster.corpus.write.manifest import Manifest
-from deployments.core.models.spec import Role
-from testing.docstrings import all_docstrings, docstrings
-from testing.encoding import encode, job_folder, rejects_of, run_command, vectors_of
+from testing.docstrings import docstrings
+from testing.encoding import encode, job_folder, run_command, vectors_of
 from testing.shared_service import join
 from tests.service.conftest import REAL
 
@@ -82,77 +81,6 @@ def check_metadata(out, service):
     assert manifest.counts.tokens > 3_000
 
 
-BAD = {
-    "null": None,
-    "empty": "",
-    "blank": " \n\t",
-    "number": 5,
-    "list": ["a"],
-    "long": "word " * 5_000,
-    "good": "a good text",
-}
-
-
-def test_each_bad_row_goes_to_the_rejects_with_its_reason(service, tmp_path):
-    lines = [json.dumps({"id": key, "text": value}) for key, value in BAD.items()]
-    lines += [
-        "{broken",
-        '"just a string"',
-        '{"text": "no id"}',
-        '{"id": "surrogate", "text": "\\ud800"}',
-    ]
-    (tmp_path / "bad.jsonl").write_text("\n".join(lines))
-    out = tmp_path / "out"
-    encode(service, tmp_path / "bad.jsonl", out, MODEL, id_column="id")
-    assert pq.read_table(out)["id"].to_pylist() == ["good"]
-    reasons = rejects_of(out)
-    assert {*BAD} - {*reasons} == {"good"}
-    assert "null" in reasons["null"]
-    assert "empty" in reasons["empty"]
-    assert reasons["blank"] == reasons["empty"]
-    assert "int" in reasons["number"]
-    assert "list" in reasons["list"]
-    assert "256 tokens" in reasons["long"]
-    assert len(reasons) == len(BAD) - 1 + 4
-
-
-def test_chunks(service, tmp_path):
-    text = " ".join(all_docstrings()[:40])
-    (tmp_path / "long.jsonl").write_text(json.dumps({"id": "long", "text": text}) + "\n")
-    out = tmp_path / "out"
-    options = {"id_column": "id", "keep": ("text",), "chunk": 100, "overlap": 20}
-    encode(service, tmp_path / "long.jsonl", out, MODEL, **options)
-    rows = pq.read_table(out).to_pylist()
-    assert [row["id"] for row in rows] == [f"long#{n}" for n in range(len(rows))]
-    assert len(rows) > 5
-    assert all(row["text"] == text[row["start"] : row["stop"]] for row in rows)
-    assert rows[0]["start"] == 0
-    assert rows[-1]["stop"] == len(text.rstrip())
-    expected = online(service, MODEL, [row["text"] for row in rows])
-    vectors = np.array([row["embedding"] for row in rows])
-    assert np.sum(vectors * expected, axis=1).min() > 0.9999
-
-
-def test_derived_ids_and_half_precision(service, tmp_path):
-    (tmp_path / "a.txt").write_text("one\ntwo\none\n")
-    outs = [tmp_path / "x", tmp_path / "y"]
-    for out in outs:
-        encode(service, tmp_path / "a.txt", out, MODEL, dtype="float16", keep=("text",))
-    first, second = (pq.read_table(out) for out in outs)
-    assert first["id"].to_pylist() == second["id"].to_pylist()
-    assert len(set(first["id"].to_pylist())) == 3
-    assert first.schema.field("embedding").type == pa.list_(pa.float16(), 384)
-
-
-def test_another_space_is_refused(service, one_line, tmp_path):
-    out = tmp_path / "out"
-    encode(service, one_line, out, MODEL)
-    with pytest.raises(JobError, match="choose another OUTPUT"):
-        encode(service, one_line, out, "slow")
-    with pytest.raises(JobError, match="'document', not 'query'"):
-        encode(service, one_line, out, MODEL, role=Role.QUERY)
-
-
 @pytest.mark.parametrize(
     ("options", "named"),
     [
@@ -190,14 +118,3 @@ def test_without_a_service(one_line, tmp_path):
     run = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 1
     assert "embedfleet serve" in run.stderr
-
-
-def test_lance(service, tmp_path):
-    lance = pytest.importorskip("lance")
-    (tmp_path / "a.txt").write_text("one\ntwo\n")
-    for _ in range(2):
-        encode(service, tmp_path / "a.txt", tmp_path / "out", MODEL, format="lance", keep=("text",))
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["vectors.lance"]
-    table = lance.dataset(str(tmp_path / "out" / "vectors.lance")).to_table()
-    assert sorted(table["text"].to_pylist()) == ["one", "two"]
-    assert pa.types.is_fixed_size_list(table.schema.field("embedding").type)

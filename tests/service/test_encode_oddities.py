@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import uuid
 
-import pyarrow as pa
 import pytest
 import ray.data
 from pyarrow import fs as pafs
@@ -14,7 +12,7 @@ from pyarrow import parquet as pq
 
 from cluster.corpus.errors import JobError
 from cluster.corpus.write.output import open_output
-from testing.encoding import counts, encode, rejects_of, run_command
+from testing.encoding import counts, encode, rejects_of
 from testing.shared_service import join
 
 MODEL = "hashed"
@@ -53,48 +51,6 @@ def test_every_file_is_read_or_named_and_every_row_encoded_or_rejected(service, 
     assert sum(summary.manifest.counts.reasons.values()) == 4
     join(service)
     assert ray.data.read_parquet(str(out)).count() == 3
-
-
-def test_a_part_of_rejects_alone_and_types_that_arrow_extends(service, tmp_path):
-    ids = pa.array([uuid.UUID(int=n).bytes for n in range(4)], pa.uuid())
-    views = pa.array(["a", "b", "c", "d"], pa.string_view())
-    table = pa.table({"id": ids, "view": views, "text": [None, None, "one", "two"]})
-    path, out = tmp_path / "a.parquet", tmp_path / "out"
-    pq.write_table(table, path)
-    options = {"id_column": "id", "keep": ("view",), "part_mb": 1e-6}
-    for _ in range(2):  # the second run finds each part in place
-        summary = encode(service, path, out, MODEL, **options)
-        assert counts(summary) == (4, 2, 2)
-    assert summary.tokens == 0
-    vectors = pq.read_table(out)
-    assert vectors["id"].to_pylist() == [uuid.UUID(int=2), uuid.UUID(int=3)]
-    assert vectors["view"].to_pylist() == ["c", "d"]
-    assert len(list(out.iterdir())) == 2
-
-
-def test_a_job_in_which_every_row_is_rejected_has_a_status_of_its_own(service, tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"text": null}\n{"text": ""}\n')
-    run = run_command(service, tmp_path / "a.jsonl", tmp_path / "out", "--model", MODEL)
-    assert run.returncode == 3, run.stderr
-    assert "2 rejected (1 null, 1 empty)" in run.stdout
-    assert not list((tmp_path / "out").iterdir())
-
-
-def test_damage_is_mended_and_named(service, tmp_path):
-    path, out = tmp_path / "a.jsonl", tmp_path / "out"
-    path.write_text('{"id": "a", "text": "x"}\n{"id": "b", "text": null}\n')
-    job = (service, path, out, "--model", MODEL, "--id-column", "id")
-    assert run_command(*job).returncode == 0
-    (part,) = out.iterdir()
-    before = pq.read_table(part)
-    (tmp_path / "out.job" / "rejects" / part.name).unlink()
-    (tmp_path / "out.job" / "manifest.json").write_text("{}")
-    again = run_command(*job)
-    assert again.returncode == 0, again.stderr
-    assert "manifest.json was missing or damaged, and is made again from the parts" in again.stderr
-    assert "rejected rows of a.jsonl are missing" in again.stderr
-    assert list(rejects_of(out)) == ["b"]
-    assert pq.read_table(part).equals(before)
 
 
 def test_a_second_job_is_refused_while_the_first_one_works(service, tmp_path):

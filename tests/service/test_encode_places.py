@@ -1,4 +1,4 @@
-"""Where corpora come from and vectors go: S3, GCS, disks that are full, files that are damaged."""
+"""Where corpora come from and vectors go: S3, GCS, files that are damaged."""
 
 from __future__ import annotations
 
@@ -11,30 +11,14 @@ from cluster.corpus.errors import JobError
 from testing.docstrings import all_docstrings
 from testing.encoding import check_exactly_once, counts, encode, run_command
 from tests.support.object_stores import s3_server, store_server
-from tests.support.small_disk import remount
 
 MODEL = "hashed"
-FULL = "No space left on device"
 
 
 def write_corpus(path, count):
     texts = all_docstrings()[:count]
     pq.write_table(pa.table({"id": [f"d{i}" for i in range(count)], "text": texts}), path)
     return {f"d{i}" for i in range(count)}
-
-
-def test_a_disk_that_fills_up(service, tmp_path, small_disk):
-    ids, out = write_corpus(tmp_path / "a.parquet", 1_000), small_disk / "out"
-    remount(small_disk, "size=1000k")
-    job = (service, tmp_path / "a.parquet", out, MODEL)
-    with pytest.raises(JobError, match=FULL) as stopped:
-        encode(*job, id_column="id", part_mb=0.05)
-    assert str(out) in str(stopped.value)
-    written = sum(pq.read_table(file).num_rows for file in out.glob("*.parquet"))
-    assert 0 < written < len(ids)
-    remount(small_disk, "size=64m")
-    encode(*job, id_column="id", part_mb=0.05)
-    check_exactly_once(out, ids)
 
 
 def test_a_damaged_file_is_named_and_may_be_mended(service, tmp_path):
@@ -56,25 +40,6 @@ def test_a_damaged_file_is_named_and_may_be_mended(service, tmp_path):
     pq.write_table(whole, folder / "b.parquet")
     encode(service, folder, out, MODEL, id_column="id")
     check_exactly_once(out, {"x", "y", *(f"d{i}" for i in range(20))})
-
-
-def test_each_id_is_in_the_output_once(service, tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"id": 1, "text": "one"}\n{"id": 1, "text": "again"}\n')
-    (tmp_path / "b.jsonl").write_text('{"id": 2, "text": "two"}\n{"id": 1, "text": "later"}\n')
-    for _ in range(2):
-        summary = encode(
-            service, tmp_path / "*.jsonl", tmp_path / "out", MODEL, id_column="id", keep=("text",)
-        )
-        assert counts(summary) == (4, 2, 2)
-        rows = pq.read_table(tmp_path / "out").to_pylist()
-        assert {(row["id"], row["text"]) for row in rows} == {(1, "one"), (2, "two")}
-        files = sorted((tmp_path / "out.job" / "rejects").glob("*.parquet"))
-        rejects = [row for file in files for row in pq.read_table(file).to_pylist()]
-        assert {(r["source"], r["text"]) for r in rejects} == {
-            ("a.jsonl", "again"),
-            ("b.jsonl", "later"),
-        }
-        assert all("a.jsonl" in r["reason"] for r in rejects)
 
 
 @pytest.fixture(scope="module")

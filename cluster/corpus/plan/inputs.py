@@ -19,7 +19,13 @@ from cluster.corpus.formats.files import (
     resolve,
     unreadable_compression,
 )
+from cluster.corpus.plan.parts import PART_NAME
 from cluster.corpus.settings import JOB_SUFFIX
+
+# what `write/output.py` and `write/lock.py` put beside an output: rejects look like data, and are none
+_IN_JOB_FOLDER = re.compile(
+    rf"[^/]{re.escape(JOB_SUFFIX)}/(manifest\.json|(rejects|parts)/{PART_NAME}|(tmp|locks)/[^/]+)$"
+)
 
 
 class Inputs(NamedTuple):
@@ -46,8 +52,8 @@ def find_inputs(
     """Returns the files of a corpus, sorted by name.
 
     ``input_format`` and ``delimiter`` override what the files' endings say. If the folder ``output``
-    lies inside the corpus, it is passed over, and the job's folder beside it too. Raises JobError if
-    there are no files, if their formats differ, or if a data file cannot be opened.
+    lies inside the corpus, it and its job folder are ignored. Job folders of other outputs are skipped.
+    Raises JobError if there are no files, if their formats differ, or if a data file cannot be opened.
     """
     filesystem, path = resolve(location)
     try:
@@ -159,10 +165,12 @@ def _why_skipped(name: str, info: Any, input_format: str | None) -> str | None:
     # as in Spark and pyarrow
     if any(part.startswith(("_", ".")) for part in PurePosixPath(name).parts):
         return "hidden"
+    if _IN_JOB_FOLDER.search(name):
+        return "in the job folder of another output"
     if input_format is not None or format_of(name)[0] is not None or unreadable_compression(name):
         return None
     if not info.is_file:
-        return "links that lead nowhere" if os.path.islink(info.path) else "special files"
+        return "broken links" if os.path.islink(info.path) else "special files"
     return PurePosixPath(name).suffix or "without an ending"
 
 
@@ -189,5 +197,5 @@ def _check_openable(info: Any) -> None:
             "with gzip, bzip2 or zstd, or move it away"
         )
     if not info.is_file:
-        what = "a link that leads nowhere" if os.path.islink(info.path) else "no regular file"
-        raise JobError(f"{info.path} cannot be read: it is {what}. Mend it or remove it")
+        what = "a broken link" if os.path.islink(info.path) else "not a regular file"
+        raise JobError(f"{info.path} cannot be read: it is {what}. Fix it or remove it")

@@ -42,6 +42,9 @@ _MAX_ROWS = 16_384
 _READERS = 16
 # reading a file in n runs costs (n + 1) / 2 times as much as reading it once
 _MAX_RUNS_PER_START = 8
+PART_NAME = (
+    r"part-([0-9a-f]{12})-\d{14,}\.parquet"  # see `Part.name`; the group is the file's digest
+)
 
 
 @dataclass(frozen=True)

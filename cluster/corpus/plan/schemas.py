@@ -89,7 +89,7 @@ def check_parquet_types(metadata: Any, schema: Any, columns: Sequence[str], path
                 f"column {name!r} of {path} has two fields {twice!r}: rename one of them, or leave the "
                 "column out"
             )
-        after = _leaf_kinds(_as_parquet(pa.schema([field])))
+        after = _leaf_kinds(parquet_metadata(pa.schema([field])))
         own = [kind for column, kind in before if column == name]
         for (_, kept), kind in zip(after, own, strict=True):
             if kind not in (kept, *_IMPLIED):
@@ -114,7 +114,8 @@ def _parquet_kind(leaf: Any, by_arrow: bool) -> str:
     return old if kind in (_PLAIN, "UNKNOWN") and old != _PLAIN else kind
 
 
-def _as_parquet(schema: Any) -> Any:
+def parquet_metadata(schema: Any) -> Any:
+    """Returns the metadata of a Parquet file with this Arrow schema and no rows."""
     sink = pa.BufferOutputStream()
     pq.write_metadata(schema, sink)
     return pq.read_metadata(pa.BufferReader(sink.getvalue()))

@@ -130,8 +130,6 @@ def column_values(column: Any) -> list[object]:
     try:
         values: list[object] = column.to_pylist()
     except UnicodeDecodeError:
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
         raw = column.cast(pa.large_binary()).to_pylist()
         values = [value if value is None else _decode(value) for value in raw]
     return values

@@ -62,8 +62,8 @@ def _row_ids(
     """The ids of all rows; a row whose id cannot be read is rejected under a derived id."""
     ids = [None] * len(rows) if settings.id_column is None else _own_ids(rows, settings, rejected)
     return [
-        derived_id(source, position, text) if own is None else own
-        for own, position, text in zip(ids, rows.positions, rows.texts, strict=True)
+        derived_id(source, position, text) if row_id is None else row_id
+        for row_id, position, text in zip(ids, rows.positions, rows.texts, strict=True)
     ]
 
 
@@ -71,10 +71,10 @@ def _own_ids(rows: Rows, settings: Settings, rejected: dict[int, str]) -> Sequen
     column = rows.carried[settings.id_column]
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     ids = column_values(column)
-    for row, own in enumerate(ids):
-        if own is None:
+    for row, row_id in enumerate(ids):
+        if row_id is None:
             rejected.setdefault(row, f"null in the id column {settings.id_column!r}")
-        elif isinstance(own, bytes) and kind in _TEXT_TYPES:
+        elif isinstance(row_id, bytes) and kind in _TEXT_TYPES:
             rejected.setdefault(row, f"not valid UTF-8 in the id column {settings.id_column!r}")
             ids[row] = None
     return ids
@@ -83,12 +83,12 @@ def _own_ids(rows: Rows, settings: Settings, rejected: dict[int, str]) -> Sequen
 def _reject_duplicates(ids: Sequence[Any], source: str, rejected: dict[int, str]) -> None:
     """The first row that can be encoded keeps an id. For ids of other parts see `dedupe.py`."""
     seen = set()
-    for row, name in enumerate(map(str, ids)):
+    for row, row_id in enumerate(map(str, ids)):
         if row in rejected:
             continue
-        if name in seen:
+        if row_id in seen:
             rejected[row] = duplicate_id(source)
-        seen.add(name)
+        seen.add(row_id)
 
 
 def _vector_table(

@@ -122,7 +122,8 @@ class JobLock:
         while not all(self._is_dead(info, beats) for info in self._others()):
             if not said:
                 say(
-                    f"{self._output} is locked, perhaps by a job that was killed: waiting for its beat"
+                    f"{self._output} is locked, perhaps by a job that was killed: waiting to see if it "
+                    "is alive"
                 )
             said = True
             time.sleep(_POLL_S)

@@ -103,7 +103,7 @@ class PartRecord:
 
     @classmethod
     def from_json(cls, data: bytes | None) -> PartRecord | None:
-        """Reads the metadata; None if they are not of this program."""
+        """Reads the metadata; None if another program wrote them."""
         try:
             content = json.loads(data or b"")
             counts, source = Counts(**content.pop("counts")), Source(*content.pop("source"))

@@ -32,6 +32,7 @@ from pyarrow import parquet as pq
 
 from cluster.corpus.errors import JobError, PartDamaged
 from cluster.corpus.formats.files import resolve
+from cluster.corpus.plan.parts import PART_NAME
 from cluster.corpus.rejects import reject_table
 from cluster.corpus.settings import JOB_SUFFIX
 from cluster.corpus.write.lock import JobLock
@@ -42,7 +43,7 @@ LANCE = "vectors.lance"
 _MANIFEST = "manifest.json"
 _OLD_MANIFEST = "_manifest.json"  # until version 0.1, inside OUTPUT
 _PROBE_BYTES = 1 << 16
-_PART = re.compile(r"part-([0-9a-f]{12})-\d{14,}\.parquet")
+_PART = re.compile(PART_NAME)
 # a file that cannot be read as Parquet
 _UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError, ValueError)
 
@@ -106,7 +107,7 @@ class Output:
         """Returns the manifest; None if no run has started here.
 
         A manifest that is missing or damaged is made again from the metadata of the parts, and ``say``
-        is told so. Raises JobError if that is not possible.
+        is called with a line about it. Raises JobError if that is not possible.
         """
         if (manifest := self._read_manifest()) is not None or not self.committed_files():
             return manifest

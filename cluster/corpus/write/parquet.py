@@ -7,6 +7,8 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet as pq
 
+from cluster.corpus.plan.schemas import parquet_metadata
+
 _KEY = b"embedfleet"
 _VECTORS = "embedding.list.element"  # the name of the column in Parquet
 
@@ -47,7 +49,5 @@ def vector_column(vectors: Any, dtype: str) -> Any:
 
 def _leaves(schema: Any) -> list[str]:
     """The column names in Parquet, where a nested column is several."""
-    sink = pa.BufferOutputStream()
-    pq.write_metadata(schema, sink)
-    columns = pq.read_metadata(pa.BufferReader(sink.getvalue())).schema
+    columns = parquet_metadata(schema).schema
     return [columns.column(n).path for n in range(len(columns))]

@@ -25,6 +25,7 @@ _GROWTH = 4
 _WINDOWS = 4
 _ALIGNMENT = 64  # repetitions merge by powers of two, counted from the beginning of the text
 _SLICE_CHARACTERS = 65_536  # a few tens of milliseconds, and of megabytes
+_SEGMENT_CHARACTERS = 16_384  # of a long text, several of which are tokenized side by side
 
 Slices = Generator[list[str], list[Ids], "Contents"]
 
@@ -159,8 +160,8 @@ def _words_in(parts: Sequence[Spans]) -> int:
 
 def _segments(text: str) -> Iterator[tuple[int, int]]:
     start = 0
-    while len(text) - start > _SLICE_CHARACTERS:
-        stop, least = start + _SLICE_CHARACTERS, start + _SLICE_CHARACTERS // 2
+    while len(text) - start > _SEGMENT_CHARACTERS:
+        stop, least = start + _SEGMENT_CHARACTERS, start + _SEGMENT_CHARACTERS // 2
         gap = max(text.rfind(" ", least, stop), text.rfind("\n", least, stop))
         yield start, gap if gap > 0 else stop
         start = gap if gap > 0 else stop

@@ -22,15 +22,17 @@ BAD = pa.StringArray.from_buffers(
 )
 
 
-def assembled(folder, ids):
-    """The table and the rejects of three texts with these ids."""
+def assembled(folder, ids, rejected=()):
+    """The table and the rejects of three texts with these ids, of which some are rejected already."""
     pq.write_table(pa.table({"text": ["x", "y", "z"], "id": ids}), folder / "a.parquet")
     settings = Settings(str(folder / "a.parquet"), "out", "m", id_column="id")
     _, files, _ = find_inputs(settings.input)
     part = Part(files[0], 0, 3, 3)
     carried = pa.schema([("id", ids.type)])
     rows = read_part(pafs.LocalFileSystem(), part, "text", carried)
-    documents = Documents([Item(row, 0, 1) for row in range(3)], [], {})
+    documents = Documents(
+        [Item(row, 0, 1) for row in range(3)], [], dict.fromkeys(rejected, "too long")
+    )
     vectors = np.zeros((3, 1), np.float32)
     return assemble(part.file.name, rows, documents, vectors, settings)
 
@@ -49,3 +51,10 @@ def test_ids_of_bytes_are_taken_as_they_are(tmp_path):
     table, rejects, _ = assembled(tmp_path, pa.array([b"ab", b"cd\xff", None], pa.binary()))
     assert table["id"].to_pylist() == [b"ab", b"cd\xff"]
     assert rejects["reason"].to_pylist() == ["null in the id column 'id'"]
+
+
+def test_a_rejected_row_leaves_its_id_to_the_next_row(tmp_path):
+    table, rejects, _ = assembled(tmp_path, pa.array(["a", "a", "a"]), rejected=[0])
+    assert table["id"].to_pylist() == ["a"]
+    assert rejects["reason"].to_pylist() == ["too long", "duplicate id, first in a.parquet"]
+    assert rejects["text"].to_pylist() == ["x", "z"]

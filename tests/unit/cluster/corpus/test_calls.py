@@ -68,6 +68,15 @@ async def test_an_error_of_the_text_rejects_it(error):
     assert reasons == {1: str(error)}
 
 
+async def test_an_error_belongs_to_its_text_although_texts_are_sent_by_length():
+    texts = TokenBatch.from_lists([[1], [2, 2], [3, 3, 3]])
+    sender = CallSender(
+        ScriptedClient({0: TextFailed("the longest")}), CapacityLimiter(1), 100, 4, patience_s=60.0
+    )
+    _, reasons = await sender.encode(texts, lambda *_: None)
+    assert list(reasons) == [2]
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -149,20 +149,18 @@ def test_a_data_file_that_cannot_be_opened_stops_the_job(tmp_path):
     write_all(tmp_path, "a.jsonl")
     (tmp_path / "b.jsonl").symlink_to(tmp_path / "gone.jsonl")
     for location in (tmp_path, tmp_path / "b.jsonl", f"{tmp_path}/*.jsonl"):
-        with pytest.raises(
-            JobError, match=r"b.jsonl cannot be read: it is a link that leads nowhere"
-        ):
+        with pytest.raises(JobError, match=r"b.jsonl cannot be read: it is a broken link"):
             find_inputs(str(location))
     (tmp_path / "b.jsonl").unlink()
     os.mkfifo(tmp_path / "b.jsonl")
-    with pytest.raises(JobError, match=r"b.jsonl cannot be read: it is no regular file"):
+    with pytest.raises(JobError, match=r"b.jsonl cannot be read: it is not a regular file"):
         find_inputs(str(tmp_path))
 
 
 def test_a_broken_link_without_a_data_ending_is_counted(tmp_path):
     write_all(tmp_path, "a.jsonl")
     (tmp_path / "more").symlink_to(tmp_path / "gone")
-    assert find_inputs(str(tmp_path)).not_read == "1 file not read: 1 links that lead nowhere"
+    assert find_inputs(str(tmp_path)).not_read == "1 file not read: 1 broken links"
 
 
 def test_a_folder_without_data_names_what_it_holds(tmp_path):
@@ -185,3 +183,17 @@ def test_a_delimiter_for_other_files_is_refused(tmp_path):
     write_all(tmp_path, "a.jsonl")
     with pytest.raises(JobError, match="--delimiter is for CSV"):
         find_inputs(str(tmp_path), delimiter=";")
+
+
+def test_the_job_folder_of_another_output_is_not_read_as_data(tmp_path):
+    part = Part(InputFile("", "", 0, 0, "parquet"), 0, 1, 1).name
+    write_all(tmp_path, "a.parquet", f"old/{part}", "nightly.job/b.parquet", f"jobs/{part}")
+    write_all(tmp_path, f"old.job/rejects/{part}", f"old.job/parts/{part}", "old.job/manifest.json")
+    write_all(tmp_path, f"sub/new.job/rejects/{part}", "sub/new.job/tmp/0123abcd")
+    write_all(tmp_path, "sub/new.job/locks/0123abcd.json")
+    read = ["a.parquet", f"jobs/{part}", "nightly.job/b.parquet", f"old/{part}"]
+    inputs = find_inputs(str(tmp_path))
+    assert [file.name for file in inputs.files] == read
+    assert inputs.not_read == "6 files not read: 6 in the job folder of another output"
+    assert names(f"{tmp_path}/**/*.parquet") == read
+    assert names(tmp_path / "old.job" / "rejects") == [part]  # to encode them once more

@@ -57,6 +57,8 @@ def test_chunks_end_between_words():
     assert token_ranges([0, 0, 1, 1, 1, 2], 4, 0) == [(0, 2), (2, 6)]
     assert token_ranges([0] * 10, 4, 0) == [(0, 4), (4, 8), (8, 10)]
     assert token_ranges(list(range(10)), 4, 2) == [(0, 4), (2, 6), (4, 8), (6, 10)]
+    # a chunk that is shorter than the overlap is repeated but for its beginning
+    assert token_ranges([0, 1, 2, 2, 2], 4, 3) == [(0, 2), (1, 5)]
 
 
 def test_chunks_are_ranges_of_characters():
@@ -143,6 +145,16 @@ def test_new_and_corrected_files_are_accepted():
     check_resumable(both, manifest(), "out", {FILE.digest})
     with pytest.raises(JobError, match=r"b.csv has changed"):
         check_resumable(both, mended, "out", {FILE.digest, new.digest})
+
+
+def test_an_output_without_parts_takes_other_options():
+    check_resumable(manifest(), manifest(dtype="float16", chunk=100), "out", ())
+
+
+def test_where_the_model_came_from_does_not_matter():
+    earlier = manifest()
+    moved = replace(earlier, identity=replace(earlier.identity, repo="/models/e5-small"))
+    check_resumable(earlier, moved, "out", {FILE.digest})
 
 
 def test_other_types_of_the_carried_columns_are_refused():
@@ -303,4 +315,4 @@ def test_one_question_at_a_time():
     assert stall.reason(Progress(texts=1), 31.0) is None
     answer.set()
     stall._thread.join()
-    assert stall.reason(Progress(texts=1), 32.0) is None  # it was questions before something moved
+    assert stall.reason(Progress(texts=1), 32.0) is None  # it was asked before something moved

@@ -58,6 +58,17 @@ def test_blank_lines_before_the_first_record_do_not_hide_it(tmp_path):
     assert planned(tmp_path, keep=("n",)).carried.field("n").type == pa.int64()
 
 
+def test_a_byte_order_mark_belongs_at_the_start_of_a_file(tmp_path):
+    marked = '\ufeff{"text": "t", "n": "a"}\n'
+    (tmp_path / "start.jsonl").write_text(marked + RECORD)
+    (tmp_path / "later.jsonl").write_text("\n" * _SAMPLE_BYTES + marked + RECORD)
+    kinds = [
+        planned(tmp_path / f"{name}.jsonl", keep=("n",)).carried.field("n").type
+        for name in ("start", "later")
+    ]
+    assert kinds == [pa.string(), pa.int64()]
+
+
 def test_a_first_record_that_is_longer_than_the_sample_is_read_whole(tmp_path):
     record = json.dumps({"text": "x" * (_SAMPLE_BYTES + 5), "n": 1})
     (tmp_path / "a.jsonl").write_text(f"{record}\n{RECORD}")

@@ -66,6 +66,17 @@ def write(path: Path, values: list[str]) -> None:
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
 
 
+def test_parquet_parts_are_sized_by_their_text_alone(tmp_path):
+    columns = {"text": [f"{n:010d}" for n in range(1_000)]}
+    sizes = []
+    for name, others in (("bare", {}), ("wide", {"blob": [f"{n}" * 200 for n in range(1_000)]})):
+        path = tmp_path / f"{name}.parquet"
+        pq.write_table(pa.table({**columns, **others}), path, use_dictionary=False)
+        sizes.append([part.stop - part.start for part in planned(path, part_mb=0.002)])
+    assert sizes[0] == sizes[1]
+    assert len(sizes[0]) > 3
+
+
 def test_the_plan_and_the_names_are_the_same_on_every_run(tmp_path):
     write(tmp_path / "a.jsonl", ["one", "two"] * 50)
     write(tmp_path / "b.jsonl", ["three"] * 50)

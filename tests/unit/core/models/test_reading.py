@@ -225,7 +225,7 @@ def test_long_text_takes_little_memory_in_python(words):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_the_spans_of_a_long_text_are_in_order_and_reach_its_end(words, script, monkeypatch):
-    monkeypatch.setattr(reading, "_SLICE_CHARACTERS", 1_000)
+    monkeypatch.setattr(reading, "_SEGMENT_CHARACTERS", 1_000)
     text = (SCRIPTS[script] * 5_000)[:5_000]
     [spans] = words.spans([text])
     starts, stops = spans.offsets[:, 0], spans.offsets[:, 1]
@@ -237,7 +237,7 @@ def test_the_spans_of_a_long_text_are_in_order_and_reach_its_end(words, script, 
 
 
 def test_the_spans_of_segments_are_those_of_the_whole_text(tokenizer, monkeypatch):
-    monkeypatch.setattr(reading, "_SLICE_CHARACTERS", 1_000)
+    monkeypatch.setattr(reading, "_SEGMENT_CHARACTERS", 1_000)
     text = "a few words\n" * 300
     [spans] = tokenizer.spans([text])
     encoding = tokenizer._tokenizer.encode(text, add_special_tokens=False)

