@@ -7,10 +7,7 @@ from collections.abc import Collection
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.routing import Mount
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
-from swagger_ui_bundle import swagger_ui_path
 
 from deployments.api.auth import ApiKeys
 from deployments.api.backend import Backend
@@ -27,9 +24,8 @@ def create_app(
     backend: Backend, limits: ApiLimits, keys: ApiKeys, hosts: Collection[str] = ()
 ) -> ASGIApp:
     """Returns the whole HTTP API over ``backend``; requests must name one of ``hosts``, if given."""
-    assets = Mount("/docs/assets", StaticFiles(directory=swagger_ui_path))
     app = Starlette(
-        routes=[*(spec.route for spec in ROUTES), assets],
+        routes=[spec.route for spec in ROUTES],
         exception_handlers={
             EmbedfleetError: handle_error,
             HTTPException: handle_error,

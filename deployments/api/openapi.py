@@ -28,6 +28,16 @@ _ERRORS = {
     503: "The model cannot answer now; the message says why",
     504: "The deadline passed",
 }
+_DESCRIPTION = (
+    "One embedding service for a whole cluster. If it has API keys, calls need one of them: here, enter "
+    "it under *Authorize*."
+)
+_TAGS = {
+    "Vectors": "Vectors of texts, and which model makes them",
+    "Scores": "Cosines of queries and documents",
+    "Models": "What is served, and whether it answers",
+    "Operations": "For probes and monitoring; `/health` and `/ready` need no key",
+}
 _REQUIRE_SPACE = {
     "name": REQUIRE_SPACE,
     "in": "header",
@@ -40,6 +50,7 @@ _NAME = {
     "required": True,
     "description": "A model's name or Hugging Face id",
     "schema": {"type": "string"},
+    "example": "small",
 }
 _TEMPLATE = "#/components/schemas/{model}"
 
@@ -50,7 +61,8 @@ def describe(routes: tuple[RouteSpec, ...]) -> dict[str, Any]:
     described = [route for route in routes if route.summary is not None]
     return {
         "openapi": "3.1.0",
-        "info": {"title": "embedfleet", "version": _version()},
+        "info": {"title": "embedfleet", "version": _version(), "description": _DESCRIPTION},
+        "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
         "paths": {r.route.path_format: {r.method.lower(): _operation(r)} for r in described},
         "components": {
             "schemas": _schemas(described),
@@ -71,26 +83,42 @@ def _schemas(routes: Sequence[RouteSpec]) -> dict[str, Any]:
 
 
 def _operation(route: RouteSpec) -> dict[str, Any]:
-    operation: dict[str, Any] = {"summary": route.summary, "responses": _responses(route)}
+    operation: dict[str, Any] = {
+        "summary": route.summary,
+        "tags": [route.tag],
+        "responses": _responses(route),
+    }
+    if not route.needs_key:
+        operation["security"] = []
     if route.request:
         operation["parameters"] = [_REQUIRE_SPACE]
-        operation["requestBody"] = {"required": True, "content": _json_of(route.request)}
+        examples = {name: {"value": body} for name, body in route.examples.items()}
+        body = _json_of(route.request, examples=examples)
+        operation["requestBody"] = {"required": True, "content": body}
     elif "{name" in route.path:
         operation["parameters"] = [_NAME]
     return operation
 
 
 def _responses(route: RouteSpec) -> dict[str, Any]:
-    text = {"text/plain": {"schema": {"type": "string"}}}
-    body = _json_of(route.response) if route.response else text
     error = _json_of(responses.ErrorBody)
-    answers = {str(s): {"description": d, "content": body} for s, d in route.answers.items()}
+    answers = {
+        str(s): {"description": d, "content": _answer(route, s)} for s, d in route.answers.items()
+    }
     errors = {str(s): {"description": _ERRORS[s], "content": error} for s in route.errors}
     return answers | errors
 
 
-def _json_of(model: type[BaseModel]) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": _TEMPLATE.format(model=model.__name__)}}}
+def _answer(route: RouteSpec, status: int) -> dict[str, Any]:
+    example = {"example": route.example} if status == 200 else {}
+    if route.response:
+        return _json_of(route.response, **example)
+    return {"text/plain": {"schema": {"type": "string"}, **example}}
+
+
+def _json_of(model: type[BaseModel], **fields: Any) -> dict[str, Any]:
+    schema = {"$ref": _TEMPLATE.format(model=model.__name__)}
+    return {"application/json": {"schema": schema, **fields}}
 
 
 def _version() -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import distribution
+from pathlib import Path
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, Response
 
 from deployments.api.backend import Backend
 from deployments.api.http import JSON
@@ -13,12 +15,29 @@ from deployments.api.responses import ModelItem, ModelList, dump
 from deployments.core.errors import UnknownModel
 from deployments.core.routing.policy import PROVIDER
 
+# Swagger UI 5: earlier ones do not read OpenAPI 3.1. Looked up, not imported: that would import FastAPI
+_SWAGGER_UI = Path(str(distribution("fastapi-swagger").locate_file("fastapi_swagger/resources")))
+ASSETS = tuple(
+    f"/docs/{name}" for name in ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
+)
 _DOCS = """<!doctype html>
+<html lang="en">
 <title>embedfleet</title>
-<link rel="stylesheet" href="docs/assets/swagger-ui.css">
+<link rel="icon" href="docs/favicon-32x32.png">
+<link rel="stylesheet" href="docs/swagger-ui.css">
 <div id="ui"></div>
-<script src="docs/assets/swagger-ui-bundle.js"></script>
-<script>SwaggerUIBundle({url: "openapi.json", dom_id: "#ui"})</script>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script>
+  SwaggerUIBundle({
+    url: "openapi.json",
+    dom_id: "#ui",
+    defaultModelsExpandDepth: 0,
+    displayRequestDuration: true,
+    persistAuthorization: true,
+    tryItOutEnabled: true,
+  })
+</script>
+</html>
 """
 
 
@@ -80,3 +99,9 @@ async def docs(request: Request) -> Response:
     """Shows the description in Swagger UI, whose files are served from here too."""
     del request
     return HTMLResponse(_DOCS)
+
+
+async def docs_asset(request: Request) -> Response:
+    """Returns one of Swagger UI's files."""
+    name = request.scope["path"].rpartition("/")[2]  # a path of `ASSETS`
+    return FileResponse(_SWAGGER_UI / name, headers={"cache-control": "max-age=3600"})

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from deployments.api import embeddings, operations, requests, responses, scoring
+from deployments.api import embeddings, examples, operations, requests, responses, scoring
 
 Handler = Callable[[Request], Awaitable[Response]]
 _OK: Mapping[int, str] = {200: "OK"}
@@ -28,17 +28,21 @@ class RouteSpec:
 
     ``request`` and ``response`` are the JSON bodies; without ``response`` the answer is plain text.
     ``answers`` describes the statuses with that body, ``errors`` are the statuses with an error's
-    body. A route without ``summary`` is not part of the OpenAPI description.
+    body. ``examples`` are request bodies by name, and ``example`` is the answer to the first of them. A
+    route without ``summary`` is not part of the OpenAPI description.
     """
 
     method: Literal["GET", "POST"]
     path: str
     handler: Handler
     summary: str | None = None
+    tag: Literal["Vectors", "Scores", "Models", "Operations"] | None = None
     request: type[BaseModel] | None = None
     response: type[BaseModel] | None = None
     answers: Mapping[int, str] = field(default_factory=lambda: _OK, hash=False)
     errors: tuple[int, ...] = ()
+    examples: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    example: Any = field(default=None, hash=False)
     needs_key: bool = True
     is_probe: bool = False  # answered even when too many requests are in progress
     open_while_stopping: bool = False
@@ -55,84 +59,111 @@ ROUTES = (
         path="/v1/embeddings",
         handler=embeddings.create_embeddings,
         summary="Vectors of texts, compatible with OpenAI's route",
+        tag="Vectors",
         request=requests.EmbeddingRequest,
         response=responses.EmbeddingResponse,
         errors=_ANY_ERROR,
+        examples=examples.EMBEDDINGS,
+        example=examples.EMBEDDINGS_ANSWER,
     ),
     RouteSpec(
         method="POST",
         path="/v1/route",
         handler=embeddings.explain_route,
         summary="Which model would answer, and why no other",
+        tag="Vectors",
         request=requests.EmbeddingRequest,
         response=responses.RouteResponse,
         errors=_ANY_ERROR,
+        examples=examples.ROUTE,
+        example=examples.ROUTE_ANSWER,
     ),
     RouteSpec(
         method="POST",
         path="/v1/similarity",
         handler=scoring.similarity,
         summary="Cosines of queries and documents",
+        tag="Scores",
         request=requests.SimilarityRequest,
         response=responses.SimilarityResponse,
         errors=_ANY_ERROR,
+        examples=examples.SIMILARITY,
+        example=examples.SIMILARITY_ANSWER,
     ),
     RouteSpec(
         method="POST",
         path="/v1/rerank",
         handler=scoring.rerank,
         summary="Documents sorted by their cosine with a query",
+        tag="Scores",
         request=requests.RerankRequest,
         response=responses.RerankResponse,
         errors=_ANY_ERROR,
+        examples=examples.RERANK,
+        example=examples.RERANK_ANSWER,
     ),
     RouteSpec(
         method="GET",
         path="/v1/models",
         handler=operations.list_models,
         summary="The configured models and their states",
+        tag="Models",
         response=responses.ModelList,
         errors=(401, 500),
+        example=examples.MODELS_ANSWER,
     ),
     RouteSpec(
         method="GET",
         path="/v1/models/{name:path}",
         handler=operations.show_model,
         summary="One configured model",
+        tag="Models",
         response=responses.ModelItem,
         errors=(401, 404, 500),
+        example=examples.MODEL_ANSWER,
     ),
     RouteSpec(
         method="GET",
         path="/health",
         handler=operations.health,
         summary="200 while the process answers",
+        tag="Operations",
         response=responses.Health,
         needs_key=False,
         is_probe=True,
         open_while_stopping=True,  # a service that stops is not ready, but it is alive
+        example=examples.HEALTH_ANSWER,
     ),
     RouteSpec(
         method="GET",
         path="/ready",
         handler=operations.ready,
         summary="200 once a model answers, 503 before",
+        tag="Operations",
         response=responses.Readiness,
         answers={200: "OK", 503: "No model answers yet"},
         needs_key=False,
         is_probe=True,
+        example=examples.READY_ANSWER,
     ),
     RouteSpec(
         method="GET",
         path="/metrics",
         handler=operations.metrics,
         summary="Prometheus metrics of the whole service",
+        tag="Operations",
         errors=(401, 500),
         is_probe=True,
         open_while_stopping=True,
+        example=examples.METRICS_ANSWER,
     ),
-    RouteSpec(method="GET", path="/openapi.json", handler=operations.openapi),
-    RouteSpec(method="GET", path="/docs", handler=operations.docs),
+    # the page and what it loads hold nothing of this service but its routes
+    RouteSpec(method="GET", path="/openapi.json", handler=operations.openapi, needs_key=False),
+    RouteSpec(method="GET", path="/docs", handler=operations.docs, needs_key=False),
+    *(
+        RouteSpec(method="GET", path=path, handler=operations.docs_asset, needs_key=False)
+        for path in operations.ASSETS
+    ),
 )
 PATHS = frozenset(route.path for route in ROUTES)
 KEYLESS_PATHS = frozenset(route.path for route in ROUTES if not route.needs_key)

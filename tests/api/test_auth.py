@@ -12,11 +12,15 @@ from tests.api.calls import EMBEDDINGS, JSON, app_of, check_refusal, connect
 from tests.api.fake_backend import FakeBackend
 
 BODY = b'{"input": "a"}'
-OPEN = {"/health", "/ready"}
+OPEN = {
+    *("/health", "/ready", "/openapi.json", "/docs"),
+    *("/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/docs/favicon-32x32.png"),
+}
 CLOSED = [
     *((spec.method, spec.path) for spec in ROUTES if spec.path not in OPEN),
     ("GET", "/v1/models/plain"),
-    ("GET", "/docs/assets/swagger-ui.css"),
+    ("GET", "/docs/__init__.py"),
+    ("GET", "/docs/../v1/models"),
     ("GET", "/unknown"),
     ("GET", "/health/more"),
     ("GET", "http://test//health"),
@@ -63,7 +67,7 @@ def check_unauthorized(response):
 
 
 @pytest.mark.parametrize(("method", "path"), CLOSED)
-async def test_every_route_but_health_and_ready_needs_a_key(closed, method, path):
+async def test_every_route_but_probes_and_the_description_needs_a_key(closed, method, path):
     check_unauthorized(await call(closed, method, path, None))
 
 
@@ -74,7 +78,7 @@ async def test_wrong_credentials_are_refused(closed, authorization):
 
 @pytest.mark.parametrize("path", sorted(OPEN))
 @pytest.mark.parametrize("authorization", [None, b"Bearer wrong"])
-async def test_health_and_ready_stay_open(closed, path, authorization):
+async def test_probes_and_the_description_stay_open(closed, path, authorization):
     assert (await call(closed, "GET", path, authorization)).status_code == 200
 
 
