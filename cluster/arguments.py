@@ -28,6 +28,17 @@ def port(text: str) -> int:
     return number
 
 
+def threads(text: str) -> int | str:
+    """Parses a number of threads, or `auto`. Raises ArgumentTypeError."""
+    return text if text == "auto" else positive(text)
+
+
+def service_url(text: str) -> str:
+    """Returns the URL of a service, of which the scheme may be missing and OpenAI's `/v1` may be part."""
+    url = text if "://" in text else f"http://{text}"
+    return url.rstrip("/").removesuffix("/v1")
+
+
 def add_arguments(encode: argparse.ArgumentParser) -> None:
     """Adds the arguments of ``embedfleet encode``."""
     encode.add_argument("input", metavar="INPUT", help="a file, a folder or a glob; local or a URI")
@@ -63,6 +74,7 @@ def add_arguments(encode: argparse.ArgumentParser) -> None:
     )
     encode.add_argument(
         "--url",
+        type=service_url,
         default=os.environ.get("EMBEDFLEET_URL"),
         help="the service, if several run on this machine (default: EMBEDFLEET_URL)",
     )

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from cluster.arguments import DEFAULT_URL, port, positive
+from cluster.arguments import DEFAULT_URL, port, positive, service_url, threads
 
 DEFAULT_CONFIG = "serve_config.yaml"
 
@@ -62,8 +62,22 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default="auto",
         help="the way into the service: HAProxy where it is to be had, or Serve's own proxy",
     )
+    _add_model_options(serve)
     _add_listening(serve)
     serve.set_defaults(run=_serve)
+
+
+def _add_model_options(serve: argparse.ArgumentParser) -> None:
+    group = serve.add_argument_group("with --model (a config has fields of these names)")
+    group.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"))
+    group.add_argument(
+        "--threads", type=threads, metavar="N", help="threads of each model on a CPU, or auto"
+    )
+    group.add_argument(
+        "--truncate",
+        action="store_true",
+        help="cut texts over a model's limit, unless a request says otherwise",
+    )
 
 
 def _add_listening(serve: argparse.ArgumentParser) -> None:
@@ -102,13 +116,22 @@ def _add_env(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def _add_encode(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     from cluster.arguments import add_arguments
 
-    encode = commands.add_parser("encode", help="encode a corpus through a running service")
+    encode = commands.add_parser(
+        "encode",
+        help="encode a corpus through a running service",
+        description="Encodes the texts of files through a running service, behind its live traffic, and "
+        "writes their vectors. A job that was stopped continues when its command is run again.",
+    )
     add_arguments(encode)
     encode.set_defaults(run=_encode)
 
 
 def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    models = commands.add_parser("models", help="show the models of a running service")
+    models = commands.add_parser(
+        "models",
+        help="show the models of a running service",
+        description="Shows the models of a running service, and the spaces that some of them share.",
+    )
     models.add_argument(
         "--catalog",
         action="store_true",
@@ -141,7 +164,10 @@ def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     verify = commands.add_parser(
-        "verify", help="run the model cards' published examples against a running service"
+        "verify",
+        help="run the model cards' published examples against a running service",
+        description="Encodes the examples of model cards with a running service, and compares the scores "
+        "with the published ones. The exit status is 1 if they differ.",
     )
     verify.add_argument("model", nargs="?", help="one model (default: all that are ready)")
     _add_connection(verify)
@@ -151,8 +177,9 @@ def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def _add_connection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--url",
+        type=service_url,
         default=os.environ.get("EMBEDFLEET_URL", DEFAULT_URL),
-        help=f"the service (default: EMBEDFLEET_URL, or {DEFAULT_URL})",
+        help=f"the service, such as 127.0.0.1:8000 (default: EMBEDFLEET_URL, or {DEFAULT_URL})",
     )
     parser.add_argument(
         "--api-key",
@@ -165,17 +192,25 @@ def _serve(args: argparse.Namespace) -> int:
     from cluster.service.serve import serve
 
     if not args.model:
+        if option := _option_of_model(args):
+            return _fail(ValueError(f"{option} goes with --model; set it in {args.config}"), 2)
         return serve(args.config, args.path, args.host, args.port, allow_anyone=args.allow_anyone)
     from cluster.service.config_file import written
-    from cluster.service.quick_config import as_yaml, this_machine
+    from cluster.service.quick_config import Options, as_yaml, this_machine
 
+    options = Options(args.dtype, args.threads, args.truncate)
     try:
-        config = as_yaml(args.model, this_machine())
+        config = as_yaml(args.model, this_machine(), options)
     except ValueError as error:
         return _fail(error, 2)
     print(f"embedfleet: --model stands for this config:\n\n{config}", flush=True)
     with written(config) as file:
         return serve(str(file), args.path, args.host, args.port, allow_anyone=args.allow_anyone)
+
+
+def _option_of_model(args: argparse.Namespace) -> str | None:
+    given = {"--dtype": args.dtype, "--threads": args.threads, "--truncate": args.truncate}
+    return next((name for name, value in given.items() if value), None)
 
 
 def _env(args: argparse.Namespace) -> int:

@@ -23,6 +23,7 @@ from ray.exceptions import AuthenticationError, RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from cluster.arguments import service_url
 from cluster.corpus.errors import JobError, WrongModel
 from deployments.core.errors import EmbedfleetError
 from deployments.ray_private import application_details, http_port, local_rays
@@ -93,7 +94,7 @@ def _has_service() -> bool:
 def _local_port(url: str) -> int:
     """Returns the port of a URL of this machine. Raises JobError for others."""
     try:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
+        parts = urlsplit(service_url(url))
         port = parts.port or (443 if parts.scheme == "https" else 80)
         with socket.socket() as probe:
             probe.bind((parts.hostname or "", 0))

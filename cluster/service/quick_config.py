@@ -28,14 +28,28 @@ class Machine:
     gpus: int
 
 
-def as_yaml(models: Sequence[str], machine: Machine) -> str:
+@dataclass(frozen=True)
+class Options:
+    """What may be said of all models together; None leaves it to the config's defaults."""
+
+    dtype: str | None = None
+    threads: int | str | None = None
+    truncate: bool = False
+
+
+_DEFAULTS = Options()
+
+
+def as_yaml(models: Sequence[str], machine: Machine, options: Options = _DEFAULTS) -> str:
     """Returns the text of a Serve config file of these models.
 
     Each is a name or hub id of the catalog's, another hub id, or a folder in sentence-transformers
     format; a folder named as in the catalog holds that model's weights. Raises ValueError for what
     is none of these, or cannot be served together.
     """
-    place = _place(len(models), machine)
+    each = _place(len(models), machine)
+    each |= {"dtype": options.dtype} if options.dtype else {}
+    each |= {"threads": options.threads} if options.threads else {}
     named = [_named(model) for model in models]
     names = [entry["name"] for entry in named]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
@@ -44,7 +58,10 @@ def as_yaml(models: Sequence[str], machine: Machine) -> str:
         "name": "embedfleet",
         "import_path": "deployments.app:build",
         "route_prefix": "/",
-        "args": {"models": [{**entry, **place} for entry in named]},
+        "args": {
+            "models": [{**entry, **each} for entry in named],
+            **({"truncate": True} if options.truncate else {}),
+        },
     }
     # as in serve_config.yaml: a line a request costs more than the request
     logging = {"enable_access_log": False}
@@ -56,6 +73,7 @@ def _named(model: str) -> dict[str, Any]:
     if known and model.lower() == known.name.lower():
         return {"name": known.name}
     if folder := _folder(model):
+        _refuse_empty(model, folder)
         return {"name": folder.name, "path": str(folder)}
     if known:
         return {"name": known.name}
@@ -73,6 +91,17 @@ def _folder(model: str) -> Path | None:
         return folder if model and folder.name and folder.is_dir() else None
     except (OSError, RuntimeError):  # too long, in a folder that may not be read, of no user
         return None
+
+
+def _refuse_empty(model: str, folder: Path) -> None:
+    """Raises ValueError for a folder that no replica could load."""
+    # the catalog knows how its models pool
+    needed = "config.json" if by_name_or_repo(folder.name) else "modules.json"
+    if not (folder / needed).is_file():
+        raise ValueError(
+            f"--model {model}: {folder} has no {needed}, so it is no model in sentence-transformers "
+            "format; save one there, or describe it in a config, with `path` and `pooling`"
+        )
 
 
 def _place(models: int, machine: Machine) -> dict[str, Any]:

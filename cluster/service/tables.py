@@ -8,6 +8,12 @@ from typing import Any
 
 from deployments.core.models.catalog import CATALOG
 from deployments.core.models.prompts import templates
+from deployments.core.routing.facts import ModelState
+
+_WHY_TWO_IDS = (
+    "members answer with the shared ID; requests may still require the space of one model alone, which "
+    "the upper table shows"
+)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -28,7 +34,7 @@ def models_table(models: Sequence[dict[str, Any]]) -> str:
             model["id"],
             model["size"],
             model["state"],
-            model["replicas"],
+            None if model["state"] == ModelState.UNAVAILABLE else model["replicas"],
             model["dimension"],
             model["max_tokens"],
             _languages(model["languages"]),
@@ -72,7 +78,7 @@ def catalog_table() -> str:
 
 
 def spaces_table(spaces: Sequence[dict[str, Any]]) -> str:
-    """Returns one line a configured space, and beneath it why one does not hold."""
+    """Returns one line a configured space, and beneath it why one does not hold and what its ID means."""
     header = ("SPACE", "ID", "STATE", "WORST COSINE", "MEMBERS")
     rows = [
         (
@@ -85,7 +91,8 @@ def spaces_table(spaces: Sequence[dict[str, Any]]) -> str:
         for space in spaces
     ]
     reasons = [f"{s['name']}: {s['reason']}" for s in spaces if s["reason"]]
-    return "\n".join([table(header, rows), *reasons])
+    notes = [_WHY_TWO_IDS] if any(space["id"] for space in spaces) else []
+    return "\n".join([table(header, rows), *reasons, *notes])
 
 
 def _languages(codes: Sequence[str] | None) -> str | None:

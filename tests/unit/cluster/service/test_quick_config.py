@@ -9,15 +9,23 @@ import pytest
 import yaml
 
 from cluster.service.config_file import read_config, written
-from cluster.service.quick_config import Machine, as_yaml, this_machine
+from cluster.service.quick_config import Machine, Options, as_yaml, this_machine
 from deployments.config.schema import AppArgs
 
 LAPTOP = Machine(cores=2, gpus=0)
 
 
-def args_of(models, machine=LAPTOP):
-    (app,) = yaml.safe_load(as_yaml(models, machine))["applications"]
+def args_of(models, machine=LAPTOP, **options):
+    (app,) = yaml.safe_load(as_yaml(models, machine, Options(**options)))["applications"]
     return AppArgs.model_validate(app["args"])
+
+
+def model_in(folder):
+    """A folder that looks like one of a model."""
+    folder.mkdir(parents=True)
+    (folder / "modules.json").write_text("[]")
+    (folder / "config.json").write_text("{}")
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -37,7 +45,7 @@ def test_names_of_the_catalog_and_hub_ids(model, name):
     "written", ["{folder}/our-model", "our-model", "./our-model", "~/our-model"]
 )
 def test_a_folder_is_named_by_its_last_part(tmp_path, monkeypatch, written):
-    (tmp_path / "our-model").mkdir()
+    model_in(tmp_path / "our-model")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     (found,) = args_of([written.format(folder=tmp_path)]).models
@@ -53,7 +61,7 @@ def test_a_folder_in_the_way_does_not_stand_for_a_name_of_the_catalog(tmp_path, 
 
 
 def test_a_folder_named_as_in_the_catalog_holds_that_models_weights(tmp_path):
-    (tmp_path / "e5-small").mkdir()
+    model_in(tmp_path / "e5-small")
     (found,) = args_of([str(tmp_path / "e5-small")]).models
     assert (found.name, found.path) == ("e5-small", str((tmp_path / "e5-small").resolve()))
 
@@ -94,9 +102,26 @@ def test_what_is_neither_is_refused(model):
         as_yaml([model], LAPTOP)
 
 
+@pytest.mark.parametrize(
+    ("name", "missing"), [("our-model", "modules.json"), ("e5-small", "config.json")]
+)
+def test_a_folder_without_a_model_is_refused(tmp_path, name, missing):
+    (model_in(tmp_path / name) / missing).unlink()
+    with pytest.raises(ValueError, match=rf"{name} has no {missing}"):
+        as_yaml([str(tmp_path / name)], LAPTOP)
+
+
+def test_options_hold_for_every_model():
+    args = args_of(["e5-small", "acme/tiny"], dtype="float32", threads=1, truncate=True)
+    assert {(model.dtype, model.threads) for model in args.models} == {("float32", 1)}
+    assert args.truncate
+    args = args_of(["e5-small"])
+    assert (args.models[0].dtype, args.models[0].threads, args.truncate) == ("auto", "auto", False)
+
+
 def test_two_of_one_name_are_refused(tmp_path):
-    (tmp_path / "a" / "own").mkdir(parents=True)
-    (tmp_path / "b" / "own").mkdir(parents=True)
+    model_in(tmp_path / "a" / "own")
+    model_in(tmp_path / "b" / "own")
     with pytest.raises(ValueError, match="two models would be named own"):
         as_yaml([str(tmp_path / "a" / "own"), str(tmp_path / "b" / "own")], LAPTOP)
     with pytest.raises(ValueError, match="two models would be named e5-small"):
