@@ -13,6 +13,7 @@ import logging
 import os
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +104,13 @@ def logs_folder() -> str:
     return folder
 
 
+def started_by_hand() -> str | None:
+    """Returns the address of the Ray that `ray start` has started on this machine; None without one."""
+    from ray._private.utils import read_ray_address
+
+    return read_ray_address() or None
+
+
 def own_ray() -> dict[str, subprocess.Popen[bytes]]:
     """Returns the processes of the Ray that this process has started and cannot do without, by name.
 
@@ -124,9 +132,11 @@ def kill_own_ray() -> None:
 
 
 def keep_token_private() -> None:
-    """Makes the token that Ray creates on its first start readable by its owner alone."""
+    """Makes Ray's token readable by its owner alone, whether it exists or Ray creates it later."""
     from ray._private.authentication import authentication_token_setup as setup
 
+    with suppress(OSError):  # there is none yet, or it is somebody else's
+        setup._get_default_token_path().chmod(0o600)
     generate = setup.generate_and_save_token
 
     def generate_privately() -> None:

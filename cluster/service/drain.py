@@ -23,6 +23,7 @@ import yaml
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from cluster.service.environment import private_folder
 from cluster.service.fate_sharing import signal_when_parent_ends
 from cluster.service.watch import Watch, process_end, socket_end
 from deployments.ray_private import (
@@ -33,6 +34,7 @@ from deployments.ray_private import (
     logs_folder,
     own_ray,
     start_serve,
+    started_by_hand,
 )
 
 _NAMESPACE = "serve"  # Serve's own, in which other processes look for its controller
@@ -67,7 +69,12 @@ class Service:
 
     def _start(self, config: dict[str, Any]) -> None:
         # what Ray's processes print is in their logs, too
-        ray.init(namespace=_NAMESPACE, logging_level=logging.WARNING, log_to_driver=False)
+        ray.init(
+            namespace=_NAMESPACE,
+            logging_level=logging.WARNING,
+            log_to_driver=False,
+            **_private_sessions(),
+        )
         # Ray's core has its own handler now, which prints a stack
         signal.signal(signal.SIGTERM, lambda *_: os._exit(1))
         self._watch = _watch()
@@ -102,6 +109,16 @@ class Service:
         """Call it before Ray is stopped on purpose."""
         if self._watch is not None:
             self._watch.stop()
+
+
+def _private_sessions() -> dict[str, str]:
+    """Returns the option that puts the session of a Ray of our own below a folder of this user alone.
+
+    Ray lets every user of the machine write to its session folders, and so run code as the service.
+    """
+    if "RAY_TMPDIR" in os.environ or "RAY_ADDRESS" in os.environ or started_by_hand():
+        return {}
+    return {"_temp_dir": str(private_folder() / "ray")}
 
 
 def _watch() -> Watch:

@@ -78,8 +78,10 @@ def shell_environment(ingress: Ingress) -> dict[str, str]:
     """
     environment, _ = path_environment("auto", ingress)
     files = haproxy_files(private_folder()) if CONNECTIONS in environment else {}
-    # without a token, anyone who reaches Ray's ports can run code there
-    return {"RAY_AUTH_MODE": "token", **environment, **files}
+    # without a token, anyone who reaches Ray's ports can run code there; Ray's session folders can be
+    # written to by every user of the machine
+    ray = {"RAY_AUTH_MODE": "token", "RAY_TMPDIR": str(private_folder())}
+    return {**ray, **environment, **files}
 
 
 def differences(environment: Mapping[str, str]) -> list[str]:

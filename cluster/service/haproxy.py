@@ -8,7 +8,8 @@ Ray renders HAProxy's configuration from a template. What is changed here has no
 - A request goes to a router once its body has arrived, or 64 KB of it. HAProxy can send a request again
   only if it had all of it when it began. Otherwise it closes the caller's connection without an answer
   when the router dies.
-- Each router gets a bound on its connections. It loses them once it fails its health checks.
+- Each router gets a bound on its connections, and loses them once it fails its health checks. Among
+  several routers, a refused connection is no such failure: the request goes to another router.
 - HAProxy stops once the process that started it has ended.
 
 Then the process becomes the real HAProxy. It keeps its pid, by which Ray knows it. This file imports
@@ -38,6 +39,8 @@ _REASONS = {
     503: ("Service Unavailable", "model_unavailable", "no router can answer now; send it again"),
     504: ("Gateway Timeout", "deadline_exceeded", "the router has not answered in time"),
 }
+_BACKEND = r"^backend .*\n(?:[ \t].*\n|\n)*"
+_OBSERVE = r" observe layer4 error-limit \d+ on-error mark-down"
 # Ray's three error pages, and ours: a router that breaks off its answer can be asked again
 _PAGES = {502: 503, 503: 503, 504: 504}
 
@@ -74,7 +77,18 @@ def amended(config: str, folder: Path, connections: str | None) -> str:
     if not re.search(r"^    use_backend ", config, re.MULTILINE):
         unavailable = "    http-request return status 503 default-errorfiles"
         config = _replace(config, r"^    http-request return status 404 .*$", unavailable)
+    config = re.sub(_BACKEND, _without_observing, config, flags=re.MULTILINE)
     return _with_server_settings(config, connections)
+
+
+def _without_observing(backend: re.Match[str]) -> str:
+    """Returns the lines of a backend; of several routers, refused connections mark none down.
+
+    Requests that are connecting to a router at that moment would end without an answer. A single router
+    is marked down, so that Serve's own proxy takes its requests.
+    """
+    lines = backend[0]
+    return re.sub(_OBSERVE, "", lines) if len(re.findall(_OBSERVE, lines)) > 1 else lines
 
 
 def _with_server_settings(config: str, connections: str | None) -> str:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from ray._private import node, ray_constants, worker
 from ray._private.authentication import authentication_token_setup as tokens
+from ray._private.utils import write_ray_address
 from ray.experimental import internal_kv
 from ray.serve import context, handle, schema
 from ray.serve._private import api, client, controller, logging_utils, router
@@ -97,6 +98,24 @@ def test_rays_token_is_written_for_its_owner_alone(tmp_path, monkeypatch):
     file = tmp_path / ".ray" / "auth_token"
     assert len(file.read_text()) == 64
     assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_token_that_others_can_read_becomes_private(tmp_path, monkeypatch):
+    monkeypatch.setattr(tokens, "generate_and_save_token", tokens.generate_and_save_token)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    tokens.generate_and_save_token()
+    file = tmp_path / ".ray" / "auth_token"
+    file.chmod(0o644)
+    ray_private.keep_token_private()
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_ray_that_was_started_by_hand_is_known(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert ray_private.started_by_hand() is None
+    (tmp_path / "ray").mkdir()
+    write_ray_address("10.0.0.1:6379")
+    assert ray_private.started_by_hand() == "10.0.0.1:6379"
 
 
 def test_a_config_is_deployed_as_serve_run_deploys_it(monkeypatch):

@@ -92,6 +92,7 @@ def test_a_shell_takes_it_over(short, capsys):
     )
     printed = dict(line.split("=", 1) for line in shown.stdout.splitlines())
     assert printed.items() >= {**wanted, "RAY_AUTH_MODE": "token"}.items()
+    assert printed["RAY_TMPDIR"] == str(short / f"embedfleet-{os.getuid()}")
     assert os.access(printed[BINARY_PATH], os.X_OK)
     for name in SOCKETS:
         assert printed[name].startswith(str(short))

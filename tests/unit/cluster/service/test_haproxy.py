@@ -106,6 +106,13 @@ def test_rays_own_template_is_changed_in_every_place(folder, servers):
     assert (" maxconn 7\n" in config) == bool(servers)
 
 
+@pytest.mark.parametrize(("servers", "observed"), [((20_000,), 1), ((20_000, 20_001), 0)])
+def test_only_a_single_router_is_marked_down_by_its_connections(folder, servers, observed):
+    text = rendered(folder, 8_000, *servers).read_text()
+    assert text.count("observe layer4") == len(servers)
+    assert amended(text, folder, "7").count("observe layer4") == observed
+
+
 def test_a_service_for_other_machines_shows_them_its_statistics(folder):
     config = amended(rendered(folder, 8_000, host="0.0.0.0").read_text(), folder, None)
     assert re.findall(r"^ *bind (\S+):", config, re.MULTILINE) == ["*"] * 3
@@ -229,6 +236,19 @@ def test_requests_whose_bodies_come_after_their_heads_are_sent_again(launched, h
         with ThreadPoolExecutor(4) as pool:
             statuses = list(pool.map(status_of_a_late_body, [urlsplit(url)] * 4))
     assert statuses == [b"200"] * 4
+
+
+def test_requests_of_a_router_that_has_died_go_to_the_other(launched):
+    """Marked down by three refused connections, it would cut off those that are connecting to it."""
+    with listening(Router) as healthy:
+        with listening(Router) as dies:
+            url, _ = launched(healthy, dies, retry_on=RETRY_ON, health_check_inter="60s")
+            until(lambda: answers(url).status_code == 200, 20, "the routers are known to be up")
+        with ThreadPoolExecutor(8) as pool:
+            statuses = list(
+                pool.map(lambda _: httpx.post(url, content=b"{}").status_code, range(400))
+            )
+    assert set(statuses) == {200}
 
 
 def status_of_a_late_body(address):

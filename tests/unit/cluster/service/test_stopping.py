@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import pytest
 
-from cluster.service import drain
+from cluster.service import drain, environment
 from cluster.service.serve import _Stop
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -67,7 +68,31 @@ def test_what_keeps_it_from_stopping_in_order_is_said(monkeypatch, capsys):
     assert "no controller" in capsys.readouterr().err
 
 
-def test_a_start_that_fails_is_one_sentence(monkeypatch, capsys, tmp_path):
+@pytest.fixture
+def without_ray(monkeypatch, tmp_path):
+    """A machine without Ray, whose short paths are in a folder of this test."""
+    for name in ("RAY_TMPDIR", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(environment, "SHORT", tmp_path)
+    monkeypatch.setattr(drain, "started_by_hand", lambda: None)
+    return tmp_path
+
+
+def test_a_ray_of_its_own_keeps_its_session_where_no_other_user_writes(without_ray):
+    (folder,) = drain._private_sessions().values()
+    assert Path(folder).parent.stat().st_mode & 0o777 == 0o700
+    assert Path(folder).is_relative_to(without_ray)
+
+
+def test_a_ray_that_runs_and_a_folder_that_is_set_are_kept(without_ray, monkeypatch):
+    monkeypatch.setattr(drain, "started_by_hand", lambda: "10.0.0.1:6379")
+    assert drain._private_sessions() == {}
+    monkeypatch.undo()
+    monkeypatch.setenv("RAY_TMPDIR", str(without_ray))
+    assert drain._private_sessions() == {}
+
+
+def test_a_start_that_fails_is_one_sentence(without_ray, monkeypatch, capsys, tmp_path):
     def fail(**options):
         raise TimeoutError("HTTP proxies not available after 300 s.\nand a lot more")
 
