@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
 import shutil
@@ -22,6 +23,10 @@ import ray
 import yaml
 
 from cluster.service.ports import free_block
+from deployments.config.schema import ModelConfig
+from deployments.core.errors import EmbedfleetError
+from deployments.core.models.describing import described
+from deployments.core.models.loading import find_model
 from testing.waiting import until
 
 API_KEY = "test-key"
@@ -113,6 +118,7 @@ def running_service(
     **args: Any,
 ) -> Iterator[RunningService]:
     """Runs ``embedfleet serve``; yields it once the models of ``wait_for`` are ready."""
+    describe_in_advance(models)
     port, folder = free_port(), short_folder()
     file = folder / CONFIG_FILE
     file.write_text(yaml.safe_dump(config(models, port, app, **args)))
@@ -155,6 +161,15 @@ def serving(
         finally:
             process.kill()
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def describe_in_advance(models: Sequence[Mapping[str, Any]]) -> None:
+    """Describes the models here, or each of them would take a process of its own, which takes seconds."""
+    importlib.import_module("transformers")  # where it is loaded, no other process is asked
+    for model in models:
+        config = ModelConfig.model_validate(model)
+        with suppress(EmbedfleetError):
+            described(find_model(config.name, config.path, config.revision, config.overrides))
 
 
 def short_folder() -> Path:

@@ -21,6 +21,7 @@ from testing.running import (
     CONFIG_FILE,
     RunningService,
     config,
+    describe_in_advance,
     running_service,
     wait_until_ready,
 )
@@ -50,6 +51,7 @@ class SharedService:
                 running_service(models, wait_for, "auto", self._environment, app, **args)
             )
         else:
+            describe_in_advance(models)
             _replace_application(self._running, models, app, **args)
             wait_until_ready(self._running, wait_for)
         return self._running

@@ -75,11 +75,13 @@ def check_encoded(run: subprocess.CompletedProcess[str], folder: Path) -> set[st
     return {*run.stdout.split("left:")[1].split("\n")} - {"", "sh", "ps"}
 
 
+@pytest.mark.long
 def test_where_nothing_runs(folder):
     run = alone(script(folder), folder)
     assert check_encoded(run, folder) == set()
 
 
+@pytest.mark.long
 def test_on_a_ray_that_runs_without_the_service(folder):
     head = f"{RAY_HEAD} --port {free_port()} --temp-dir {folder}/ray >&2"
     run = alone(f"{head} && {script(folder)}", folder)

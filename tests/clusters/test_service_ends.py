@@ -77,6 +77,7 @@ def test_serve_without_a_config_file(without_config):
     assert f"path: {folder.resolve()}" in log  # the config that it stands for
 
 
+@pytest.mark.long
 def test_a_job_whose_cluster_dies_is_finished_by_the_next_run(without_config, corpus, out, request):
     service, _ = without_config
     path, ids = corpus
