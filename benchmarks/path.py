@@ -4,7 +4,8 @@
 
 One service has the same model twice: one is called over connections, as always, the other by Serve's
 handle. Each round measures both in turn: one query a request with 1, 16 and 64 callers, and 32 passages
-of 50 words a request with 4. Then `embedfleet encode` runs over a corpus with each. The processor time
+of 50 words a request with 4. `GET /health` shows what HTTP alone costs the same router, in HAProxy's and
+Serve's code. Then `embedfleet encode` runs over a corpus with each. The processor time
 is that of the router's and the replica's processes, less what they take without requests, and of the
 corpus job's workers; it is what sizes a machine in front of a GPU.
 """
@@ -37,7 +38,9 @@ from testing.processes import marked, replicas
 from testing.running import RunningService, running_service
 
 CONNECTION = "by-connection"
+HTTP_ALONE = "http-alone"
 NAMES = {CONNECTION: "connection", BY_HANDLE: "Serve's handle"}
+HEALTH = "/health"
 CALLERS = (1, 16, 64)
 PASSAGES, PASSAGE_CALLERS = 32, 4
 SECONDS, IDLE_S = 6.0, 5.0
@@ -82,8 +85,8 @@ def measure(
     service: RunningService, model: str, body: Any, callers: int, idle: Sequence[float]
 ) -> Cost:
     """Returns what requests to one of the models cost beyond the ``idle`` shares of a core."""
-    url = f"{service.url}/v1/embeddings"
-    body = {"model": model, "encoding_format": "base64", **body}
+    url = f"{service.url}{HEALTH if body is None else '/v1/embeddings'}"
+    body = body and {"model": model, "encoding_format": "base64", **body}
     closed_loop(url, body, callers, 1)
     pids = processes(service, model)
     before, started = [cpu_s(pid) for pid in pids], time.monotonic()
@@ -162,7 +165,7 @@ def row(load: str, way: str, costs: Sequence[Cost]) -> tuple[str, ...]:
     router_s = median(costs, lambda cost: cost.router_s)
     return (
         load,
-        NAMES[way],
+        NAMES.get(way, "–"),
         f"{median(costs, lambda cost: cost.p50_s) * 1e3:.2f}",
         f"{median(costs, lambda cost: cost.rate):.0f}",
         f"{router_s * 1e3:.2f}",
@@ -182,6 +185,7 @@ def main() -> None:
     loads = [(f"1 query, {n} callers", one, n) for n in CALLERS]
     many = {"input": passages(PASSAGES)}
     loads.append((f"{PASSAGES} passages, {PASSAGE_CALLERS} callers", many, PASSAGE_CALLERS))
+    alone = [(f"GET {HEALTH}, {n} callers", n) for n in CALLERS]
     costs: dict[tuple[str, str], list[Cost]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = save_model(Path(name) / "model")
@@ -196,13 +200,16 @@ def main() -> None:
                     for way in NAMES:
                         cost = measure(service, way, body, callers, idle[way])
                         costs.setdefault((load, way), []).append(cost)
+                for load, callers in alone:
+                    cost = measure(service, CONNECTION, None, callers, idle[CONNECTION])
+                    costs.setdefault((load, HTTP_ALONE), []).append(cost)
             corpus = {
                 NAMES[way]: round(corpus_cost_s(service, way, args.rows), 2)
                 for way in NAMES
                 if args.rows
             }
-        alone = round(tokenizer_cost_s(folder), 2)
-    rows = [row(load, way, costs[load, way]) for load, _, _ in loads for way in NAMES]
+        tokenizer_s = round(tokenizer_cost_s(folder), 2)
+    rows = [row(load, way, some) for (load, way), some in costs.items()]
     header = ("LOAD", "WAY", "P50 MS", "REQ/S", "ROUTER MS", "REPLICA MS", "REQ/S A ROUTER CORE")
     report(
         "path",
@@ -210,7 +217,7 @@ def main() -> None:
         rows,
         idle_shares_of_a_core=idle,
         worker_cpu_s_per_million_tokens=corpus,
-        tokenizer_alone_cpu_s_per_million_tokens=alone,
+        tokenizer_alone_cpu_s_per_million_tokens=tokenizer_s,
     )
 
 

@@ -180,14 +180,26 @@ def request_id() -> str:
 def replace_access_log() -> bool:
     """Drops the lines of Serve's own access log in this replica; returns whether it was switched on.
 
-    Serve switches it off by a filter on its handlers.
+    Serve switches it off by a filter on its handlers, for which each line must first be made: that takes
+    3% of a short request's processor time.
     """
+    from ray.serve._private import replica
     from ray.serve._private.logging_utils import log_access_log_filter
 
-    logger = logging.getLogger("ray.serve")
-    is_on = not any(log_access_log_filter in handler.filters for handler in logger.handlers)
-    logger.addFilter(log_access_log_filter)
+    handlers = logging.getLogger("ray.serve").handlers
+    is_on = not any(log_access_log_filter in handler.filters for handler in handlers)
+    replica.logger = _WithoutAccessLog(replica.logger)  # type: ignore[assignment]
     return is_on
+
+
+class _WithoutAccessLog(logging.LoggerAdapter[logging.Logger]):
+    """A logger that makes no records of Serve's access log."""
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """Logs anything else."""
+        extra = kwargs.get("extra")
+        if not (extra and extra.get("serve_access_log")):
+            self.logger.log(level, msg, *args, **{"stacklevel": 2, **kwargs})
 
 
 def local_rays() -> list[str]:

@@ -47,12 +47,12 @@ class ClosedLoop:
 
 
 def closed_loop(
-    url: str, body: Body | Sequence[Body], connections: int, seconds: float = 8.0
+    url: str, body: Body | Sequence[Body] | None, connections: int, seconds: float = 8.0
 ) -> ClosedLoop:
-    """Sends ``body``, or several bodies in turn, on this many connections at once."""
+    """Sends ``body``, or several bodies in turn, on this many connections at once; None sends GETs."""
     if shutil.which("wrk") is None:
         raise SystemExit("this benchmark needs the load generator wrk: apt-get install wrk")
-    script = _script(list(body) if isinstance(body, Sequence) else [body])
+    script = _script(list(body) if isinstance(body, Sequence) else [body]) if body else ""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         file.write(script)
         file.flush()

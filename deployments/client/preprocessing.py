@@ -93,7 +93,8 @@ class Preprocessor:
         spec = self.spec
         dimensions = check_dimensions(spec, request.dimensions)
         normalize = spec.normalize if request.normalize is None else request.normalize
-        vectors = np.concatenate([reply.vectors for reply in replies])
+        parts = [reply.vectors for reply in replies]
+        vectors = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return Embeddings(
             vectors=finished(vectors, dimensions, normalize),
             model=spec.name,

@@ -14,7 +14,7 @@ from ray._private.authentication import authentication_token_setup as tokens
 from ray._private.utils import write_ray_address
 from ray.experimental import internal_kv
 from ray.serve import context, handle, schema
-from ray.serve._private import api, client, controller, logging_utils, router
+from ray.serve._private import api, client, controller, logging_utils, replica, router
 from ray.serve._private.common import DeploymentID, ReplicaID
 from ray.serve._private.request_router.request_router import RequestRouter
 
@@ -160,12 +160,18 @@ def test_the_access_log_is_replaced_and_known_to_be_on(tmp_path, monkeypatch, is
         max_bytes=10_000,
         backup_count=1,
     )
+    monkeypatch.setattr(replica, "logger", logger)
+    made = []
+    logger.addFilter(lambda record: made.append(record) or True)
     assert ray_private.replace_access_log() == is_on
-    logger.info("GET / 200", extra={"serve_access_log": True})
+    replica.logger.info("GET / 200", extra={"serve_access_log": True})
+    replica.logger.warning("Serve's own", extra={"route": "/"})
     logger.info("ours")
     (file,) = tmp_path.iterdir()
+    assert [record.getMessage() for record in made] == ["Serve's own", "ours"]
+    assert made[0].filename == Path(__file__).name
+    assert "Serve's own" in file.read_text()
     assert "GET /" not in file.read_text()
-    assert "ours" in file.read_text()
 
 
 @pytest.mark.parametrize(

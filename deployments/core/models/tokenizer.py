@@ -88,6 +88,8 @@ class FastTokenizer:
         that the tokenizer drops.
         """
         suspects = [row for row, text in enumerate(texts) if not _HAS_WORD.search(text)]
+        if not suspects:
+            return []
         rest = [row for row in suspects if texts[row].strip()]
         contents = run(read([texts[row] for row in rest], self._room), self.encode)
         dropped = {row for row, ids in zip(rest, contents.ids, strict=True) if not len(ids)}
