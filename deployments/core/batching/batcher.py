@@ -186,7 +186,7 @@ class Batcher:
             while (batch := self._next(lanes, batch)) is not None:
                 self._dispatcher.drop(batch)
                 if batch.texts:
-                    self._run(batch, clock)
+                    self._run(batch, lanes, clock)
         except BaseException as error:
             log.exception("the engine's loop died; this replica will be replaced")
             self._broken = error
@@ -225,7 +225,9 @@ class Batcher:
     def _is_ending(self) -> bool:
         return self._stopping or self._broken is not None
 
-    def _run(self, batch: MicroBatch[PendingCall], clock: Callable[[], float]) -> None:
+    def _run(
+        self, batch: MicroBatch[PendingCall], lanes: Sequence[Lane], clock: Callable[[], float]
+    ) -> None:
         self._observer.pass_begins()
         with self._lock:
             # a single text alone gets all CPU threads, which says nothing about several streams
@@ -239,7 +241,9 @@ class Batcher:
                 if not has_all_threads:
                     self._speed.learn(batch, seconds, len(self._scheduler.running))
                     self._scheduler.lanes.tokens_per_s = self.tokens_per_s
-        self._dispatcher.settle(batch, outcome, started, seconds)
+            # not in a thread of low priority: others would wait for it
+            at_once = Lane.ONLINE in lanes and not self._scheduler.has_work
+        self._dispatcher.settle(batch, outcome, started, seconds, at_once)
 
     def _end(self, last: MicroBatch[PendingCall] | None) -> None:
         """Makes the other loops end as well; the last one waits until every call is answered."""

@@ -53,6 +53,11 @@ class PassScheduler:
         ends_soon = any(batch.cost < self._limits.worth_a_pass for batch in self._passes(lanes))
         return not ends_soon or self._waiting(lanes) >= self._limits.worth_a_pass
 
+    @property
+    def has_work(self) -> bool:
+        """Whether any text waits for a pass."""
+        return bool(self._trials) or self._has_texts(tuple(Lane))
+
     def take(self, now: float, lanes: Sequence[Lane] = tuple(Lane)) -> MicroBatch[PendingCall]:
         """Returns the next pass, maybe only with dropped texts; it counts as running until `ended`."""
         if is_trial := self._trial_is_next:

@@ -222,3 +222,19 @@ def test_the_observer_sees_each_pass_once_and_what_is_left():
         submit(batcher, [1] * 4, [2] * 3, [3]).result(PATIENCE_S)
     assert sorted(length for lengths in watcher.passes for length in lengths) == [1, 3, 4]
     assert watcher.left == dict.fromkeys(Lane, (0, 0))
+
+
+def test_results_are_delivered_beside_the_next_pass_and_at_once_if_none_waits():
+    engine = FakeEngine()
+    with working(engine, budget=1) as batcher:
+        first = hold(batcher, engine)
+        last = submit(batcher, [2])
+        threads = {}
+        for name, call in (("first", first), ("last", last)):
+            call.add_done_callback(
+                lambda _, name=name: threads.update({name: threading.current_thread().name})
+            )
+        engine.release.set()
+        check_answer(first, [1])
+        check_answer(last, [2])
+    assert threads == {"first": "answers_0", "last": "engine-online-offline-0"}
