@@ -188,7 +188,7 @@ def replace_access_log() -> bool:
 
     handlers = logging.getLogger("ray.serve").handlers
     is_on = not any(log_access_log_filter in handler.filters for handler in handlers)
-    replica.logger = _WithoutAccessLog(replica.logger)  # type: ignore[assignment]
+    replica.logger = _WithoutAccessLog(replica.logger)
     return is_on
 
 
