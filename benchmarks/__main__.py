@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "online": ["--quick"],
     "thin_path": [],
     "path": ["--rounds", "1", "--rows", "4000"],
+    "starts": ["--starts", "2"],
     "mixed": [],
     "overload": [],
     "failures": ["--rounds", "1"],

@@ -6,7 +6,7 @@ A simulation without a service. Several routers send calls to several replicas, 
 75% of what the replicas can do; most calls are 5 tokens, some are 30,000. Each replica works its queue
 off at its speed and says every second, and with each answer, what waits. One choice is `Balancer`, which
 counts tokens; the other is Serve's default: of two replicas drawn at random, the one with fewer calls.
-A replica's backlog is looked at a hundred times a second.
+A replica's backlog is looked at a hundred times a second; the chart shows the first minute.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import heapq
 import random
 import statistics
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from benchmarks.common.charts import OURS, draw_lines
 from benchmarks.common.reporting import parser, percentile, report
 from deployments.client.balancing import Balancer
 from deployments.core.lane import Lane
@@ -31,6 +33,8 @@ FLEETS = {
     "3 replicas, and one at a quarter": [20_000.0] * 3 + [5_000.0],
 }
 STATUS_EVERY_S, LOOK_EVERY_S = 1.0, 0.01
+SHOWN_S = 60.0
+COLOURS = (OURS, "#e8710a", "#2e8b57", "#8e44ad")
 SPACE = "space"
 
 
@@ -103,12 +107,15 @@ def _status(replica: Replica) -> ReplicaStatus:
 
 @dataclass(frozen=True)
 class Result:
-    """Seconds: the spread between the most and the least busy replica at each look, and latencies of
-    small calls.
-    """
+    """Seconds: what waits for each replica at each look, and the latencies of small calls."""
 
-    spreads: list[float]
+    backlogs: list[list[float]]
     latencies: list[float]
+
+    @property
+    def spreads(self) -> list[float]:
+        """The difference between the most and the least busy replica at each look."""
+        return [max(backlogs) - min(backlogs) for backlogs in self.backlogs]
 
 
 Choice = Callable[[Sequence[Replica]], ByTokens | ByCalls]
@@ -154,21 +161,37 @@ def simulate(choose: Choice, speeds: Sequence[float], seconds: float) -> Result:
             choice.status(now)
             plan(now + STATUS_EVERY_S, "status")
         else:
-            backlogs = [replica.waiting / replica.speed for replica in replicas]
-            result.spreads.append(max(backlogs) - min(backlogs))
+            result.backlogs.append([replica.waiting / replica.speed for replica in replicas])
             plan(now + LOOK_EVERY_S, "look")
     return result
 
 
+def draw(axes: Any, results: Mapping[tuple[str, str], Result]) -> None:
+    """Draws what waits for each replica over the first minute."""
+    looks = int(SHOWN_S / LOOK_EVERY_S)
+    highest = max(max(map(max, result.backlogs[:looks])) for result in results.values())
+    for axis, ((fleet, name), result) in zip(axes.flat, results.items(), strict=True):
+        shown = result.backlogs[:looks]
+        times = [number * LOOK_EVERY_S for number in range(len(shown))]
+        for colour, backlog in zip(COLOURS, zip(*shown, strict=True), strict=True):
+            axis.plot(times, backlog, color=colour, linewidth=0.9)
+        axis.set_title(f"{fleet}; by {name}", fontsize=9, loc="left")
+        axis.set_ylim(0, 1.05 * highest)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("seconds of work that wait", fontsize=8)
+    for axis in axes[-1]:
+        axis.set_xlabel("seconds", fontsize=8)
+
+
 def main() -> None:
-    """Prints the table."""
+    """Prints the table and draws the chart."""
     options = parser("balancing", __doc__)
     options.add_argument("--seconds", type=float, default=300.0)
     seconds = options.parse_args().seconds
-    rows = []
+    rows, results = [], {}
     for fleet, speeds in FLEETS.items():
         for name, choose in (("waiting tokens", ByTokens), ("calls, of two", ByCalls)):
-            result = simulate(choose, speeds, seconds)
+            result = results[fleet, name] = simulate(choose, speeds, seconds)
             rows.append(
                 (
                     fleet,
@@ -181,6 +204,7 @@ def main() -> None:
             )
     header = ("FLEET", "CHOICE BY", "SPREAD S", "P99", "SMALL CALLS P50 MS", "P99 MS")
     report("balancing", header, rows)
+    draw_lines("balancing", 2, 2, 6.0, lambda axes: draw(axes, results))
 
 
 if __name__ == "__main__":
