@@ -28,9 +28,25 @@ def cache_folder() -> Path:
 
 
 def cache_key(**parts: Any) -> str:
-    """Returns a key of these parts and the versions of the libraries."""
-    content = json.dumps({**parts, "versions": _versions()}, sort_keys=True, default=str)
+    """Returns a key of these parts, the versions of the libraries, and the code that uses them."""
+    made_by = {"versions": _versions(), "code": _code()}
+    content = json.dumps({**parts, **made_by}, sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+@cache
+def _code() -> str:
+    return hash_of_code(Path(__file__).parents[1])
+
+
+def hash_of_code(folder: Path) -> str:
+    """Returns a hash of a folder's Python files, which change between two releases too."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(folder)} {len(content)} ".encode())
+        digest.update(content)
+    return digest.hexdigest()
 
 
 @cache
