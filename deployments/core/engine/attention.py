@@ -7,6 +7,7 @@ the name `FLAT`; it has no mask function of that name and so makes no mask.
 
 # no postponed annotations here: TorchScript reads the types
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedConfig
 
-from deployments.core.engine.layout import Group, Layout, Places
+from deployments.core.engine.layout import Group, Layout, Places, Window
 
 FLAT = "embedfleet_flat"
 
@@ -47,7 +48,11 @@ def attend(  # noqa: PLR0913, PLR0917  # transformers sets the signature
     if can_fuse(query.device, query.dtype, query.shape[-1]):
         return _fused(states, layout, rule).unsqueeze(0), None
     assert isinstance(layout, Layout)
-    attended = attend_in_blocks(torch.cat(states, dim=1), key.shape[1], layout.groups, rule)
+    together, key_heads = torch.cat(states, dim=1), key.shape[1]
+    if back < 0:
+        attended = attend_in_blocks(together, key_heads, layout.groups, rule)
+    else:
+        attended = attend_in_windows(together, key_heads, layout, rule)
     return attended.unsqueeze(0), None
 
 
@@ -76,7 +81,7 @@ def head_width(config: PreTrainedConfig) -> int:
 
 class Rule(NamedTuple):
     """What a token attends to: if ``causal``, only itself and tokens before it; if ``back`` is not -1,
-    only tokens at most ``back`` away.
+    only tokens at most ``back`` away (`attend_in_windows`).
 
     ``scale`` multiplies the scores; None means 1 / sqrt(width). ``bias`` ``(1, heads, length, length)``
     is added to them by position in a block, of which it covers the longest.
@@ -94,12 +99,25 @@ def attend_in_blocks(states: Tensor, key_heads: int, groups: list[Group], rule: 
     ``states`` ``(tokens, heads, width)`` holds query, key and value side by side. Several query heads
     may share one of the ``key_heads`` (grouped-query attention). TorchScript compiles this function.
     """
-    heads = [states.size(1) - 2 * key_heads, key_heads, key_heads]
-    output = states.new_empty([states.size(0), heads[0], states.size(2)])
+    output = states.new_empty([states.size(0), states.size(1) - 2 * key_heads, states.size(2)])
     for group in groups:
-        attended = _in_blocks(_spread(states, group), heads, group, rule)
-        _gather(attended, group, output)
+        query, key, value = _split(_spread(states, group), key_heads)
+        _gather(_in_blocks(query, key, value, group, rule), group, output)
     output[groups[-1].stop :] = 0
+    return output
+
+
+def attend_in_windows(states: Tensor, key_heads: int, layout: Layout, rule: Rule) -> Tensor:
+    """Does the same where ``rule.back`` limits what a token attends to."""
+    output = states.new_empty([states.size(0), states.size(1) - 2 * key_heads, states.size(2)])
+    for number, group in enumerate(layout.groups):
+        query, key, value = _split(_spread(states, group), key_heads)
+        if rule.back < group.length:
+            attended = _in_windows(query, key, value, layout.windows(number, rule.back), rule)
+        else:
+            attended = _in_blocks(query, key, value, group, rule)
+        _gather(attended, group, output)
+    output[layout.groups[-1].stop :] = 0
     return output
 
 
@@ -111,10 +129,14 @@ def _spread(flat: Tensor, group: Group) -> Tensor:
     return rows.view(group.blocks, group.length, flat.size(1), flat.size(2)).transpose(1, 2)
 
 
-def _in_blocks(states: Tensor, heads: list[int], group: Group, rule: Rule) -> Tensor:
-    query, key, value = torch.split_with_sizes(states, heads, dim=1)
-    if 0 <= rule.back < group.length:
-        return _in_windows(query, key, value, group, rule)
+def _split(states: Tensor, key_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns query, key and value."""
+    query_heads = states.size(1) - 2 * key_heads
+    query, key, value = torch.split_with_sizes(states, [query_heads, key_heads, key_heads], dim=1)
+    return query, key, value
+
+
+def _in_blocks(query: Tensor, key: Tensor, value: Tensor, group: Group, rule: Rule) -> Tensor:
     mask, bias = group.mask, rule.bias
     if bias is not None:
         own = bias[:, :, : group.length, : group.length]
@@ -122,24 +144,15 @@ def _in_blocks(states: Tensor, heads: list[int], group: Group, rule: Rule) -> Te
     return _attended(query, key, value, mask, rule)
 
 
-def _in_windows(query: Tensor, key: Tensor, value: Tensor, group: Group, rule: Rule) -> Tensor:
+def _in_windows(
+    query: Tensor, key: Tensor, value: Tensor, windows: Sequence[Window], rule: Rule
+) -> Tensor:
     """Attends chunk by chunk of the queries: each needs only the keys around it, and a short mask."""
-    length, ahead, parts = group.length, 0 if rule.causal else rule.back, [query[:, :, :0]]
-    chunk = 512  # a local: TorchScript sees no constants of the module
-    for start in range(0, length, chunk):
-        stop = min(start + chunk, length)
-        low, high = max(0, start - rule.back), min(length, stop + ahead)
-        queries = torch.arange(start, stop, device=query.device)[:, None]
-        keys = torch.arange(low, high, device=query.device)[None, :]
-        out_of_reach = (keys < queries - rule.back) | (keys > queries + ahead)
-        mask = query.new_zeros(out_of_reach.shape).masked_fill_(out_of_reach, -float("inf"))
-        of_group = group.mask
-        if of_group is not None:
-            rows = of_group if of_group.size(2) == 1 else of_group[:, :, start:stop]
-            mask = mask + rows[:, :, :, low:high]
+    parts = []
+    for start, stop, low, high, mask in windows:
         near = key[:, :, low:high], value[:, :, low:high]
         parts.append(_attended(query[:, :, start:stop], near[0], near[1], mask, rule))
-    return torch.cat(parts, dim=2)
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
 def _attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, rule: Rule) -> Tensor:

@@ -22,6 +22,7 @@ _STEP = 16
 _SHORTEST_BLOCK = 32
 # texts share a group down to this part of its block length
 _SHORTEST_IN_GROUP = 0.75
+_QUERIES_AT_ONCE = 512  # of an attention within windows
 
 _Numbers = npt.NDArray[np.int64]
 
@@ -41,6 +42,19 @@ class Group(NamedTuple):
     tokens: Tensor | None = None
     places: Tensor | None = None
     mask: Tensor | None = None
+
+
+class Window(NamedTuple):
+    """Queries ``start`` to ``stop`` of each block, and the keys ``low`` to ``high`` that they may see.
+
+    ``mask`` ``(1 or blocks, 1, stop - start, high - low)`` is added to the attention scores.
+    """
+
+    start: int
+    stop: int
+    low: int
+    high: int
+    mask: Tensor
 
 
 class Places(Protocol):
@@ -88,6 +102,33 @@ class Layout:
     def groups(self) -> list[Group]:
         """The texts in blocks, for attention kernels that take no lengths."""
         return [self._group(start, lengths) for start, lengths in _similar(self.lengths)]
+
+    def windows(self, number: int, back: int) -> list[Window]:
+        """Returns the windows of a group in which a token sees those at most ``back`` away.
+
+        All layers of a pass share them.
+        """
+        if (number, back) not in self._windows:
+            self._windows[number, back] = [*self._windows_of(self.groups[number], back)]
+        return self._windows[number, back]
+
+    @cached_property
+    def _windows(self) -> dict[tuple[int, int], list[Window]]:
+        return {}
+
+    def _windows_of(self, group: Group, back: int) -> Iterator[Window]:
+        ahead = 0 if self.causal else back
+        for start in range(0, group.length, _QUERIES_AT_ONCE):
+            stop = min(start + _QUERIES_AT_ONCE, group.length)
+            low, high = max(0, start - back), min(group.length, stop + ahead)
+            queries, keys = np.arange(start, stop)[:, None], np.arange(low, high)
+            seen = torch.from_numpy((keys >= queries - back) & (keys <= queries + ahead))
+            mask = torch.zeros(seen.shape, dtype=self.dtype).masked_fill_(~seen, -torch.inf)
+            mask = mask.to(self.device)[None, None]
+            if group.mask is not None:
+                rows = group.mask if group.mask.size(2) == 1 else group.mask[:, :, start:stop]
+                mask = mask + rows[:, :, :, low:high]
+            yield Window(start, stop, low, high, mask)
 
     def _group(self, start: int, lengths: Sequence[int]) -> Group:
         longest, texts, stop = lengths[0], len(lengths), start + sum(lengths)

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from transformers import BertConfig, MistralConfig
 
 from deployments.core.engine import attention
-from deployments.core.engine.attention import Rule, attend_in_blocks, can_fuse, head_width
+from deployments.core.engine.attention import (
+    Rule,
+    attend_in_blocks,
+    attend_in_windows,
+    can_fuse,
+    head_width,
+)
 from deployments.core.engine.layout import Layout
 
 CPU = torch.device("cpu")
@@ -50,7 +56,10 @@ def alone(states: torch.Tensor, key_heads: int, causal: bool, back: int) -> torc
 def check(lengths: list[int], heads: int, key_heads: int, rule: Rule, behind: int = 0) -> None:
     states = states_of(sum(lengths) + behind, heads)
     layout = Layout(lengths, CPU, torch.float32, rule.causal)
-    found = attend_in_blocks(states, key_heads, layout.groups, rule)
+    if rule.back < 0:
+        found = attend_in_blocks(states, key_heads, layout.groups, rule)
+    else:
+        found = attend_in_windows(states, key_heads, layout, rule)
     texts = states[: sum(lengths)].split(lengths)
     expected = torch.cat([alone(text, key_heads, rule.causal, rule.back) for text in texts])
     torch.testing.assert_close(found[: sum(lengths)], expected, rtol=1e-4, atol=1e-5)
@@ -84,6 +93,14 @@ def test_both_ways_within_a_window(lengths, back, behind):
 @pytest.mark.parametrize("lengths", [[1_300, 513, 512, 3], [1_024, 1_024]])
 def test_texts_of_several_chunks(lengths, causal):
     check(lengths, 6, 2, Rule(causal, back=16))
+
+
+def test_the_layers_of_a_pass_share_the_masks_of_their_windows():
+    layout = Layout([300, 20], CPU, torch.float32, causal=False)
+    first, again = (layout.windows(0, 16) for _ in range(2))
+    assert first is again
+    assert layout.windows(0, 8) is not first
+    check([300, 20], 6, 2, Rule(back=16))
 
 
 @settings(max_examples=20)
