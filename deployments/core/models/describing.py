@@ -10,6 +10,9 @@ import json
 import pickle
 import subprocess
 import sys
+import tempfile
+import threading
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -63,25 +66,87 @@ def _parsed(files: ModelFiles, content: dict[str, Any]) -> Description:
 
 
 def _made_by_child(files: ModelFiles) -> dict[str, Any]:
-    name = files.spec.name
-    try:
-        child = subprocess.run(
-            [sys.executable, "-m", __name__],
-            input=pickle.dumps(files),
-            capture_output=True,
-            timeout=_TIMEOUT_S,
-            check=True,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ModelUnavailable(f"{name}: no description within {_TIMEOUT_S:.0f} s") from error
-    except (OSError, subprocess.CalledProcessError) as error:
-        stderr = getattr(error, "stderr", None) or b""
-        reason = stderr.decode(errors="replace").strip().rpartition("\n")[2] or str(error)
-        raise ModelUnavailable(f"{name} cannot be described: {reason}") from error
-    content: dict[str, Any] = json.loads(child.stdout)
+    content = _describer.answer(files)
     if "unsupported" in content:
         raise UnsupportedModel(content["unsupported"])
+    if "failure" in content:
+        raise ModelUnavailable(f"{files.spec.name} cannot be described: {content['failure']}")
     return content
+
+
+class _Describer:
+    """A child process that has transformers, for as long as any thread waits for it.
+
+    When a service starts, all its models are described at once. The import takes longer than that.
+    """
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._counting = threading.Lock()
+        self._waiting = 0
+        self._child: _Child | None = None
+
+    def answer(self, files: ModelFiles) -> dict[str, Any]:
+        """Returns the child's answer. Raises ModelUnavailable if there is none."""
+        with self._counting:
+            self._waiting += 1
+        try:
+            with self._turn:
+                self._child = self._child or _Child()
+                return self._child.answer(files)
+        except ModelUnavailable:
+            self._child = None
+            raise
+        finally:
+            with self._counting:
+                self._waiting -= 1
+                if not self._waiting and self._child is not None:
+                    self._child.end()
+                    self._child = None
+
+
+class _Child:
+    """One such process. It reads pickled `ModelFiles`, and writes a line of JSON for each."""
+
+    def __init__(self) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the process
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+        )
+
+    def answer(self, files: ModelFiles) -> dict[str, Any]:
+        """Raises ModelUnavailable if the process ends or takes too long, after which it is of no use."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        too_late = threading.Timer(_TIMEOUT_S, self._process.kill)
+        too_late.start()
+        try:
+            self._process.stdin.write(pickle.dumps(files))
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except OSError:
+            line = b""
+        too_late.cancel()
+        if not line:
+            raise ModelUnavailable(f"{files.spec.name} cannot be described: {self._last_words()}")
+        content: dict[str, Any] = json.loads(line)
+        return content
+
+    def _last_words(self) -> str:
+        self.end()
+        self._errors.seek(0)
+        words = self._errors.read().decode(errors="replace").strip().rpartition("\n")[2]
+        return words or f"the process for it ended with {self._process.returncode}"
+
+    def end(self) -> None:
+        """Lets the process go, which ends with its input."""
+        self._process.communicate()
+
+
+_describer = _Describer()
 
 
 def _answer(files: ModelFiles) -> dict[str, Any]:
@@ -89,13 +154,17 @@ def _answer(files: ModelFiles) -> dict[str, Any]:
         return _made(files)
     except UnsupportedModel as error:
         return {"unsupported": error.message}
+    except Exception as error:
+        return {"failure": f"{type(error).__name__}: {error}"}
 
 
 def main() -> None:
-    """Reads pickled `ModelFiles` from standard input, and writes the description as JSON."""
-    answer = sys.stdout
+    """Answers what comes on standard input, until that ends."""
+    answers = sys.stdout
     sys.stdout = sys.stderr  # libraries may print
-    json.dump(_answer(pickle.load(sys.stdin.buffer)), answer)
+    with suppress(EOFError):
+        while True:
+            print(json.dumps(_answer(pickle.load(sys.stdin.buffer))), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from deployments.core.errors import UnsupportedModel
+from deployments.core.errors import ModelUnavailable, UnsupportedModel
 from deployments.core.models import describing
 from deployments.core.models.describing import described
-from deployments.core.models.loading import find_model
+from deployments.core.models.loading import ModelFiles, find_model
 from testing.models.files import edit_json
 
 MODEL = "all-MiniLM-L6-v2"
@@ -76,6 +79,63 @@ def test_the_childs_refusal_is_the_callers(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "transformers")
     with pytest.raises(UnsupportedModel, match="cannot read the tokenizer"):
         described(files)
+
+
+@pytest.fixture
+def children(monkeypatch):
+    """The processes that this one starts from now on, as if it had not imported transformers."""
+    monkeypatch.delitem(sys.modules, "transformers")
+    started, start = [], subprocess.Popen
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda *args, **kw: started.append(start(*args, **kw)) or started[-1]
+    )
+    return started
+
+
+def folders(root: Path, count: int) -> list[ModelFiles]:
+    """Models of different settings, so that each is described."""
+    from testing.models.tiny import save_bert
+
+    save_bert(root / "0")
+    for number in range(1, count):
+        shutil.copytree(root / "0", root / str(number))
+        edit_json(root / str(number) / "config.json", its_number=number)
+    return [find_model(str(number), str(root / str(number))) for number in range(count)]
+
+
+def test_models_that_wait_together_are_described_by_one_child(tmp_path, children):
+    files = folders(tmp_path, 4)
+    with ThreadPoolExecutor(4) as pool:
+        names = [description.spec.name for description in pool.map(described, files)]
+    assert names == ["0", "1", "2", "3"]
+    assert len(children) == 1
+    assert children[0].returncode == 0
+
+
+def test_a_child_that_dies_says_its_last_words_and_the_next_one_serves(
+    tmp_path, children, monkeypatch
+):
+    files = folders(tmp_path, 1)
+    monkeypatch.setattr(describing, "__name__", "deployments.core.models.absent")
+    with pytest.raises(ModelUnavailable, match=r"0 cannot be described: .*No module named"):
+        described(files[0])
+    monkeypatch.undo()
+    assert describing._made_by_child(files[0])["tokenizer"]
+
+
+def test_a_child_that_hangs_is_ended(tmp_path, children, monkeypatch):
+    files = folders(tmp_path, 1)
+    monkeypatch.setattr(describing, "_TIMEOUT_S", 0.01)
+    with pytest.raises(ModelUnavailable, match="ended with -9"):
+        described(files[0])
+
+
+def test_whatever_fails_in_the_child_is_the_callers_reason(tmp_path, children):
+    [files] = folders(tmp_path, 1)
+    odd = replace(files, spec=replace(files.spec, special_tokens=5))
+    with pytest.raises(ModelUnavailable, match="0 cannot be described: AttributeError"):
+        described(odd)
+    assert children[0].returncode == 0
 
 
 def test_other_settings_are_described_anew(tmp_path):
