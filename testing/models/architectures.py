@@ -104,6 +104,7 @@ FAMILIES: dict[str, Family] = {
     "fnet": Family(generic(UNIGRAM)),
     "yoso": Family(generic(UNIGRAM)),
     "layoutlm": Family(),
+    "squeezebert": Family(settings={"embedding_size": HIDDEN}),
     "rembert": Family(generic(UNIGRAM), {"input_embedding_size": 32, "output_embedding_size": 32}),
     "mistral": Family(BYTE_FALLBACK, _HEADS, _NARROW, 4_000),
     "llama": Family(BYTE_FALLBACK, _HEADS, _NARROW, 4_000),
@@ -116,6 +117,50 @@ FAMILIES: dict[str, Family] = {
         generic(UNIGRAM), {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
     ),
     "xlnet": Family(generic(UNIGRAM), {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 64}),
+}
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A backbone of the fast path in a shape that people deploy; ``pooling`` is what its models use."""
+
+    model_type: str
+    pooling: str = "mean"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+_DRAWN_WIDER = {"initializer_range": 0.2}
+_BOTH_WAYS = {"is_causal": False, **_DRAWN_WIDER}
+_GEMMA = {
+    "num_key_value_heads": 1,
+    "query_pre_attn_scalar": 8,
+    "sliding_window": 16,
+    "layer_types": ["sliding_attention", "full_attention"],
+    **_DRAWN_WIDER,
+}
+_WINDOWS = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}
+BACKBONES = {
+    "distilbert": Backbone("distilbert"),
+    "mpnet": Backbone("mpnet"),
+    "modernbert": Backbone(
+        "modernbert", "cls", {"num_hidden_layers": 3, "global_attn_every_n_layers": 2}
+    ),
+    "nomic": Backbone("nomic_bert"),
+    "gte": Backbone("gte", "cls", _DRAWN_WIDER),
+    "gte without token types": Backbone(
+        "gte", "cls", {"type_vocab_size": 0, "initializer_range": 0.15}
+    ),
+    "qwen3": Backbone("qwen3", "lasttoken", _DRAWN_WIDER),
+    "qwen3 with windows": Backbone("qwen3", "lasttoken", _WINDOWS | _DRAWN_WIDER),
+    "qwen2": Backbone("qwen2", "lasttoken", _DRAWN_WIDER),
+    "qwen2 both ways": Backbone("qwen2", "mean", _BOTH_WAYS),
+    "llama": Backbone("llama", "lasttoken", _DRAWN_WIDER),
+    "llama both ways": Backbone("llama", "mean", _BOTH_WAYS),
+    "mistral both ways": Backbone("mistral", "mean", _BOTH_WAYS),
+    "gemma3 both ways": Backbone(
+        "gemma3_text", "mean", {"use_bidirectional_attention": True, **_GEMMA}
+    ),
+    "gemma3": Backbone("gemma3_text", "lasttoken", _GEMMA),
 }
 _OWN_SIZES = frozenset({"t5", "xlnet", "distilbert"})
 
@@ -133,6 +178,13 @@ def save_family(folder: Path, model_type: str, recipe: Recipe = MEAN, **settings
     save_tokenizer(folder, family.kind, tokenizer, recipe.max_seq_length)
     write_recipe(folder, recipe, HIDDEN)
     return folder
+
+
+def save_backbone(folder: Path, name: str, limit: int = 200) -> Path:
+    """Writes the tiny backbone of this name, for texts of up to ``limit`` tokens, and returns it."""
+    backbone = BACKBONES[name]
+    recipe = Recipe(pooling=backbone.pooling, max_seq_length=limit)
+    return save_family(folder, backbone.model_type, recipe, **backbone.settings)
 
 
 def save_tokenizer(folder: Path, kind: Kind, tokenizer: Tokenizer, limit: int) -> None:

@@ -21,9 +21,9 @@ from deployments.core.engine.engine import TorchEngine
 from deployments.core.errors import ModelUnavailable
 from deployments.core.models.spec import Role
 from testing.docstrings import docstrings
+from testing.models.architectures import save_backbone
 from testing.models.tiny import save_bert, save_encoder, save_xlm_roberta
 from tests.fidelity.token_ids import spec_of, with_prompts
-from tests.support.tiny_backbones import save_backbone
 
 Save = Callable[[Path], Path]
 BASES: dict[str, Save] = {

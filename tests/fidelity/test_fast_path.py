@@ -7,9 +7,9 @@ import pytest
 
 from deployments.core.engine.engine import TorchEngine
 from deployments.core.engine.interface import Network
+from testing.models.architectures import BACKBONES, save_backbone
 from tests.fidelity.token_ids import batch_of, reference, spec_of
 from tests.support.hardware import needs_fbgemm
-from tests.support.tiny_backbones import BACKBONES, save_backbone
 from tests.support.tolerance import FLOAT32, WORST, cosines, worst_cosine
 
 MAX_TOKENS = 200

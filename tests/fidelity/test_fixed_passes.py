@@ -18,10 +18,10 @@ from deployments.core.engine import attention, engine, networks
 from deployments.core.engine.cuda import graphs as cuda_graphs
 from deployments.core.engine.cuda.graphs import Recorder
 from deployments.core.models.local_format import read_spec
+from testing.models.architectures import BACKBONES, save_backbone
 from testing.models.files import edit_json
 from testing.models.tiny import save_bert, save_mistral, save_xlm_roberta
 from tests.fidelity.token_ids import spec_of
-from tests.support.tiny_backbones import BACKBONES, save_backbone
 
 BATCHES = [[5], [12] * 3, [3, 40, 17, 1], [60, 58], [2] * 70, [55] * 12]
 WINDOW = 16

@@ -25,11 +25,11 @@ from deployments.core.engine.engine import TorchEngine
 from deployments.core.engine.interface import Network
 from deployments.core.errors import ModelUnavailable, UnsupportedModel
 from deployments.core.models.spec import Role
+from testing.models.architectures import save_backbone
 from testing.models.files import edit_json
 from testing.models.tiny import save_bert, save_encoder
 from testing.models.tokenizers import wordpiece
 from tests.fidelity.token_ids import LENGTHS, batch_of, reference, spec_of, with_prompts
-from tests.support.tiny_backbones import save_backbone
 from tests.support.tolerance import FLOAT32, WORST, worst_cosine
 
 Make = Callable[[Path], list[nn.Module]]

@@ -8,11 +8,11 @@ import torch
 from deployments.core.engine.cuda import graphs as cuda_graphs
 from deployments.core.engine.engine import TorchEngine
 from deployments.core.models.local_format import read_spec
+from testing.models.architectures import BACKBONES, save_backbone
 from testing.models.files import edit_json
 from testing.models.tiny import save_bert, save_encoder, save_mistral, save_xlm_roberta
 from tests.fidelity.test_fixed_passes import BATCHES, WINDOW, batch_of
 from tests.fidelity.token_ids import spec_of
-from tests.support.tiny_backbones import BACKBONES, save_backbone
 from tests.support.tolerance import BFLOAT16, worst_cosine
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

@@ -36,6 +36,9 @@ class Numbers:
     def framed(self, contents, truncate=False):
         return Tokenized(TokenBatch.from_lists(contents.ids), (0,))
 
+    def with_prompts(self, batch, role, prompt):
+        return batch
+
     def accept_ids(self, tokens, truncate=False):
         raise NotImplementedError
 
