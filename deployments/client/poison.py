@@ -161,8 +161,9 @@ class Suspicion(StrEnum):
 
 
 def fingerprint(batch: TokenBatch, row: int) -> str:
-    """Returns a hash of one text's token ids (32 hex digits)."""
-    return hashlib.blake2b(batch.text(row).tobytes(), digest_size=16).hexdigest()
+    """Returns a hash of one text's token ids, and its prompt if it has one (32 hex digits)."""
+    prompt = b"" if batch.prompts is None else batch.prompts[row].tobytes()
+    return hashlib.blake2b(batch.text(row).tobytes(), digest_size=16, salt=prompt).hexdigest()
 
 
 class Suspects:

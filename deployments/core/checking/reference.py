@@ -6,7 +6,8 @@ import this file. Nothing here uses our own tokenizing or pooling.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Transformer
+from sentence_transformers.base.modules import Router, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from deployments.core.batch import Vectors
 from deployments.core.engine.device_errors import is_out_of_memory, reason_of
-from deployments.core.errors import ModelUnavailable, UnsupportedModel
+from deployments.core.errors import EmbedfleetError, ModelUnavailable, UnsupportedModel
 from deployments.core.models import spec as specs
 from deployments.core.models.description import (
     flagged_special_tokens,
@@ -29,7 +30,7 @@ from deployments.core.models.description import (
 from deployments.core.models.loading import ModelFiles
 from deployments.core.models.local_format import tokenizer_arguments, transformer_settings
 from deployments.core.models.modules import read_optional_json
-from deployments.core.models.prompts import render
+from deployments.core.models.prompts import prefix
 from deployments.core.models.spec import ModelSpec, Role, SpecialTokens
 
 _MODES: dict[specs.Pooling, Any] = {
@@ -70,20 +71,14 @@ class Reference:
         self._spec, self._is_own = files.spec, files.described_by_files
         self._special = files.spec.special_tokens
         try:
-            self._model = _load(files, device, dtype)
+            with _explained(f"load {files.folder}"):
+                self._model = _load(files, device, dtype)
         except OSError as error:
             raise ModelUnavailable(
                 f"the files in {files.folder} cannot be loaded: {error}"
             ) from error
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            raise UnsupportedModel(
-                f"sentence-transformers cannot load {files.folder}: {type(error).__name__}: "
-                f"{reason_of(error)}"
-            ) from error
         self._model.eval()
-        self._input: Any = self._model[0]
+        self._input: Any = _input_of(self._model[0])
         self._configure(files)
 
     def _configure(self, files: ModelFiles) -> None:
@@ -104,24 +99,27 @@ class Reference:
 
     @torch.inference_mode()
     def expected(self, texts: Sequence[str], role: Role, rows: Sequence[int]) -> Expected:
-        """Returns the ids of all ``texts``, and the vectors of those in ``rows``, each computed alone."""
-        ids = [self._ids(text, role) for text in texts]
-        vectors = [self._vector(texts[row], role, ids[row]) for row in rows]
+        """Returns the ids of all ``texts``, and the vectors of those in ``rows``, each computed alone.
+
+        Raises UnsupportedModel if sentence-transformers cannot run the model.
+        """
+        with _explained(f"run {self._spec.name}"):
+            ids = [self._ids(text, role) for text in texts]
+            vectors = [self._vector(texts[row], role, ids[row]) for row in rows]
         return Expected(role, texts, ids, rows, np.stack(vectors).astype(np.float32))
 
     def _features(self, text: str, role: Role) -> dict[str, Any]:
-        if self._is_own:
-            prompt = self._prompt(role)
-            return dict(self._model.preprocess([text], prompt=prompt, task=role.value))
-        [rendered] = render(self._spec, [text], role)
-        return dict(self._model.preprocess([rendered], task=role.value))
+        prompt = self._prompt(role)
+        return dict(self._model.preprocess([text], prompt=prompt, task=role.value))
 
     def _prompt(self, role: Role) -> str:
-        """Returns the prompt of `encode_query` or `encode_document`.
+        """Returns the prompt of `encode_query` or `encode_document`, or the one of the card or config.
 
         In sentence-transformers 6 the latter takes an empty prompt where a model calls its prompt
         `passage` or `corpus`, and neither takes the default prompt. Such models were trained with them.
         """
+        if not self._is_own:
+            return prefix(self._spec, role)
         names = _QUERY if role is Role.QUERY else _DOCUMENT
         default = self._model.default_prompt_name
         fallback = () if default in (*_QUERY, *_DOCUMENT) else (default,)
@@ -135,10 +133,7 @@ class Reference:
 
     def _framed(self, text: str, role: Role, special: SpecialTokens) -> list[int]:
         """Returns the ids between other special tokens than those of sentence-transformers."""
-        [rendered] = (
-            [self._prompt(role) + text] if self._is_own else render(self._spec, [text], role)
-        )
-        tokenizer = self._input.processor
+        tokenizer, rendered = self._input.processor, self._prompt(role) + text
         content = list(tokenizer(rendered, add_special_tokens=False, verbose=False)["input_ids"])
         room = tokenizer.model_max_length - len(special.first) - len(special.last)
         left = tokenizer.truncation_side == "left"
@@ -158,6 +153,30 @@ class Reference:
         vectors = self._model(placed, task=role.value)["sentence_embedding"]
         vector: Vectors = vectors[0].float().cpu().numpy()
         return vector
+
+
+@contextmanager
+def _explained(attempt: str) -> Iterator[None]:
+    """Turns what any of a hundred classes may raise into the refusal of a model."""
+    try:
+        yield
+    except (OSError, EmbedfleetError):
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise UnsupportedModel(
+            f"sentence-transformers cannot {attempt}: {type(error).__name__}: {reason_of(error)}"
+        ) from error
+
+
+def _input_of(first: Any) -> Any:
+    """Returns the module that reads texts; a Router's routes have it in common (`read_spec`)."""
+    if not isinstance(first, Router):
+        return first
+    route: Any = first._resolve_route(task=Role.DOCUMENT.value, modality="text")
+    routes: Any = first.sub_modules
+    return _input_of(routes[route][0])
 
 
 def _load(files: ModelFiles, device: torch.device, dtype: torch.dtype) -> SentenceTransformer:

@@ -51,9 +51,13 @@ class Engines:
     threads: int | None = None
 
     def load(self, network: Network) -> TorchEngine:
-        """Returns the engine that takes this path. Raises as `TorchEngine`."""
+        """Returns the engine that takes this path.
+
+        Raises as `TorchEngine`, and UnsupportedModel if it wants prompts that clients would not send, or
+        lacks words of the tokenizer.
+        """
         spec = self.description.spec
-        return TorchEngine(
+        engine = TorchEngine(
             spec,
             self.files.folder,
             self.device,
@@ -61,6 +65,26 @@ class Engines:
             self.threads,
             network=network,
             trust_remote_code=spec.trust_remote_code,
+        )
+        if engine.wants_prompts and not spec.needs_prompts:
+            raise UnsupportedModel(
+                f"code in {self.files.folder} treats queries and documents differently, which only "
+                "modules of sentence-transformers may do"
+            )
+        _refuse_missing_words(self.description, engine.vocabulary)
+        return engine
+
+
+def _refuse_missing_words(description: Description, vocabulary: int) -> None:
+    """Raises UnsupportedModel if the network has no embedding for words of the vocabulary.
+
+    Tokens that were added to it may be beyond the table: texts that contain one are refused.
+    """
+    words = description.fast_tokenizer().words
+    if words > vocabulary:
+        raise UnsupportedModel(
+            f"{description.spec.name} has embeddings for {vocabulary} tokens, but its tokenizer knows "
+            f"{words}; are its files of two models?"
         )
 
 

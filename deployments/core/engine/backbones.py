@@ -6,13 +6,19 @@ path; any other model takes the general path, where sentence-transformers' own m
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from deployments.core.models.modules import Module, pooling_of, read_optional_json
+from deployments.core.models.modules import (
+    Module,
+    listed_modules,
+    pooling_of,
+    pools_prompt,
+    read_optional_json,
+)
 from deployments.core.models.spec import ModelSpec
 
 # these scale their frequencies by the longest text of a pass, so neighbours would change a vector
@@ -66,9 +72,9 @@ def why_not_fast(spec: ModelSpec, folder: Path) -> str | None:
     """Returns why the model in ``folder`` cannot take the fast path, or None if it can."""
     if spec.trust_remote_code:
         return "it may run code of its own repository (trust_remote_code)"
-    modules = read_modules(folder)
-    transformer = folder / modules[0].path
-    if problem := _module_problem(folder, modules):
+    modules = listed_modules(folder)
+    transformer = modules[0].folder
+    if problem := _module_problem(modules):
         return problem
     if (transformer / "adapter_config.json").is_file():
         return "it has a LoRA adapter"
@@ -81,51 +87,22 @@ def why_not_fast(spec: ModelSpec, folder: Path) -> str | None:
     return _config_problem(spec, config)
 
 
-@dataclass(frozen=True)
-class ModuleEntry:
-    """One line of ``modules.json``: the kind of a module, its class, and its subfolder."""
-
-    kind: str
-    type: str = ""
-    path: str = ""
-    wants: tuple[str, ...] = ()
-
-
-def read_modules(folder: Path) -> list[ModuleEntry]:
-    """Returns the modules of ``modules.json``; a bare Transformer if there is no such file."""
-    path = folder / "modules.json"
-    if not path.is_file():
-        return [ModuleEntry("Transformer")]
-    return [
-        ModuleEntry(
-            str(entry["type"]).rsplit(".", 1)[-1],
-            str(entry["type"]),
-            str(entry.get("path", "")),
-            tuple(entry.get("kwargs", ())),
-        )
-        for entry in json.loads(path.read_text())
-    ]
-
-
 def is_plain(folder: Path) -> bool:
     """Whether the model only pools, in a way that `ModelSpec.pooling` can name, and normalises."""
-    _, *tail = read_modules(folder)
-    if [entry.kind for entry in tail] not in ([], ["Pooling"], ["Pooling", "Normalize"]):
+    _, *tail = listed_modules(folder)
+    if [module.kind for module in tail] not in ([], ["Pooling"], ["Pooling", "Normalize"]):
         return False
-    return not tail or pooling_of(Module("Pooling", folder / tail[0].path)) is not None
+    return not tail or pooling_of(tail[0]) is not None
 
 
-def _module_problem(folder: Path, modules: list[ModuleEntry]) -> str | None:
+def _module_problem(modules: Sequence[Module]) -> str | None:
     first, *tail = modules
-    for entry in modules:
-        known = entry.type.startswith("sentence_transformers.") or not entry.type
-        if not known or entry.kind not in (_TAIL if entry in tail else {"Transformer"}):
-            return f"it has a {entry.kind} module"
-    for entry in tail:
-        config = read_optional_json(folder / entry.path / "config.json")
-        if entry.kind == "Pooling" and config.get("include_prompt", True) is False:
-            return "it does not pool its prompt (include_prompt: false)"
-    return _transformer_problem(folder / first.path)
+    for module in modules:
+        if not module.is_own or module.kind not in (_TAIL if module in tail else {"Transformer"}):
+            return f"it has a {module.kind} module"
+    if any(module.kind == "Pooling" and not pools_prompt(module) for module in tail):
+        return "it does not pool its prompt (include_prompt: false)"
+    return _transformer_problem(first.folder)
 
 
 def _transformer_problem(transformer: Path) -> str | None:

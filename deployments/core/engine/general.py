@@ -149,7 +149,8 @@ class _PaddedInput:
         self.positions = positions_of(module.model)
         self.scales_with_length = scales_with_length(module.config)
         embeddings = module.model.get_input_embeddings()
-        self.vocabulary = int(getattr(embeddings, "num_embeddings", module.config.vocab_size))
+        known = getattr(embeddings, "num_embeddings", None)
+        self.vocabulary = int(known or module.config.get_text_config().vocab_size)
         tokenizer = module.tokenizer
         pad_id = getattr(tokenizer, "pad_token_id", None)
         if pad_id is None:

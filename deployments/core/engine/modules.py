@@ -22,11 +22,12 @@ from torch import Tensor, nn
 from transformers import AutoConfig
 from transformers.utils.logging import disable_progress_bar
 
-from deployments.core.engine.backbones import ModuleEntry, read_modules
 from deployments.core.engine.device_errors import is_out_of_memory, reason_of
 from deployments.core.engine.pretrained import refuse_missing_weights
 from deployments.core.errors import EmbedfleetError, ModelUnavailable, UnsupportedModel
+from deployments.core.models import modules as files
 from deployments.core.models import spec as specs
+from deployments.core.models.modules import listed_modules
 from deployments.core.models.spec import ModelSpec
 
 Features = dict[str, Any]
@@ -52,7 +53,7 @@ class CheckedTransformer(Transformer):
 class Modules(nn.Module):
     """Modules in a row. A final Normalize is left out: the client normalises, after its cut."""
 
-    def __init__(self, modules: Sequence[nn.Module], entries: Sequence[ModuleEntry]) -> None:
+    def __init__(self, modules: Sequence[nn.Module], entries: Sequence[files.Module]) -> None:
         super().__init__()
         if modules and _normalizes_text(modules[-1]):
             modules, entries = modules[:-1], entries[:-1]
@@ -83,11 +84,11 @@ def load_modules(
     disable_progress_bar()  # type: ignore[no-untyped-call]
     with _explained(folder):
         loader = _Loader(folder, dtype, trust_remote_code)
-        entries = read_modules(folder)
+        entries = [*listed_modules(folder)]
         modules = [loader.load(entry) for entry in entries]
         if len(modules) == 1 and isinstance(first := modules[0], Transformer):
             modules.append(_pooling(spec, first))
-            entries.append(ModuleEntry("Pooling"))
+            entries.append(files.Module("Pooling", folder))
         return _prepared(Modules(modules, entries))
 
 
@@ -102,12 +103,13 @@ def load_reranker(folder: Path, dtype: torch.dtype, *, trust_remote_code: bool =
         loader = _Loader(folder, dtype, trust_remote_code)
         if not (folder / "modules.json").is_file():
             modules = loader.reranker()
-            return _prepared(Modules(modules, [ModuleEntry(type(m).__name__) for m in modules]))
-        entries = read_modules(folder)
-        return _prepared(Modules([loader.load(entry) for entry in entries], entries))
+            entries = [files.Module(type(module).__name__, folder) for module in modules]
+            return _prepared(Modules(modules, entries))
+        listed = listed_modules(folder)
+        return _prepared(Modules([loader.load(entry) for entry in listed], listed))
 
 
-def load_tail(folder: Path, entries: Sequence[ModuleEntry]) -> Modules:
+def load_tail(folder: Path, entries: Sequence[files.Module]) -> Modules:
     """Returns the modules behind a Transformer, in float32 and evaluation mode. Raises as above."""
     with _explained(folder):
         loader = _Loader(folder, torch.float32, trust_remote_code=False)
@@ -139,7 +141,7 @@ class _Loader:
         self._folder, self._trust_remote_code = folder, trust_remote_code
         self._model_kwargs = {"dtype": dtype}
 
-    def load(self, entry: ModuleEntry) -> nn.Module:
+    def load(self, entry: files.Module) -> nn.Module:
         """Returns the module of this entry."""
         cls = self.get(entry.type) if entry.type else CheckedTransformer
         parameters = inspect.signature(cls.load).parameters

@@ -14,13 +14,14 @@ from transformers import PreTrainedModel
 
 from deployments.core.batch import TokenBatch, Vectors
 from deployments.core.engine.attention import FLAT, can_fuse, head_width
-from deployments.core.engine.backbones import FAST, is_causal, is_plain, read_modules
+from deployments.core.engine.backbones import FAST, is_causal, is_plain
 from deployments.core.engine.cpu.encoder import pack_network, unscripted_network
 from deployments.core.engine.cpu.linear import Target, pack_linears
 from deployments.core.engine.cuda.graphs import GraphedNetwork
 from deployments.core.engine.layout import Layout, to_device
 from deployments.core.engine.pooling import POOLERS
 from deployments.core.engine.pretrained import load_pretrained, positions_of
+from deployments.core.models.modules import listed_modules
 from deployments.core.models.spec import ModelSpec
 
 # int64 ids and positions (tokens,) and where the texts stand -> (tokens, dimension)
@@ -44,7 +45,7 @@ class FlatNetwork:
         """Loads the weights. Raises as `load_pretrained`."""
         self._device, self.computes_in = target.device, target.computes_in
         self.slow_at_first = target.slow_at_first
-        folder = model_dir / read_modules(model_dir)[0].path
+        folder = listed_modules(model_dir)[0].folder
         model = load_pretrained(folder, target.loads, target.device, FLAT)
         self.vocabulary = _words(model).num_embeddings
         self.positions = positions_of(model)
@@ -124,7 +125,7 @@ def _tail(spec: ModelSpec, model_dir: Path, device: torch.device) -> _Tail:
         return lambda hidden, layout: pool(hidden, layout.counts)
     from deployments.core.engine.modules import load_tail
 
-    modules = load_tail(model_dir, read_modules(model_dir)[1:])
+    modules = load_tail(model_dir, listed_modules(model_dir)[1:])
     torch.nn.Module.to(modules, device)
 
     def run(hidden: Tensor, layout: Layout) -> Tensor:

@@ -51,8 +51,12 @@ def with_safetensors(folder: Path, source: str) -> Path:
 
 
 def has_safetensors(folder: Path) -> bool:
-    """Whether a model's first module, in the folder itself or in `0_…`, has weights that engines read."""
-    return any(any(place.glob("*.safetensors")) for place in (folder, *folder.glob("0_*")))
+    """Whether a model's first module has weights that engines read.
+
+    Its files are in the folder itself or in `0_…`; those of a Router in folders within.
+    """
+    patterns = (f"{inner}*.safetensors" for inner in ("", "0_*/", "0_*/*/"))
+    return any(any(folder.glob(pattern)) for pattern in patterns)
 
 
 def weight_files(place: Path) -> list[Path]:

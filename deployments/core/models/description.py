@@ -16,8 +16,13 @@ from tokenizers.normalizers import Sequence as Normalizers
 
 from deployments.core.errors import UnsupportedModel
 from deployments.core.models.local_format import tokenizer_arguments, transformer_settings
-from deployments.core.models.modules import read_modules, read_optional_json, transformer_of
-from deployments.core.models.spec import ModelSpec, SpecialTokens
+from deployments.core.models.modules import (
+    read_modules,
+    read_optional_json,
+    route,
+    transformer_of,
+)
+from deployments.core.models.spec import ModelSpec, Role, SpecialTokens
 from deployments.core.models.tokenizer import FastTokenizer, parse_tokenizer, template_of
 
 if TYPE_CHECKING:
@@ -132,7 +137,7 @@ def _class_of(transformer: Path) -> str:
 
 
 def _static_tokenizer(folder: Path) -> str:
-    module = read_modules(folder)[0]
+    module = route(read_modules(folder), Role.DOCUMENT)[0]
     path = module.folder / "tokenizer.json"
     if not path.is_file():
         raise UnsupportedModel(f"{path} is missing; save the model with sentence-transformers")

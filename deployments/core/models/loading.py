@@ -119,6 +119,7 @@ def with_modules_of(
         dimension=own.dimension,
         special_tokens=card.special_tokens or own.special_tokens,
         lowercase=own.lowercase,
+        needs_prompts=own.needs_prompts,
         truncatable_dimensions=tuple(
             sorted({*card.truncatable_dimensions, *own.truncatable_dimensions})
         ),

@@ -18,17 +18,18 @@ from deployments.core.errors import UnsupportedModel
 from deployments.core.models.conversion import has_safetensors
 from deployments.core.models.modules import (
     Module,
+    needs_prompts,
     normalizes,
     output_dimension,
     plain_pooling,
     read_json,
     read_modules,
     read_optional_json,
-    refuse_prompt_lengths,
+    route,
     transformer_of,
 )
 from deployments.core.models.overrides import NO_OVERRIDES, Overrides
-from deployments.core.models.spec import ModelSpec, Pooling, Prompts, Side
+from deployments.core.models.spec import ModelSpec, Pooling, Prompts, Role, Side
 
 # the first one that exists counts, as in sentence-transformers
 _TRANSFORMER_CONFIGS = tuple(
@@ -78,7 +79,7 @@ def read_spec(
     the model needs something that is not supported.
     """
     modules = _modules(model_dir, overrides.pooling)
-    refuse_prompt_lengths(modules)
+    _refuse_two_inputs(modules)
     transformer = transformer_of(modules)
     if transformer is None:
         return _static_spec(name, model_dir, revision, modules)
@@ -86,6 +87,8 @@ def read_spec(
     _refuse_remote_code(transformer, config, overrides.trust_remote_code)
     _refuse_adapter(transformer)
     bert = transformer_settings(transformer)
+    max_tokens = overrides.max_tokens or _max_tokens(transformer, config, bert)
+    _refuse_changing_attention(transformer, config, max_tokens)
     stated, dimension = _pooling(modules, config, overrides.pooling)
     return ModelSpec(
         name=name,
@@ -94,7 +97,7 @@ def read_spec(
         backbone=str(config.get("model_type", "unknown")),
         pooling=stated,
         dimension=dimension,
-        max_tokens=overrides.max_tokens or _max_tokens(transformer, config, bert),
+        max_tokens=max_tokens,
         prompts=_prompts(model_dir),
         normalize=normalizes(modules),
         lowercase=bool(bert.get("do_lower_case", False)),
@@ -104,7 +107,20 @@ def read_spec(
         truncatable_from=1 if _is_matryoshka_of_any_size(config) else None,
         default_dimension=next(iter(_shorter([_truncate_dim(model_dir)], dimension)), None),
         truncation_side=_truncation_side(transformer, bert),
+        needs_prompts=needs_prompts(modules),
     )
+
+
+def _refuse_two_inputs(modules: Sequence[Module]) -> None:
+    """Raises UnsupportedModel if queries and documents are read by two modules, which may differ in
+    their tokenizers, limits and prompts.
+    """
+    query, document = (route(modules, role)[0] for role in Role)
+    if query != document:
+        raise UnsupportedModel(
+            f"{modules[0].folder} reads queries with another {query.kind} than documents, which is not "
+            "supported; serve the two as models of one space (`spaces` in the config)"
+        )
 
 
 def _modules(model_dir: Path, pooling: Pooling | None) -> tuple[Module, ...]:
@@ -149,7 +165,8 @@ def _static_spec(
     name: str, model_dir: Path, revision: str | None, modules: Sequence[Module]
 ) -> ModelSpec:
     # sentence-transformers leaves the truncation of this tokenizer on
-    truncation = read_json(modules[0].folder / "tokenizer.json").get("truncation") or {}
+    first = route(modules, Role.DOCUMENT)[0]
+    truncation = read_json(first.folder / "tokenizer.json").get("truncation") or {}
     return ModelSpec(
         name=name,
         repo=str(model_dir.absolute()),
@@ -160,6 +177,7 @@ def _static_spec(
         max_tokens=min(_STATIC_TOKENS, truncation.get("max_length") or _STATIC_TOKENS),
         prompts=_prompts(model_dir),
         normalize=normalizes(modules),
+        needs_prompts=needs_prompts(modules),
         truncatable_dimensions=_shorter([_truncate_dim(model_dir)], output_dimension(modules)),
         default_dimension=next(
             iter(_shorter([_truncate_dim(model_dir)], output_dimension(modules))), None
@@ -239,6 +257,25 @@ def _refuse_adapter(transformer: Path) -> None:
         raise UnsupportedModel(
             f"{path} makes the model a LoRA adapter, which is not supported; merge it into the weights "
             "(peft's `merge_and_unload`) and save the model again"
+        )
+
+
+def _refuse_changing_attention(transformer: Path, config: dict[str, Any], max_tokens: int) -> None:
+    """Raises UnsupportedModel for a BigBird that is sparse on long texts.
+
+    transformers gives up sparse attention for good at the first text that is too short for it, so a long
+    text's vector depends on what was encoded before.
+    """
+    if config.get("model_type") != "big_bird":
+        return
+    # with transformers' defaults
+    is_sparse = config.get("attention_type", "block_sparse") == "block_sparse"
+    blocks = 5 + 2 * config.get("num_random_blocks", 3)
+    if is_sparse and max_tokens > blocks * config.get("block_size", 64):
+        raise UnsupportedModel(
+            f"{transformer}/config.json has attention_type: block_sparse, with which a long text's "
+            "vector depends on the texts before it; set attention_type to original_full there, or a "
+            f"`max_tokens` of at most {blocks * config.get('block_size', 64)} in the config"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deployments.core.errors import UnsupportedModel
-from deployments.core.models.spec import Pooling
+from deployments.core.models.spec import Pooling, Role
 
 _LEGACY_POOLING = {
     "pooling_mode_cls_token": "cls",
@@ -20,19 +21,57 @@ _LEGACY_POOLING = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 _POOLING = {"mean": Pooling.MEAN, "cls": Pooling.CLS, "lasttoken": Pooling.LAST_TOKEN}
-# what reads texts, not token ids, computes queries differently, or gives more than one vector a text
-_UNSUPPORTED = frozenset(
-    {"Router", "Asym", "WordEmbeddings", "BoW", "CLIPModel", "MultiVectorMask", "SpladePooling"}
-)
+# what reads texts, not token ids, or gives more than one vector a text
+_UNSUPPORTED = frozenset({"WordEmbeddings", "BoW", "CLIPModel", "MultiVectorMask", "SpladePooling"})
+_ROUTERS = frozenset({"Router", "Asym"})  # two names of one class
 _INPUTS = frozenset({"Transformer", "StaticEmbedding"})
 
 
 @dataclass(frozen=True)
 class Module:
-    """One line of ``modules.json``: the class's name and the folder of its files."""
+    """One line of ``modules.json``: the class's name, and the folder of its files.
+
+    ``type`` is the class's full name, ``path`` the folder within the model's, and ``wants`` are the
+    arguments of an encoding that the module takes.
+    """
 
     kind: str
     folder: Path
+    type: str = ""
+    path: str = ""
+    wants: tuple[str, ...] = ()
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a class of sentence-transformers, and no code of the model's repository."""
+        return not self.type or self.type.startswith("sentence_transformers.")
+
+
+def listed_modules(model_dir: Path) -> tuple[Module, ...]:
+    """Returns the modules of ``modules.json`` as they are; a Transformer alone if there is no such file.
+
+    Raises UnsupportedModel if the file is broken.
+    """
+    path = model_dir / "modules.json"
+    if not path.is_file():
+        return (Module("Transformer", model_dir),)
+    lines = read_json(path)
+    if not isinstance(lines, list) or not lines:
+        raise UnsupportedModel(
+            f"{path} lists no modules; save the model with sentence-transformers"
+        )
+    return tuple(_module(model_dir, line) for line in lines)
+
+
+def _module(model_dir: Path, line: Any) -> Module:
+    line = line if isinstance(line, dict) else {"type": "nothing"}
+    return _module_of(
+        model_dir, str(line.get("type")), str(line.get("path", "")), tuple(line.get("kwargs") or ())
+    )
+
+
+def _module_of(model_dir: Path, name: str, path: str, wants: tuple[str, ...] = ()) -> Module:
+    return Module(name.rsplit(".", 1)[-1], model_dir / path, name, path, wants)
 
 
 def read_modules(model_dir: Path) -> tuple[Module, ...]:
@@ -42,43 +81,91 @@ def read_modules(model_dir: Path) -> tuple[Module, ...]:
     sentence-transformers' own or that is not supported.
     """
     path = model_dir / "modules.json"
-    lines = read_json(path)
-    if not isinstance(lines, list) or not lines:
-        raise UnsupportedModel(
-            f"{path} lists no modules; save the model with sentence-transformers"
-        )
-    modules = tuple(_module(path, line) for line in lines)
-    if modules[0].kind not in _INPUTS:
-        raise UnsupportedModel(
-            f"{path} begins with a {modules[0].kind} module, not with a Transformer; save the model with "
-            "sentence-transformers"
-        )
+    read_json(path)  # raises if there is none
+    modules = listed_modules(model_dir)
+    for module in modules:
+        _refuse_unsupported(path, module)
+    for role in Role:
+        first, *_ = route(modules, role)
+        if first.kind not in _INPUTS:
+            raise UnsupportedModel(
+                f"{path} begins with a {first.kind} module, not with a Transformer; save the model with "
+                "sentence-transformers"
+            )
     return modules
 
 
-def _module(path: Path, line: Any) -> Module:
-    name = str(line.get("type")) if isinstance(line, dict) else "nothing"
-    if not name.startswith("sentence_transformers."):
+def _refuse_unsupported(path: Path, module: Module) -> None:
+    if not module.is_own:
         raise UnsupportedModel(
-            f"{path} needs {name}, which is code from the model's repository; such code is never run"
+            f"{path} needs {module.type}, which is code from the model's repository; such code is never "
+            "run"
         )
-    kind = name.rsplit(".", 1)[-1]
-    if kind in _UNSUPPORTED:
-        raise UnsupportedModel(f"{path} has a {kind} module ({name}), which is not supported")
-    return Module(kind, path.parent / str(line.get("path", "")))
+    if module.kind in _UNSUPPORTED:
+        raise UnsupportedModel(
+            f"{path} has a {module.kind} module ({module.type}), which is not supported"
+        )
 
 
-def refuse_prompt_lengths(modules: Sequence[Module]) -> None:
-    """Raises UnsupportedModel if pooling leaves the prompt out, for which its length would be needed."""
+def route(modules: Sequence[Module], role: Role) -> tuple[Module, ...]:
+    """Returns the modules that texts of this role pass: a Router stands for those of its route.
+
+    Raises UnsupportedModel if a Router has no route for the role, or its route cannot be read.
+    """
+    passed: list[Module] = []
     for module in modules:
-        path = module.folder / "config.json"
-        if module.kind == "Pooling" and read_json(path).get("include_prompt", True) is False:
-            raise UnsupportedModel(f"{path} has include_prompt: false, which is not supported")
+        passed += _inside(module, role) if module.kind in _ROUTERS else [module]
+    return tuple(passed)
 
 
-def transformer_of(modules: Sequence[Module]) -> Path | None:
-    """Returns the folder of the Transformer that reads documents; None for a StaticEmbedding."""
-    first = modules[0]
+def _inside(router: Module, role: Role) -> tuple[Module, ...]:
+    paths = [router.folder / name for name in ("router_config.json", "config.json")]
+    path = next((path for path in paths if path.is_file()), paths[0])
+    config = read_json(path)
+    try:
+        types, names = config["types"], config["structure"][_route_name(config, role)]
+        inner = [_module_of(router.folder, str(types[name]), name) for name in names]
+    except (KeyError, TypeError, AttributeError, ValueError, SyntaxError) as error:
+        raise UnsupportedModel(
+            f"{path} has no route for a {role}, or one that cannot be read ({error!r}); save the model "
+            "with routes named query and document"
+        ) from error
+    for module in inner:
+        _refuse_unsupported(path, module)
+    return route(inner, role)
+
+
+def _route_name(config: dict[str, Any], role: Role) -> str:
+    """Returns the route of texts of a role, by the rules of sentence-transformers' Router."""
+    stated = (config.get("parameters") or {}).get("route_mappings") or {}
+    mappings = {ast.literal_eval(key): str(name) for key, name in stated.items()}
+    for key in ((role.value, "text"), (role.value, None), (None, "text"), (None, None)):
+        if key in mappings:
+            return mappings[key]
+    return role.value if role.value in config["structure"] else "text"
+
+
+def routes_differ(modules: Sequence[Module]) -> bool:
+    """Whether queries pass other modules than documents."""
+    return route(modules, Role.QUERY) != route(modules, Role.DOCUMENT)
+
+
+def needs_prompts(modules: Sequence[Module]) -> bool:
+    """Whether a text's vector depends on its role, or on where its prompt ends."""
+    inside = {module for role in Role for module in route(modules, role)}
+    leaves_out = any(m.kind == "Pooling" and not pools_prompt(m) for m in inside)
+    takes_task = any("task" in m.wants or m.kind in _ROUTERS for m in modules)
+    return leaves_out or takes_task
+
+
+def pools_prompt(pooling: Module) -> bool:
+    """Whether a Pooling module pools the tokens of the prompt too."""
+    return read_json(pooling.folder / "config.json").get("include_prompt", True) is not False
+
+
+def transformer_of(modules: Sequence[Module], role: Role = Role.DOCUMENT) -> Path | None:
+    """Returns the folder of the Transformer that reads texts of a role; None for a StaticEmbedding."""
+    first = route(modules, role)[0]
     return first.folder if first.kind == "Transformer" else None
 
 
@@ -103,8 +190,7 @@ def plain_pooling(modules: Sequence[Module]) -> Pooling | None:
     kinds = [module.kind for module in modules]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         return None
-    includes_prompt = read_json(modules[1].folder / "config.json").get("include_prompt", True)
-    return pooling_of(modules[1]) if includes_prompt else None
+    return pooling_of(modules[1]) if pools_prompt(modules[1]) else None
 
 
 def pooling_of(module: Module) -> Pooling | None:
@@ -125,12 +211,22 @@ def normalizes(modules: Sequence[Module]) -> bool:
 
 
 def output_dimension(modules: Sequence[Module]) -> int:
-    """Returns the dimension of a text's vector. Raises UnsupportedModel if the files do not say it."""
-    dimension = _dimension(modules)
-    if dimension is None:
+    """Returns the dimension of a text's vector.
+
+    Raises UnsupportedModel if the files do not say it, or it is another one for queries.
+    """
+    dimension, of_queries = (
+        _dimension(route(modules, role)) for role in (Role.DOCUMENT, Role.QUERY)
+    )
+    if dimension is None or of_queries is None:
         raise UnsupportedModel(
             f"{modules[0].folder} has no Pooling module, so nothing makes one vector of a text's tokens; "
             "add one with sentence-transformers"
+        )
+    if dimension != of_queries:
+        raise UnsupportedModel(
+            f"{modules[0].folder}: queries get {of_queries} dimensions and documents {dimension}, so "
+            "their vectors cannot be compared"
         )
     return dimension
 

@@ -93,6 +93,8 @@ class ModelSpec:
     - ``truncatable_dimensions`` are the Matryoshka dimensions below ``dimension``. With
       ``truncatable_from``, every dimension from that one is allowed. ``default_dimension`` is the one
       of requests that do not say, if the model's files set it below ``dimension``.
+    - ``needs_prompts`` says that a text's vector depends on its role, or on where its prompt ends, so
+      texts travel with both (`TokenBatch.prompts`).
     - ``has_further_modules`` says that more than pooling and normalisation follows the transformer, so
       ``modules.json`` is needed.
     - ``parameters`` are millions.
@@ -117,6 +119,7 @@ class ModelSpec:
     truncatable_from: int | None = None
     default_dimension: int | None = None
     truncation_side: Side = Side.RIGHT
+    needs_prompts: bool = False
     has_further_modules: bool = False
     trust_remote_code: bool = False
     licence: str = "unknown"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import tokenizers
@@ -25,7 +27,7 @@ from deployments.core.models.reading import (
     run,
     spans,
 )
-from deployments.core.models.spec import ModelSpec, Side, SpecialTokens
+from deployments.core.models.spec import ModelSpec, Role, Side, SpecialTokens
 from deployments.core.request import TokenInput
 
 _ROWS_LISTED = 20  # in an error message
@@ -66,6 +68,29 @@ class FastTokenizer:
         false, InvalidRequest when a text is not valid Unicode.
         """
         return self.framed(run(self.read(texts), self.encode), truncate)
+
+    def with_prompts(self, batch: TokenBatch, role: Role, prompt: str) -> TokenBatch:
+        """Returns the batch with the role of its texts and the length of their prompt, for a model that
+        needs them (`ModelSpec.needs_prompts`); for any other the batch as it is.
+        """
+        if not self._spec.needs_prompts:
+            return batch
+        lengths = np.minimum(batch.lengths, self._prompt_tokens(prompt))
+        roles = np.full_like(lengths, list(Role).index(role))
+        return replace(batch, prompts=np.stack((roles, lengths), axis=1))
+
+    def _prompt_tokens(self, prompt: str) -> int:
+        """Counts as sentence-transformers does: the prompt alone, less a special token at its end."""
+        if not prompt:
+            return 0
+        ids = self.tokenize([prompt], truncate=True).batch.ids
+        ends_special = bool(self._special.last) or int(ids[-1]) in self._added_special_ids
+        return len(ids) - ends_special
+
+    @cached_property
+    def _added_special_ids(self) -> frozenset[int]:
+        added = json.loads(self._tokenizer.to_str())["added_tokens"]
+        return frozenset(token["id"] for token in added if token["special"])
 
     def read(self, texts: Sequence[str]) -> Slices:
         """Yields slices of ``texts`` for `encode`, takes their ids, and returns what `framed` takes.
@@ -113,6 +138,11 @@ class FastTokenizer:
     def _spans(self, texts: list[str]) -> list[Spans]:
         encodings = self._tokenizer.encode_batch(texts, add_special_tokens=False)
         return [Spans.of(encoding.offsets, encoding.word_ids) for encoding in encodings]
+
+    @property
+    def words(self) -> int:
+        """The size of the vocabulary, without tokens that were added to it."""
+        return self._tokenizer.get_vocab_size(with_added_tokens=False)
 
     @property
     def room(self) -> int:

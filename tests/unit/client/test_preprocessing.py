@@ -41,6 +41,9 @@ class FakeTokenizer:
     def framed(self, contents, truncate=False):
         return self._keep(self.texts, truncate)
 
+    def with_prompts(self, batch, role, prompt):
+        return batch
+
     def accept_ids(self, tokens, truncate=False):
         return self._keep(tokens, truncate)
 

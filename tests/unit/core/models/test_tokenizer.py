@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from deployments.core.batch import TokenBatch
 from deployments.core.errors import ContextLengthExceeded, InvalidRequest, UnsupportedModel
 from deployments.core.models.catalog import CATALOG
-from deployments.core.models.spec import Side, SpecialTokens
+from deployments.core.models.spec import Role, Side, SpecialTokens
 from deployments.core.models.tokenizer import FastTokenizer, out_of_vocabulary, template_of
 from deployments.core.request import TokenInput
 
@@ -50,6 +50,41 @@ def test_a_text_stands_in_its_frame(words, text, ids):
     tokenizer = FastTokenizer(SPEC, words)
     assert ids_of(tokenizer.tokenize([text])) == [ids]
     assert ids_of(tokenizer.tokenize([text, "a"])) == [ids, [FIRST, 3, LAST]]
+
+
+PROMPTED = replace(SPEC, needs_prompts=True)
+
+
+def prompts_of(tokenizer, texts, role, prompt):
+    batch = tokenizer.tokenize([prompt + text for text in texts], truncate=True).batch
+    return tokenizer.with_prompts(batch, role, prompt).prompts.tolist()
+
+
+def test_texts_carry_their_role_and_the_length_of_their_prompt(words):
+    tokenizer = FastTokenizer(PROMPTED, words)
+    # the prompt with the token before it, not with the one behind the text
+    assert prompts_of(tokenizer, ["b", "B a"], Role.QUERY, "a a ") == [[0, 3], [0, 3]]
+    assert prompts_of(tokenizer, ["b"], Role.DOCUMENT, "a ") == [[1, 2]]
+    assert prompts_of(tokenizer, ["b"], Role.DOCUMENT, "") == [[1, 0]]
+
+
+def test_a_prompt_is_not_longer_than_its_text(words):
+    assert prompts_of(FastTokenizer(PROMPTED, words), ["b"], Role.QUERY, "a " * 9) == [[0, 5]]
+
+
+def test_a_special_token_at_the_end_of_a_prompt_is_not_of_it(words):
+    spec = replace(PROMPTED, special_tokens=SpecialTokens((FIRST,), ()))
+    marked = Tokenizer.from_str(words)
+    marked.add_special_tokens(["<q>"])
+    tokenizer = FastTokenizer(spec, marked.to_str())
+    assert prompts_of(tokenizer, ["b"], Role.QUERY, "a <q>") == [[0, 2]]
+    assert prompts_of(tokenizer, ["b"], Role.QUERY, "a a ") == [[0, 3]]
+
+
+def test_other_models_need_no_prompts(words):
+    tokenizer = FastTokenizer(SPEC, words)
+    batch = tokenizer.tokenize(["a b"]).batch
+    assert tokenizer.with_prompts(batch, Role.QUERY, "a ") is batch
 
 
 def test_the_catalogs_special_tokens_go_before_the_files(words):
