@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from deployments.core.errors import UnsupportedModel
 from deployments.core.models import conversion
 from deployments.core.models.loading import find_model
+from testing.models.files import write_pooling
 from testing.models.tiny import save_bert
 from tests.fidelity.pipeline import encode
 
@@ -97,6 +98,23 @@ def test_other_files_are_not_copied(old, cache):
     assert (folder / "tokenizer.json").resolve() == old / "tokenizer.json"
     assert (folder / "1_Pooling" / "config.json").is_symlink()
     assert not (folder / "pytorch_model.bin").exists()
+
+
+def test_the_same_weights_beside_other_files_are_another_model(old, tmp_path):
+    find_model("mine", str(old))
+    other = tmp_path / "other"
+    shutil.copytree(old, other)
+    write_pooling(other / "1_Pooling", "cls", 32)
+    folder = find_model("mine", str(other)).folder
+    assert (folder / "1_Pooling" / "config.json").resolve() == other / "1_Pooling" / "config.json"
+    shutil.rmtree(old)
+    assert (folder / "tokenizer.json").is_file()
+
+
+def test_a_file_that_comes_later_is_there_too(old):
+    find_model("mine", str(old))
+    (old / "later.json").write_text("{}")
+    assert (find_model("mine", str(old)).folder / "later.json").is_file()
 
 
 def test_routers_read_the_same_space_without_the_weights(old):

@@ -26,9 +26,9 @@ _INDEX = "pytorch_model.bin.index.json"
 def with_safetensors(folder: Path, source: str) -> Path:
     """Returns ``folder``, or a converted copy if some of its weights are in the older format only.
 
-    The copy is kept in the model cache, by the hash of the weights; its other files are links. Raises
-    UnsupportedModel if there are no weights, or a file is more than weights; ModelUnavailable if the copy
-    cannot be written.
+    The copy is kept in the model cache, by the weights' hash and the folder; its other files are links
+    into the folder. Raises UnsupportedModel if there are no weights, or a file is more than weights;
+    ModelUnavailable if the copy cannot be written.
     """
     old = [place for place in _places(folder) if _is_old(place)]
     if not old:
@@ -38,7 +38,7 @@ def with_safetensors(folder: Path, source: str) -> Path:
                 "`safe_serialization=True`"
             )
         return folder
-    converted = _cache() / _hash(file for place in old for file in weight_files(place))
+    converted = _cache() / _key(folder, [file for place in old for file in weight_files(place)])
     if not converted.is_dir():
         try:
             _convert(folder, old, converted)
@@ -83,9 +83,15 @@ def _cache() -> Path:
     return Path(HF_HOME) / "embedfleet" / "safetensors"
 
 
-def _hash(files: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in files:
+def _key(folder: Path, weights: Iterable[Path]) -> str:
+    """Returns a hash of the weights, and of what the copy links to.
+
+    Folders may have the same weights and other settings, and the next revision of one has a folder of
+    its own.
+    """
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+    digest = hashlib.sha256("\0".join([str(folder.resolve()), *names]).encode())
+    for path in weights:
         digest.update(path.name.encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
