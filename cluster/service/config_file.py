@@ -121,7 +121,10 @@ def load(file: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(file.read_text())
     except FileNotFoundError as error:
-        raise ConfigError(f"there is no {file}; a minimal config is\n\n{EXAMPLE}") from error
+        raise ConfigError(
+            f"there is no {file}; `embedfleet serve --model NAME` needs none, and a minimal config is"
+            f"\n\n{EXAMPLE}"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} cannot be read: {error}") from error
     except yaml.YAMLError as error:

@@ -68,6 +68,8 @@ class Service:
         return 0
 
     def _start(self, config: dict[str, Any]) -> None:
+        # that Ray asks for its token is in the docs
+        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
         # what Ray's processes print is in their logs, too
         ray.init(
             namespace=_NAMESPACE,

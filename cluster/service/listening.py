@@ -14,6 +14,7 @@ from cluster.service.tables import models_table
 from deployments.api.auth import ApiKeys
 from deployments.core.routing.facts import ModelState
 
+_SLOW_S = 30.0  # after which the wait is explained, and then every minute
 _LATE_S = 600.0  # until the first model is ready, and then until the others are
 # how often the service is asked: often while it may be ready any moment
 _SOON_S, _SOON_EVERY_S = 10.0, 0.25
@@ -100,6 +101,7 @@ class _Progress:
         self._service = service
         self._expected = frozenset(expected)
         self._strangers: frozenset[str] = frozenset()
+        self._explains_at_s = _SLOW_S
         self._reasons: dict[str, str | None] | None = None  # as last printed
         self._starting: set[str] = set()
         self._ends_s = 0.0
@@ -157,6 +159,11 @@ class _Progress:
             self._reasons = reasons
             _print(f"embedfleet: no model can run yet; `{self._command}` shows the current state")
             _print(models_table(models))
+        elif waited_s >= self._explains_at_s and waited_s <= _LATE_S:
+            self._explains_at_s += 2 * _SLOW_S
+            states = [f"{model['id']} is {model['state']}" for model in models]
+            reason = ", ".join(states) or "the routers do not answer yet"
+            _print(f"embedfleet: still starting after {waited_s:.0f} s: {reason}")
         elif waited_s > _LATE_S and self._reasons is None:
             self._reasons = {}
             _print(f"embedfleet: no model is ready yet; `{self._command}` shows why")

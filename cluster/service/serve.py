@@ -58,7 +58,8 @@ def serve(
     except ConfigError as error:
         print(f"embedfleet: {error}", file=sys.stderr)
         return 2
-    for notice in (line, *differences(environment)):
+    what = ", ".join(ingress.models) or "the applications of the config"
+    for notice in (f"starting {what}; {line}", *differences(environment)):
         print(f"embedfleet: {notice}", flush=True)
     with listening_at(Path(config), host, port) as file, _haproxy_folder() as files:
         command = [sys.executable, "-m", "cluster.service.drain", str(file)]

@@ -101,6 +101,9 @@ class Fleet:
         message = self._messages.get(config.deployment_name, "not deployed")
         if replica is not None and replica.state is ReplicaState.READY:
             self._measured[name] = replica
+            if self._statuses[name].state is ModelState.STARTING:
+                # the message is of its start, which is over
+                message, self._messages_at = "", -math.inf
         self._statuses[name] = model_status(config, running, message, replica, nodes)
         if self._statuses[name].state is ModelState.READY:
             await self._on_ready(name)

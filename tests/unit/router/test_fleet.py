@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from deployments.config.schema import Autoscaling, ModelConfig
 from deployments.core.lane import Lane
-from deployments.router.fleet import combined, model_status
+from deployments.router import fleet
+from deployments.router.fleet import Fleet, combined, model_status
 from deployments.wire.status import ModelState, ModelStatus, ReplicaState, ReplicaStatus
 
 FIXED = ModelConfig(name="all-MiniLM-L6-v2", num_gpus=1)
@@ -71,3 +73,22 @@ def test_a_ready_replica_stands_for_all_with_the_tokens_of_all():
 def test_replicas_that_have_not_spoken_count_like_those_that_have():
     busy = replace(LOADED, waiting={Lane.ONLINE: 30, Lane.OFFLINE: 4})
     assert combined([busy], 3).waiting == {Lane.ONLINE: 90, Lane.OFFLINE: 12}
+
+
+async def test_a_message_about_a_start_is_gone_once_the_model_is_ready(monkeypatch):
+    said = [LOADING]
+    slow = {"deployments": {FIXED.deployment_name: {"message": "more than 30s to initialize"}}}
+    monkeypatch.setattr(fleet, "known_replicas", lambda _: ["a replica"])
+    monkeypatch.setattr(fleet, "application_details", lambda _: {"app": slow})
+    monkeypatch.setattr(fleet.ray, "nodes", lambda: ROOM)
+
+    async def on_ready(_):
+        pass
+
+    models = {FIXED.name: (FIXED, SimpleNamespace(status=None))}
+    watched = Fleet("app", models, lambda _: said, on_ready)
+    await watched._refresh()
+    assert watched.status(FIXED.name).state is ModelState.STARTING
+    said[0] = LOADED
+    await watched._refresh()
+    assert watched.status(FIXED.name) == ModelStatus(ModelState.READY, 1, None, LOADED)

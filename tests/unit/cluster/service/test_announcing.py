@@ -87,6 +87,15 @@ def test_nothing_is_printed_while_a_model_may_start(announced):
     assert announced([[]]) == ""
 
 
+def test_a_slow_start_is_explained_now_and_then(announced):
+    output = announced([[STARTING]] * 150)
+    assert output.splitlines() == [
+        "embedfleet: still starting after 30 s: a is starting",
+        "embedfleet: still starting after 90 s: a is starting",
+    ]
+    assert announced([[STARTING]] * 50) == ""  # 40 looks in 10 s, then one a second
+
+
 def test_models_that_start_later_are_reported(announced):
     output = announced([[READY, STARTING]] * 4 + [[READY, NO_FILE]] * 4)
     assert output.count("ready after") == 1
