@@ -6,6 +6,7 @@ progress. The first is started by `embedfleet serve --model`, without a config f
 
 from __future__ import annotations
 
+import shlex
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from testing.hashing import save_model
 from testing.models.tiny import save_xlm_roberta
 from testing.running import free_port, running_service, serving
 from testing.waiting import until
+from tests.support.documents import code_blocks
 from tests.support.killing import (
     arguments,
     check_complete,
@@ -33,7 +35,6 @@ from tests.support.killing import (
 )
 from tests.support.tolerance import FLOAT32, worst_cosine
 
-BUNDLED = "sentence-transformers/all-MiniLM-L6-v2"
 MODEL = "all-MiniLM-L6-v2"
 SLOW = "slow"
 TEXTS = ["plants turn light into sugar", "Paris is in France"]
@@ -50,8 +51,9 @@ def without_config(tmp_path_factory):
     """A service with two models: a local folder, and a hub id that is in the catalog."""
     folder, port = tmp_path_factory.mktemp("models") / "our-model", free_port()
     save_xlm_roberta(folder)
-    models = ["--model", str(folder), "--model", BUNDLED, "--port", str(port)]
-    with serving(models, port, ["our-model", MODEL]) as service:
+    (documented,) = [block for block in code_blocks("bash") if "--model ./our-model" in block]
+    _, _, *models = shlex.split(documented.replace("./our-model", str(folder)))
+    with serving([*models, "--port", str(port)], port, ["our-model", MODEL]) as service:
         yield service, folder
 
 

@@ -15,6 +15,7 @@ DOCUMENTS = {
     "CONTRIBUTING.md": (ROOT / "CONTRIBUTING.md").read_text(),
     "CHANGELOG.md": (ROOT / "CHANGELOG.md").read_text(),
 }
+OF_DEVELOPERS = ("CONTRIBUTING.md", "CHANGELOG.md")
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -37,3 +38,11 @@ def calls() -> list[tuple[str, str | None]]:
 def inline_code(text: str) -> list[str]:
     """Returns the code between single backticks, outside fenced blocks."""
     return re.findall(r"`([^`\n]+)`", _FENCED.sub("", text))
+
+
+def users_blocks() -> list[str]:
+    """Returns each block of commands in the README and in docs/, in their order."""
+    users = {name: text for name, text in DOCUMENTS.items() if name not in OF_DEVELOPERS}
+    return [
+        code for text in users.values() for kind, code in _FENCED.findall(text) if kind == "bash"
+    ]

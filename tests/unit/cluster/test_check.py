@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ from deployments.core.models import weights
 from deployments.core.models.catalog import CATALOG
 from testing.models.files import Recipe, edit_json
 from testing.models.tiny import Shape, save_bert, save_encoder
+from tests.support.documents import code_blocks
 
 HEAVY = {"ray", "torch", "transformers", "pydantic", "httpx"}
 
@@ -42,6 +44,14 @@ def facts(printed):
     """The lines of one model, by their names."""
     lines = [line.strip().split("  ", 1) for line in printed.splitlines()[1:]]
     return {name: value.strip() for name, value in lines}
+
+
+def test_the_documented_command(checked):
+    (block,) = [block for block in code_blocks("bash") if "embedfleet check" in block]
+    _, _, *words = shlex.split(block)
+    status, out, err = checked(*words)
+    assert (status, err) == (0, "")
+    assert facts(out)["status"] == "supported"
 
 
 def test_a_model_of_the_catalog(checked):

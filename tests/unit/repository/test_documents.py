@@ -24,7 +24,15 @@ from deployments.config.schema import (
 from deployments.core import errors
 from deployments.core.models.catalog import CATALOG
 from deployments.core.routing.facts import ModelState
-from tests.support.documents import DOCUMENTS, PAGES, README, ROOT, code_blocks, inline_code
+from tests.support.documents import (
+    DOCUMENTS,
+    PAGES,
+    README,
+    ROOT,
+    code_blocks,
+    inline_code,
+    users_blocks,
+)
 
 # their defaults are described in words
 DESCRIBED = {"spaces", "replicas", "routing", "limits"}
@@ -153,6 +161,37 @@ def test_benchmarks_that_are_named_exist():
     for text in DOCUMENTS.values():
         for name in re.findall(r"python -m benchmarks\.(\w+)", text):
             assert (ROOT / "benchmarks" / f"{name}.py").exists(), name
+
+
+# what tells a block of commands, and the test that runs it, or what this would need
+RUN_BY = {
+    "make serve": "tests/clusters/test_by_hand.py",
+    "curl -s": "tests/service/test_readme.py",
+    "embedfleet encode": "tests/service/test_readme.py",
+    "embedfleet check": "tests/unit/cluster/test_check.py",
+    "ray get-auth-token": "tests/clusters/test_by_hand.py",
+    "serve deploy one_gpu.yaml": "tests/clusters/test_by_hand.py",
+    "--model ./our-model": "tests/clusters/test_service_ends.py",
+}
+NOT_RUN = {
+    "pip install": "a package index",
+    "docker build -t embedfleet ": "Docker",
+    "FIRST_MACHINE": "several machines",
+    "ray up": "EC2",
+    "kubectl apply": "Kubernetes",
+    "kubectl create -f": "Kubernetes",
+}
+
+
+@pytest.mark.parametrize("block", users_blocks())
+def test_each_block_of_commands_is_run_by_a_test(block):
+    [mark] = [mark for mark in (*RUN_BY, *NOT_RUN) if mark in block]
+    assert mark in NOT_RUN or (ROOT / RUN_BY[mark]).exists()
+
+
+@pytest.mark.parametrize("mark", [*RUN_BY, *NOT_RUN])
+def test_each_block_that_is_said_to_be_run_exists(mark):
+    assert any(mark in block for block in users_blocks())
 
 
 def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
