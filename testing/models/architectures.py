@@ -129,32 +129,34 @@ class Backbone:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-_DRAWN_WIDER = {"initializer_range": 0.2}
-_BOTH_WAYS = {"is_causal": False, **_DRAWN_WIDER}
+_SPREAD = {"initializer_range": 0.2}
+_BOTH_WAYS = {"is_causal": False, **_SPREAD}
 _GEMMA = {
     "num_key_value_heads": 1,
     "query_pre_attn_scalar": 8,
     "sliding_window": 16,
     "layer_types": ["sliding_attention", "full_attention"],
-    **_DRAWN_WIDER,
+    **_SPREAD,
 }
 _WINDOWS = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}
 BACKBONES = {
-    "distilbert": Backbone("distilbert"),
+    "distilbert": Backbone("distilbert", settings={"hidden_dim": 1_024}),
     "mpnet": Backbone("mpnet"),
     "modernbert": Backbone(
-        "modernbert", "cls", {"num_hidden_layers": 3, "global_attn_every_n_layers": 2}
+        "modernbert",
+        "cls",
+        {"num_hidden_layers": 3, "global_attn_every_n_layers": 2, **_SPREAD},
     ),
     "nomic": Backbone("nomic_bert"),
-    "gte": Backbone("gte", "cls", _DRAWN_WIDER),
+    "gte": Backbone("gte", "cls", _SPREAD),
     "gte without token types": Backbone(
         "gte", "cls", {"type_vocab_size": 0, "initializer_range": 0.15}
     ),
-    "qwen3": Backbone("qwen3", "lasttoken", _DRAWN_WIDER),
-    "qwen3 with windows": Backbone("qwen3", "lasttoken", _WINDOWS | _DRAWN_WIDER),
-    "qwen2": Backbone("qwen2", "lasttoken", _DRAWN_WIDER),
+    "qwen3": Backbone("qwen3", "lasttoken", _SPREAD),
+    "qwen3 with windows": Backbone("qwen3", "lasttoken", _WINDOWS | _SPREAD),
+    "qwen2": Backbone("qwen2", "lasttoken", _SPREAD),
     "qwen2 both ways": Backbone("qwen2", "mean", _BOTH_WAYS),
-    "llama": Backbone("llama", "lasttoken", _DRAWN_WIDER),
+    "llama": Backbone("llama", "lasttoken", _SPREAD),
     "llama both ways": Backbone("llama", "mean", _BOTH_WAYS),
     "mistral both ways": Backbone("mistral", "mean", _BOTH_WAYS),
     "gemma3 both ways": Backbone(

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sentence_transformers import SentenceTransformer
 
+from deployments.config.schema import ModelConfig
+from deployments.core.checking.verdict import Engines, checked_engine
+from deployments.core.models.describing import described
+from deployments.core.models.loading import find_model
 from testing.hashing import COMPUTED, WEIGHTS, save_model, save_weights
 from testing.models.combinations import COMBINATIONS
 from testing.models.files import Recipe
@@ -44,6 +50,17 @@ def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def broken_model(models_folder: Path) -> Path:
     return models_folder / "broken"
+
+
+def compare_in_advance(models: Sequence[Mapping[str, Any]]) -> None:
+    """Compares these with sentence-transformers here; replicas would import it each, which takes seconds.
+
+    The replica of MiniLM does so itself.
+    """
+    for model in models:
+        config = ModelConfig.model_validate(model)
+        files = find_model(config.name, config.path, overrides=config.overrides)
+        checked_engine(Engines(described(files), files, "auto", config.dtype))
 
 
 def stock_of(models_folder: Path, name: str) -> SentenceTransformer:
@@ -89,4 +106,5 @@ def service(shared_service: SharedService, models_folder: Path) -> RunningServic
         {"name": "linq-embed-mistral", "num_gpus": 1},  # needs a GPU that the cluster lacks
     ]
     app = {"import_path": "testing.hashing:build_with_computed"}
+    compare_in_advance([model for model in models if model["name"] in (CLS, *KINDS)])
     return shared_service.serve(models, (*COMPUTED, "hashed", "slow"), app)
