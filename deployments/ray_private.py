@@ -89,6 +89,30 @@ def delete_applications(names: list[str]) -> None:
     _controller().delete_apps.remote(names)
 
 
+def serve_instance() -> str | None:
+    """Returns which Serve runs: the id of its controller, new after each shutdown; None if none runs.
+
+    A controller that is killed comes back under its id, and handles stay valid.
+    """
+    try:
+        instance: str = _controller()._actor_id.hex()
+    except ValueError:
+        return None
+    return instance
+
+
+def forget_ended_serve() -> None:
+    """Makes this process look for Serve's controller again if the one that it knows was shut down.
+
+    Serve itself would keep calling the dead one.
+    """
+    from ray.serve import context
+
+    client = context._global_client
+    if client is not None and client._controller._actor_id.hex() != serve_instance():
+        context._set_global_client(None)
+
+
 def _controller() -> Any:
     import ray
     from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE

@@ -24,12 +24,15 @@ from testing.running import environment_in, free_port
 
 
 @contextmanager
-def cluster_of(*workers: Mapping[str, Any], path: str = "python") -> Iterator[Cluster]:
+def cluster_of(
+    *workers: Mapping[str, Any], path: str = "python", folder: Path | None = None
+) -> Iterator[Cluster]:
     """Runs a head without GPU and these workers, given as `Cluster.add_node` takes them.
 
-    ``path`` is the path into Serve, as `embedfleet serve` names it.
+    ``path`` is the path into Serve, as `embedfleet serve` names it. Ray keeps its session in ``folder``,
+    which is removed.
     """
-    folder = Path(tempfile.mkdtemp(prefix="ef-"))
+    folder = folder or Path(tempfile.mkdtemp(prefix="ef-"))
     with patch.dict(os.environ, {**environment_in(folder), **path_environment(path)[0]}):
         cluster = Cluster(
             initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False}

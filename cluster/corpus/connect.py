@@ -26,7 +26,12 @@ from ray.serve.handle import DeploymentHandle
 from cluster.arguments import service_url
 from cluster.corpus.errors import JobError, WrongModel
 from deployments.core.errors import EmbedfleetError
-from deployments.ray_private import application_details, http_port, local_rays
+from deployments.ray_private import (
+    application_details,
+    forget_ended_serve,
+    http_port,
+    local_rays,
+)
 from deployments.wire.status import ModelState, ModelStatus, ServedModel
 
 _ANSWER_TIMEOUT_S = 60.0
@@ -99,11 +104,11 @@ def _local_port(url: str) -> int:
         with socket.socket() as probe:
             probe.bind((parts.hostname or "", 0))
     except ValueError as error:
-        raise JobError(f"--url {url} is no URL: {error}") from error
+        raise JobError(f"--url {url} is not a URL: {error}") from error
     except OSError as error:
         raise JobError(
-            f"--url {url} is on another machine, whose Ray cannot be found that way: give --address "
-            "HOST:PORT of it"
+            f"--url {url} is on another machine: give the address of its Ray with --address HOST:PORT "
+            "instead"
         ) from error
     return port
 
@@ -240,6 +245,7 @@ async def _ask(app: str, name: str) -> ServedModel | EmbedfleetError:
     """Runs inside an event loop: in Serve's throughput mode, a handle routes in that loop."""
     if app not in applications():  # else the handle would wait for it
         raise RayServeException(f"Serve has no application {app!r}")
+    forget_ended_serve()  # or the handle would belong to a Serve that was shut down
     handle: DeploymentHandle = DeploymentHandle(_ROUTER, app)
     answer: ServedModel | EmbedfleetError = await asyncio.wait_for(
         handle.served.remote(name), _ANSWER_TIMEOUT_S

@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 from anyio import CapacityLimiter
-from ray import serve
 from ray.exceptions import RayError
-from ray.serve.handle import DeploymentHandle
 
 from cluster.corpus.dedupe import digests
 from cluster.corpus.encode.calls import CallSender, call_tokens, calls_per_worker
+from cluster.corpus.encode.service_client import ServiceClient
 from cluster.corpus.errors import JobError, PartDamaged
 from cluster.corpus.formats.files import check_unchanged
 from cluster.corpus.formats.sources import Source, source_of
@@ -29,13 +28,11 @@ from cluster.corpus.work import PartResult, Work, as_columns
 from cluster.corpus.write.assemble import assemble
 from cluster.corpus.write.manifest import Counts
 from cluster.corpus.write.parquet import ids_of
-from deployments.client.client import EncoderClient
 from deployments.client.preprocessing import Preprocessor
 from deployments.core.batch import Vectors
 from deployments.core.engine.cpu.priority import give_way
 from deployments.core.errors import EmbedfleetError, InvalidRequest
 from deployments.core.vectors import finished
-from deployments.ray_private import known_replicas
 
 log = logging.getLogger(__name__)
 
@@ -110,13 +107,9 @@ class PartWorker:
             self._running.discard(task)
 
     @cached_property
-    def _handle(self) -> DeploymentHandle:
-        """Created inside the event loop: in Serve's throughput mode, a handle routes in that loop."""
-        return serve.get_deployment_handle(self._work.config.deployment_name, self._work.app)
-
-    @cached_property
-    def _client(self) -> EncoderClient:
-        return EncoderClient(self._work.config, self._handle)
+    def _client(self) -> ServiceClient:
+        """Created inside the event loop."""
+        return ServiceClient(self._work.config, self._work.app)
 
     async def _part(self, number: int, part: Part, source: Source) -> PartResult:
         """Returns what became of a part's rows. Encodes it unless it is committed."""
@@ -216,7 +209,8 @@ class PartWorker:
         if self._abandoned:
             for task in self._running:
                 task.cancel()
-        if replicas := len(known_replicas(self._handle.encode)):
+        await self._client.follow()
+        if replicas := self._client.replicas:
             self._limiter.total_tokens = calls_per_worker(replicas, self._work.workers)
             self._progress = replace(self._progress, replicas=replicas)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import ray
 from ray._private import node, ray_constants, worker
 from ray._private.authentication import authentication_token_setup as tokens
 from ray._private.utils import write_ray_address
@@ -69,6 +70,28 @@ def test_the_controller_describes_and_deletes_applications():
     assert {"applications"} <= schema.ServeInstanceDetails.model_fields.keys()
     assert {"deployments"} <= schema.ApplicationDetails.model_fields.keys()
     assert {"message"} <= schema.DeploymentDetails.model_fields.keys()
+
+
+@pytest.mark.parametrize(("running", "is_kept"), [("a", True), ("b", False), (None, False)])
+def test_a_controller_that_was_shut_down_is_forgotten(monkeypatch, running, is_kept):
+    assert "_controller" in inspect.getsource(client.ServeControllerClient.__init__)
+    inspect.signature(context._set_global_client).bind(None)
+
+    def get_actor(name, namespace):
+        if running is None:
+            raise ValueError("no such actor")
+        return controller_of(running)
+
+    known = SimpleNamespace(_controller=controller_of("a"))
+    monkeypatch.setattr(ray, "get_actor", get_actor)
+    monkeypatch.setattr(context, "_global_client", known)
+    assert ray_private.serve_instance() == running
+    ray_private.forget_ended_serve()
+    assert context._global_client is (known if is_kept else None)
+
+
+def controller_of(instance):
+    return SimpleNamespace(_actor_id=SimpleNamespace(hex=lambda: instance))
 
 
 def test_a_process_without_ray_has_no_processes_of_ray():

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from anyio import CapacityLimiter
 
+from cluster.corpus.encode.service_client import ServiceClient
 from cluster.corpus.errors import JobError
-from deployments.client.client import EncoderClient
 from deployments.core.batch import Encoded, TokenBatch, Vectors
 from deployments.core.batching.packing import split_in_order
 from deployments.core.errors import EmbedfleetError, InvalidRequest, SpaceMismatch, TextFailed
@@ -53,7 +53,7 @@ class CallSender:
 
     def __init__(
         self,
-        client: EncoderClient,
+        client: ServiceClient,
         limiter: CapacityLimiter,
         tokens: int,
         dimension: int,

@@ -233,7 +233,7 @@ def test_the_rays_that_were_looked_at_are_named(on_this_machine):
 
 @pytest.mark.parametrize(
     ("url", "words"),
-    [("http://192.0.2.77:8000", "on another machine"), ("http://127.0.0.1:x", "is no URL")],
+    [("http://192.0.2.77:8000", "on another machine"), ("http://127.0.0.1:x", "is not a URL")],
 )
 def test_a_url_that_names_no_service_of_this_machine(on_this_machine, url, words):
     on_this_machine(a=8000, b=8001)

@@ -97,11 +97,14 @@ async def test_what_goes_wrong_comes_back_as_data(part_worker, error, words):
     assert failed.error.startswith(words)
 
 
+async def nothing() -> None:
+    """For what is awaited and does not matter."""
+
+
 async def test_a_job_that_is_abandoned_ends_the_part_that_is_encoded(part_worker, monkeypatch):
     monkeypatch.setattr(worker, "_REPORT_S", 0.01)
     monkeypatch.setattr(worker, "_CHECK_S", 0.0)
-    monkeypatch.setattr(worker, "known_replicas", lambda _: ())
-    part_worker.__dict__["_handle"] = SimpleNamespace(encode=None)
+    part_worker.__dict__["_client"] = SimpleNamespace(follow=nothing, replicas=0)
     started = asyncio.Event()
 
     async def part(number, part, source):
