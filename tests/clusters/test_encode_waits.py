@@ -11,7 +11,12 @@ import pytest
 import ray
 from ray import serve
 
-from deployments.ray_private import application_details, start_serve
+from deployments.ray_private import (
+    application_details,
+    forget_ended_serve,
+    serve_instance,
+    start_serve,
+)
 from testing.encoding import encode, run_command
 from testing.hashing import SPEED_FILE, save_model
 from testing.nodes import cluster_of
@@ -41,7 +46,12 @@ class Service:
     config: dict[str, object]
     model: Path
 
+    def shut_down(self) -> None:
+        serve.shutdown()
+        until(lambda: serve_instance() is None, 60, "Serve's controller has ended")
+
     def deploy(self, tokens_per_s: int) -> None:
+        forget_ended_serve()
         (self.model / SPEED_FILE).write_text(str(tokens_per_s))
         start_serve(self.config, 60)
         until(lambda: application_details(10)["embedfleet"]["status"] == "RUNNING", 90, "it runs")
@@ -71,14 +81,14 @@ def service(disk, tmp_path_factory):
 def running(service):
     service.deploy(SLOW)
     yield service
-    serve.shutdown()
+    service.shut_down()
 
 
 def test_a_job_outlives_its_service(running, corpus, tmp_path):
     (path, ids), out = corpus, tmp_path / "out"
     job = start(running, *arguments(path, out, MODEL))
     wait_for_parts(job, out, 4)
-    serve.shutdown()
+    running.shut_down()
     before = stamps(out)
     time.sleep(15)  # until the job has asked what it waits for
     assert job.poll() is None, job.communicate()
@@ -93,7 +103,7 @@ def test_a_job_gives_up_on_a_service_that_stays_away(running, corpus, tmp_path):
     (path, ids), out = corpus, tmp_path / "out"
     job = start(running, *arguments(path, out, MODEL), "--wait", WAIT_S)
     wait_for_parts(job, out, 4)
-    serve.shutdown()
+    running.shut_down()
     stopped = time.monotonic()
     words = errors_of(job)
     assert job.returncode == 1, words
@@ -123,7 +133,7 @@ def test_a_full_disk_under_rays_session_ends_a_job_within_seconds(running, disk,
     check_sentence(again.stderr)
     assert stamps(out) == before
     filler.unlink()
-    serve.shutdown()
+    running.shut_down()
     running.deploy(FAST)
     encode(running, path, out, MODEL, id_column="id", part_mb=0.02)
     check_complete(out, ids, before)
