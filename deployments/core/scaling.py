@@ -1,7 +1,8 @@
-"""How many replicas a model should have, from the tokens that wait for it and arrive.
+"""How many replicas a model should have, from the tokens that wait for it and the tokens that arrive.
 
-Up at once, down late: a short confirmation lets the measured rates settle, so that one step of load
-is one change; a long one keeps a lull from costing a start. The clock is passed in.
+Replicas are added soon and removed late. A short delay before adding lets the measured rates settle, so
+one step of the load causes one change. A long delay before removing means that a lull costs no restart.
+The clock is passed in.
 """
 
 from __future__ import annotations
@@ -12,20 +13,21 @@ from dataclasses import dataclass, field, replace
 
 from deployments.core.lane import Lane
 
-CONFIRM_S = 3.0  # of need, before more replicas are asked for
-_TOLERANCE = 0.1  # a need this close to what there is changes nothing
-_OFFLINE_BACKLOG_S = 0.1  # offline work of a replica that counts as never running out
+CONFIRM_AFTER_S = 3.0  # how long more replicas must be needed before they are requested
+_TOLERANCE = 0.1  # relative differences below this change nothing
+_OFFLINE_BACKLOG_S = 0.1  # with this much offline work waiting, a replica never runs out of it
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What the replicas of a model are to achieve, and within which bounds.
+    """What the replicas of a model should achieve, and within which bounds.
 
-    ``utilisation`` is the share of a replica's speed that online work may use; online tokens that
-    wait no longer than ``target_wait_s`` are no reason for more. Offline work that has waited without
-    a break for ``offline_after_s`` adds replicas up to ``offline_max_replicas`` in all. More
-    replicas are asked for after `CONFIRM_S` of need, fewer after ``downscale_delay_s`` of less,
-    none after ``downscale_to_zero_delay_s`` without work: the last two as Ray Serve calls them.
+    Online work may use the share ``utilisation`` of a replica's speed. Online tokens that wait no
+    longer than ``target_wait_s`` do not call for more replicas. Offline work that has waited without a
+    break for ``offline_after_s`` adds replicas, up to ``offline_max_replicas`` in all. More replicas
+    are requested once they have been needed for `CONFIRM_AFTER_S`, fewer once fewer have been enough
+    for ``downscale_delay_s``, and none after ``downscale_to_zero_delay_s`` without work. The last two
+    names are Ray Serve's.
     """
 
     min_replicas: int
@@ -44,10 +46,10 @@ def _nothing() -> Mapping[Lane, float]:
 
 @dataclass(frozen=True)
 class Demand:
-    """What is asked of a model's replicas now, and what one of them can do.
+    """The work for a model's replicas now, and what one of them can do.
 
-    ``arriving`` and ``speed`` are tokens/s, ``waiting`` tokens, ``start_s`` how long a replica takes
-    to start; a ``speed`` of 0 is not known. ``calls`` are those that wait where no replica runs.
+    ``arriving`` and ``speed`` are in tokens/s, ``waiting`` in tokens. A replica takes ``start_s`` to
+    start. A ``speed`` of 0 is unknown. ``calls`` is the number of calls that wait while no replica runs.
     """
 
     running: int
@@ -58,72 +60,78 @@ class Demand:
     calls: float = 0.0
 
     @property
-    def works(self) -> bool:
+    def has_work(self) -> bool:
         """Whether any token waits or arrives."""
         return any(self.waiting.values()) or any(self.arriving.values())
 
 
 @dataclass(frozen=True)
 class State:
-    """What is remembered from one decision to the next; times are seconds of one clock.
+    """What one decision remembers for the next. Times are seconds of one clock.
 
-    ``eased`` is the sum of ``looks`` needs seen in the second half of the time since ``below_since``;
-    ``lead_s`` is how long the replicas took to come that were asked for last, at ``raised``.
+    ``above_since`` and ``below_since`` say since when more or fewer replicas have been needed.
+    ``sum_of_needs`` adds up ``needs_summed`` needs, from the second half of the time since
+    ``below_since``. ``raised_at`` is when more replicas were requested last, until all of them run;
+    ``lead_s`` is how long that took.
     """
 
-    worked: float | None = None
+    last_work: float | None = None
     above_since: float | None = None
     below_since: float | None = None
     offline_since: float | None = None
-    eased: float = 0.0
-    looks: int = 0
-    raised: float | None = None
+    sum_of_needs: float = 0.0
+    needs_summed: int = 0
+    raised_at: float | None = None
     lead_s: float | None = None
 
-    def anew(self, worked: float | None = None, raised: float | None = None) -> State:
-        """Returns a state that watches from now on; how long replicas take to come is kept."""
-        return State(worked=worked, raised=raised, lead_s=self.lead_s)
+    def reset(self, last_work: float | None = None, raised_at: float | None = None) -> State:
+        """Returns a state that has seen nothing yet. Only ``lead_s`` is kept."""
+        return State(last_work=last_work, raised_at=raised_at, lead_s=self.lead_s)
 
 
 def decide(
     goal: Goal, demand: Demand, replicas: int, state: State, now: float
 ) -> tuple[int, State]:
-    """Returns how many replicas to ask for, ``replicas`` being asked for now, and the new state."""
+    """Returns how many replicas to request, and the new state; ``replicas`` are requested now."""
     if replicas == 0:
         wanted = max(goal.min_replicas, min(1, math.ceil(demand.calls)))
-        return wanted, state.anew(raised=now if wanted else None)
-    if demand.running == 0 or demand.speed <= 0:  # what starts is not given up
-        return _bounded(goal, replicas), state.anew(worked=now, raised=state.raised)
+        return wanted, state.reset(raised_at=now if wanted else None)
+    if demand.running == 0 or demand.speed <= 0:  # replicas that are starting are kept
+        return _bounded(goal, replicas), state.reset(last_work=now, raised_at=state.raised_at)
     state = _observed(demand, replicas, state, now)
     if _idle(goal, state, now):
-        return 0, state.anew()
+        return 0, state.reset()
     wanted, state = _damped(goal, _needed(goal, demand, replicas, state, now), replicas, state, now)
     wanted = _bounded(goal, wanted)
     if wanted == replicas:
         return wanted, state
-    raised = now if wanted > replicas else None
-    return wanted, state.anew(worked=state.worked, raised=raised)
+    raised_at = now if wanted > replicas else None
+    return wanted, state.reset(last_work=state.last_work, raised_at=raised_at)
 
 
 def _observed(demand: Demand, replicas: int, state: State, now: float) -> State:
-    if state.raised is not None and demand.running >= replicas:
-        state = replace(state, lead_s=now - state.raised, raised=None)
-    if demand.works or state.worked is None:
-        state = replace(state, worked=now)
-    return replace(state, offline_since=_since(_is_saturated(demand), state.offline_since, now))
+    if state.raised_at is not None and demand.running >= replicas:
+        state = replace(state, lead_s=now - state.raised_at, raised_at=None)
+    if demand.has_work or state.last_work is None:
+        state = replace(state, last_work=now)
+    return replace(
+        state, offline_since=_since(_offline_never_runs_out(demand), state.offline_since, now)
+    )
 
 
 def _needed(goal: Goal, demand: Demand, replicas: int, state: State, now: float) -> float:
-    lasts = _lasts(state.offline_since, goal.offline_after_s, now)
+    offline_lasts = _has_lasted(state.offline_since, goal.offline_after_s, now)
     lead_s = max(demand.start_s, state.lead_s or 0.0)
-    return min(goal.max_replicas, need(goal, replace(demand, start_s=lead_s), replicas, lasts))
+    return min(
+        goal.max_replicas, need(goal, replace(demand, start_s=lead_s), replicas, offline_lasts)
+    )
 
 
 def need(goal: Goal, demand: Demand, replicas: int, offline_lasts: bool) -> float:
-    """Returns the replicas that the demand is worth, as a fraction, within offline's bound only.
+    """Returns how many replicas the demand needs, as a fraction. Only the bound for offline work applies.
 
-    A backlog counts by what is left of it for a further replica, which comes only after
-    confirmation and start. While replicas start, it is theirs to work off.
+    A further replica comes only after the delay and its start, so only what is left of the backlog by
+    then counts. While replicas are starting, the backlog is left to them.
     """
     starting = demand.running < replicas
     online = demand.arriving[Lane.ONLINE] / demand.speed
@@ -136,16 +144,16 @@ def need(goal: Goal, demand: Demand, replicas: int, offline_lasts: bool) -> floa
 
 
 def _excess_s(goal: Goal, demand: Demand) -> float:
-    """Seconds of one replica's work that wait for longer than they should."""
+    """Returns the work that waits longer than it should, in seconds of one replica."""
     waiting_s = demand.waiting[Lane.ONLINE] / demand.speed
     return max(0.0, waiting_s - goal.target_wait_s * demand.running)
 
 
 def _horizon_s(goal: Goal, demand: Demand) -> float:
-    return goal.target_wait_s + 2 * (CONFIRM_S + demand.start_s)
+    return goal.target_wait_s + 2 * (CONFIRM_AFTER_S + demand.start_s)
 
 
-def _is_saturated(demand: Demand) -> bool:
+def _offline_never_runs_out(demand: Demand) -> bool:
     enough = _OFFLINE_BACKLOG_S * demand.speed * demand.running
     return demand.waiting[Lane.OFFLINE] >= enough
 
@@ -153,22 +161,22 @@ def _is_saturated(demand: Demand) -> bool:
 def _damped(
     goal: Goal, needed: float, replicas: int, state: State, now: float
 ) -> tuple[int, State]:
-    """Follows the need once it has been above, or well below, for long enough."""
+    """Returns the need once it has been above, or well below, ``replicas`` for long enough."""
     above = needed > replicas * (1 + _TOLERANCE)
     below = _with_slack(needed) < replicas
     since = _since(below, state.below_since, now)
-    late = _lasts(since, goal.downscale_delay_s / 2, now)
+    late = _has_lasted(since, goal.downscale_delay_s / 2, now)
     state = replace(
         state,
         above_since=_since(above, state.above_since, now),
         below_since=since,
-        eased=state.eased + needed if late else 0.0,
-        looks=state.looks + 1 if late else 0,
+        sum_of_needs=state.sum_of_needs + needed if late else 0.0,
+        needs_summed=state.needs_summed + 1 if late else 0,
     )
-    if _lasts(state.above_since, CONFIRM_S, now):
+    if _has_lasted(state.above_since, CONFIRM_AFTER_S, now):
         return math.ceil(needed), state
-    if _lasts(since, goal.downscale_delay_s, now):
-        return _with_slack(state.eased / state.looks), state
+    if _has_lasted(since, goal.downscale_delay_s, now):
+        return _with_slack(state.sum_of_needs / state.needs_summed), state
     return replicas, state
 
 
@@ -182,12 +190,14 @@ def _since(holds: bool, since: float | None, now: float) -> float | None:
     return now if since is None else since
 
 
-def _lasts(since: float | None, seconds: float, now: float) -> bool:
+def _has_lasted(since: float | None, seconds: float, now: float) -> bool:
     return since is not None and now - since >= seconds
 
 
 def _idle(goal: Goal, state: State, now: float) -> bool:
-    return goal.min_replicas == 0 and _lasts(state.worked, goal.downscale_to_zero_delay_s, now)
+    return goal.min_replicas == 0 and _has_lasted(
+        state.last_work, goal.downscale_to_zero_delay_s, now
+    )
 
 
 def _bounded(goal: Goal, replicas: int) -> int:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.core.lane import Lane
-from deployments.core.scaling import CONFIRM_S, Demand, Goal, State, decide, need
+from deployments.core.scaling import CONFIRM_AFTER_S, Demand, Goal, State, decide, need
 from testing.fluid import Fluid
 
 SPEED = 1_000.0
@@ -63,7 +63,7 @@ def test_steady_load_gets_what_the_utilisation_says():
 
 def test_load_is_answered_within_the_confirmation():
     asked = watch(GOAL, 20, steady(2_500))
-    assert next(i for i, n in enumerate(asked) if n > 1) <= CONFIRM_S + 1
+    assert next(i for i, n in enumerate(asked) if n > 1) <= CONFIRM_AFTER_S + 1
 
 
 @FEW
