@@ -200,7 +200,7 @@ def _serve(args: argparse.Namespace) -> int:
 
     options = Options(args.dtype, args.threads, args.truncate)
     try:
-        config = as_yaml(args.model, this_machine(), options)
+        config = as_yaml(args.model, this_machine, options)
     except ValueError as error:
         return _fail(error, 2)
     print(f"embedfleet: --model stands for this config:\n\n{config}", flush=True)

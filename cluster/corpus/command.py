@@ -73,7 +73,9 @@ def _encode(
         dog.watch_raylet(raylet_socket())
         printer.say(str(model))
 
-    job_run = Run(args.address, args.workers, price, args.wait, printer.show, printer.say, on_model)
+    job_run = Run(
+        args.address, args.workers, price, args.wait, printer.show, printer.say, on_model, args.url
+    )
     with service:
         if args.start:  # only now, or the service would inherit the low priority
             give_way()

@@ -72,6 +72,7 @@ def connect(address: str | None, url: str | None = None) -> None:
         _join(explicit)
     elif url is not None:
         port = _local_port(url)
+        _refuse_silence(url, port)
         _join_first(
             local_rays(), lambda: http_port(_PROBE_TIMEOUT_S) == port, f"the service at {url}"
         )
@@ -111,6 +112,15 @@ def _local_port(url: str) -> int:
             "instead"
         ) from error
     return port
+
+
+def _refuse_silence(url: str, port: int) -> None:
+    """Fails at once if nothing listens there; each Ray would be tried for half a minute."""
+    try:
+        host = urlsplit(service_url(url)).hostname
+        socket.create_connection((host or "", port), _PROBE_TIMEOUT_S).close()
+    except OSError as error:
+        raise JobError(f"no service answers at {url} ({error}); {_START}") from error
 
 
 def _join(address: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,20 +40,22 @@ class Options:
 _DEFAULTS = Options()
 
 
-def as_yaml(models: Sequence[str], machine: Machine, options: Options = _DEFAULTS) -> str:
+def as_yaml(
+    models: Sequence[str], machine: Callable[[], Machine], options: Options = _DEFAULTS
+) -> str:
     """Returns the text of a Serve config file of these models.
 
     Each is a name or hub id of the catalog's, another hub id, or a folder in sentence-transformers
     format; a folder named as in the catalog holds that model's weights. Raises ValueError for what
-    is none of these, or cannot be served together.
+    is none of these, or cannot be served together, before it calls ``machine``, which takes seconds.
     """
-    each = _place(len(models), machine)
-    each |= {"dtype": options.dtype} if options.dtype else {}
-    each |= {"threads": options.threads} if options.threads else {}
     named = [_named(model) for model in models]
     names = [entry["name"] for entry in named]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"--model: two models would be named {repeated[0]}; name them in a config")
+    each = _place(len(models), machine())
+    each |= {"dtype": options.dtype} if options.dtype else {}
+    each |= {"threads": options.threads} if options.threads else {}
     app = {
         "name": "embedfleet",
         "import_path": "deployments.app:build",

@@ -181,3 +181,15 @@ def test_paths_flags_and_columns_are_refused_before_ray_is_imported(words):
     )
     assert run.returncode == 0, run.stderr
     assert "absent" in run.stderr
+
+
+def test_the_address_of_the_service_reaches_the_job(words, monkeypatch):
+    runs = []
+
+    def encode(_, run):
+        runs.append(run)
+        raise JobError("enough")
+
+    monkeypatch.setattr(job, "encode_opened", encode)
+    assert cli.main([*words, "--url", "127.0.0.1:8001/v1"]) == 1
+    assert [run.url for run in runs] == ["http://127.0.0.1:8001"]

@@ -15,6 +15,7 @@ from cluster.corpus.errors import JobError, WrongModel
 from deployments.config.schema import ModelConfig
 from deployments.core.errors import ModelUnavailable
 from deployments.wire.status import ModelState, ModelStatus, ServedModel
+from testing.running import free_port
 
 
 @pytest.fixture
@@ -196,6 +197,7 @@ def on_this_machine(monkeypatch):
         monkeypatch.setattr(target, "_join", rays.join)
         monkeypatch.setattr(target, "_application", rays.application)
         monkeypatch.setattr(target, "http_port", lambda _: rays.ports[rays.joined])
+        monkeypatch.setattr(target, "_refuse_silence", lambda *_: None)
         return rays
 
     return run
@@ -238,6 +240,14 @@ def test_the_rays_that_were_looked_at_are_named(on_this_machine):
 def test_a_url_that_names_no_service_of_this_machine(on_this_machine, url, words):
     on_this_machine(a=8000, b=8001)
     with pytest.raises(JobError, match=words):
+        target.connect(None, url)
+
+
+def test_a_url_at_which_nothing_listens_is_refused_before_any_ray_is_tried(monkeypatch):
+    monkeypatch.setattr(target.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(target, "local_rays", lambda: pytest.fail("a Ray was looked for"))
+    url = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(JobError, match=f"no service answers at {url} "):
         target.connect(None, url)
 
 

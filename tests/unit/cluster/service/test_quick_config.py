@@ -16,7 +16,7 @@ LAPTOP = Machine(cores=2, gpus=0)
 
 
 def args_of(models, machine=LAPTOP, **options):
-    (app,) = yaml.safe_load(as_yaml(models, machine, Options(**options)))["applications"]
+    (app,) = yaml.safe_load(as_yaml(models, lambda: machine, Options(**options)))["applications"]
     return AppArgs.model_validate(app["args"])
 
 
@@ -99,7 +99,7 @@ def test_all_have_a_place_at_once(models, cores, gpus):
 )
 def test_what_is_neither_is_refused(model):
     with pytest.raises(ValueError, match="no folder is there, and it is neither"):
-        as_yaml([model], LAPTOP)
+        as_yaml([model], lambda: LAPTOP)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_what_is_neither_is_refused(model):
 def test_a_folder_without_a_model_is_refused(tmp_path, name, missing):
     (model_in(tmp_path / name) / missing).unlink()
     with pytest.raises(ValueError, match=rf"{name} has no {missing}"):
-        as_yaml([str(tmp_path / name)], LAPTOP)
+        as_yaml([str(tmp_path / name)], lambda: pytest.fail("the machine was counted"))
 
 
 def test_options_hold_for_every_model():
@@ -123,13 +123,13 @@ def test_two_of_one_name_are_refused(tmp_path):
     model_in(tmp_path / "a" / "own")
     model_in(tmp_path / "b" / "own")
     with pytest.raises(ValueError, match="two models would be named own"):
-        as_yaml([str(tmp_path / "a" / "own"), str(tmp_path / "b" / "own")], LAPTOP)
+        as_yaml([str(tmp_path / "a" / "own"), str(tmp_path / "b" / "own")], lambda: LAPTOP)
     with pytest.raises(ValueError, match="two models would be named e5-small"):
-        as_yaml(["e5-small", "intfloat/e5-small"], LAPTOP)
+        as_yaml(["e5-small", "intfloat/e5-small"], lambda: LAPTOP)
 
 
 def test_the_file_is_a_config_like_any_other():
-    with written(as_yaml(["e5-small", "acme/tiny"], LAPTOP)) as file:
+    with written(as_yaml(["e5-small", "acme/tiny"], lambda: LAPTOP)) as file:
         found = read_config(file)
         assert (found.host, found.port, found.tls) == (None, 8000, False)
     assert not file.exists()
