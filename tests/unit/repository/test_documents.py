@@ -165,16 +165,16 @@ def test_benchmarks_that_are_named_exist():
 
 # what tells a block of commands, and the test that runs it, or what this would need
 RUN_BY = {
+    "make serve": "tests/clusters/test_by_hand.py",
     "curl -s": "tests/service/test_readme.py",
     "embedfleet encode": "tests/service/test_readme.py",
     "embedfleet check": "tests/unit/cluster/test_check.py",
     "ray get-auth-token": "tests/clusters/test_by_hand.py",
     "serve deploy one_gpu.yaml": "tests/clusters/test_by_hand.py",
     "--model ./our-model": "tests/clusters/test_service_ends.py",
+    "pip install": "tests/clusters/test_installed.py",
 }
 NOT_RUN = {
-    "make serve": "a virtual environment of its own",
-    "pip install": "a package index",
     "docker build -t embedfleet ": "Docker",
     "FIRST_MACHINE": "several machines",
     "ray up": "EC2",
