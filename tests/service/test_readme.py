@@ -71,11 +71,6 @@ def test_commands_beside_a_running_service(service, tmp_path, name):
     assert "all-MiniLM-L6-v2" in run_bash(name.replace("embedfleet", CLI), service, tmp_path)
 
 
-def test_a_model_is_checked_without_a_service(service, tmp_path):
-    (code,) = [block for block in code_blocks("bash") if "embedfleet check" in block]
-    assert "supported" in run_bash(code.replace("embedfleet", CLI), service, tmp_path)
-
-
 @pytest.fixture(scope="module")
 def encoded(service, tmp_path_factory) -> Path:
     """A folder in which the corpus of docs/corpus-jobs.md has been encoded."""
