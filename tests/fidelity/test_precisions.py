@@ -34,8 +34,9 @@ def load(folder: Path, dtype: str) -> TorchEngine:
     engine, _ = checked_engine(Engines(description, files, "cpu", dtype))
     batch = description.fast_tokenizer().tokenize(TEXTS, truncate=True).batch
     stock = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": "float32"})
+    expected = stock.encode_document(TEXTS, batch_size=1)  # padding changes the vectors of some
     if not description.spec.special_tokens:  # where we differ from it on purpose
-        assert worst_cosine(engine.forward(batch), stock.encode_document(TEXTS)) >= WRONG
+        assert worst_cosine(engine.forward(batch), expected) >= WRONG
     return engine
 
 
