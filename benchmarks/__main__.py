@@ -18,6 +18,7 @@ from pathlib import Path
 # by name, what makes each of them short
 BENCHMARKS: dict[str, list[str]] = {
     "engine": ["--quick"],
+    "reranking": ["--documents", "64", "--rounds", "2"],
     "online": ["--quick"],
     "thin_path": [],
     "path": ["--rounds", "1", "--rows", "4000"],

@@ -139,7 +139,10 @@ def _says(spec: ModelSpec) -> list[Fact]:
     """Returns what is known of a model before its weights are read."""
     from deployments.core.models.prompts import templates
     from deployments.core.models.space import space_id
+    from deployments.core.models.spec import Kind
 
+    if spec.kind is Kind.RERANKER:
+        return _says_of_reranker(spec)
     prompts = templates(spec.prompts)
     facts: list[Fact] = [
         ("files", f"{spec.repo} at {spec.revision}"),
@@ -158,6 +161,17 @@ def _says(spec: ModelSpec) -> list[Fact]:
     if prompts.instruction:
         facts.insert(5, ("default instruction", _quoted(prompts.instruction)))
     return facts
+
+
+def _says_of_reranker(spec: ModelSpec) -> list[Fact]:
+    return [
+        ("files", f"{spec.repo} at {spec.revision}"),
+        ("network", spec.backbone),
+        ("scores", f"of pairs of texts, the logits by {spec.activation}"),
+        ("limit", f"{spec.max_tokens} tokens for a query and a document together"),
+        ("languages", _languages(spec.languages)),
+        ("licence", spec.licence),
+    ]
 
 
 def _costs(folder: Path) -> list[Fact]:

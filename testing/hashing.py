@@ -40,7 +40,14 @@ from deployments.replica.deployment import Encoder
 from deployments.replica.loaded_model import LoadedModel
 
 # what `build_with_computed` leaves to the real engine
-COMPUTED = ("all-MiniLM-L6-v2", "tiny-cls", "tiny-dense", "tiny-vocabulary", "tiny-roles")
+COMPUTED = (
+    "all-MiniLM-L6-v2",
+    "tiny-cls",
+    "tiny-dense",
+    "tiny-vocabulary",
+    "tiny-roles",
+    "tiny-reranker",
+)
 SPEED_FILE = "tokens_per_s"
 WEIGHTS = "model.safetensors"
 _TOKENS_PER_S = 20_000.0  # what a replica reports if there is no such file

@@ -28,10 +28,22 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def models_table(models: Sequence[dict[str, Any]]) -> str:
     """Returns one line a model, and beneath it why one cannot answer and what to know of it."""
-    header = ("MODEL", "SIZE", "STATE", "REPLICAS", "DIM", "MAX TOKENS", "LANGUAGES", "SPACE", "ON")
+    header = (
+        "MODEL",
+        "KIND",
+        "SIZE",
+        "STATE",
+        "REPLICAS",
+        "DIM",
+        "MAX TOKENS",
+        "LANGUAGES",
+        "SPACE",
+        "ON",
+    )
     rows = [
         (
             model["id"],
+            model.get("kind"),  # a service of an older version sends none
             model["size"],
             model["state"],
             None if model["state"] == ModelState.UNAVAILABLE else model["replicas"],
@@ -44,7 +56,6 @@ def models_table(models: Sequence[dict[str, Any]]) -> str:
         for model in models
     ]
     reasons = [f"{m['id']}: {m['reason']}" for m in models if m["reason"]]
-    # a service of an older version sends none
     notices = [f"{m['id']}: {notice}" for m in models for notice in m.get("notices", ())]
     return "\n".join([table(header, rows), *reasons, *notices])
 
@@ -54,6 +65,7 @@ def catalog_table() -> str:
     header = (
         "MODEL",
         "HUGGING FACE ID",
+        "KIND",
         "SIZE",
         "DIM",
         "MAX TOKENS",
@@ -65,6 +77,7 @@ def catalog_table() -> str:
         (
             spec.name,
             spec.repo,
+            spec.kind,
             spec.size,
             spec.dimension,
             spec.max_tokens,

@@ -44,6 +44,8 @@ _FOREIGN_FIELDS = {
     "truncation_direction": "`truncate` alone, which cuts at the end",
     "max_length": "`truncate`, which cuts at the model's own limit",
     "max_seq_length": "`truncate`, which cuts at the model's own limit",
+    "max_tokens_per_doc": "`truncate`, which cuts at the model's own limit, or `chunk`",
+    "max_chunks_per_doc": "`chunk`, which scores all of a document",
     "pooling": "no such field: each model is pooled as its own files say",
     "query_instruction": "`instruction`",
     "text_type": "`input_type`",

@@ -84,6 +84,8 @@ RERANK: dict[str, Any] = {
 RERANK_ANSWER: dict[str, Any] = {
     "object": "rerank",
     **_PROVENANCE,
+    "method": "cosine",
+    "prefilter": None,
     "usage": {"prompt_tokens": 27, "total_tokens": 27},
     "truncated": {"query": [], "documents": []},
     "results": [{"index": 1, "relevance_score": 0.85, "document": {"text": _DOCUMENTS[1]}}],
@@ -92,6 +94,7 @@ MODEL_ANSWER: dict[str, Any] = {
     "id": "all-MiniLM-L6-v2",
     "object": "model",
     "created": 0,
+    "kind": "embedder",
     "owned_by": "sentence-transformers",
     "hugging_face_id": "sentence-transformers/all-MiniLM-L6-v2",
     "state": "ready",

@@ -21,6 +21,7 @@ from deployments.core.errors import (
     Unauthorized,
 )
 from deployments.core.lane import Lane
+from deployments.core.models.spec import Kind
 from deployments.core.request import Embeddings
 from deployments.core.routing.overload import ConcurrencyLimiter
 from deployments.core.routing.policy import Decision
@@ -117,7 +118,7 @@ def embedding_response(body: bytes, embeddings: Embeddings, decision: Decision) 
     """
     headers = {
         "x-model": _ascii(embeddings.model),
-        "x-embedding-space": embeddings.space,
+        **({} if decision.kind is Kind.RERANKER else {"x-embedding-space": embeddings.space}),
         "x-route-reason": _ascii(decision.reason),
         "x-queued-ms": f"{embeddings.queued_s * 1000:.1f}",
         "x-computed-ms": f"{embeddings.computed_s * 1000:.1f}",

@@ -11,13 +11,14 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 
 from deployments.api.body_errors import body_error, refuse_misleading
 from deployments.core.errors import InvalidRequest, SpaceMismatch
 from deployments.core.lane import Lane
-from deployments.core.models.spec import Role
+from deployments.core.models.spec import Role, Truncation
 from deployments.core.quantization import OutputDtype
 from deployments.core.routing.facts import Aim, RequestFacts
 
@@ -87,6 +88,10 @@ class _Common(_Body):
     def _null_means_online(cls, value: Any) -> Any:
         return Lane.ONLINE if value is None else value
 
+    def cuts(self, default: bool) -> bool:
+        """Whether texts that are too long may be cut; ``default`` is the config's answer."""
+        return default if self.truncate is None else self.truncate
+
     def facts(self, required_space: str | None, truncate: bool) -> RequestFacts:
         """Returns what a model is chosen by; ``required_space`` is the header's.
 
@@ -100,7 +105,7 @@ class _Common(_Body):
             )
         return RequestFacts(
             requested=self.model,
-            truncate=truncate if self.truncate is None else self.truncate,
+            truncate=self.cuts(truncate),
             instruction=self.instruction,
             space=self.space or required_space or None,  # the header may be empty
             aim=self.aim,
@@ -204,6 +209,15 @@ class RerankDocument(_Body):
     text: Text
 
 
+class Prefilter(BaseModel):
+    """The first of two stages: which documents a reranker reads at all."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    model: Name | None = Field(None, description="The model whose cosines choose the documents")
+    top: int = Field(50, ge=1, description="How many documents the reranker reads")
+
+
 class RerankRequest(_Common):
     """``POST /v1/rerank``: documents to be sorted by their score with one query."""
 
@@ -211,6 +225,44 @@ class RerankRequest(_Common):
     documents: Annotated[list[Text | RerankDocument], _NOT_EMPTY]
     top_n: int | None = Field(None, ge=1, description="How many of the best documents to return")
     return_documents: _Flag = False
+    truncate: bool | Truncation | None = Field(  # type: ignore[assignment]
+        None,
+        description="Cut what is over the model's limit: of a pair the longer text (`true`, "
+        "`longest_first`), or the document alone (`only_second`)",
+    )
+    chunk: _Flag = Field(
+        False, description="Score a document over the model's limit by the best of its parts"
+    )
+    raw_scores: _Flag = Field(
+        False, description="A reranker's logits instead of its published scores"
+    )
+    prefilter: Prefilter | None = Field(
+        None, description="Let a reranker read only the documents with the best cosines"
+    )
+
+    @field_validator("chunk")
+    @classmethod
+    def _chunks_or_cuts(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("truncate"):
+            raise ValueError(
+                "scores all of a document, which `truncate` would cut; drop one of them"
+            )
+        return value
+
+    @property
+    def needs_reranker(self) -> bool:
+        """Whether only a reranker can honour the request."""
+        return self.chunk or self.raw_scores or self.prefilter is not None
+
+    @property
+    def truncation(self) -> Truncation:
+        """Which text of a pair is cut, if one may be."""
+        named = self.truncate
+        return named if isinstance(named, Truncation) else Truncation.LONGEST_FIRST
+
+    def cuts(self, default: bool) -> bool:
+        """Whether texts that are too long may be cut; chunks never are too long."""
+        return not self.chunk and (default if self.truncate is None else bool(self.truncate))
 
     @property
     def queries(self) -> list[str]:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import islice
 from typing import Any, Literal
 
@@ -87,22 +88,40 @@ class SimilarityResponse(BaseModel):
     document_embeddings: list[list[float]] | None = None
 
 
+class RerankMethod(StrEnum):
+    """What the scores of documents are."""
+
+    CROSS_ENCODER = "cross-encoder"
+    COSINE = "cosine"
+
+
 class RerankResult(BaseModel):
-    """A document's index in the request and its cosine with the query."""
+    """A document's index in the request and its score with the query."""
 
     index: int
     relevance_score: float
     document: dict[str, str] | None = None
 
 
+class PrefilterResult(BaseModel):
+    """The first of two stages: the model whose cosines chose which documents the reranker read."""
+
+    model: str
+    space: str
+    documents: int
+    kept: int
+
+
 class RerankResponse(BaseModel):
-    """Documents, best first."""
+    """Documents, best first. ``space`` is null for a reranker, which has no vectors."""
 
     object: Literal["rerank"]
     results: list[RerankResult]
     model: str
+    method: RerankMethod
+    prefilter: PrefilterResult | None
     usage: Usage
-    space: str
+    space: str | None
     instruction: str | None
     truncated: dict[str, list[int]]
 
@@ -141,6 +160,7 @@ class ModelItem(BaseModel):
     id: str
     object: Literal["model"] = "model"
     created: int = 0
+    kind: str | None
     owned_by: str
     hugging_face_id: str | None
     state: str

@@ -15,7 +15,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from deployments.api import embeddings, examples, operations, requests, responses, scoring
+from deployments.api import (
+    embeddings,
+    examples,
+    operations,
+    requests,
+    reranking,
+    responses,
+    scoring,
+)
 
 Handler = Callable[[Request], Awaitable[Response]]
 _OK: Mapping[int, str] = {200: "OK"}
@@ -93,8 +101,20 @@ ROUTES = (
     RouteSpec(
         method="POST",
         path="/v1/rerank",
-        handler=scoring.rerank,
-        summary="Documents sorted by their cosine with a query",
+        handler=reranking.rerank,
+        summary="Documents sorted by their score with a query: a reranker's, or their cosine",
+        tag="Scores",
+        request=requests.RerankRequest,
+        response=responses.RerankResponse,
+        errors=_ANY_ERROR,
+        examples=examples.RERANK,
+        example=examples.RERANK_ANSWER,
+    ),
+    RouteSpec(
+        method="POST",
+        path="/v2/rerank",
+        handler=reranking.rerank,
+        summary="The same as /v1/rerank, for Cohere's clients",
         tag="Scores",
         request=requests.RerankRequest,
         response=responses.RerankResponse,

@@ -1,4 +1,4 @@
-"""``POST /v1/similarity`` and ``POST /v1/rerank``: cosines of queries and documents.
+"""Cosines of queries and documents: ``POST /v1/similarity``, and what ``POST /v1/rerank`` shares with it.
 
 Both sides are encoded by the same model, each in its own role.
 """
@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -17,7 +16,7 @@ from deployments.api.backend import Backend
 from deployments.api.bodies import read_request
 from deployments.api.http import ApiLimits, admitted, embedding_response, required_space
 from deployments.api.requests import RerankRequest, SimilarityRequest
-from deployments.api.responses import dump, dump_with_lists, provenance, rows_of, usage
+from deployments.api.responses import dump_with_lists, provenance, rows_of, usage
 from deployments.core.awaiting import aside, gather_or_cancel, in_time
 from deployments.core.batch import Vectors
 from deployments.core.errors import InvalidRequest, ModelUnavailable
@@ -30,11 +29,11 @@ from deployments.core.vectors import INLINE_NUMBERS, normalized
 
 _MAX_TRIES = 10
 
-_ScoringRequest = SimilarityRequest | RerankRequest
+ScoringRequest = SimilarityRequest | RerankRequest
 
 
 @dataclass(frozen=True)
-class _Scored:
+class CosineScores:
     """Both sides' vectors and their cosines ``(queries, documents)``."""
 
     queries: Embeddings
@@ -54,46 +53,51 @@ async def similarity(request: Request) -> Response:
         arrays["document_embeddings"] = scored.documents.vectors
     numbers = sum(array.size for array in arrays.values())
     lists = {name: rows_of(array) for name, array in arrays.items()}
-    fields = {"object": "similarity", **_provenance(scored)}
+    fields = {"object": "similarity", **provenance_of(scored)}
     content = await dump_with_lists(fields, lists, numbers)
     return embedding_response(content, scored.queries, scored.decision)
 
 
-async def rerank(request: Request) -> Response:
-    """Returns the documents by falling cosine with the query; ties keep the request's order."""
-    deadline = request.app.state.limits.deadline()
-    body = await read_request(RerankRequest, request, request.app.state.limits, deadline)
-    scored = await _score(request, body, deadline)
-    scores = scored.scores[0]
-    best = np.argsort(-scores, kind="stable")[: body.top_n]
-    results: list[dict[str, Any]] = [{"index": int(i), "relevance_score": scores[i]} for i in best]
-    if body.return_documents:
-        documents = body.texts
-        for result in results:
-            result["document"] = {"text": documents[result["index"]]}
-    content = dump({"object": "rerank", "results": results, **_provenance(scored)})
-    return embedding_response(content, scored.queries, scored.decision)
-
-
-async def _score(request: Request, body: _ScoringRequest, deadline: float) -> _Scored:
+async def _score(request: Request, body: SimilarityRequest, deadline: float) -> CosineScores:
     backend: Backend = request.app.state.backend
-    facts = _facts(request, body)
+    facts = scoring_facts(request, body)
+    decision = await chosen(backend, body, facts, deadline)
+    return await cosines(request, body, facts, decision, deadline)
+
+
+async def chosen(
+    backend: Backend, body: ScoringRequest, facts: RequestFacts, deadline: float
+) -> Decision:
+    """Returns the one model that scores. Raises InvalidRequest if its name has a role's ending."""
     decision = await in_time(backend.choose(facts, [*body.queries, *body.texts]), deadline)
     if decision.role is not None:
         raise InvalidRequest(
             f'`model` must not end in "-{decision.role}" here: both roles are encoded', "model"
         )
     # a failover could have the two sides answered by different models
-    decision = replace(decision, failover=())
+    return replace(decision, failover=())
+
+
+async def cosines(
+    request: Request,
+    body: ScoringRequest,
+    facts: RequestFacts,
+    decision: Decision,
+    deadline: float,
+) -> CosineScores:
+    """Returns the cosine of each query and each document, both encoded by one model."""
     with admitted(request, body.priority):
-        queries, documents = await _encode_both(backend, decision, body, facts, deadline)
+        queries, documents = await _encode_both(
+            request.app.state.backend, decision, body, facts, deadline
+        )
     refuse_replaced(facts, decision.space, queries.space)
     is_large = queries.vectors.size + documents.vectors.size > INLINE_NUMBERS
     scores = await aside(is_large, _cosines, queries.vectors, documents.vectors)
-    return _Scored(queries, documents, scores, decision)
+    return CosineScores(queries, documents, scores, decision)
 
 
-def _facts(request: Request, body: _ScoringRequest) -> RequestFacts:
+def scoring_facts(request: Request, body: ScoringRequest) -> RequestFacts:
+    """Returns what the model is chosen by. Raises InvalidRequest if there are too many texts."""
     limits: ApiLimits = request.app.state.limits
     limits.check_count(len(body.queries), "query")
     limits.check_count(len(body.texts), "documents")
@@ -104,7 +108,7 @@ def _facts(request: Request, body: _ScoringRequest) -> RequestFacts:
 async def _encode_both(
     backend: Backend,
     decision: Decision,
-    body: _ScoringRequest,
+    body: ScoringRequest,
     facts: RequestFacts,
     deadline: float,
 ) -> tuple[Embeddings, Embeddings]:
@@ -121,7 +125,7 @@ async def _encode_both(
         try:
             return await backend.encode(decision, request, body.priority, deadline)
         except InvalidRequest as error:
-            raise _of_side(error, role) from None
+            raise of_side(error, role) from None
 
     for _ in range(_MAX_TRIES):
         queries, documents = await gather_or_cancel(
@@ -132,7 +136,7 @@ async def _encode_both(
     raise ModelUnavailable(f"{decision.model} is being replaced", "model", 1.0)
 
 
-def _of_side(error: InvalidRequest, role: Role) -> InvalidRequest:
+def of_side(error: InvalidRequest, role: Role) -> InvalidRequest:
     """Returns the error with this route's name for ``input``."""
     if error.param != "input":
         return error
@@ -144,7 +148,8 @@ def _cosines(queries: Vectors, documents: Vectors) -> Vectors:
     return normalized(queries) @ normalized(documents).T
 
 
-def _provenance(scored: _Scored) -> dict[str, Any]:
+def provenance_of(scored: CosineScores) -> dict[str, Any]:
+    """Returns the fields that say what the scores were made of."""
     return {
         **provenance(scored.queries),
         "usage": usage(scored.queries.tokens + scored.documents.tokens),

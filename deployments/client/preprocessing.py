@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -16,14 +17,21 @@ from deployments.core.errors import InvalidRequest
 from deployments.core.models.describing import described
 from deployments.core.models.description import Description
 from deployments.core.models.loading import find_model
+from deployments.core.models.pairs import PairFrames, joined
 from deployments.core.models.prompts import effective_instruction, prefix, render
-from deployments.core.models.reading import Contents, run, run_async
+from deployments.core.models.reading import Contents, Slices, run, run_async
 from deployments.core.models.space import space_id
-from deployments.core.models.spec import ModelSpec, Role
+from deployments.core.models.spec import Kind, ModelSpec, Role, refuse_other_kind
 from deployments.core.models.token_bounds import lower_bound, upper_bound
 from deployments.core.models.tokenizer import FastTokenizer, Tokenized, listed
-from deployments.core.request import Embeddings, EncodeRequest, TokenInput, check_dimensions
-from deployments.core.vectors import INLINE_NUMBERS, finished
+from deployments.core.request import (
+    Embeddings,
+    EncodeRequest,
+    Scoring,
+    TokenInput,
+    check_dimensions,
+)
+from deployments.core.vectors import INLINE_NUMBERS, finished, scores
 from deployments.wire.descriptions import publish, published
 
 # below this, a hop to another thread costs more than the tokenizing
@@ -41,10 +49,13 @@ class Preprocessor:
     tokenizer: FastTokenizer
 
     async def tokenized(self, request: EncodeRequest) -> Tokenized:
-        """Returns a request's texts as token ids, behind their prompts.
+        """Returns a request's texts as token ids: behind their prompts, or as pairs with a query.
 
-        Raises InvalidRequest or ContextLengthExceeded.
+        Raises WrongKind, another InvalidRequest, or ContextLengthExceeded.
         """
+        refuse_other_kind(self.spec, Kind.RERANKER if request.scoring else Kind.EMBEDDER)
+        if request.scoring is not None:
+            return await self._pairs(request, request.scoring)
         if isinstance(request.texts, TokenInput):
             return await asyncio.to_thread(self._accept, request, request.texts)
         self._refuse_nothing(request.texts)
@@ -56,7 +67,42 @@ class Preprocessor:
         batch = self.tokenizer.with_prompts(tokenized.batch, request.role, prompt)
         return replace(tokenized, batch=batch)
 
-    def _refuse_nothing(self, texts: Sequence[str]) -> None:
+    async def _pairs(self, request: EncodeRequest, scoring: Scoring) -> Tokenized:
+        """Returns a pair for each text, or for each part of it."""
+        assert not isinstance(request.texts, TokenInput)
+        effective_instruction(self.spec, Role.QUERY, request.instruction)
+        texts = [scoring.query, *request.texts]
+        self._refuse_nothing([scoring.query], "query")
+        self._refuse_nothing(request.texts, "documents")
+        if self.spec.question is not None:
+            return await self._questions(request, scoring)
+        read = self.tokenizer.read_whole if scoring.chunk else self.tokenizer.read
+        query = await self._ids(self.tokenizer.read([scoring.query]), [scoring.query])
+        documents = await self._ids(read(request.texts), request.texts)
+        if scoring.chunk:
+            return await aside(_are_long(texts), self._frames.chunked, query, documents)
+        truncation = scoring.truncation if request.truncate else None
+        return await aside(_are_long(texts), self._frames.framed, query, documents, truncation)
+
+    async def _questions(self, request: EncodeRequest, scoring: Scoring) -> Tokenized:
+        """Returns what a causal reranker reads; what is too long is cut at its document's end."""
+        assert not isinstance(request.texts, TokenInput)
+        if scoring.chunk:
+            raise InvalidRequest(
+                f"{self.spec.name} reads query and document as one text and does not take them in parts; "
+                "send `truncate`: true, or split the documents",
+                "chunk",
+            )
+        texts = joined(self.spec, scoring.query, request.texts, request.instruction)
+        contents = await self._read(texts)
+        return await aside(_are_long(texts), self.tokenizer.framed, contents, request.truncate)
+
+    @cached_property
+    def _frames(self) -> PairFrames:
+        assert self.spec.pair_tokens is not None
+        return PairFrames(self.spec, self.spec.pair_tokens)
+
+    def _refuse_nothing(self, texts: Sequence[str], field: str = "input") -> None:
         """Raises InvalidRequest if there is nothing in a text but its prompt."""
         rows = self.tokenizer.without_tokens(texts)
         if rows:
@@ -64,14 +110,16 @@ class Preprocessor:
             raise InvalidRequest(
                 f"text {rows[0]} holds nothing that {self.spec.name} reads, only white space or "
                 f"characters that its tokenizer drops{others}; leave it out",
-                "input",
+                field,
             )
 
     async def _read(self, texts: Sequence[str]) -> Contents:
         """Tokenizes long texts in threads, slice by slice: the event loop goes on, and each request
         has its turn.
         """
-        slices = self.tokenizer.read(texts)
+        return await self._ids(self.tokenizer.read(texts), texts)
+
+    async def _ids(self, slices: Slices, texts: Sequence[str]) -> Contents:
         if not _are_long(texts):
             return run(slices, self.tokenizer.encode)
         loop = asyncio.get_running_loop()
@@ -99,6 +147,8 @@ class Preprocessor:
         normalize = spec.normalize if request.normalize is None else request.normalize
         parts = [reply.vectors for reply in replies]
         vectors = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if request.scoring is not None:
+            vectors = scores(vectors, spec.activation, request.scoring.raw, tokenized.owners)
         return Embeddings(
             vectors=finished(vectors, dimensions, normalize),
             model=spec.name,
@@ -117,8 +167,18 @@ class Preprocessor:
         is enough; else the texts are tokenized. Raises InvalidRequest for what is not Unicode.
         """
         given = instruction if self.spec.takes_instruction and role is Role.QUERY else None
-        head = prefix(self.spec, role, given)
-        limit = self.spec.max_tokens
+        return await self._longest(texts, prefix(self.spec, role, given), self.spec.max_tokens)
+
+    async def longest_pair(self, query: str, documents: Sequence[str]) -> int:
+        """Returns the tokens of the longest document and the query together, or a bound, as `longest`."""
+        if self.spec.question is not None:
+            [head] = joined(self.spec, query, [""])
+            return await self._longest(documents, head, self.spec.max_tokens)
+        alone = self.spec.max_tokens - self.tokenizer.room
+        before = await self._counted([query]) + len(self._frames.tokens) - 2 * alone
+        return before + await self._longest(documents, "", self.spec.max_tokens - before)
+
+    async def _longest(self, texts: Sequence[str], head: str, limit: int) -> int:
         bounds = [_bound(head, text, limit) for text in texts]
         if max(bounds) <= limit:
             return max(bounds)
@@ -156,7 +216,8 @@ class Preprocessor:
     def _instruction(self, request: EncodeRequest) -> str | None:
         if isinstance(request.texts, TokenInput):
             return None
-        return effective_instruction(self.spec, request.role, request.instruction)
+        role = Role.QUERY if request.scoring else request.role
+        return effective_instruction(self.spec, role, request.instruction)
 
 
 def _are_long(texts: Sequence[str]) -> bool:

@@ -5,6 +5,7 @@
     │   ├── ContextLengthExceeded   context_length_exceeded
     │   ├── KillsReplicas           text_kills_replicas
     │   ├── NoModelFits             no_model_fits
+    │   ├── WrongKind               wrong_model_kind (a reranker asked for vectors, or the reverse)
     │   └── UnsupportedModel        unsupported_model (a model's files ask for what we cannot honour)
     ├── TextFailed             500  text_failed
     ├── Unauthorized           401  invalid_api_key
@@ -74,6 +75,12 @@ class NoModelFits(InvalidRequest):
     """No configured model can honour the request; the message says why of each."""
 
     code = "no_model_fits"
+
+
+class WrongKind(InvalidRequest):
+    """A reranker was asked for vectors, or a model that gives vectors for a reranker's scores."""
+
+    code = "wrong_model_kind"
 
 
 class UnsupportedModel(InvalidRequest):

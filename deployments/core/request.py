@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from deployments.core.batch import Vectors
 from deployments.core.errors import InvalidRequest
-from deployments.core.models.spec import ModelSpec, Role
+from deployments.core.models.spec import ModelSpec, Role, Truncation
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,25 @@ class TokenInput:
 
 
 @dataclass(frozen=True)
+class Scoring:
+    """How a reranker scores texts: each of them together with the same query.
+
+    Texts that are too long are cut as ``truncation`` says, if the request allows it; with ``chunk`` they
+    get the score of their best part. ``raw`` asks for logits in place of the model's published scores.
+    """
+
+    query: str
+    truncation: Truncation = Truncation.LONGEST_FIRST
+    chunk: bool = False
+    raw: bool = False
+
+
+@dataclass(frozen=True)
 class EncodeRequest:
     """Texts of one role for one model.
 
-    ``dimensions`` None means all of the model's, ``normalize`` None what the model does.
+    ``dimensions`` None means all of the model's, ``normalize`` None what the model does. ``scoring`` is
+    for rerankers, whose answers have one number for each text.
     """
 
     texts: tuple[str, ...] | TokenInput
@@ -30,11 +45,14 @@ class EncodeRequest:
     truncate: bool = False
     dimensions: int | None = None
     normalize: bool | None = None
+    scoring: Scoring | None = None
 
 
 @dataclass(frozen=True)
 class Embeddings:
     """Vectors float32 ``(texts, dimensions)`` in the order asked, and what they are.
+
+    A reranker's are scores, ``(texts, 1)``, and their space says which version of it gave them.
 
     ``tokens`` counts prompts and special tokens, after truncation; ``truncated`` holds the rows
     that were cut; ``instruction`` is the one rendered, given or default. Times are seconds.

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from deployments.client.client import EncoderClient
 from deployments.config.schema import AppArgs, ModelConfig, Routing
-from deployments.core.errors import InvalidRequest
+from deployments.core.errors import InvalidRequest, ModelUnavailable
 from deployments.core.lane import Lane
 from deployments.core.models.catalog import catalog_model
-from deployments.core.models.spec import ModelSpec
+from deployments.core.models.spec import Kind, ModelSpec
 from deployments.core.models.token_bounds import estimate_tokens
 from deployments.core.request import TokenInput
 from deployments.core.routing.aims import latency_s
+from deployments.core.routing.constraints import preferred
 from deployments.core.routing.facts import Candidate, Load, Policy, RequestFacts, SharedSpace
 from deployments.core.routing.languages import languages_of
-from deployments.core.routing.policy import Decision, choose, is_left_open, roles_of
+from deployments.core.routing.policy import AUTO, Decision, choose, is_left_open, roles_of
 from deployments.router.fleet import Fleet
 
 _UNKNOWN_START_S = 20.0  # for a model that was never seen to start
@@ -56,16 +57,35 @@ class Chooser:
         self, facts: RequestFacts, texts: Sequence[str] | TokenInput
     ) -> tuple[RequestFacts, Decision]:
         """Returns the completed facts and which model answers. Raises what `policy.choose` raises."""
+        candidates = await self._known(facts)
         is_default = facts.requested is None and facts.space is None
         if is_default:
-            facts = replace(facts, requested=self._default)
-        candidates = self.candidates()
+            facts = replace(facts, requested=self._default_for(facts, candidates))
         if is_left_open(facts.requested, candidates):
             facts = await self._with_texts(facts, texts, candidates)
         decision = choose(facts, candidates, self.loads(), self._policy())
         if is_default and decision.reason == "name":
             decision = replace(decision, reason="default")
         return facts, decision
+
+    async def _known(self, facts: RequestFacts) -> list[Candidate]:
+        """Returns every configured model; if several kinds may answer, that of the one named is known."""
+        named = self._clients.get(facts.requested or "")
+        if len(facts.kinds) > 1 and named is not None and named.spec is None:
+            with suppress(ModelUnavailable):  # its call says why
+                await named.ready_preprocessor(self._patience_s)
+        return self.candidates()
+
+    def _default_for(self, facts: RequestFacts, candidates: Sequence[Candidate]) -> str:
+        """Returns the model of requests that name none: the config's, if it is of the preferred kind, or
+        else the first one that is.
+        """
+        of_kind = preferred(facts, candidates)
+        is_open = self._default not in self._clients  # `auto`, or a space
+        if not of_kind or self._default == AUTO or (is_open and of_kind[0].kind is Kind.EMBEDDER):
+            return self._default
+        names = [candidate.name for candidate in of_kind]
+        return self._default if self._default in names else names[0]
 
     async def choose_for_job(self, requested: str) -> Decision:
         """Returns the model of a corpus job, for which there are no texts yet.
@@ -113,7 +133,11 @@ class Chooser:
         longest: dict[str, int] = {}
         for candidate in candidates:
             preprocessor = self._clients[candidate.name].preprocessor
-            if preprocessor is None:
+            if preprocessor is None or candidate.kind not in facts.kinds:
+                continue
+            if candidate.kind is Kind.RERANKER:
+                query, *documents = texts
+                longest[candidate.name] = await preprocessor.longest_pair(query, documents)
                 continue
             counts = [
                 await preprocessor.longest(texts, role, facts.instruction)

@@ -236,7 +236,11 @@ def _tokens(request: EncodeRequest, limit: int | None) -> int:
     texts = request.texts
     if isinstance(texts, TokenInput):
         return sum(map(len, texts.rows))
-    return estimate_tokens(texts, limit)
+    if (scoring := request.scoring) is None:
+        return estimate_tokens(texts, limit)
+    before = estimate_tokens([scoring.query])
+    room = None if limit is None or scoring.chunk else max(0, limit - before)
+    return len(texts) * before + estimate_tokens(texts, room)
 
 
 def _api_limits(args: AppArgs) -> ApiLimits:

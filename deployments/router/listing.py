@@ -5,7 +5,7 @@ from __future__ import annotations
 from deployments.api.responses import ModelItem, RouteCandidate, SpaceItem
 from deployments.config.schema import ModelConfig, Space
 from deployments.core.models.catalog import catalog_model
-from deployments.core.models.spec import ModelSpec, Role
+from deployments.core.models.spec import Kind, ModelSpec, Role
 from deployments.core.models.weights import is_hub_id
 from deployments.core.routing.facts import Candidate, RequestFacts
 from deployments.core.routing.policy import Decision
@@ -19,17 +19,19 @@ def model_item(candidate: Candidate, status: ModelStatus) -> ModelItem:
     spec, replica = candidate.spec, status.replica
     repo = spec.repo if spec else candidate.repo
     hub_id = repo if is_hub_id(repo) else None
+    gives_vectors = candidate.kind is Kind.EMBEDDER
     memory = dict(zip(("used", "limit"), replica.memory_mib or (), strict=False))
     return ModelItem(
         id=candidate.name,
+        kind=candidate.kind.value if spec else None,
         owned_by=hub_id.split("/")[0] if hub_id else "local",
         hugging_face_id=hub_id,
         state=status.state,
         reason=status.reason,
         replicas=status.replicas,
         size=candidate.size.value if candidate.size else None,
-        dimension=spec.output_dimension if spec else None,
-        dimensions=list(spec.dimensions) if spec else None,
+        dimension=spec.output_dimension if spec and gives_vectors else None,
+        dimensions=list(spec.dimensions) if spec and gives_vectors else None,
         max_tokens=spec.max_tokens if spec else None,
         languages=list(spec.languages) if spec else None,
         space_id=candidate.own_space(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -19,11 +19,20 @@ from deployments.core.errors import ContextLengthExceeded, InvalidRequest
 from deployments.core.lane import Lane
 from deployments.core.models.prompts import effective_instruction, render
 from deployments.core.models.space import space_id
-from deployments.core.models.spec import ModelSpec, Pooling, Prompts, Size
+from deployments.core.models.spec import (
+    Activation,
+    Kind,
+    ModelSpec,
+    Pooling,
+    Prompts,
+    Role,
+    Size,
+)
 from deployments.core.request import Embeddings, EncodeRequest, TokenInput, check_dimensions
+from deployments.core.routing.constraints import preferred
 from deployments.core.routing.facts import Candidate, RequestFacts
 from deployments.core.routing.policy import Decision, choose
-from deployments.core.vectors import finished
+from deployments.core.vectors import finished, scores
 
 DIMENSION = 8
 _SPECIAL_TOKENS = 2
@@ -46,12 +55,24 @@ INSTRUCT = _spec(
 )
 NESTED = _spec("nested", truncatable_dimensions=(2, 4), normalize=False, max_tokens=1_000_000)
 SPECS = {spec.name: spec for spec in (PLAIN, INSTRUCT, NESTED)}
+JUDGE = replace(
+    _spec("judge", size=Size.SMALL),
+    dimension=1,
+    kind=Kind.RERANKER,
+    activation=Activation.SIGMOID,
+    normalize=False,
+)
 
 
 def vector_of(text: str) -> np.ndarray:
     """Returns the unnormalised float32 vector of what a model reads."""
     numbers = np.frombuffer(hashlib.sha256(text.encode()).digest(), "<u4")
     return ((numbers.astype(np.float64) / 2**32 - 0.5) * 7).astype(np.float32)
+
+
+def logit_of(query: str, document: str) -> float:
+    """Returns the logit that a reranker gives a pair."""
+    return float(vector_of(f"{query}\n{document}")[0])
 
 
 def expected(spec: ModelSpec, request: EncodeRequest) -> np.ndarray:
@@ -68,9 +89,10 @@ def expected(spec: ModelSpec, request: EncodeRequest) -> np.ndarray:
 class FakeBackend:
     """Answers like the router. Each call that encodes raises ``failing``, if set.
 
-    ``problem`` is that of the cluster.
+    ``problem`` is that of the cluster. ``specs`` are the models.
     """
 
+    specs: dict[str, ModelSpec] = field(default_factory=lambda: dict(SPECS))
     states: dict[str, str] = field(default_factory=lambda: dict.fromkeys(SPECS, "ready"))
     failing: Exception | None = None
     problem: str | None = None
@@ -81,7 +103,9 @@ class FakeBackend:
     async def choose(self, facts: RequestFacts, texts: Texts) -> Decision:
         """Returns which model answers; `auto` ignores the texts."""
         if facts.requested is None and facts.space is None:
-            return Decision(PLAIN.name, "default")
+            first = next(iter(preferred(facts, self.candidates())), None)
+            named = replace(facts, requested=first.name if first else PLAIN.name)
+            return replace(choose(named, self.candidates()), reason="default")
         return choose(facts, self.candidates())
 
     async def explain(self, facts: RequestFacts, texts: Texts) -> Explanation:
@@ -102,7 +126,7 @@ class FakeBackend:
 
     def candidates(self) -> list[Candidate]:
         """Returns every model as the policy sees it."""
-        return [Candidate(s.name, s.repo, s.size, s, s.languages) for s in SPECS.values()]
+        return [Candidate(s.name, s.repo, s.size, s, s.languages) for s in self.specs.values()]
 
     async def encode(
         self, decision: Decision, request: EncodeRequest, lane: Lane, deadline: float
@@ -113,7 +137,9 @@ class FakeBackend:
         self.deadlines.add(deadline)
         if self.failing is not None:
             raise self.failing
-        spec = SPECS[model]
+        spec = self.specs[model]
+        if request.scoring is not None:
+            return _scored(spec, request)
         dimensions = check_dimensions(spec, request.dimensions)
         rows = _read_by_model(spec, request)
         over = tuple(i for i, row in enumerate(rows) if _tokens(row) > spec.max_tokens)
@@ -132,7 +158,7 @@ class FakeBackend:
 
     def models(self) -> list[ModelItem]:
         """Returns every model and its state."""
-        return [_item(spec, self.states[spec.name]) for spec in SPECS.values()]
+        return [_item(spec, self.states.get(spec.name, "ready")) for spec in self.specs.values()]
 
     def spaces(self) -> list[SpaceItem]:
         """Returns a space whose members agree, and one whose members do not."""
@@ -165,6 +191,27 @@ class FakeBackend:
         return "embedfleet_texts_total 1\n"
 
 
+def _scored(spec: ModelSpec, request: EncodeRequest) -> Embeddings:
+    scoring, texts = request.scoring, request.texts
+    assert scoring is not None
+    assert not isinstance(texts, TokenInput)
+    effective_instruction(spec, Role.QUERY, request.instruction)
+    lengths = [_tokens(f"{scoring.query} {text}") for text in texts]
+    over = tuple(i for i, length in enumerate(lengths) if length > spec.max_tokens)
+    if over and not (request.truncate or scoring.chunk):
+        raise ContextLengthExceeded(f"document {over[0]} is too long", "documents")
+    logits = np.float32([[logit_of(scoring.query, text)] for text in texts])
+    return Embeddings(
+        vectors=scores(logits, spec.activation, scoring.raw),
+        model=spec.name,
+        space=space_id(spec),
+        tokens=sum(lengths),
+        truncated=() if scoring.chunk else over,
+        queued_s=0.0015,
+        computed_s=0.25,
+    )
+
+
 def _read_by_model(spec: ModelSpec, request: EncodeRequest) -> list[str]:
     if not isinstance(request.texts, TokenInput):
         return render(spec, request.texts, request.role, request.instruction)
@@ -186,6 +233,7 @@ def _cut(spec: ModelSpec, text: str) -> str:
 def _item(spec: ModelSpec, state: str) -> ModelItem:
     return ModelItem(
         id=spec.name,
+        kind=spec.kind.value,
         owned_by=spec.repo.split("/")[0],
         hugging_face_id=spec.repo,
         state=state,
@@ -196,7 +244,7 @@ def _item(spec: ModelSpec, state: str) -> ModelItem:
         dimensions=list(spec.dimensions),
         max_tokens=spec.max_tokens,
         languages=list(spec.languages),
-        space_id=space_id(spec),
+        space_id=space_id(spec) if spec.kind is Kind.EMBEDDER else None,
         licence=spec.licence,
         default_instruction=spec.prompts.default_instruction,
         trust_remote_code=spec.trust_remote_code,

@@ -93,7 +93,7 @@ async def test_an_unknown_route(client, path, method):
         ("/openai/deployments/ada/embeddings", "/v1/embeddings"),
         ("/predictions", "/v1/embeddings"),
         ("/rerank/", "/v1/rerank"),
-        ("/v2/rerank", "/v1/rerank"),
+        ("/v3/rerank", "/v1/rerank"),
         ("/v1/score", "/v1/similarity"),
         ("/info", "/v1/models"),
         ("/api/tags", "/v1/models"),

@@ -25,6 +25,7 @@ async def test_models_are_listed_with_everything_known_about_them(client):
         "id": "plain",
         "object": "model",
         "created": 0,
+        "kind": "embedder",
         "owned_by": "acme",
         "hugging_face_id": "acme/plain",
         "state": "ready",

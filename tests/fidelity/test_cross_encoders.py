@@ -1,107 +1,130 @@
-"""Cross-encoders give sentence-transformers' logits for pairs of token ids, alone and among others."""
+"""Rerankers give the logits of sentence-transformers' CrossEncoder, alone and among others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from sentence_transformers import CrossEncoder
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    PreTrainedConfig,
-)
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from deployments.client.preprocessing import Preprocessor
 from deployments.core.batch import TokenBatch, Vectors
 from deployments.core.engine.engine import TorchEngine
+from deployments.core.engine.interface import Network
 from deployments.core.errors import ModelUnavailable
-from deployments.core.models.spec import Role
+from deployments.core.models.description import describe
+from deployments.core.models.loading import find_model
+from deployments.core.models.spec import Kind, Role, Truncation
+from deployments.core.request import EncodeRequest, Scoring
 from testing.docstrings import docstrings
 from testing.models.architectures import save_backbone
-from testing.models.tiny import save_bert, save_encoder, save_xlm_roberta
+from testing.models.rerankers import save_reranker, without_sentence_transformers
 from tests.fidelity.token_ids import spec_of, with_prompts
 
+Pair = tuple[str, str]
 Save = Callable[[Path], Path]
-BASES: dict[str, Save] = {
-    "bert": save_bert,
-    "xlm-roberta": save_xlm_roberta,
-    "electra": lambda folder: save_encoder(folder, "electra"),
-    "modernbert": lambda folder: save_backbone(folder, "modernbert"),
-    "qwen3": lambda folder: save_backbone(folder, "qwen3"),
+
+FAST: dict[str, Save] = {
+    **{
+        name: lambda folder, base=name: save_reranker(folder, base)
+        for name in ("bert", "xlm-roberta", "distilbert")
+    },
+    **{
+        name: lambda folder, base=name: save_reranker(folder, lambda f: save_backbone(f, base))
+        for name in ("mpnet", "modernbert")
+    },
+    "gte": lambda folder: save_reranker(
+        folder, lambda f: save_backbone(f, "gte"), type_vocab_size=2
+    ),
+    "modernbert that averages": lambda folder: save_reranker(
+        folder, lambda f: save_backbone(f, "modernbert"), classifier_pooling="mean"
+    ),
 }
-PAIRS = [
-    *zip(docstrings(8, longest_words=12), docstrings(8, longest_words=20)[::-1], strict=True),
-    ("a", "b"),
-    ("yes and no", "x"),
-]
+GENERAL: dict[str, Save] = {"electra": lambda folder: save_reranker(folder, "electra")}
+QUERY = "how does a parser read its input"
+DOCUMENTS = [*docstrings(12, longest_words=90), "x", "yes and no " * 60, "日本語 text", "a"]
+LONG_QUERY = "how does it read " * 9
 
 
-def save(folder: Path, name: str, labels: int = 1) -> Path:
-    """Writes a cross-encoder as its authors do: without sentence-transformers' files."""
-    BASES[name](folder)
-    for path in [*folder.glob("*sentence*"), folder / "modules.json"]:
-        path.unlink()
-    config = AutoConfig.from_pretrained(folder, num_labels=labels)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        _with_head(name, config).save_pretrained(folder)
-    return folder
+def cross_encoder(folder: Path) -> CrossEncoder:
+    return CrossEncoder(str(folder), device="cpu", local_files_only=True)
 
 
-def _with_head(name: str, config: PreTrainedConfig) -> torch.nn.Module:
-    auto = AutoModelForCausalLM if name == "qwen3" else AutoModelForSequenceClassification
-    return auto.from_config(config)
+def expected(model: CrossEncoder, pairs: Sequence[Pair]) -> Vectors:
+    """The logits, each pair computed alone."""
+    identity = torch.nn.Identity()
+    return np.array([[model.predict([pair], activation_fn=identity)[0]] for pair in pairs])
 
 
-def expected(model: CrossEncoder, pairs: list[tuple[str, str]]) -> Vectors:
-    logits = model.predict(pairs, activation_fn=torch.nn.Identity())
-    return logits.reshape(len(pairs), -1)
+def tokenized(preprocessor: Preprocessor, query: str, truncation: Truncation) -> TokenBatch:
+    scoring = Scoring(query, truncation)
+    request = EncodeRequest(tuple(DOCUMENTS), truncate=True, scoring=scoring)
+    return asyncio.run(preprocessor.tokenized(request)).batch
 
 
-def batch_of(model: CrossEncoder, pairs: list[tuple[str, str]]) -> TokenBatch:
-    """The ids that sentence-transformers makes of each pair, and where its second text starts."""
-    ids, splits = [], []
-    for pair in pairs:
-        features = model.preprocess([pair])
-        ids.append(features["input_ids"][0].tolist())
-        types = features.get("token_type_ids", torch.zeros(1, len(ids[-1])))[0]
-        splits.append(int((types == 0).sum()))
-    return with_prompts(TokenBatch.from_lists(ids), [Role.DOCUMENT] * len(pairs), splits)
+@pytest.mark.parametrize("name", [*FAST, *GENERAL])
+def test_scores_are_those_of_sentence_transformers(tmp_path, name):
+    folder = (FAST | GENERAL)[name](tmp_path)
+    files = find_model("own", str(folder))
+    description = describe(files.spec, files.folder)
+    preprocessor = Preprocessor(description.spec, description.fast_tokenizer())
+    engine = TorchEngine(description.spec, files.folder, "cpu", "float32")
+    assert engine.network is (Network.FAST if name in FAST else Network.GENERAL), engine.why_general
+    model = cross_encoder(folder)
+    for query in (QUERY, LONG_QUERY):
+        pairs = [(query, document) for document in DOCUMENTS]
+        batch = tokenized(preprocessor, query, Truncation.LONGEST_FIRST)
+        ids = [model.preprocess([pair])["input_ids"][0].tolist() for pair in pairs]
+        assert [batch.text(row).tolist() for row in range(len(batch))] == ids
+        logits, wanted = engine.forward(batch), expected(model, pairs)
+        assert wanted.std() > 0.01, "all pairs score alike"
+        np.testing.assert_allclose(logits, wanted, rtol=0, atol=1e-5)
+        alone = [engine.forward(batch.slice(row, row + 1)) for row in range(len(batch))]
+        np.testing.assert_allclose(np.concatenate(alone), wanted, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "labels"), [*((name, 1) for name in BASES), ("bert", 3)])
-def test_the_logits_are_those_of_sentence_transformers(tmp_path, name, labels):
-    folder = save(tmp_path, name, labels)
-    model = CrossEncoder(str(folder), device="cpu", local_files_only=True)
-    batch = batch_of(model, PAIRS)
-    spec = spec_of(folder, name, dimension=labels)
-    engine = TorchEngine(spec, folder, "cpu", "float32", scores=True)
-    assert engine.why_general == "it scores pairs of texts"
-    assert engine.pads, "padding is where this model expects it"
-    found = engine.forward(batch)
-    np.testing.assert_allclose(found, expected(model, PAIRS), rtol=1e-4, atol=1e-5)
-    alone = [engine.forward(batch.slice(row, row + 1)) for row in range(len(batch))]
-    np.testing.assert_allclose(np.concatenate(alone), found, rtol=1e-4, atol=1e-5)
-    assert found.std() > 0.01, "all pairs score alike"
-
-
-def test_the_first_text_ends_where_the_batch_says(tmp_path):
-    folder = save(tmp_path, "bert")
-    model = CrossEncoder(str(folder), device="cpu", local_files_only=True)
-    batch = batch_of(model, PAIRS)
-    engine = TorchEngine(
-        spec_of(folder, "bert", dimension=1), folder, "cpu", "float32", scores=True
-    )
+@pytest.mark.parametrize("network", [Network.FAST, Network.GENERAL])
+def test_the_first_text_ends_where_the_batch_says(tmp_path, network):
+    folder = save_reranker(tmp_path, "bert")
+    files = find_model("own", str(folder))
+    description = describe(files.spec, files.folder)
+    preprocessor = Preprocessor(description.spec, description.fast_tokenizer())
+    engine = TorchEngine(description.spec, folder, "cpu", "float32", network=network)
+    assert engine.wants_prompts
+    batch = tokenized(preprocessor, QUERY, Truncation.LONGEST_FIRST)
     others = with_prompts(batch, [Role.DOCUMENT] * len(batch), batch.lengths.tolist())
     assert np.abs(engine.forward(others) - engine.forward(batch)).max() > 0.01
 
 
+def test_a_causal_reranker_scores_by_yes_and_no(tmp_path):
+    save_backbone(tmp_path, "qwen3")
+    without_sentence_transformers(tmp_path)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = AutoConfig.from_pretrained(tmp_path)
+        AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    model = cross_encoder(tmp_path)
+    pairs = [(QUERY, document) for document in DOCUMENTS]
+    ids = [model.preprocess([pair])["input_ids"][0].tolist() for pair in pairs]
+    spec = spec_of(tmp_path, "qwen3", dimension=1, kind=Kind.RERANKER)
+    engine = TorchEngine(spec, tmp_path, "cpu", "float32")
+    logits = engine.forward(TokenBatch.from_lists(ids))
+    np.testing.assert_allclose(logits, expected(model, pairs), rtol=1e-4, atol=1e-5)
+
+
 def test_a_model_without_a_head_is_refused(tmp_path):
-    folder = save_bert(tmp_path)
-    (folder / "modules.json").unlink()
-    with pytest.raises(ModelUnavailable, match=r"lack .*classifier"):
-        TorchEngine(spec_of(folder, "bert", dimension=1), folder, "cpu", scores=True)
+    folder = save_reranker(tmp_path, "bert")
+    weights = folder / "model.safetensors"
+    from safetensors.torch import load_file, save_file
+
+    kept = {k: v for k, v in load_file(weights).items() if not k.startswith("classifier")}
+    save_file(kept, weights, {"format": "pt"})
+    spec = spec_of(folder, "bert", dimension=1, kind=Kind.RERANKER)
+    for network in (Network.AUTO, Network.GENERAL):
+        with pytest.raises(ModelUnavailable, match=r"lack .*classifier"):
+            TorchEngine(spec, folder, "cpu", network=network)

@@ -21,14 +21,16 @@ READS = {
     r"e5-(small|base|large)(-v2)?|multilingual-e5-(small|base|large)": ("query: x", "passage: x"),
     r"multilingual-e5-large-instruct|e5-mistral.*|SFR-.*": (f"Instruct: {WEB}\nQuery: x", "x"),
     r"linq-.*": (f"Instruct: {WIKIPEDIA}\nQuery: x", "x"),
-    r"Qwen3-.*": (f"Instruct: {WEB}\nQuery:x", "x"),
-    r"bge-(small|base|large)-en-v1.5|mxbai-.*": (SEARCH, "x"),
+    r"Qwen3-Embedding-.*": (f"Instruct: {WEB}\nQuery:x", "x"),
+    r"Qwen3-Reranker-.*": (f"<Instruct>: {WEB}\n<Query>: x", "\n<Document>: x"),
+    r"bge-(small|base|large)-en-v1.5|mxbai-embed-.*": (SEARCH, "x"),
     r"bge-(small|base|large)-zh-v1.5": ("为这个句子生成表示以用于检索相关文章：x", "x"),
     r"snowflake-arctic-embed-(xs|s|m|l|m-v1.5)": (SEARCH, "x"),
     r"snowflake-arctic-embed-.-v2.0": ("query: x", "x"),
     r"nomic-.*": ("search_query: x", "search_document: x"),
     r"embeddinggemma-.*": ("task: search result | query: x", "title: none | text: x"),
     r"all-.*|multi-qa-.*|paraphrase-.*|LaBSE|bge-m3|gte-.*|granite-.*": ("x", "x"),
+    r"ms-marco-.*|bge-reranker-.*|mxbai-rerank-.*": ("x", "x"),
 }
 INSTRUCT = [name for name, spec in CATALOG.items() if spec.takes_instruction]
 
@@ -51,7 +53,7 @@ def test_an_instruction_of_the_callers_own(name):
     expected = query.replace(WEB, "Find {0}").replace(WIKIPEDIA, "Find {0}")
     assert render(CATALOG[name], ["x"], Role.QUERY, "Find {0}") == [expected]
     assert "Find {0}" in expected
-    assert document == "x"
+    assert document == ("\n<Document>: x" if "Reranker" in name else "x")
 
 
 @pytest.mark.parametrize("name", CATALOG)

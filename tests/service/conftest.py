@@ -16,11 +16,12 @@ from deployments.core.models.loading import find_model
 from testing.hashing import COMPUTED, WEIGHTS, save_model, save_weights
 from testing.models.combinations import COMBINATIONS
 from testing.models.files import Recipe
+from testing.models.rerankers import save_reranker
 from testing.models.tiny import save_xlm_roberta
 from testing.running import RunningService
 from testing.shared_service import SharedService
 
-REAL, CLS, DENSE, VOCABULARY, ROLES = COMPUTED  # every other model hashes
+REAL, CLS, DENSE, VOCABULARY, ROLES, RERANKER = COMPUTED  # every other model hashes
 # of folders as hubs have them: a Dense module, a vocabulary without tokenizer.json, and one that treats
 # queries and documents differently and does not pool their prompts
 KINDS = {
@@ -41,6 +42,7 @@ def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_xlm_roberta(folder / CLS, Recipe(pooling="cls", prompts=prompts))
     for name, kind in KINDS.items():
         COMBINATIONS[kind].save(folder / name)
+    save_reranker(folder / RERANKER, "bert")
     save_model(folder / "hashed", seed=1)
     save_model(folder / "slow", seed=2, tokens_per_s=SLOW_TOKENS_PER_S)
     damage(save_model(folder / "broken", seed=3))
@@ -96,7 +98,7 @@ def service(shared_service: SharedService, models_folder: Path) -> RunningServic
         *(
             {"name": name, "path": str(models_folder / name), "num_cpus": 0, "dtype": "float32"}
             | STATED.get(name, {})
-            for name in KINDS
+            for name in (*KINDS, RERANKER)
         ),
         {"name": "hashed", "path": str(models_folder / "hashed")},
         # Ray Data's own tasks need a whole core of the two that the smallest machine has

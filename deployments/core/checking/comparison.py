@@ -3,43 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from deployments.core.batch import TokenBatch, Vectors
+from deployments.core.checking.pair_reference import PairReference
 from deployments.core.checking.reference import Expected, Reference
-from deployments.core.checking.samples import samples
+from deployments.core.checking.samples import queries, samples
 from deployments.core.engine.interface import Engine
 from deployments.core.models.description import Description
+from deployments.core.models.pairs import tokenize_pairs
 from deployments.core.models.prompts import prefix, render
-from deployments.core.models.spec import ModelSpec, Role
+from deployments.core.models.spec import ModelSpec, Role, Truncation
+from deployments.core.models.tokenizer import FastTokenizer
 
 # the least cosine of two vectors of one text, computed in different ways. A wrong recipe is further off.
 _AGREES = {"float32": 0.9999}
 _AGREES_IN_HALF = 0.99
 _LENGTHS_DIFFER = 0.02  # of vectors that are not normalised
+# of logits, as a part of the largest of them
+_LOGITS_DIFFER = {"float32": 0.001}
+_LOGITS_DIFFER_IN_HALF = 0.05
 # rows of `samples`: the vectors of these texts are compared, the last but one only up to _LONG tokens
 _ROWS = (0, 2, 7, 24, 35)
 _LONG = 1_024
 _SHOWN = 60  # characters of a text in a message
 
 
-def expectations(reference: Reference, spec: ModelSpec, longest: int = _LONG) -> list[Expected]:
+def expectations(
+    reference: Reference | PairReference, spec: ModelSpec, longest: int = _LONG
+) -> list[Expected]:
     """Returns what sentence-transformers makes of the sample texts, as queries and as documents.
 
-    Texts of up to ``longest`` tokens are computed, longer ones only tokenized.
+    For a reranker, they are documents of a short and of a long query. Texts of up to ``longest`` tokens
+    are computed, longer ones only tokenized.
     """
-    texts = samples(spec.max_tokens)
-    rows = [*_ROWS, *([len(texts) - 1] if spec.max_tokens <= longest else [])]
-    return [reference.expected(texts, role, rows) for role in Role]
+    texts, is_short = samples(spec.max_tokens), spec.max_tokens <= longest
+    rows = [*_ROWS, *([len(texts) - 1] if is_short else [])]
+    if isinstance(reference, Reference):
+        return [reference.expected(texts, role, rows) for role in Role]
+    short, long = queries(spec.max_tokens)
+    return [
+        reference.expected(short, texts, rows),
+        reference.expected(long, texts, rows if is_short else ()),
+    ]
 
 
 def token_difference(description: Description, expected: Sequence[Expected]) -> str | None:
     """Returns in words where the description's token ids are not those expected, or None."""
     tokenizer = description.fast_tokenizer()
     for side in expected:
-        texts = render(description.spec, side.texts, side.role)
-        batch = tokenizer.tokenize(texts, truncate=True).batch
+        batch = _tokenized(description.spec, tokenizer, side)
         for row, (text, ids) in enumerate(zip(side.texts, side.ids, strict=True)):
             found = batch.text(row).tolist()
             if found != list(ids):
@@ -50,6 +65,12 @@ def token_difference(description: Description, expected: Sequence[Expected]) -> 
     return None
 
 
+def _tokenized(spec: ModelSpec, tokenizer: FastTokenizer, side: Expected) -> TokenBatch:
+    if side.query is None:
+        return tokenizer.tokenize(render(spec, side.texts, side.role), truncate=True).batch
+    return tokenize_pairs(spec, tokenizer, side.query, side.texts, Truncation.LONGEST_FIRST).batch
+
+
 def vector_difference(
     description: Description, engine: Engine, dtype: str, expected: Sequence[Expected]
 ) -> str | None:
@@ -57,24 +78,47 @@ def vector_difference(
 
     ``dtype`` is the engine's precision. Each text is computed alone and beside all others.
     """
-    least = _AGREES.get(dtype, _AGREES_IN_HALF)
     tokenizer = description.fast_tokenizer()
     for side in expected:
-        ids = TokenBatch.from_lists([side.ids[row] for row in side.rows])
-        batch = tokenizer.with_prompts(ids, side.role, prefix(description.spec, side.role))
+        if not side.rows:
+            continue
+        batch = _batch(description.spec, tokenizer, side)
         alone = [engine.forward(batch.slice(row, row + 1)) for row in range(len(batch))]
         for vectors, how in (
             (np.concatenate(alone), "alone"),
             (engine.forward(batch), "in a batch"),
         ):
-            if problem := _worst(vectors, side, description.spec.normalize, least):
+            if problem := _problem(vectors, side, description.spec, dtype):
                 return f"{problem} {how}"
     return None
 
 
-def _worst(vectors: Vectors, side: Expected, normalized: bool, least: float) -> str | None:
+def _batch(spec: ModelSpec, tokenizer: FastTokenizer, side: Expected) -> TokenBatch:
+    batch = TokenBatch.from_lists([side.ids[row] for row in side.rows])
+    if side.query is None:
+        return tokenizer.with_prompts(batch, side.role, prefix(spec, side.role))
+    role = list(Role).index(side.role)
+    return replace(batch, prompts=np.array([(role, side.splits[r]) for r in side.rows], np.int32))
+
+
+def _problem(vectors: Vectors, side: Expected, spec: ModelSpec, dtype: str) -> str | None:
     if vectors.shape != side.vectors.shape:
         return f"vectors have {vectors.shape[1]} dimensions, not {side.vectors.shape[1]},"
+    if side.query is not None:
+        return _worst_logit(vectors, side, _LOGITS_DIFFER.get(dtype, _LOGITS_DIFFER_IN_HALF))
+    return _worst(vectors, side, spec.normalize, _AGREES.get(dtype, _AGREES_IN_HALF))
+
+
+def _worst_logit(logits: Vectors, side: Expected, most: float) -> str | None:
+    off = np.nan_to_num(np.abs(logits - side.vectors), nan=np.inf)
+    worst = int(np.argmax(off))
+    if off[worst, 0] <= most * max(1.0, float(np.abs(side.vectors).max())):
+        return None
+    text = side.texts[side.rows[worst]]
+    return f"{_shown(text)} has the logit {logits[worst, 0]:.4f}, not {side.vectors[worst, 0]:.4f},"
+
+
+def _worst(vectors: Vectors, side: Expected, normalized: bool, least: float) -> str | None:
     # such as zeros, where a prompt that is not pooled covers all of a text
     equal = np.array([np.array_equal(*pair) for pair in zip(vectors, side.vectors, strict=True)])
     norms, wanted = (np.linalg.norm(v, axis=1) for v in (vectors, side.vectors))

@@ -45,13 +45,29 @@ _QUERY, _DOCUMENT = ("query",), ("document", "passage", "corpus")
 
 @dataclass(frozen=True)
 class Expected:
-    """Texts of one role: the ids that each has to become, and the vectors of the first few of them."""
+    """Texts of one role: the ids that each has to become, and the vectors of those in ``rows``.
+
+    With a ``query`` they are the ids and logits of its pairs with the texts, of which ``splits`` are the
+    tokens before each text.
+    """
 
     role: Role
     texts: Sequence[str]
     ids: Sequence[Sequence[int]]
     rows: Sequence[int]
     vectors: Vectors
+    query: str | None = None
+    splits: Sequence[int] = ()
+
+
+@contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Turns what sentence-transformers raises as it loads into an error that names the folder."""
+    try:
+        with _explained(f"load {folder}"):
+            yield
+    except OSError as error:
+        raise ModelUnavailable(f"the files in {folder} cannot be loaded: {error}") from error
 
 
 class Reference:
@@ -70,13 +86,8 @@ class Reference:
         self._stated: dict[str, str] = config.get("prompts") or {}
         self._spec, self._is_own = files.spec, files.described_by_files
         self._special = files.spec.special_tokens
-        try:
-            with _explained(f"load {files.folder}"):
-                self._model = _load(files, device, dtype)
-        except OSError as error:
-            raise ModelUnavailable(
-                f"the files in {files.folder} cannot be loaded: {error}"
-            ) from error
+        with explained(files.folder):
+            self._model = _load(files, device, dtype)
         self._model.eval()
         self._input: Any = _input_of(self._model[0])
         self._configure(files)

@@ -49,3 +49,8 @@ def samples(max_tokens: int) -> list[str]:
     """Returns some forty texts; the last two are just below the limit, and well over it."""
     limit = min(max_tokens, 8_192)
     return [*SHORT, *(_SENTENCE * (limit * part // 100 + 1) for part in (4, 14))]
+
+
+def queries(max_tokens: int) -> tuple[str, str]:
+    """Returns two queries of a reranker: a short one, and one of about half of the limit."""
+    return SHORT[2], _SENTENCE * (min(max_tokens, 8_192) // 30 + 1)

@@ -20,6 +20,7 @@ from deployments.core.models.cache import cache_key, read_cached, write_cached
 from deployments.core.models.description import Description
 from deployments.core.models.loading import ModelFiles
 from deployments.core.models.local_format import content_hash
+from deployments.core.models.spec import Kind
 
 if TYPE_CHECKING:
     from deployments.core.checking.reference import Expected
@@ -124,13 +125,15 @@ def _key(engines: Engines) -> str:
 def _expected(engines: Engines) -> list[Expected]:
     """Returns what sentence-transformers makes of the sample texts; its weights are freed."""
     from deployments.core.checking.comparison import expectations
+    from deployments.core.checking.pair_reference import PairReference
     from deployments.core.checking.reference import Reference
 
     started, spec = time.monotonic(), engines.description.spec
     device = choose_device(engines.device)
     dtype = choose_dtype(spec, device, engines.dtype)
     small = _weight_bytes(engines.files) <= _SMALL_BYTES
-    reference = Reference(engines.files, device, torch.float32 if small else dtype)
+    make = PairReference if spec.kind is Kind.RERANKER else Reference
+    reference = make(engines.files, device, torch.float32 if small else dtype)
     expected = expectations(reference, engines.files.spec)
     del reference
     _free()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from deployments.core.engine.heads import HEADS
 from deployments.core.models.modules import (
     Module,
     listed_modules,
@@ -19,12 +20,17 @@ from deployments.core.models.modules import (
     pools_prompt,
     read_optional_json,
 )
-from deployments.core.models.spec import ModelSpec
+from deployments.core.models.spec import Kind, ModelSpec
 
 # these scale their frequencies by the longest text of a pass, so neighbours would change a vector
 _ROPE_BY_LENGTH = frozenset({"dynamic", "longrope"})
 # what these modules compute for a text does not depend on how it is padded
 _TAIL = frozenset({"Pooling", "Dense", "LayerNorm", "Normalize", "Dropout"})
+# what a Transformer module reads of transformers' answer, and what it calls that
+_OUTPUTS = {
+    Kind.EMBEDDER: ("last_hidden_state", "token_embeddings"),
+    Kind.RERANKER: ("logits", "scores"),
+}
 # settings of sentence-transformers' Transformer module that change what it computes
 _CHANGES_MODEL = ("model_args", "model_kwargs", "config_args", "config_kwargs")
 
@@ -74,7 +80,7 @@ def why_not_fast(spec: ModelSpec, folder: Path) -> str | None:
         return "it may run code of its own repository (trust_remote_code)"
     modules = listed_modules(folder)
     transformer = modules[0].folder
-    if problem := _module_problem(modules):
+    if problem := _module_problem(modules, spec.kind):
         return problem
     if (transformer / "adapter_config.json").is_file():
         return "it has a LoRA adapter"
@@ -95,26 +101,27 @@ def is_plain(folder: Path) -> bool:
     return not tail or pooling_of(tail[0]) is not None
 
 
-def _module_problem(modules: Sequence[Module]) -> str | None:
+def _module_problem(modules: Sequence[Module], kind: Kind) -> str | None:
     first, *tail = modules
     for module in modules:
         if not module.is_own or module.kind not in (_TAIL if module in tail else {"Transformer"}):
             return f"it has a {module.kind} module"
     if any(module.kind == "Pooling" and not pools_prompt(module) for module in tail):
         return "it does not pool its prompt (include_prompt: false)"
-    return _transformer_problem(first.folder)
+    return _transformer_problem(first.folder, kind)
 
 
-def _transformer_problem(transformer: Path) -> str | None:
+def _transformer_problem(transformer: Path, kind: Kind) -> str | None:
+    output, feature = _OUTPUTS[kind]
     for path in sorted(transformer.glob("sentence_*_config.json")):
         config = read_optional_json(path)
         if changed := [name for name in _CHANGES_MODEL if config.get(name)]:
             return f"{path.name} sets {changed[0]}"
-        if config.get("module_output_name", "token_embeddings") != "token_embeddings":
+        if config.get("module_output_name", feature) != feature:
             return f"{path.name} sets module_output_name"
         for modality in (config.get("modality_config") or {}).values():
-            if modality.get("method_output_name") != "last_hidden_state":
-                return f"{path.name} reads another output than last_hidden_state"
+            if modality.get("method_output_name") != output:
+                return f"{path.name} reads another output than {output}"
     return None
 
 
@@ -122,6 +129,9 @@ def _config_problem(spec: ModelSpec, config: PreTrainedConfig) -> str | None:
     backbone = FAST.get(config.model_type)
     if backbone is None:
         return f"the attention of {config.model_type} is not known"
+    is_classifier = spec.kind is Kind.RERANKER and spec.question is None
+    if is_classifier and config.model_type not in HEADS:
+        return f"the classifier of {config.model_type} is not known"
     problems = {
         "it is a decoder (is_decoder)": not backbone.causal
         and getattr(config, "is_decoder", False),

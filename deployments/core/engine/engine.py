@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from deployments.core.engine.general import GeneralNetwork
 
 log = logging.getLogger(__name__)
-_SCORES_PAIRS = "it scores pairs of texts"
 
 
 class TorchEngine:
@@ -51,9 +50,8 @@ class TorchEngine:
         *,
         network: Network = Network.AUTO,
         trust_remote_code: bool = False,
-        scores: bool = False,
     ) -> None:
-        """Loads the weights, with ``scores`` those of a cross-encoder (`GeneralNetwork`).
+        """Loads the weights. A reranker's texts are pairs, and its vectors are logits (`GeneralNetwork`).
 
         ``threads`` is how many threads compute a pass on a CPU; the default is torch's setting. Code
         from the model's repository runs only with ``trust_remote_code``, here or in ``spec``. Raises
@@ -62,8 +60,7 @@ class TorchEngine:
         """
         self.device = choose_device(device)
         self._trust_remote_code = trust_remote_code or spec.trust_remote_code
-        self._scores = scores
-        self.why_general = _why_general(spec, model_dir, network) if not scores else _SCORES_PAIRS
+        self.why_general = _why_general(spec, model_dir, network)
         self._load_as(dtype, spec, model_dir)
         self._threads = PassThreads(threads or torch.get_num_threads())
 
@@ -101,7 +98,7 @@ class TorchEngine:
         else:
             from deployments.core.engine.general import load_general  # takes seconds to import
 
-            network = load_general(spec, model_dir, target, self._trust_remote_code, self._scores)
+            network = load_general(spec, model_dir, target, self._trust_remote_code)
         self.vocabulary = network.vocabulary
         self.dimension = _check(spec, network)
         self._network = network

@@ -30,12 +30,15 @@ from deployments.core.engine.modules import Features, Modules, load_modules, loa
 from deployments.core.engine.pretrained import positions_of
 from deployments.core.engine.warmup import sample
 from deployments.core.errors import EmbedfleetError, UnsupportedModel
-from deployments.core.models.spec import ModelSpec, Role
+from deployments.core.models.spec import Kind, ModelSpec, Role
 
 log = logging.getLogger(__name__)
 # a text's vector alone and beside a longer one; batches also differ by rounding
 _AGREES = {torch.float32: 0.99999}
 _AGREES_IN_HALF = 0.999
+# a pair's logits, as a part of the largest one
+_LOGITS_AGREE = {torch.float32: 1e-4}
+_LOGITS_AGREE_IN_HALF = 0.05
 _SHORT, _LONG = (5, 8, 13), 64  # tokens
 _ROLES = tuple(Role)
 _DOCUMENT = _ROLES.index(Role.DOCUMENT)
@@ -70,8 +73,8 @@ class GeneralNetwork:
 
     @property
     def wants_prompts(self) -> bool:
-        """Whether a text's vector depends on its role or on where its prompt ends."""
-        return self._by_role or self._by_prompt
+        """Whether a text's vector depends on its role or on where its prompt or first text ends."""
+        return self._by_role or self._by_prompt or any(i.types_pairs for i in self._inputs.values())
 
     @property
     def pads(self) -> bool:
@@ -128,6 +131,7 @@ class _Input(Protocol):
     positions: float
     pads: bool
     scales_with_length: bool  # positions depend on the longest text of a pass
+    types_pairs: bool  # the second text of a pair has another token type
 
     def features(self, batch: TokenBatch) -> Features:
         """Returns the features of a pass."""
@@ -157,6 +161,7 @@ class _PaddedInput:
             pad_id = getattr(module.config, "pad_token_id", None)
         self._pad_id = min(int(pad_id or 0), self.vocabulary - 1)
         self._types = _TokenTypes.of(tokenizer, pairs)
+        self.types_pairs = pairs and self._types is not None
         # sentence-transformers prefers messages, where a model knows them
         self._modality = "message" if "message" in module.modality_config else "text"
 
@@ -175,7 +180,7 @@ class _PaddedInput:
 class _BagInput:
     """Ids back to back, and where each text starts: what a StaticEmbedding takes."""
 
-    pads = scales_with_length = False
+    pads = scales_with_length = types_pairs = False
 
     def __init__(self, module: StaticEmbedding) -> None:
         self.backbone, self.positions = "static", math.inf
@@ -278,12 +283,12 @@ def load_general(
     folder: Path,
     target: Target,
     trust_remote_code: bool = False,
-    scores: bool = False,
 ) -> GeneralNetwork:
-    """Loads a model's modules and tries them; with ``scores`` those of a cross-encoder.
+    """Loads a model's modules and tries them.
 
     Raises UnsupportedPrecision if they cannot be computed in the target's, else as `load_modules`.
     """
+    scores = spec.kind is Kind.RERANKER
     load = partial(load_reranker, folder) if scores else partial(load_modules, spec, folder)
     load = partial(load, trust_remote_code=trust_remote_code)
     try:
@@ -312,8 +317,7 @@ def _tried(network: GeneralNetwork, spec: ModelSpec) -> GeneralNetwork:
         if is_out_of_memory(error) or isinstance(error, EmbedfleetError):
             raise
         raise _failure(network, error) from error
-    least = _AGREES.get(network.computes_in, _AGREES_IN_HALF)
-    if network.pads and _worst_cosine(together, alone) < least:
+    if network.pads and not _agree(together, alone, spec.kind, network.computes_in):
         log.info(
             "%s: padding changes its vectors, so only texts of equal length share a pass", spec.name
         )
@@ -330,6 +334,13 @@ def _failure(network: GeneralNetwork, error: Exception) -> UnsupportedModel:
         f"sentence-transformers cannot run the model in {name}; set the model's `dtype` to float32 "
         f"({reason})"
     )
+
+
+def _agree(a: Vectors, b: Vectors, kind: Kind, dtype: torch.dtype) -> bool:
+    if kind is Kind.RERANKER:
+        most = _LOGITS_AGREE.get(dtype, _LOGITS_AGREE_IN_HALF)
+        return bool(np.abs(a - b).max() <= most * max(1.0, float(np.abs(b).max())))
+    return _worst_cosine(a, b) >= _AGREES.get(dtype, _AGREES_IN_HALF)
 
 
 def _worst_cosine(a: Vectors, b: Vectors) -> float:

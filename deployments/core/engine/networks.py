@@ -18,11 +18,12 @@ from deployments.core.engine.backbones import FAST, is_causal, is_plain
 from deployments.core.engine.cpu.encoder import pack_network, unscripted_network
 from deployments.core.engine.cpu.linear import Target, pack_linears
 from deployments.core.engine.cuda.graphs import GraphedNetwork
+from deployments.core.engine.heads import bake_token_types, has_token_types, scorer_of
 from deployments.core.engine.layout import Layout, to_device
 from deployments.core.engine.pooling import POOLERS
-from deployments.core.engine.pretrained import load_pretrained, positions_of
+from deployments.core.engine.pretrained import load_pretrained, load_with_head, positions_of
 from deployments.core.models.modules import listed_modules
-from deployments.core.models.spec import ModelSpec
+from deployments.core.models.spec import Kind, ModelSpec
 
 # int64 ids and positions (tokens,) and where the texts stand -> (tokens, dimension)
 _Body = Callable[[Tensor, Tensor, Layout], Tensor]
@@ -34,7 +35,6 @@ class FlatNetwork:
     """Runs texts back to back without padding, for the backbones of `backbones.FAST`."""
 
     pads = False
-    wants_prompts = False
 
     def __init__(
         self,
@@ -46,15 +46,18 @@ class FlatNetwork:
         self._device, self.computes_in = target.device, target.computes_in
         self.slow_at_first = target.slow_at_first
         folder = listed_modules(model_dir)[0].folder
-        model = load_pretrained(folder, target.loads, target.device, FLAT)
+        model, self._tail = _loaded(spec, model_dir, folder, target)
         self.vocabulary = _words(model).num_embeddings
+        second_type = spec.pair_tokens.second_type if spec.pair_tokens else 0
+        self.wants_prompts = second_type > 0 and has_token_types(model)
+        if self.wants_prompts:
+            bake_token_types(model, second_type)
         self.positions = positions_of(model)
         self.backbone = str(model.config.model_type)
         backbone = FAST[self.backbone]
         self._pad_id = _padding_index(model) if backbone.counts_from_padding else None
         self._causal = is_causal(model.config)
         self._body = _body(model, target)
-        self._tail = _tail(spec, model_dir, target.device)
         self.rounded: Callable[[int], int] = target.rounded
         is_fused = can_fuse(target.device, self.computes_in, head_width(model.config))
         if is_fused and not backbone.relative_bias:
@@ -71,7 +74,7 @@ class FlatNetwork:
 
     def _sorted(self, batch: TokenBatch) -> Vectors:
         layout = Layout(batch.lengths.tolist(), self._device, self.computes_in, self._causal)
-        ids, positions = self._row(batch.ids), self._row(self._positions(batch))
+        ids, positions = self._row(self._typed(batch)), self._row(self._positions(batch))
         hidden = self._body(ids, positions, layout)
         # pool without padding: one long text among hundreds would take more memory than the pass
         return cast(Vectors, self._tail(hidden[: batch.tokens], layout).cpu().numpy())
@@ -81,6 +84,14 @@ class FlatNetwork:
         row = np.zeros(self.rounded(len(numbers)), np.int64)
         row[: len(numbers)] = numbers
         return to_device(row, self._device)
+
+    def _typed(self, batch: TokenBatch) -> npt.NDArray[np.integer[Any]]:
+        """Returns the ids, those of a pair's second text in the second half of the table of words."""
+        if not self.wants_prompts or batch.prompts is None:
+            return batch.ids
+        places = np.arange(batch.tokens) - np.repeat(batch.offsets[:-1], batch.lengths)
+        is_second = places >= np.repeat(batch.prompts[:, 1], batch.lengths)
+        return batch.ids + self.vocabulary * is_second
 
     def _positions(self, batch: TokenBatch) -> npt.NDArray[np.int64]:
         """Returns each token's position; RoBERTa does not count padding ids that a text contains."""
@@ -115,6 +126,20 @@ def _body(model: PreTrainedModel, target: Target) -> _Body:
     return lambda ids, positions, layout: whole(
         input_ids=ids[None], position_ids=positions[None], layout=layout
     ).last_hidden_state[0]
+
+
+def _loaded(
+    spec: ModelSpec, model_dir: Path, folder: Path, target: Target
+) -> tuple[PreTrainedModel, _Tail]:
+    """Returns the backbone, and what makes vectors of its states, or logits."""
+    if spec.kind is Kind.EMBEDDER:
+        backbone = load_pretrained(folder, target.loads, target.device, FLAT)
+        return backbone, _tail(spec, model_dir, target.device)
+    causal = spec.question is not None
+    model = load_with_head(folder, target.loads, target.device, FLAT, causal=causal)
+    score = scorer_of(model, spec.answer_tokens)
+    backbone = cast(PreTrainedModel, model.base_model)
+    return backbone, lambda hidden, layout: score(hidden, layout.counts)
 
 
 def _tail(spec: ModelSpec, model_dir: Path, device: torch.device) -> _Tail:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModel, PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
 from transformers.utils.logging import disable_progress_bar
 
 from deployments.core.errors import ModelUnavailable
@@ -29,15 +34,34 @@ def load_pretrained(
     attention function registered with transformers, or None for its default. Raises ModelUnavailable
     if the files cannot be read or lack weights.
     """
-    model = _read(model_dir, dtype, attention)
+    model: Any = _read(AutoModel, model_dir, dtype, attention)
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None  # computed, but read by no pooling of ours
+    torch.nn.Module.to(model, device)
+    return cast(PreTrainedModel, model)
+
+
+def load_with_head(
+    model_dir: Path,
+    dtype: torch.dtype | None,
+    device: torch.device,
+    attention: str | None = None,
+    *,
+    causal: bool = False,
+) -> PreTrainedModel:
+    """Returns a sequence classifier or a ``causal`` language model, as `load_pretrained` does."""
+    auto = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
+    model = _read(auto, model_dir, dtype, attention)
     torch.nn.Module.to(model, device)
     return model
 
 
-def _read(model_dir: Path, dtype: torch.dtype | None, attention: str | None) -> PreTrainedModel:
+def _read(
+    auto: Any, model_dir: Path, dtype: torch.dtype | None, attention: str | None
+) -> PreTrainedModel:
     disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        model, report = AutoModel.from_pretrained(
+        model, report = auto.from_pretrained(
             model_dir,
             dtype=dtype or _stored_dtype(model_dir),
             use_safetensors=True,
@@ -50,8 +74,6 @@ def _read(model_dir: Path, dtype: torch.dtype | None, attention: str | None) -> 
         raise ModelUnavailable(f"the weights in {model_dir} cannot be loaded: {error}") from error
     refuse_missing_weights(model_dir, set(report["missing_keys"]))
     model.config.use_cache = False  # nothing is generated
-    if getattr(model, "pooler", None) is not None:
-        model.pooler = None  # computed, but read by no pooling of ours
     return cast(PreTrainedModel, model.eval())
 
 

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from deployments.core.errors import ModelUnavailable, UnsupportedModel
@@ -21,7 +21,7 @@ from deployments.core.models.cache import cache_key, one_at_a_time, read_cached,
 from deployments.core.models.description import Description, describe
 from deployments.core.models.loading import ModelFiles
 from deployments.core.models.local_format import settings_hash
-from deployments.core.models.spec import SpecialTokens
+from deployments.core.models.spec import PairTokens, SpecialTokens
 
 _KIND = "descriptions"
 _TIMEOUT_S = 300.0  # a busy machine takes half a minute to import transformers
@@ -34,6 +34,8 @@ def described(files: ModelFiles) -> Description:
     """
     key = cache_key(
         files=settings_hash(files.folder),
+        kind=files.spec.kind,
+        question=repr(files.spec.question),
         lowercase=files.spec.lowercase,
         special_tokens=repr(files.spec.special_tokens),
     )
@@ -50,19 +52,31 @@ def described(files: ModelFiles) -> Description:
 
 def _made(files: ModelFiles) -> dict[str, Any]:
     description = describe(files.spec, files.folder)
-    special = description.spec.special_tokens
+    special, pair = description.spec.special_tokens, description.spec.pair_tokens
     return {
         "tokenizer": description.tokenizer,
         "special_tokens": None if special is None else [special.first, special.last],
+        "pair_tokens": pair and asdict(pair),
+        "answer_tokens": description.spec.answer_tokens,
         "not_fast": description.not_fast,
     }
 
 
 def _parsed(files: ModelFiles, content: dict[str, Any]) -> Description:
-    special = content["special_tokens"]
+    special, pair = content["special_tokens"], content["pair_tokens"]
     tokens = None if special is None else SpecialTokens(*(tuple(ids) for ids in special))
-    spec = replace(files.spec, special_tokens=tokens)
+    answers = content["answer_tokens"]
+    spec = replace(
+        files.spec,
+        special_tokens=tokens,
+        pair_tokens=pair and _pair(**pair),
+        answer_tokens=answers and (answers[0], answers[1]),
+    )
     return Description(spec, content["tokenizer"], content["not_fast"])
+
+
+def _pair(first: list[int], between: list[int], last: list[int], second_type: int) -> PairTokens:
+    return PairTokens(tuple(first), tuple(between), tuple(last), second_type)
 
 
 def _made_by_child(files: ModelFiles) -> dict[str, Any]:

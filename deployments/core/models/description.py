@@ -22,7 +22,8 @@ from deployments.core.models.modules import (
     route,
     transformer_of,
 )
-from deployments.core.models.spec import ModelSpec, Role, SpecialTokens
+from deployments.core.models.pairs import pair_template_of
+from deployments.core.models.spec import Kind, ModelSpec, PairTokens, Question, Role, SpecialTokens
 from deployments.core.models.tokenizer import FastTokenizer, parse_tokenizer, template_of
 
 if TYPE_CHECKING:
@@ -72,13 +73,17 @@ def describe(spec: ModelSpec, folder: Path) -> Description:
         return Description(
             replace(spec, special_tokens=SpecialTokens((), ())), _static_tokenizer(folder)
         )
-    settings = transformer_settings(transformer)
+    settings = transformer_settings(transformer, spec.kind)
     tokenizer = load_tokenizer(transformer, tokenizer_arguments(settings))
     backend = parse_tokenizer(tokenizer.backend_tokenizer.to_str())
     if spec.lowercase:
         _lowercase_first(backend)
     special_tokens = spec.special_tokens or flagged_special_tokens(transformer, backend)
     described = replace(spec, special_tokens=special_tokens)
+    if spec.question is not None:
+        described = _with_question(described, spec.question, backend)
+    elif spec.kind is Kind.RERANKER:
+        described = replace(described, pair_tokens=_pair_tokens(tokenizer, backend))
     return Description(described, backend.to_str(), _type_problem(tokenizer))
 
 
@@ -149,6 +154,38 @@ def _type_problem(tokenizer: PreTrainedTokenizerFast) -> str | None:
         return None
     types = tokenizer("a b c")["token_type_ids"]
     return "its tokenizer gives tokens a token_type_id other than 0" if any(types) else None
+
+
+def _pair_tokens(tokenizer: PreTrainedTokenizerFast, backend: tokenizers.Tokenizer) -> PairTokens:
+    """Returns what the tokenizer puts around two texts. Raises UnsupportedModel for any other layout."""
+    pair_tokens = pair_template_of(backend)
+    encoded = tokenizer("a", "b")
+    types = encoded.get("token_type_ids") or [0] * len(encoded["input_ids"])
+    first, second = types[0], types[-1]
+    before = len(types) - len(pair_tokens.last) - len(backend.encode("b", add_special_tokens=False))
+    if first != 0 or types != [0] * before + [second] * (len(types) - before):
+        raise UnsupportedModel(
+            f"the tokenizer gives a pair the token types {types}; they must be 0 before the second text, "
+            "and one other type from there on"
+        )
+    return replace(pair_tokens, second_type=second)
+
+
+def _with_question(
+    spec: ModelSpec, question: Question, tokenizer: tokenizers.Tokenizer
+) -> ModelSpec:
+    """Returns the description with the ids of a causal reranker's question and answers."""
+    before, after = (
+        tuple(tokenizer.encode(text, add_special_tokens=False).ids)
+        for text in (question.before, question.after)
+    )
+    yes, no = (tokenizer.token_to_id(word) for word in (question.yes, question.no))
+    if yes is None or no is None:
+        raise UnsupportedModel(
+            f"the tokenizer of {spec.name} knows no {question.yes!r} or no {question.no!r}, which its "
+            "score is made of"
+        )
+    return replace(spec, special_tokens=SpecialTokens(before, after), answer_tokens=(yes, no))
 
 
 def flagged_special_tokens(

@@ -12,7 +12,7 @@ from deployments.core.models.conversion import with_safetensors
 from deployments.core.models.local_format import content_hash, position_limit, read_spec
 from deployments.core.models.overrides import NO_OVERRIDES, Overrides, applied
 from deployments.core.models.relatives import with_prompts_of_relative
-from deployments.core.models.spec import ModelSpec, other_model
+from deployments.core.models.spec import Kind, ModelSpec, other_model
 from deployments.core.models.weights import check_sha256, find_files
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -92,7 +92,8 @@ def _from_own_files(
     code = overrides.trust_remote_code
     folder = find_files(source, revision, weights=weights, described=described, code=code)
     spec = read_spec(name, folder, revision or _commit_of(folder), overrides)
-    spec = with_prompts_of_relative(spec, folder, source) if overrides.prompts is None else spec
+    if overrides.prompts is None and spec.kind is Kind.EMBEDDER:
+        spec = with_prompts_of_relative(spec, folder, source)
     # a hub id identifies the model everywhere, unlike the folder of this machine's cache
     named = spec if Path(source).is_dir() else replace(spec, repo=source)
     return ModelFiles(named, folder, overrides == NO_OVERRIDES and not spec.notices)
@@ -106,7 +107,8 @@ def with_modules_of(
     The card decides what texts the model reads and how long they may be, the files decide what is
     computed from them. Raises UnsupportedModel as `read_spec` does, and if they are another model's.
     """
-    if not (folder / "modules.json").is_file():
+    says_all = card.question is not None or card.kind is Kind.EMBEDDER
+    if says_all and not (folder / "modules.json").is_file():
         return card
     own = read_spec(card.name, folder, card.revision, overrides)
     backbones = (card.backbone, _NAMES_OF_OLD.get(card.backbone))
@@ -116,6 +118,7 @@ def with_modules_of(
         card,
         backbone=own.backbone,
         pooling=own.pooling,
+        activation=own.activation,
         dimension=own.dimension,
         special_tokens=card.special_tokens or own.special_tokens,
         lowercase=own.lowercase,

@@ -29,7 +29,8 @@ from deployments.core.models.modules import (
     transformer_of,
 )
 from deployments.core.models.overrides import NO_OVERRIDES, Overrides
-from deployments.core.models.spec import ModelSpec, Pooling, Prompts, Role, Side
+from deployments.core.models.rerankers import activation_of, is_reranker, refuse_unsupported
+from deployments.core.models.spec import Kind, ModelSpec, Pooling, Prompts, Role, Side
 
 # the first one that exists counts, as in sentence-transformers
 _TRANSFORMER_CONFIGS = tuple(
@@ -64,6 +65,7 @@ _STATIC_TOKENS = 32_768
 _TOKENS_OUTPUT = "token_embeddings"
 _SETTINGS = frozenset({".json", ".txt", ".model", ".tiktoken"})  # vocabularies among them
 _OTHER_ENGINES = frozenset({"onnx", "openvino"})
+_TASKS = {Kind.EMBEDDER: "feature-extraction", Kind.RERANKER: "sequence-classification"}
 
 
 def read_spec(
@@ -78,6 +80,8 @@ def read_spec(
     pooling and length limit, if these state none. Raises UnsupportedModel, naming file and setting, if
     the model needs something that is not supported.
     """
+    if overrides.pooling is None and is_reranker(model_dir):
+        return _reranker_spec(name, model_dir, revision, overrides)
     modules = _modules(model_dir, overrides.pooling)
     _refuse_two_inputs(modules)
     transformer = transformer_of(modules)
@@ -121,6 +125,34 @@ def _refuse_two_inputs(modules: Sequence[Module]) -> None:
             f"{modules[0].folder} reads queries with another {query.kind} than documents, which is not "
             "supported; serve the two as models of one space (`spaces` in the config)"
         )
+
+
+def _reranker_spec(
+    name: str, model_dir: Path, revision: str | None, overrides: Overrides
+) -> ModelSpec:
+    has_modules = (model_dir / "modules.json").is_file()
+    modules = read_modules(model_dir) if has_modules else (Module("Transformer", model_dir),)
+    transformer = modules[0].folder
+    config = read_json(transformer / "config.json")
+    refuse_unsupported(model_dir, modules, config)
+    _refuse_remote_code(transformer, config, overrides.trust_remote_code)
+    _refuse_adapter(transformer)
+    settings = transformer_settings(transformer, Kind.RERANKER)
+    return ModelSpec(
+        name=name,
+        repo=str(model_dir.absolute()),
+        revision=revision or content_hash(model_dir),
+        backbone=str(config.get("model_type", "unknown")),
+        pooling=None,
+        dimension=1,
+        max_tokens=overrides.max_tokens or _max_tokens(transformer, config, settings),
+        kind=Kind.RERANKER,
+        activation=activation_of(model_dir, config),
+        needs_prompts=True,
+        normalize=False,
+        lowercase=bool(settings.get("do_lower_case", False)),
+        truncation_side=_truncation_side(transformer, settings),
+    )
 
 
 def _modules(model_dir: Path, pooling: Pooling | None) -> tuple[Module, ...]:
@@ -279,7 +311,7 @@ def _refuse_changing_attention(transformer: Path, config: dict[str, Any], max_to
         )
 
 
-def transformer_settings(transformer: Path) -> dict[str, Any]:
+def transformer_settings(transformer: Path, kind: Kind = Kind.EMBEDDER) -> dict[str, Any]:
     """Returns the settings of a Transformer module (``sentence_bert_config.json``).
 
     Raises UnsupportedModel for a setting that cannot be honoured.
@@ -290,8 +322,8 @@ def transformer_settings(transformer: Path) -> dict[str, Any]:
     for setting in _UNSUPPORTED_SETTINGS:
         if config.get(setting):
             raise UnsupportedModel(f"{path} sets {setting}, which is not supported")
-    task = config.get("transformer_task", "feature-extraction")
-    if task != "feature-extraction":
+    task = config.get("transformer_task", _TASKS[kind])
+    if task != _TASKS[kind]:
         raise UnsupportedModel(f"{path} has transformer_task: {task}, which is not supported")
     if "message" in (config.get("modality_config") or {}):
         raise UnsupportedModel(

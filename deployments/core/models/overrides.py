@@ -7,7 +7,7 @@ from typing import Any
 
 from deployments.core.errors import UnsupportedModel
 from deployments.core.models.prompts import Templates
-from deployments.core.models.spec import ModelSpec, Pooling, Side
+from deployments.core.models.spec import Kind, ModelSpec, Pooling, Side
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ def applied(spec: ModelSpec, overrides: Overrides, positions: int | None = None)
     UnsupportedModel, naming the field, if the model cannot do what the config says.
     """
     _check_max_tokens(spec, overrides.max_tokens, positions)
+    if spec.kind is Kind.RERANKER:
+        _refuse_for_rerankers(spec, overrides)
     stated: dict[str, Any] = {
         "prompts": overrides.prompts and overrides.prompts.over(spec.prompts, spec.name),
         "max_tokens": overrides.max_tokens,
@@ -51,6 +53,14 @@ def applied(spec: ModelSpec, overrides: Overrides, positions: int | None = None)
         )
         changes["notices"] = (*spec.notices, notice)
     return _with_dimensions(replace(spec, **changes), overrides.dimensions)
+
+
+def _refuse_for_rerankers(spec: ModelSpec, overrides: Overrides) -> None:
+    for field in ("prompts", "pooling", "normalize", "dimensions"):
+        if getattr(overrides, field) not in (None, ()):
+            raise UnsupportedModel(
+                f"{field}: {spec.name} is a reranker, which gives scores and no vectors; remove the field"
+            )
 
 
 def _check_max_tokens(spec: ModelSpec, wanted: int | None, positions: int | None) -> None:

@@ -75,6 +75,19 @@ def read(texts: Sequence[str], room: int, keeps_end: bool = False) -> Slices:
     return Contents(ids, frozenset(partial))
 
 
+def read_whole(texts: Sequence[str]) -> Slices:
+    """Yields slices of ``texts`` as `read`, and returns all of their ids, however many there are.
+
+    Long texts are tokenized in segments, which end between words where that is possible.
+    """
+    segments = [(row, start, stop) for row, t in enumerate(texts) for start, stop in _segments(t)]
+    ids = yield from _in_slices([texts[row][start:stop] for row, start, stop in segments])
+    parts: list[list[Ids]] = [[] for _ in texts]
+    for (row, _, _), part in zip(segments, ids, strict=True):
+        parts[row].append(part)
+    return Contents([part[0] if len(part) == 1 else np.concatenate(part) for part in parts])
+
+
 def run(slices: Slices, encode: Callable[[list[str]], list[Ids]]) -> Contents:
     """Returns the contents of the texts that ``slices`` reads, tokenized by ``encode``."""
     try:

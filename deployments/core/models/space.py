@@ -14,6 +14,7 @@ from deployments.core.models.spec import ModelSpec
 def space_id(spec: ModelSpec, dimensions: int | None = None) -> str:
     """Returns a short hash of everything that decides whether two vectors may be compared.
 
+    A reranker's is the identity of its logits, by which clients and replicas know its versions apart.
     Precision is left out on purpose: bfloat16 and float32 vectors of one model are comparable. A
     Matryoshka prefix is a space of its own, with its dimension after a colon.
     """
@@ -28,6 +29,8 @@ def space_id(spec: ModelSpec, dimensions: int | None = None) -> str:
         "normalize": spec.normalize,
         "dimension": spec.dimension,
     }
+    if spec.pair_tokens is not None:  # so a reranker's versions differ by them, as others by these
+        identity["pair_tokens"] = asdict(spec.pair_tokens)
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
     dimensions = dimensions or spec.output_dimension
     return digest if dimensions == spec.dimension else f"{digest}:{dimensions}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from deployments.core.errors import UnsupportedModel
+from deployments.core.errors import UnsupportedModel, WrongKind
 
 
 class Role(StrEnum):
@@ -13,6 +14,31 @@ class Role(StrEnum):
 
     QUERY = "query"
     DOCUMENT = "document"
+
+
+class Kind(StrEnum):
+    """What a model makes of texts: a vector of each, or a score of each pair of them."""
+
+    EMBEDDER = "embedder"
+    RERANKER = "reranker"
+
+
+class Activation(StrEnum):
+    """What turns a reranker's logit into the score that its authors publish."""
+
+    IDENTITY = "identity"
+    SIGMOID = "sigmoid"
+
+
+class Truncation(StrEnum):
+    """Which text of a pair is cut if both together are over the model's limit.
+
+    ``LONGEST_FIRST`` takes from the longer one until both are equally long, as sentence-transformers
+    does. Queries stay whole with ``ONLY_SECOND``.
+    """
+
+    LONGEST_FIRST = "longest_first"
+    ONLY_SECOND = "only_second"
 
 
 class Size(StrEnum):
@@ -66,6 +92,36 @@ class SpecialTokens:
 
 
 @dataclass(frozen=True)
+class PairTokens:
+    """Ids that stand before, between and after the two texts of a pair.
+
+    ``second_type`` is the token type id from the second text on; it is 0 for what stands before.
+    """
+
+    first: tuple[int, ...]
+    between: tuple[int, ...]
+    last: tuple[int, ...]
+    second_type: int = 0
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.between) + len(self.last)
+
+
+@dataclass(frozen=True)
+class Question:
+    """How a causal model is asked whether a document answers a query.
+
+    It reads ``before``, the query and the document behind their prompts, and ``after``. Its logit is the
+    difference between those of the next words ``yes`` and ``no``.
+    """
+
+    before: str
+    after: str
+    yes: str = "yes"
+    no: str = "no"
+
+
+@dataclass(frozen=True)
 class PublishedExample:
     """Scores printed on a model card, with the inputs they were computed from.
 
@@ -84,6 +140,10 @@ class PublishedExample:
 class ModelSpec:
     """A model's description: weights at a pinned revision, and how to compute the right vectors.
 
+    - A reranker (``kind``) gives one logit for a pair of texts: its ``dimension`` is 1, and
+      ``activation`` makes its scores. A causal one has a ``question``; for others, ``pair_tokens`` are
+      what stands around the two texts. These, and ``answer_tokens``, the ids of yes and no, are known
+      once its tokenizer has been read.
     - ``pooling`` is None if the model does more than pool and normalise, or pools in a way that has no
       name here. Then only sentence-transformers' own modules compute its vectors.
     - ``special_tokens`` is None if the tokenizer's own template is right.
@@ -93,8 +153,8 @@ class ModelSpec:
     - ``truncatable_dimensions`` are the Matryoshka dimensions below ``dimension``. With
       ``truncatable_from``, every dimension from that one is allowed. ``default_dimension`` is the one
       of requests that do not say, if the model's files set it below ``dimension``.
-    - ``needs_prompts`` says that a text's vector depends on its role, or on where its prompt ends, so
-      texts travel with both (`TokenBatch.prompts`).
+    - ``needs_prompts`` says that a text's vector depends on its role, or on where its prompt ends (for a
+      reranker, the first text of a pair), so texts travel with both (`TokenBatch.prompts`).
     - ``has_further_modules`` says that more than pooling and normalisation follows the transformer, so
       ``modules.json`` is needed.
     - ``parameters`` are millions.
@@ -108,6 +168,11 @@ class ModelSpec:
     pooling: Pooling | None
     dimension: int
     max_tokens: int
+    kind: Kind = Kind.EMBEDDER
+    activation: Activation = Activation.IDENTITY
+    pair_tokens: PairTokens | None = None
+    question: Question | None = None
+    answer_tokens: tuple[int, int] | None = None
     size: Size | None = None
     languages: tuple[str, ...] = ()
     prompts: Prompts = Prompts()
@@ -165,3 +230,20 @@ def other_model(spec: ModelSpec, backbone: str, dimension: int) -> UnsupportedMo
         f"the files are a {backbone} model of dimension {dimension}, but {spec.name} is a "
         f"{spec.backbone} model of dimension {spec.dimension}; is the model's `path` wrong?"
     )
+
+
+_GIVES = {
+    Kind.EMBEDDER: "gives vectors of texts and no scores of pairs",
+    Kind.RERANKER: "is a reranker: it scores pairs of texts (/v1/rerank) and gives no vectors",
+}
+
+
+def refuse_other_kind(spec: ModelSpec, wanted: Kind, others: Sequence[str] = ()) -> None:
+    """Raises WrongKind unless the model is of this kind; ``others`` are models that are."""
+    if spec.kind is not wanted:
+        instead = (
+            f"these do: {', '.join(others)}"
+            if others
+            else f"name a model that is of the kind {wanted}"
+        )
+        raise WrongKind(f"{spec.name} {_GIVES[spec.kind]}; {instead}", "model")

@@ -24,6 +24,7 @@ from deployments.core.models.reading import (
     Spans,
     most_characters,
     read,
+    read_whole,
     run,
     spans,
 )
@@ -37,10 +38,14 @@ _SHORT_CHARACTERS = 4_000  # of a single text, for which a thread pool is not wo
 
 @dataclass(frozen=True)
 class Tokenized:
-    """Token ids of some texts, and the rows of texts that were cut to the model's limit."""
+    """Token ids of some texts, and the rows of texts that were cut to the model's limit.
+
+    With ``owners``, a row is a part of the text whose number stands there.
+    """
 
     batch: TokenBatch
     truncated: tuple[int, ...]
+    owners: tuple[int, ...] | None = None
 
 
 class FastTokenizer:
@@ -99,6 +104,11 @@ class FastTokenizer:
         """
         _refuse_surrogates(texts)
         return read(texts, self._room, self._keeps_end)
+
+    def read_whole(self, texts: Sequence[str]) -> Slices:
+        """As `read`, for texts whose ends count whatever their length."""
+        _refuse_surrogates(texts)
+        return read_whole(texts)
 
     def encode(self, texts: list[str]) -> list[Ids]:
         """Returns the ids of one slice, without special tokens."""

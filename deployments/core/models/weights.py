@@ -12,6 +12,7 @@ from textwrap import shorten
 
 from deployments.core.errors import ModelUnavailable
 from deployments.core.models.conversion import OLD_WEIGHTS, has_safetensors, weight_files
+from deployments.core.models.rerankers import is_reranker
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 # the model card says which model it was trained from
@@ -42,9 +43,9 @@ def find_files(  # noqa: PLR0913
 
     ``source`` is a local folder or a hub id; ``package`` an installed Python package that contains
     the model. Without ``weights`` only the tokenizer and the configuration files are downloaded. A
-    ``described`` model (one of the catalog) needs no sentence-transformers files. The ``code`` of a
-    repository is downloaded only if it is trusted. Blocks while files are downloaded. Raises
-    ModelUnavailable with the reason and the fix.
+    ``described`` model (one of the catalog) needs no sentence-transformers files, nor does a reranker.
+    The ``code`` of a repository is downloaded only if it is trusted. Blocks while files are downloaded.
+    Raises ModelUnavailable with the reason and the fix.
     """
     if package is not None and (bundled := _in_package(package)) is not None:
         return bundled
@@ -103,6 +104,7 @@ def _from_hub(repo: str, revision: str | None, weights: bool, described: bool, c
 def _is_whole(folder: Path, weights: bool, described: bool) -> bool:
     """Whether all files that are needed are there, which is not so after an interrupted download."""
     needed = {"config.json", "tokenizer.json"}
+    described = described or is_reranker(folder)
     if not described:
         needed.add("modules.json")
     if weights:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from deployments.core.lane import Lane
 from deployments.core.models.spec import Role
 from deployments.core.routing.facts import Candidate, Load, ModelState, RequestFacts, RoutingInputs
@@ -15,11 +17,15 @@ def problems(inputs: RoutingInputs, roles: frozenset[Role]) -> dict[str, str]:
     """Returns, by model, why it must not answer in these roles; who is not in it may.
 
     Two rules yield where they would leave no model: with ``truncate`` a text that is too long for
-    every model is cut, and a model that starts too slowly tells its caller so.
+    every model is cut, and a model that starts too slowly tells its caller so. Only models of the
+    preferred kind are left, if one of them can honour the request, even if it cannot answer now.
     """
     facts, candidates = inputs.facts, inputs.candidates
     over = {c.name: why for c in candidates if (why := _hard(inputs, roles, c))}
     left = [c for c in candidates if c.name not in over]
+    fit = [c for c in left if facts.truncate or not _length(facts, c)]
+    over |= _other_kinds(facts, fit)
+    left = [c for c in left if c.name not in over]
     too_long = {c.name: why for c in left if (why := _length(facts, c))}
     if not (facts.truncate and len(too_long) == len(left)):
         over |= too_long
@@ -53,6 +59,7 @@ def _hard(inputs: RoutingInputs, roles: frozenset[Role], candidate: Candidate) -
     facts = inputs.facts
     return (
         licence_problem(inputs, candidate)
+        or _kind(facts, candidate)
         or _space(facts, candidate)
         or _role(facts, roles, candidate)
         or _language(facts, candidate)
@@ -60,6 +67,22 @@ def _hard(inputs: RoutingInputs, roles: frozenset[Role], candidate: Candidate) -
         or _instruction(facts, candidate)
         or _tokenizer(facts, candidate)
     )
+
+
+def _other_kinds(facts: RequestFacts, fit: Sequence[Candidate]) -> dict[str, str]:
+    """Returns why the other models that fit yield to those of the preferred kind."""
+    first = preferred(facts, fit)
+    return {c.name: f"a {first[0].kind} goes first" for c in fit if c not in first}
+
+
+def preferred(facts: RequestFacts, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Returns those of the first kind in ``facts.kinds`` that there is among the candidates."""
+    of_kinds = ([c for c in candidates if c.kind is kind] for kind in facts.kinds)
+    return next(filter(None, of_kinds), [])
+
+
+def _kind(facts: RequestFacts, candidate: Candidate) -> str | None:
+    return None if candidate.kind in facts.kinds else f"it is a {candidate.kind}"
 
 
 def _space(facts: RequestFacts, candidate: Candidate) -> str | None:

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from deployments.core.lane import Lane
 from deployments.core.models.space import space_id
-from deployments.core.models.spec import ModelSpec, Role, Size
+from deployments.core.models.spec import Kind, ModelSpec, Role, Size
 
 
 class Aim(StrEnum):
@@ -36,11 +36,14 @@ class RequestFacts:
     means that they follow from the name or the instruction. ``languages`` are those that some text
     is surely in. ``longest`` is each model's count of tokens, prompt included, of the longest text
     (an upper bound where that is enough to know that it fits); a model without a count is taken to
-    fit. ``tokens`` is about how many there are in all, ``largest`` in the longest text.
+    fit. ``kinds`` are the kinds of model that may answer, the preferred one first; where a reranker may,
+    the first text is the query. ``tokens`` is about how many there are in all, ``largest`` in the longest
+    text.
     """
 
     requested: str | None = None
     roles: frozenset[Role] | None = None
+    kinds: tuple[Kind, ...] = (Kind.EMBEDDER,)
     languages: frozenset[str] = frozenset()
     longest: Mapping[str, int] = field(default_factory=dict)
     tokens: int = 0
@@ -80,9 +83,16 @@ class Candidate:
     languages: tuple[str, ...] = ()
     shared: SharedSpace | None = None
 
+    @property
+    def kind(self) -> Kind:
+        """What the model gives; vectors, as most models, while that is not known."""
+        return self.spec.kind if self.spec else Kind.EMBEDDER
+
     def own_space(self, dimensions: int | None = None) -> str | None:
-        """Returns the identity of this model's own vectors."""
-        return space_id(self.spec, dimensions) if self.spec else None
+        """Returns the identity of this model's own vectors; None if it gives none."""
+        if self.spec is None or self.spec.kind is not Kind.EMBEDDER:
+            return None
+        return space_id(self.spec, dimensions)
 
     def shared_space(self, dimensions: int | None = None) -> str | None:
         """Returns the identity of the space it shares with others, if that holds."""

@@ -13,11 +13,11 @@ from difflib import get_close_matches
 
 from deployments.core.errors import InvalidRequest, NoModelFits, UnknownModel
 from deployments.core.models.prompts import choose_role
-from deployments.core.models.spec import Role, Size
+from deployments.core.models.spec import Kind, Role, Size
 from deployments.core.routing.aims import CandidateCost, options, pick
-from deployments.core.routing.constraints import licence_problem, problems
+from deployments.core.routing.constraints import licence_problem, preferred, problems
 from deployments.core.routing.facts import Candidate, Load, Policy, RequestFacts, RoutingInputs
-from deployments.core.routing.refusals import no_model_fits, refuse_other_space
+from deployments.core.routing.refusals import no_model_fits, refuse_kind, refuse_other_space
 from deployments.core.routing.space_matching import answers_in_space, reported_space
 
 AUTO = "auto"
@@ -30,7 +30,7 @@ class Decision:
 
     ``space`` is what the answer calls its space where that is not the model's own: a shared one.
     ``failover`` are other models that would give vectors of that same space, best first.
-    ``passed_over`` says of every other candidate why it is not the one.
+    ``passed_over`` says of every other candidate why it is not the one. ``kind`` is the model's.
     """
 
     model: str
@@ -39,6 +39,7 @@ class Decision:
     space: str | None = None
     failover: tuple[str, ...] = ()
     passed_over: Mapping[str, str] = field(default_factory=dict, compare=False)
+    kind: Kind = Kind.EMBEDDER
 
 
 def choose(
@@ -57,7 +58,9 @@ def choose(
             if name in (candidate.name, candidate.repo):
                 return _direct(inputs, [candidate], "name", role)
         if sized := [c for c in candidates if c.size is not None and c.size == name]:
-            return _direct(inputs, sized, "size", role)
+            in_space = [c for c in sized if answers_in_space(facts, c)]
+            meant = preferred(facts, in_space) or preferred(facts, sized) or sized
+            return _direct(inputs, meant, "size", role)
         if members := [c for c in candidates if c.shared and c.shared.name == name]:
             within = replace(inputs, facts=replace(facts, space=facts.space or name))
             return _by_policy(within, members, "space", role)
@@ -103,6 +106,7 @@ def _direct(
 ) -> Decision:
     """The first that was meant, whatever its load: a size must not mix spaces in an index."""
     facts = inputs.facts
+    refuse_kind(facts, meant[0], inputs.candidates)
     refuse_other_space(facts, meant, inputs.candidates)
     chosen = next(c for c in meant if answers_in_space(facts, c))
     if barred := licence_problem(inputs, chosen):
@@ -110,7 +114,7 @@ def _direct(
     space = reported_space(facts, chosen) if facts.space else None
     others = [c.name for c in inputs.candidates if c is not chosen]
     over = dict.fromkeys(others, f"`model` asks for {facts.requested}")
-    return Decision(chosen.name, reason, role, space, passed_over=over)
+    return Decision(chosen.name, reason, role, space, passed_over=over, kind=chosen.kind)
 
 
 def _by_policy(
@@ -127,7 +131,8 @@ def _by_policy(
     over |= {o.candidate.name: f"{chosen.candidate.name} is {why}" for o in others}
     space = reported_space(facts, chosen.candidate)
     failover = _same_space(inputs, others, space)
-    return Decision(chosen.candidate.name, f"{kind}: {why}", role, space, failover, over)
+    reason, given = f"{kind}: {why}", chosen.candidate.kind
+    return Decision(chosen.candidate.name, reason, role, space, failover, over, given)
 
 
 def _same_space(

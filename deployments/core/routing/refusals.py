@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from deployments.core.errors import EmbedfleetError, ModelUnavailable, NoModelFits, SpaceMismatch
+from deployments.core.models.spec import refuse_other_kind
 from deployments.core.routing.constraints import state_problem
 from deployments.core.routing.facts import Candidate, RequestFacts, RoutingInputs
 from deployments.core.routing.space_matching import answers_in_space, spaces_of
@@ -29,6 +30,13 @@ def refuse_other_space(
                 f"space {shared.name} does not answer: {shared.problem}", "space", _RETRY_AFTER_S
             )
     raise SpaceMismatch(_mismatch(facts, meant, candidates), "space")
+
+
+def refuse_kind(facts: RequestFacts, meant: Candidate, candidates: Sequence[Candidate]) -> None:
+    """Raises WrongKind, with the models that would do, if this one is of none of the wanted kinds."""
+    if meant.spec is not None and meant.kind not in facts.kinds:
+        others = [c.name for c in candidates if c.kind in facts.kinds]
+        refuse_other_kind(meant.spec, facts.kinds[0], others)
 
 
 def no_model_fits(inputs: RoutingInputs, passed_over: Mapping[str, str]) -> EmbedfleetError:

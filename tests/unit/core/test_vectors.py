@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from deployments.core.vectors import finished, normalized
+from deployments.core.models.spec import Activation
+from deployments.core.vectors import finished, normalized, scores
 
 POOLED = np.array([[3, 4, 12], [0, 0, 0], [0, -5, 0], [1e-3, 0, 0]], np.float32)
 
@@ -30,3 +32,21 @@ def test_unnormalised_vectors_are_left_as_they_are(dimensions):
     found = finished(POOLED, dimensions, normalize=False)
     np.testing.assert_array_equal(found, POOLED[:, :dimensions])
     assert found.flags.c_contiguous
+
+
+LOGITS = np.array([[-200], [-3], [0], [0.5], [200]], np.float32)
+
+
+def test_published_scores_are_what_torch_makes_of_logits():
+    expected = torch.sigmoid(torch.from_numpy(LOGITS)).numpy()
+    with np.errstate(all="raise", under="ignore"):
+        found = scores(LOGITS, Activation.SIGMOID, raw=False)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(scores(LOGITS, Activation.IDENTITY, raw=False), LOGITS)
+    np.testing.assert_array_equal(scores(LOGITS, Activation.SIGMOID, raw=True), LOGITS)
+
+
+def test_a_text_in_parts_has_the_score_of_its_best():
+    found = scores(LOGITS, Activation.IDENTITY, raw=False, owners=(0, 0, 1, 1, 2))
+    assert found.tolist() == [[-3], [0.5], [200]]

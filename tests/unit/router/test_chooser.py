@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +17,7 @@ from deployments.core.lane import Lane
 from deployments.core.models import token_bounds
 from deployments.core.models.catalog import CATALOG
 from deployments.core.models.reading import read
-from deployments.core.models.spec import Role, Size
+from deployments.core.models.spec import Kind, PairTokens, Role, Size
 from deployments.core.models.token_bounds import estimate_tokens, upper_bound
 from deployments.core.request import TokenInput
 from deployments.core.routing.facts import RequestFacts, SharedSpace
@@ -24,10 +25,16 @@ from deployments.router.chooser import Chooser, candidate
 from deployments.wire.status import ModelState, ModelStatus, ReplicaState, ReplicaStatus
 
 MINILM, E5, MANY = "all-MiniLM-L6-v2", "e5-small", "multilingual-e5-large-instruct"
+JUDGE = "ms-marco-MiniLM-L6-v2"
+PAIRS = PairTokens((1,), (2,), (2,), 1)
+SPECS = {**CATALOG, JUDGE: replace(CATALOG[JUDGE], pair_tokens=PAIRS, max_tokens=20)}
+RERANK = RequestFacts(kinds=(Kind.RERANKER, Kind.EMBEDDER), roles=frozenset(Role))
 
 
 class Words:
     """A tokenizer to which a word is a token. Counts the texts that it is called with."""
+
+    room = 20
 
     def __init__(self):
         self.counted = 0
@@ -64,10 +71,10 @@ def tokenizer():
     return Words()
 
 
-def chooser(fleet, tokenizer, shared=lambda name: None, **fields):
-    models = [{"name": name} for name in (MINILM, E5, MANY)]
+def chooser(fleet, tokenizer, shared=lambda name: None, names=(MINILM, E5, MANY), **fields):
+    models = [{"name": name} for name in names]
     args = AppArgs.model_validate({"models": models, **fields})
-    preprocessors = {name: Preprocessor(CATALOG[name], tokenizer) for name in (MINILM, E5, MANY)}
+    preprocessors = {name: Preprocessor(SPECS[name], tokenizer) for name in names}
     clients = {
         name: SimpleNamespace(preprocessor=f, spec=f.spec) for name, f in preprocessors.items()
     }
@@ -91,6 +98,25 @@ def chooser(fleet, tokenizer, shared=lambda name: None, **fields):
 )
 async def test_which_model_answers(fleet, tokenizer, texts, facts, model):
     _, decision = await chooser(fleet, tokenizer).choose(facts, texts)
+    assert decision.model == model
+
+
+@pytest.mark.parametrize("default", [None, E5, "auto", JUDGE])
+async def test_each_kind_of_request_has_its_default(fleet, tokenizer, default):
+    both = chooser(fleet, tokenizer, names=(E5, JUDGE), default_model=default)
+    _, decision = await both.choose(RERANK, ["a", "b"])
+    assert (decision.model, decision.kind) == (JUDGE, Kind.RERANKER)
+    _, decision = await both.choose(RequestFacts(), ["a", "b"])
+    assert (decision.model, decision.kind) == (E5, Kind.EMBEDDER)
+
+
+@pytest.mark.parametrize(("words", "model"), [(12, JUDGE), (13, MINILM)])
+async def test_a_query_and_a_document_have_to_fit_together(fleet, tokenizer, words, model):
+    both = chooser(fleet, tokenizer, names=(MINILM, JUDGE))
+    document = " ".join(["the", "plants", "in", "our", "garden", "grow"] * 3)
+    texts = ["which plants grow in gardens", "a plant", " ".join(document.split()[:words])]
+    facts, decision = await both.choose(replace(RERANK, requested="auto"), texts)
+    assert facts.longest[JUDGE] == 5 + words + len(PAIRS)
     assert decision.model == model
 
 

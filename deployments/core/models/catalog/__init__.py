@@ -12,7 +12,14 @@ from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from deployments.core.models.catalog import bge, decoders, e5, retrieval, sentence_transformers
+from deployments.core.models.catalog import (
+    bge,
+    decoders,
+    e5,
+    rerankers,
+    retrieval,
+    sentence_transformers,
+)
 from deployments.core.models.spec import ModelSpec
 
 _MODELS = (
@@ -21,6 +28,7 @@ _MODELS = (
     *bge.MODELS,
     *retrieval.MODELS,
     *decoders.MODELS,
+    *rerankers.MODELS,
 )
 
 CATALOG: dict[str, ModelSpec] = {spec.name: spec for spec in _MODELS}

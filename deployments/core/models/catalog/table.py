@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from deployments.core.models.spec import ModelSpec, Pooling, Size
+from deployments.core.models.spec import Activation, Kind, ModelSpec, Pooling, Size
 
 # up to these parameters, in millions
 _SMALL, _MEDIUM = 150, 1_000
@@ -27,6 +27,16 @@ def shared(
         max_tokens=max_tokens,
         languages=languages,
         licence=licence,
+    )
+
+
+def rerankers(
+    backbone: str, max_tokens: int, languages: tuple[str, ...], licence: str
+) -> ModelSpec:
+    """As `shared`, for rerankers, whose dimension is 1."""
+    family = shared(backbone, Pooling.CLS, max_tokens, languages, licence)
+    return replace(
+        family, pooling=None, kind=Kind.RERANKER, activation=Activation.SIGMOID, normalize=False
     )
 
 

@@ -15,7 +15,7 @@ from deployments.core.models.catalog import (
     refusal,
 )
 from deployments.core.models.prompts import INSTRUCTION
-from deployments.core.models.spec import Pooling, Size, SpecialTokens
+from deployments.core.models.spec import Kind, Pooling, Size, SpecialTokens
 
 SPECS = list(CATALOG.values())
 DECODERS = {"mistral", "qwen3"}
@@ -41,6 +41,10 @@ STATED = {
     "Qwen3-Embedding-4B": (2560, 32768),
     "embeddinggemma-300m": (768, 2048),
     "SFR-Embedding-2_R": (4096, 4096),
+    "ms-marco-MiniLM-L6-v2": (1, 512),
+    "bge-reranker-large": (1, 512),
+    "bge-reranker-v2-m3": (1, 8192),
+    "gte-reranker-modernbert-base": (1, 8192),
 }
 every_model = pytest.mark.parametrize("spec", SPECS, ids=list(CATALOG))
 
@@ -54,7 +58,7 @@ def test_an_entry_is_pinned_and_whole(spec):
     assert all(re.fullmatch("[a-z]{2}", language) for language in spec.languages)
     assert len(set(spec.languages)) == len(spec.languages)
     assert (spec.licence == "unknown") == (spec.name == "multi-qa-mpnet-base-dot-v1")
-    assert spec.normalize == (spec.name not in UNNORMALISED)
+    assert spec.normalize == (spec.name not in UNNORMALISED and spec.kind is Kind.EMBEDDER)
     assert spec.parameters
     assert not spec.notices
     assert not spec.name.endswith(("-query", "-document"))
@@ -76,12 +80,22 @@ def test_instruct_models_have_a_template_and_a_default(spec):
     assert (spec.prompts.default_instruction is not None) == spec.takes_instruction
     if spec.takes_instruction:
         assert spec.prompts.query_instruction.count(INSTRUCTION) == 1
-        assert spec.prompts.document == spec.prompts.query == ""
+        assert spec.prompts.query == ""
+        assert not spec.prompts.document or spec.question
+
+
+@every_model
+def test_rerankers_give_one_score_and_only_questions_have_prompts(spec):
+    is_reranker = "rerank" in spec.name.lower() or "ms-marco" in spec.name
+    assert (spec.kind is Kind.RERANKER) == is_reranker == (spec.dimension == 1)
+    assert (spec.pooling is None) == is_reranker
+    assert not is_reranker or spec.prompts.are_empty == (spec.question is None)
 
 
 @every_model
 def test_decoders_pool_the_last_token(spec):
-    assert (spec.pooling is Pooling.LAST_TOKEN) == (spec.backbone in DECODERS)
+    pools_last = spec.pooling is Pooling.LAST_TOKEN or spec.question is not None
+    assert pools_last == (spec.backbone in DECODERS)
 
 
 def test_the_end_token_that_transformers_5_drops_is_stated():
