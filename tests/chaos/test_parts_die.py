@@ -111,6 +111,17 @@ def two_routers(service):
     return pids
 
 
+def test_callers_of_a_router_that_is_killed_are_answered_by_the_other(service, record_property):
+    victim, _ = two_routers(service)
+    with Callers(service) as callers:
+        killed = time.monotonic()
+        kill([victim])
+        until(lambda: callers.answered_since(killed) > 100, 60)
+    slowest = max(seconds for _, seconds, _ in callers.outcomes)
+    report(record_property, "one of two routers killed, the slowest answer", slowest)
+    assert callers.seen <= {200, 503}
+
+
 def test_callers_of_a_router_that_hangs_are_answered_by_the_other(service, record_property):
     victim, _ = two_routers(service)
     with Callers(service) as callers:

@@ -15,6 +15,7 @@ from testing.hashing import save_model
 from testing.nodes import growing_cluster, placed, routers
 from testing.running import running_service
 from testing.waiting import until
+from tests.support.reporting import report
 
 PATIENCE_S = 90.0
 PLACED = ["wide", "second"]
@@ -88,15 +89,17 @@ def test_a_job_brings_the_node_that_its_model_needs(cluster, service, tmp_path):
     until(lambda: ask(service, "rare").status_code == 200, PATIENCE_S)
 
 
-def test_a_node_that_dies_loses_no_request(cluster, service):
+def test_a_node_that_dies_loses_no_request(cluster, service, record_property):
     # the dead node must not hold the only router
     has_wide = {node for name, node in placed(cluster) if name == "wide"} - routers(cluster)
     victim = next(node for node in cluster.worker_nodes if node.node_id in has_wide)
-    statuses, errors, stop = [], [], threading.Event()
+    statuses, errors, seconds, stop = [], [], [], threading.Event()
 
     def caller():
         while not stop.is_set():
+            started = time.monotonic()
             answer = ask(service, "wide")
+            seconds.append(time.monotonic() - started)
             statuses.append(answer.status_code)
             if answer.status_code != 200:
                 errors.append(answer.text)
@@ -113,4 +116,5 @@ def test_a_node_that_dies_loses_no_request(cluster, service):
         stop.set()
         for thread in threads:
             thread.join()
+    report(record_property, "a node with a replica killed, the slowest answer", max(seconds))
     assert (set(statuses), errors) == ({200}, [])
