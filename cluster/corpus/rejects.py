@@ -71,6 +71,11 @@ def too_long(limit: int) -> str:
     return f"over the model's limit of {limit} tokens: use --truncate or --chunk"
 
 
+def too_long_to_chunk(characters: int, most: int) -> str:
+    """Returns the reason for a text that is too long even to be divided."""
+    return f"too long to chunk: it has {characters} characters, at most {most} are divided"
+
+
 def duplicate_id(source: str) -> str:
     """Returns the reason for a row whose id an earlier row of file ``source`` has."""
     return f"duplicate id, first in {source}"

@@ -8,14 +8,17 @@ from functools import cached_property
 
 from cluster.corpus.prepare.chunking import chunk_spans
 from cluster.corpus.read.rows import Rows
-from cluster.corpus.rejects import NOTHING_TO_READ, text_fault, too_long
+from cluster.corpus.rejects import NOTHING_TO_READ, text_fault, too_long, too_long_to_chunk
 from deployments.client.preprocessing import Preprocessor
 from deployments.core.batch import TokenBatch
+from deployments.core.batching.packing import split_in_order
 from deployments.core.errors import InvalidRequest
 from deployments.core.models.prompts import prefix, render
 from deployments.core.models.spec import Role
 
 _ROWS_PER_CALL = 1_024
+_CHARACTERS_PER_CALL = 4_000_000  # of several rows; to find chunks takes 40 bytes for each of them
+_MOST_CHUNKED_CHARACTERS = 10_000_000  # of one row: half a gigabyte
 _PLACEHOLDER = "a"
 
 
@@ -76,13 +79,25 @@ def prepare(preprocessor: Preprocessor, rows: Rows, options: TextOptions) -> Doc
     """Returns the items of a part's rows. A row is rejected as a whole or not at all."""
     documents = Documents(rejected=dict(rows.faults))
     for row, value in enumerate(rows.texts):
-        if row not in documents.rejected and (reason := text_fault(value)) is not None:
+        if row not in documents.rejected and (reason := _fault(value, options)) is not None:
             documents.rejected[row] = reason
     valid = [row for row in range(len(rows)) if row not in documents.rejected]
-    for start in range(0, len(valid), _ROWS_PER_CALL):
-        texts = {row: str(rows.texts[row]) for row in valid[start : start + _ROWS_PER_CALL]}
+    if not valid:
+        return documents
+    lengths = [len(str(rows.texts[row])) for row in valid]
+    for start, stop in split_in_order(lengths, _CHARACTERS_PER_CALL, _ROWS_PER_CALL):
+        texts = {row: str(rows.texts[row]) for row in valid[start:stop]}
         _add(preprocessor, texts, options, documents)
     return documents
+
+
+def _fault(value: object, options: TextOptions) -> str | None:
+    """Returns why a text cannot be encoded, as far as that shows before it is tokenized."""
+    if (reason := text_fault(value)) is not None:
+        return reason
+    if options.chunk and len(str(value)) > _MOST_CHUNKED_CHARACTERS:
+        return too_long_to_chunk(len(str(value)), _MOST_CHUNKED_CHARACTERS)
+    return None
 
 
 def _add(

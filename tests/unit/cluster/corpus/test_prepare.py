@@ -67,3 +67,33 @@ def test_long_texts_are_divided(preprocessor):
     assert [item.row for item in documents.items] == [0, *[3] * 4, 4, *[6] * 4, 7]
     check_ids(preprocessor, documents, TEXTS)
     assert sorted(documents.rejected) == UNREADABLE
+
+
+def test_a_text_too_long_to_divide_is_rejected_before_it_is_tokenized(preprocessor, monkeypatch):
+    monkeypatch.setattr(target, "_MOST_CHUNKED_CHARACTERS", 1_000)
+    texts = ["short", "x" * 1_001, "word " * 200]
+    documents = prepare(preprocessor, rows_of(texts), TextOptions(Role.DOCUMENT, chunk=100))
+    assert list(documents.rejected) == [1]
+    assert documents.rejected[1].startswith("too long to chunk:")
+    assert {item.row for item in documents.items} == {0, 2}
+    whole = prepare(preprocessor, rows_of(texts), TextOptions(Role.DOCUMENT, truncate=True))
+    assert not whole.rejected
+
+
+def test_few_characters_are_tokenized_at_once(preprocessor, monkeypatch):
+    monkeypatch.setattr(target, "_CHARACTERS_PER_CALL", 1_500)
+    monkeypatch.setattr(target, "_ROWS_PER_CALL", 100)
+    sizes = []
+    add = target._add
+    monkeypatch.setattr(
+        target, "_add", lambda p, texts, *rest: (sizes.append(len(texts)), add(p, texts, *rest))
+    )
+    texts = ["word " * 200] * 3 + ["a"] * 5
+    documents = prepare(preprocessor, rows_of(texts), TextOptions(Role.DOCUMENT, chunk=100))
+    assert sizes == [1, 1, 6]
+    assert {item.row for item in documents.items} == set(range(8))
+
+
+def test_a_part_of_which_every_row_is_rejected_has_no_items(preprocessor):
+    documents = prepare(preprocessor, rows_of([None, ""]), TextOptions(Role.DOCUMENT))
+    assert (documents.items, documents.batch, sorted(documents.rejected)) == ([], None, [0, 1])
