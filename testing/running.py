@@ -164,10 +164,12 @@ def serving(
 
 
 def describe_in_advance(models: Sequence[Mapping[str, Any]]) -> None:
-    """Describes the models here, or each of them would take a process of its own, which takes seconds."""
+    """Describes the models of local folders here, instead of in a process that takes seconds to start."""
     importlib.import_module("transformers")  # where it is loaded, no other process is asked
     for model in models:
         config = ModelConfig.model_validate(model)
+        if not config.path or not Path(config.path).is_dir():
+            continue  # a hub that cannot be reached is asked for minutes
         with suppress(EmbedfleetError):
             described(find_model(config.name, config.path, config.revision, config.overrides))
 

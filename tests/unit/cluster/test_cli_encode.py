@@ -191,5 +191,6 @@ def test_the_address_of_the_service_reaches_the_job(words, monkeypatch):
         raise JobError("enough")
 
     monkeypatch.setattr(job, "encode_opened", encode)
+    monkeypatch.setattr(scheduling, "give_way", lambda: None)  # for the rest of the tests, too
     assert cli.main([*words, "--url", "127.0.0.1:8001/v1"]) == 1
     assert [run.url for run in runs] == ["http://127.0.0.1:8001"]
