@@ -184,9 +184,9 @@ def _provenance(scored: _Scored, first: _Scored | None) -> dict[str, Any]:
         "model": main.model,
         "method": RerankMethod.CROSS_ENCODER if scored.by_reranker else RerankMethod.COSINE,
         "prefilter": stage,
+        "usage": usage(scored.tokens + (first.tokens if first else 0)),
         "space": None if scored.by_reranker else main.space,
         "instruction": main.instruction,
-        "usage": usage(scored.tokens + (first.tokens if first else 0)),
         "truncated": {
             "query": list(scored.cut_queries),
             "documents": list(scored.cut_documents),

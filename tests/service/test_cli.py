@@ -30,7 +30,7 @@ def test_serve_says_which_path_is_on_and_what_it_serves(service):
         lambda: "embedfleet: ready after" in service.log.read_text(), 10
     )  # of its first application
     log = service.log.read_text()
-    assert "embedfleet: requests come in through" in log
+    assert "requests come in through" in log
     table = log.split("embedfleet: ready after")[1].splitlines()
     assert any("ready" in line for line in table)
 
