@@ -107,10 +107,11 @@ class _Describer:
         try:
             with self._turn:
                 self._child = self._child or _Child()
-                return self._child.answer(files)
-        except ModelUnavailable:
-            self._child = None
-            raise
+                try:
+                    return self._child.answer(files)
+                except ModelUnavailable:
+                    self._child = None  # before the next one in turn would ask it
+                    raise
         finally:
             with self._counting:
                 self._waiting -= 1
