@@ -34,7 +34,7 @@ _DESCRIPTION = (
 )
 _TAGS = {
     "Vectors": "Vectors of texts, and which model makes them",
-    "Scores": "Cosines of queries and documents",
+    "Scores": "Cosines of queries and documents, and the scores of rerankers",
     "Models": "What is served, and whether it answers",
     "Operations": "For probes and monitoring; `/health` and `/ready` need no key",
 }

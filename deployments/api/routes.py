@@ -7,7 +7,7 @@ overload or while the service stops, and the labels of metrics all follow from i
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -61,6 +61,18 @@ class RouteSpec:
         return Route(self.path, self.handler, methods=[self.method])
 
 
+_RERANK = RouteSpec(
+    method="POST",
+    path="/v1/rerank",
+    handler=reranking.rerank,
+    summary="Documents sorted by their score with a query: a reranker's, or their cosine",
+    tag="Scores",
+    request=requests.RerankRequest,
+    response=responses.RerankResponse,
+    errors=_ANY_ERROR,
+    examples=examples.RERANK,
+    example=examples.RERANK_ANSWER,
+)
 ROUTES = (
     RouteSpec(
         method="POST",
@@ -98,30 +110,8 @@ ROUTES = (
         examples=examples.SIMILARITY,
         example=examples.SIMILARITY_ANSWER,
     ),
-    RouteSpec(
-        method="POST",
-        path="/v1/rerank",
-        handler=reranking.rerank,
-        summary="Documents sorted by their score with a query: a reranker's, or their cosine",
-        tag="Scores",
-        request=requests.RerankRequest,
-        response=responses.RerankResponse,
-        errors=_ANY_ERROR,
-        examples=examples.RERANK,
-        example=examples.RERANK_ANSWER,
-    ),
-    RouteSpec(
-        method="POST",
-        path="/v2/rerank",
-        handler=reranking.rerank,
-        summary="The same as /v1/rerank, for Cohere's clients",
-        tag="Scores",
-        request=requests.RerankRequest,
-        response=responses.RerankResponse,
-        errors=_ANY_ERROR,
-        examples=examples.RERANK,
-        example=examples.RERANK_ANSWER,
-    ),
+    _RERANK,
+    replace(_RERANK, path="/v2/rerank", summary="The same as /v1/rerank, for Cohere's clients"),
     RouteSpec(
         method="GET",
         path="/v1/models",

@@ -63,6 +63,8 @@ class Preprocessor:
         contents = await self._read(texts)
         framed = self.tokenizer.framed
         tokenized = await aside(_are_long(texts), framed, contents, request.truncate)
+        if not self.spec.needs_prompts:
+            return tokenized
         prompt = prefix(self.spec, request.role, request.instruction)
         batch = self.tokenizer.with_prompts(tokenized.batch, request.role, prompt)
         return replace(tokenized, batch=batch)

@@ -17,7 +17,7 @@ from deployments.core.models.prompts import prefix, render
 from deployments.core.models.spec import Role
 
 _ROWS_PER_CALL = 1_024
-_CHARACTERS_PER_CALL = 4_000_000  # of several rows; to find chunks takes 40 bytes for each of them
+_CHARACTERS_PER_CALL = 4_000_000  # of several rows; finding chunks takes about 40 bytes for each
 _MOST_CHUNKED_CHARACTERS = 10_000_000  # of one row: half a gigabyte
 _PLACEHOLDER = "a"
 
