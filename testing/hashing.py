@@ -42,8 +42,6 @@ from deployments.replica.loaded_model import LoadedModel
 # what `build_with_computed` leaves to the real engine
 COMPUTED = (
     "all-MiniLM-L6-v2",
-    "tiny-cls",
-    "tiny-dense",
     "tiny-vocabulary",
     "tiny-roles",
     "tiny-reranker",

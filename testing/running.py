@@ -193,7 +193,7 @@ def environment_in(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_STATS_PORT": str(ports + 93),
         "EMBEDFLEET_API_KEYS": API_KEY,
         "HF_HUB_OFFLINE": "1",
-        "RAY_metrics_report_interval_ms": "1000",
+        "RAY_metrics_report_interval_ms": "2500",
         "PYTHONUNBUFFERED": "1",
     }
     kept = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "PYTEST_CURRENT_TEST")}

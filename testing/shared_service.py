@@ -57,9 +57,10 @@ class SharedService:
         return self._running
 
     def close(self) -> None:
-        """Stops the service."""
+        """Stops the service, unless it has ended. The next module starts another."""
         leave()
         self._stack.close()
+        self._running = None
 
 
 def _replace_application(

@@ -68,6 +68,7 @@ def callers(service: RunningService, count: int, lane: str) -> Iterator[list[htt
             thread.join()
 
 
+@pytest.mark.long
 def test_offline_work_wakes_a_cold_model_and_has_its_own_cap(service):
     until(lambda: state(service) == ("cold", 0), 20)
     most = 0

@@ -90,6 +90,7 @@ def test_a_corpus_with_a_poisoned_text(service, deaths, tmp_path):
     assert len(deaths()) == 2
 
 
+@pytest.mark.long
 def test_an_engine_that_fails_for_good_is_replaced_and_no_row_is_lost(service, deaths, tmp_path):
     rejected = rejects(service, tmp_path, {"breaker": f"some texts {BREAK}"})
     assert set(rejected) == {"breaker"}
@@ -97,6 +98,7 @@ def test_an_engine_that_fails_for_good_is_replaced_and_no_row_is_lost(service, d
     assert len(deaths()) == 2
 
 
+@pytest.mark.long
 def test_an_engine_that_hangs_is_replaced(service, deaths):
     with ThreadPoolExecutor(5) as pool:
         hanging = pool.submit(ask, service, SLEEP)

@@ -115,6 +115,7 @@ def test_a_replica_that_is_killed_loses_no_request(service, record_property):
     report(record_property, "one of two replicas killed, the slowest answer", running.slowest())
 
 
+@pytest.mark.long
 def test_a_replica_that_is_stopped_is_left_within_seconds(service, record_property):
     victim, _ = two(service)
     with load(service) as running:
@@ -136,6 +137,7 @@ def test_the_controller_that_is_killed_is_not_missed(service):
         time.sleep(3)
 
 
+@pytest.mark.long
 def test_a_router_that_is_killed_leaves_no_work_behind(service):
     """Its replicas drop the calls that nobody waits for, and the next router finds them."""
     two(service)

@@ -44,7 +44,9 @@ def models(tmp_path_factory) -> list[dict[str, str]]:
     return [{"name": MODEL, "path": str(folder)}]
 
 
-@pytest.mark.parametrize("victim", ["driver", *COSTS_A_RETRY])
+@pytest.mark.parametrize(
+    "victim", ["driver", "encoder replica", pytest.param("data worker", marks=pytest.mark.long)]
+)
 def test_every_row_once_whatever_is_killed(shared_service, models, corpus, tmp_path, victim):
     service = shared_service.serve(models, [MODEL], APP)
     (path, ids), out = corpus, tmp_path / "out"

@@ -44,6 +44,7 @@ def tokens(encoder: DeploymentHandle, kind: str) -> list[float]:
     return sorted(report[f"{kind}_offline"] for report in reports)
 
 
+@pytest.mark.long
 def test_a_new_replica_takes_its_share_of_a_job_that_runs(service, encoder, tmp_path):
     texts, out = all_docstrings() * 10, tmp_path / "out"
     pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")

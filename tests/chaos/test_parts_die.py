@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 import os
+import re
 import signal
+import socket
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import httpx
 import pytest
 
 from testing.hashing import save_model
-from testing.processes import kill, marked
+from testing.processes import descendants, kill, marked
 from testing.waiting import until
 from tests.support.reporting import report
 
@@ -65,7 +69,7 @@ class Callers:
             except httpx.TransportError as error:
                 outcome = repr(error)
             self.outcomes.append((outcome, time.monotonic() - started, time.monotonic()))
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     @property
     def seen(self):
@@ -100,15 +104,30 @@ def test_an_haproxy_that_is_killed_is_replaced_within_seconds(service, record_pr
 
 
 def two_routers(service):
-    """Returns the two routers once both run and HAProxy may use them."""
+    """Returns the two routers once HAProxy sends requests to both."""
 
     def both():
         pids = marked(service.process.pid, ROUTER)
-        return pids if len(pids) == 2 else None
+        return pids if len(pids) == 2 == servers_up(service) else None
 
-    pids = until(both, 60, "two routers")
-    time.sleep(2)  # HAProxy checks a new one twice, every 250 ms
-    return pids
+    return until(both, 60, "two routers")
+
+
+def servers_up(service):
+    """Returns how many servers of the application pass HAProxy's health checks."""
+    (config,) = {
+        line.split(" -f ")[1].split()[0]
+        for line in descendants(service.process.pid).values()
+        if HAPROXY in line
+    }
+    path = re.search(r"stats socket (\S+)", Path(config).read_text())[1]
+    with socket.socket(socket.AF_UNIX) as admin:
+        admin.settimeout(5)
+        admin.connect(path)
+        admin.sendall(b"show stat\n")
+        table = b"".join(iter(lambda: admin.recv(65_536), b"")).decode()
+    rows = csv.DictReader(table.removeprefix("# ").splitlines())
+    return sum(row["status"] == "UP" and row["svname"].startswith("SERVE_REPLICA") for row in rows)
 
 
 def test_callers_of_a_router_that_is_killed_are_answered_by_the_other(service, record_property):
@@ -122,6 +141,7 @@ def test_callers_of_a_router_that_is_killed_are_answered_by_the_other(service, r
     assert callers.seen <= {200, 503}
 
 
+@pytest.mark.long
 def test_callers_of_a_router_that_hangs_are_answered_by_the_other(service, record_property):
     victim, _ = two_routers(service)
     with Callers(service) as callers:

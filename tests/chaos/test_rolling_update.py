@@ -57,7 +57,7 @@ class Load:
         while not self._stop.is_set():
             with self.running.client() as http:
                 self.answers.append(outcome(http.post("/v1/embeddings", json=body)))
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     @property
     def statuses(self):
@@ -104,6 +104,7 @@ def test_config_and_weights_are_replaced_under_load(service, folders):
         assert answered @ (vector if space == old else of_new) > 0.999
 
 
+@pytest.mark.long
 def test_after_an_update_to_missing_weights_the_old_ones_serve(service, folders, tmp_path):
     space = replica_of(service)["space_id"]
     with Load(service) as load:
@@ -116,6 +117,7 @@ def test_after_an_update_to_missing_weights_the_old_ones_serve(service, folders,
     assert [answer for answer in load.answers if answer[0] != 200] == []
 
 
+@pytest.mark.long
 def test_an_update_that_has_no_room_says_so_and_the_old_replica_serves(service):
     update(service, num_cpus=os.cpu_count() - 0.1)  # the machine has them, but not beside the rest
     with Load(service) as load:

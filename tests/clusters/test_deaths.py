@@ -22,6 +22,8 @@ APP = {"import_path": "testing.hashing:build"}
 # marks of processes
 RAYLET, GCS, CHILD = "raylet/raylet ", "gcs/gcs_server ", "cluster.service.drain"
 
+pytestmark = pytest.mark.long  # a Ray for each
+
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
@@ -37,12 +39,7 @@ def gone(pid):
 
 @pytest.mark.parametrize(
     "victim",
-    [
-        RAYLET,
-        pytest.param(GCS, marks=pytest.mark.long),
-        pytest.param(CHILD, marks=pytest.mark.long),
-        pytest.param(None, marks=pytest.mark.long),
-    ],
+    [RAYLET, GCS, CHILD, None],
     ids=["raylet", "gcs", "child", "command"],
 )
 def test_the_whole_service_ends_with_what_it_cannot_do_without(models, victim, record_property):

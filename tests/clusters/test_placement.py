@@ -21,6 +21,8 @@ PATIENCE_S = 90.0
 PLACED = ["wide", "second"]
 RARE = {"rare": 1}
 
+pytestmark = pytest.mark.long  # a Ray of four nodes
+
 
 @pytest.fixture(scope="module")
 def cluster():
@@ -74,7 +76,6 @@ def test_a_gpu_that_the_cluster_lacks_is_named_and_the_others_serve(service):
     assert {ask(service, name).status_code for name in PLACED} == {200}
 
 
-@pytest.mark.long
 def test_a_job_brings_the_node_that_its_model_needs(cluster, service, tmp_path):
     assert cards(service)["rare"]["state"] == "unavailable"
     refused = ask(service, "rare")

@@ -1,7 +1,6 @@
-"""Two services that end.
+"""Services that end: one gets SIGTERM while requests are in progress, another is killed during a job.
 
-All processes of one are killed during a corpus job. The other gets SIGTERM while requests are in
-progress. The first is started by `embedfleet serve --model`, without a config file.
+The second is started by `embedfleet serve --model`, without a config file.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import shlex
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from time import sleep
 
 import httpx
@@ -21,7 +20,8 @@ from testing.docstrings import all_docstrings
 from testing.encoding import run_command
 from testing.hashing import save_model
 from testing.models.tiny import save_xlm_roberta
-from testing.running import free_port, running_service, serving
+from testing.running import free_port, serving
+from testing.shared_service import leave
 from testing.waiting import until
 from tests.support.documents import code_blocks
 from tests.support.killing import (
@@ -42,60 +42,35 @@ STOPS_WITHIN_S = 30.0
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory):
-    return tmp_path_factory.mktemp("vectors") / "out"
+def folder(tmp_path_factory):
+    return save_xlm_roberta(tmp_path_factory.mktemp("models") / "our-model")
 
 
-@pytest.fixture(scope="module")
-def without_config(tmp_path_factory):
-    """A service with two models: a local folder, and a hub id that is in the catalog."""
-    folder, port = tmp_path_factory.mktemp("models") / "our-model", free_port()
-    save_xlm_roberta(folder)
+@contextmanager
+def serving_without_config(folder):
+    """Runs a service with two models: a local folder, and a hub id that is in the catalog."""
+    port = free_port()
     (documented,) = [block for block in code_blocks("bash") if "--model ./our-model" in block]
     _, _, *models = shlex.split(documented.replace("./our-model", str(folder)))
     with serving([*models, "--port", str(port)], port, ["our-model", MODEL]) as service:
-        yield service, folder
-
-
-@pytest.fixture(scope="module")
-def slow_service(tmp_path_factory):
-    folder = save_model(tmp_path_factory.mktemp("models") / SLOW, tokens_per_s=8_000)
-    models = [{"name": MODEL}, {"name": SLOW, "path": str(folder)}]
-    app = {"import_path": "testing.hashing:build"}
-    limits = {"online_max_wait_s": 60}
-    with running_service(models, [MODEL, SLOW], app=app, limits=limits) as service:
         yield service
 
 
-def test_serve_without_a_config_file(without_config):
-    service, folder = without_config
-    with service.client() as http:
-        answer = http.post("/v1/embeddings", json={"model": "our-model", "input": TEXTS}).json()
-        dtype = http.get("/v1/models/our-model").json()["dtype"]
-    log = service.log.read_text()
-    vectors = [item["embedding"] for item in answer["data"]]
-    expected = SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
-    assert worst_cosine(vectors, expected) >= (0.9995 if dtype == "bfloat16" else FLOAT32)
-    assert f"path: {folder.resolve()}" in log  # the config that it stands for
+@pytest.fixture(scope="module")
+def without_config(folder):
+    with serving_without_config(folder) as service:
+        yield service
 
 
-@pytest.mark.long
-def test_a_job_whose_cluster_dies_is_finished_by_the_next_run(without_config, corpus, out, request):
-    service, _ = without_config
-    path, ids = corpus
-    job = start(service, *arguments(path, out, MODEL))
-    wait_for_parts(job, out, 2)
-    strike(service, "cluster", job)
-    assert outcome(job) or job.returncode
-    before = stamps(out)
-    assert before
-    again = run_command(request.getfixturevalue("slow_service"), *arguments(path, out, MODEL))
-    assert again.returncode == 0, again.stderr
-    check_complete(out, ids, before)
-
-
-def test_requests_in_progress_are_answered_after_sigterm(slow_service):
-    service = slow_service
+def test_requests_in_progress_are_answered_after_sigterm(shared_service, tmp_path):
+    folder = save_model(tmp_path / SLOW, tokens_per_s=8_000)
+    service = shared_service.serve(
+        [{"name": SLOW, "path": str(folder)}],
+        [SLOW],
+        {"import_path": "testing.hashing:build"},
+        limits={"online_max_wait_s": 60},
+    )
+    leave()  # Ray ends a process that is connected to it when it ends itself
     texts = [text for text in all_docstrings() if len(text) > 400][:48]
     several_calls = body_of(texts * 6)  # some calls start while others are answered
     bodies = [*[body_of(texts)] * 4, several_calls]
@@ -122,6 +97,7 @@ def test_requests_in_progress_are_answered_after_sigterm(slow_service):
     assert statuses_until_it_has_ended(ready) <= {503}  # a 404 would say that the URL is wrong
     assert service.process.wait(STOPS_WITHIN_S) == 0
     assert "Traceback" not in service.log.read_text()
+    shared_service.close()
 
 
 def statuses_until_it_has_ended(status: Callable[[], int]) -> set[int]:
@@ -134,3 +110,32 @@ def statuses_until_it_has_ended(status: Callable[[], int]) -> set[int]:
 
 def body_of(texts: list[str]) -> dict[str, object]:
     return {"model": SLOW, "input": texts, "truncate": True, "encoding_format": "base64"}
+
+
+@pytest.mark.long
+def test_serve_without_a_config_file(without_config, folder):
+    with without_config.client() as http:
+        answer = http.post("/v1/embeddings", json={"model": "our-model", "input": TEXTS}).json()
+        dtype = http.get("/v1/models/our-model").json()["dtype"]
+    log = without_config.log.read_text()
+    vectors = [item["embedding"] for item in answer["data"]]
+    expected = SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
+    assert worst_cosine(vectors, expected) >= (0.9995 if dtype == "bfloat16" else FLOAT32)
+    assert f"path: {folder.resolve()}" in log  # the config that it stands for
+
+
+@pytest.mark.long
+def test_a_job_whose_cluster_dies_is_finished_by_the_next_run(
+    without_config, folder, corpus, tmp_path
+):
+    (path, ids), out = corpus, tmp_path / "out"
+    job = start(without_config, *arguments(path, out, MODEL))
+    wait_for_parts(job, out, 2)
+    strike(without_config, "cluster", job)
+    assert outcome(job) or job.returncode
+    before = stamps(out)
+    assert before
+    with serving_without_config(folder) as service:
+        again = run_command(service, *arguments(path, out, MODEL))
+    assert again.returncode == 0, again.stderr
+    check_complete(out, ids, before)

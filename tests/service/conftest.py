@@ -15,17 +15,14 @@ from deployments.core.models.describing import described
 from deployments.core.models.loading import find_model
 from testing.hashing import COMPUTED, WEIGHTS, save_model, save_weights
 from testing.models.combinations import COMBINATIONS
-from testing.models.files import Recipe
 from testing.models.rerankers import save_reranker
-from testing.models.tiny import save_xlm_roberta
 from testing.running import RunningService
 from testing.shared_service import SharedService
 
-REAL, CLS, DENSE, VOCABULARY, ROLES, RERANKER = COMPUTED  # every other model hashes
-# of folders as hubs have them: a Dense module, a vocabulary without tokenizer.json, and one that treats
-# queries and documents differently and does not pool their prompts
+REAL, VOCABULARY, ROLES, RERANKER = COMPUTED  # every other model hashes
+# of folders as hubs have them: a vocabulary without tokenizer.json, and one that treats queries and
+# documents differently and does not pool their prompts; tests/fidelity has many more, without HTTP
 KINDS = {
-    DENSE: "bert, modules: Dense, identity, normalised",
     VOCABULARY: "roberta, tokenizer: vocabulary only",
     ROLES: "bert, Router without the prompt",
 }
@@ -38,8 +35,6 @@ SLOW_TOKENS_PER_S = 8_000
 def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``hashed``, ``slow``, ``broken``, whose weights are damaged, and one for the real engine."""
     folder = tmp_path_factory.mktemp("models")
-    prompts = {"query": "query: ", "document": "passage: "}
-    save_xlm_roberta(folder / CLS, Recipe(pooling="cls", prompts=prompts))
     for name, kind in KINDS.items():
         COMBINATIONS[kind].save(folder / name)
     save_reranker(folder / RERANKER, "bert")
@@ -94,7 +89,6 @@ def service(shared_service: SharedService, models_folder: Path) -> RunningServic
     models = [
         {"name": REAL, "threads": 2},
         # in float32, so that the comparison is strict; MiniLM has this machine's best precision
-        {"name": CLS, "path": str(models_folder / CLS), "num_cpus": 0, "dtype": "float32"},
         *(
             {"name": name, "path": str(models_folder / name), "num_cpus": 0, "dtype": "float32"}
             | STATED.get(name, {})
@@ -108,5 +102,5 @@ def service(shared_service: SharedService, models_folder: Path) -> RunningServic
         {"name": "linq-embed-mistral", "num_gpus": 1},  # needs a GPU that the cluster lacks
     ]
     app = {"import_path": "testing.hashing:build_with_computed"}
-    compare_in_advance([model for model in models if model["name"] in (CLS, *KINDS)])
+    compare_in_advance([model for model in models if model["name"] in KINDS])
     return shared_service.serve(models, (*COMPUTED, "hashed", "slow"), app)

@@ -19,7 +19,7 @@ from deployments.core.models.spec import Role
 from testing.docstrings import docstrings
 from testing.encoding import encode, job_folder, run_command, vectors_of
 from testing.shared_service import join
-from tests.service.conftest import CLS, REAL, ROLES, VOCABULARY, stock_of
+from tests.service.conftest import REAL, ROLES, VOCABULARY, stock_of
 from tests.support.tolerance import FLOAT32, worst_cosine
 
 MODEL = "hashed"
@@ -71,9 +71,7 @@ def test_the_command_gives_the_same_vectors_as_online(service, tmp_path):
     assert ray.data.read_parquet(str(out)).count() == ROWS
 
 
-@pytest.mark.parametrize(
-    ("model", "role"), [(CLS, Role.QUERY), (ROLES, Role.QUERY), (VOCABULARY, Role.DOCUMENT)]
-)
+@pytest.mark.parametrize(("model", "role"), [(ROLES, Role.QUERY), (VOCABULARY, Role.DOCUMENT)])
 def test_other_kinds_of_models(service, models_folder, tmp_path, model, role):
     texts = docstrings(24, longest_words=60)
     pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")

@@ -86,6 +86,7 @@ def test_from_s3_to_s3(service, s3, monkeypatch):
     assert sorted(rejects["id"].to_pylist()) == ["a", "b"]
 
 
+@pytest.mark.long
 def test_from_gcs_to_gcs(service, gcs):
     where = f"scheme=http&endpoint_override={gcs}&retry_limit_seconds=10"
     store = pafs.FileSystem.from_uri(f"gs://anonymous@corpus?{where}")[0]

@@ -16,8 +16,6 @@ from deployments.core.models.spec import Role
 from testing.docstrings import one_to_2000_words
 from testing.running import RunningService
 from tests.service.conftest import (
-    CLS,
-    DENSE,
     KINDS,
     REAL,
     ROLES,
@@ -112,15 +110,6 @@ def test_2048_texts_in_one_request(service, texts, least):
     assert worst_cosine(vectors[-3:], few) >= least
 
 
-def test_another_family_pooling_and_tokenizer(service, models_folder, texts):
-    least = least_cosine(service, CLS)
-    stock = SentenceTransformer(str(models_folder / CLS), device="cpu")
-    queries, _ = encode(service, texts, model=CLS, input_type="query")
-    documents, _ = encode(service, texts, model=CLS, input_type="document")
-    assert worst_cosine(queries, stock.encode_query(texts)) >= least
-    assert worst_cosine(documents, stock.encode_document(texts)) >= least
-
-
 @pytest.mark.parametrize("name", KINDS)
 def test_other_kinds_of_models(service, models_folder, texts, name):
     least, stock = least_cosine(service, name), stock_of(models_folder, name)
@@ -160,7 +149,7 @@ def test_a_limit_that_only_the_config_states(service):
 @pytest.mark.parametrize(
     ("name", "network", "why_general"),
     [
-        *((name, "fast", None) for name in (REAL, CLS, DENSE, VOCABULARY)),
+        *((name, "fast", None) for name in (REAL, VOCABULARY)),
         (ROLES, "general", "it has a Router module"),
     ],
 )

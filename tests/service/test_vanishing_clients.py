@@ -14,7 +14,7 @@ from testing.running import API_KEY, RunningService
 from testing.waiting import until
 
 MODEL = "slow"
-VANISHING = 250  # fewer than a router admits at once
+VANISHING = 150  # 5 s of the replica's work, which is less than a request may wait for
 
 
 def counted(service: RunningService) -> tuple[float, float]:
