@@ -58,7 +58,7 @@ class Preprocessor:
             return await self._pairs(request, request.scoring)
         if isinstance(request.texts, TokenInput):
             return await asyncio.to_thread(self._accept, request, request.texts)
-        self._refuse_nothing(request.texts)
+        await self._refuse_nothing(request.texts)
         texts = render(self.spec, request.texts, request.role, request.instruction)
         contents = await self._read(texts)
         framed = self.tokenizer.framed
@@ -74,8 +74,8 @@ class Preprocessor:
         assert not isinstance(request.texts, TokenInput)
         effective_instruction(self.spec, Role.QUERY, request.instruction)
         texts = [scoring.query, *request.texts]
-        self._refuse_nothing([scoring.query], "query")
-        self._refuse_nothing(request.texts, "documents")
+        await self._refuse_nothing([scoring.query], "query")
+        await self._refuse_nothing(request.texts, "documents")
         if self.spec.question is not None:
             return await self._questions(request, scoring)
         read = self.tokenizer.read_whole if scoring.chunk else self.tokenizer.read
@@ -104,9 +104,9 @@ class Preprocessor:
         assert self.spec.pair_tokens is not None
         return PairFrames(self.spec, self.spec.pair_tokens)
 
-    def _refuse_nothing(self, texts: Sequence[str], field: str = "input") -> None:
+    async def _refuse_nothing(self, texts: Sequence[str], field: str = "input") -> None:
         """Raises InvalidRequest if there is nothing in a text but its prompt."""
-        rows = self.tokenizer.without_tokens(texts)
+        rows = await aside(_are_long(texts), self.tokenizer.without_tokens, texts)
         if rows:
             others = f", and neither do texts {listed(rows[1:])}" if rows[1:] else ""
             raise InvalidRequest(

