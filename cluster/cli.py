@@ -12,12 +12,18 @@ from importlib.metadata import version
 from cluster.arguments import DEFAULT_URL, port, positive, service_url, threads
 
 DEFAULT_CONFIG = "serve_config.yaml"
+_BROKEN_PIPE = 141  # as a process that SIGPIPE ends
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     args = _parser().parse_args(argv)
-    status: int = args.run(args)
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads the output has ended, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        return _BROKEN_PIPE
     return status
 
 
