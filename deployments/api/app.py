@@ -11,8 +11,13 @@ from starlette.types import ASGIApp
 
 from deployments.api.auth import ApiKeys
 from deployments.api.backend import Backend
-from deployments.api.http import ApiLimits, handle_error
-from deployments.api.middleware import ApiKeyMiddleware, HostMiddleware, SlashMiddleware
+from deployments.api.http import ApiLimits
+from deployments.api.middleware import (
+    ApiKeyMiddleware,
+    HostMiddleware,
+    SlashMiddleware,
+    handle_error,
+)
 from deployments.api.openapi import describe
 from deployments.api.responses import dump
 from deployments.api.routes import KEYLESS_PATHS, ROUTES

@@ -35,6 +35,12 @@ async def read_request(
     body = await read_body(request, limits, deadline)
     if len(body) <= _SMALL_BYTES:
         return parse(kind, body)
+    return await parse_large(kind, body, request)
+
+
+async def parse_large(kind: type[BodyT], body: bytes, request: Request) -> BodyT:
+    """Returns a body of any size, parsed. Raises as `parse`, and for one that holds too many values."""
+    limits: ApiLimits = request.app.state.limits
     await aside(len(body) > _LARGE_BYTES, _check_values, body, limits.max_texts, kind.texts_field)
     if len(body) <= _LARGE_BYTES:
         return parse(kind, body)

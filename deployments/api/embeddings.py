@@ -15,17 +15,30 @@ from deployments.api.responses import embeddings_body, route_body
 from deployments.core.awaiting import in_time
 from deployments.core.errors import InvalidRequest
 from deployments.core.models.prompts import choose_role
-from deployments.core.request import EncodeRequest, TokenInput
+from deployments.core.request import Embeddings, EncodeRequest, TokenInput
 from deployments.core.routing.facts import RequestFacts
-from deployments.core.routing.policy import agree
+from deployments.core.routing.policy import Decision, agree
 from deployments.core.routing.refusals import refuse_replaced
 
 
 async def create_embeddings(request: Request) -> Response:
     """Encodes the inputs with the model that the request asks for."""
-    backend: Backend = request.app.state.backend
     deadline = request.app.state.limits.deadline()
-    body, facts, texts = await _read(request, deadline)
+    body = await read_request(EmbeddingRequest, request, request.app.state.limits, deadline)
+    embeddings, decision = await encoded(request, body, deadline)
+    content = await embeddings_body(embeddings, body.encoding_format, body.output_dtype)
+    return embedding_response(content, embeddings, decision)
+
+
+async def encoded(
+    request: Request, body: EmbeddingRequest, deadline: float
+) -> tuple[Embeddings, Decision]:
+    """Returns the vectors of a typed request, and why that model gave them.
+
+    The vectors are float32; their space is that of the request's ``output_dtype``.
+    """
+    backend: Backend = request.app.state.backend
+    facts, texts = _facts_and_texts(request, body)
     decision = await in_time(backend.choose(facts, texts), deadline)
     role = choose_role(agree(decision.role, body.input_type), body.instruction)
     to_encode = EncodeRequest(
@@ -34,34 +47,32 @@ async def create_embeddings(request: Request) -> Response:
     with admitted(request, body.priority):
         embeddings = await backend.encode(decision, to_encode, body.priority, deadline)
     refuse_replaced(facts, decision.space, embeddings.space)
-    dtype = body.output_dtype
-    embeddings = replace(embeddings, space=embeddings.space + dtype.space_suffix)
-    content = await embeddings_body(embeddings, body.encoding_format, dtype)
-    return embedding_response(content, embeddings, decision)
+    space = embeddings.space + body.output_dtype.space_suffix
+    return replace(embeddings, space=space), decision
 
 
 async def explain_route(request: Request) -> Response:
     """Says which model would encode these inputs, and why each other model would not."""
     backend: Backend = request.app.state.backend
     deadline = request.app.state.limits.deadline()
-    body, facts, texts = await _read(request, deadline)
+    body = await read_request(EmbeddingRequest, request, request.app.state.limits, deadline)
+    facts, texts = _facts_and_texts(request, body)
     explanation = await in_time(backend.explain(facts, texts), deadline)
     role = choose_role(agree(explanation.decision.role, body.input_type), body.instruction)
     return Response(route_body(explanation, role), media_type=JSON)
 
 
-async def _read(
-    request: Request, deadline: float
-) -> tuple[EmbeddingRequest, RequestFacts, tuple[str, ...] | TokenInput]:
+def _facts_and_texts(
+    request: Request, body: EmbeddingRequest
+) -> tuple[RequestFacts, tuple[str, ...] | TokenInput]:
     limits: ApiLimits = request.app.state.limits
-    body = await read_request(EmbeddingRequest, request, limits, deadline)
     limits.check_count(len(body.inputs), "input")
     facts = replace(
         body.facts(required_space(request), limits.truncate),
         roles=frozenset({body.input_type}) if body.input_type else None,
         dimensions=body.dimensions,
     )
-    return body, facts, _texts(body.inputs, body.tokenizer)
+    return facts, _texts(body.inputs, body.tokenizer)
 
 
 def _texts(

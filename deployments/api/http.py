@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,8 @@ from deployments.core.request import Embeddings
 from deployments.core.routing.overload import ConcurrencyLimiter
 from deployments.core.routing.policy import Decision
 
+# writes an error as another server would: its status and its body
+ErrorFormat = Callable[[EmbedfleetError], tuple[int, bytes]]
 JSON = "application/json"
 REQUIRE_SPACE = "x-require-space"
 MAX_NAME = 512  # characters of a model's or a space's name
@@ -126,13 +128,10 @@ def embedding_response(body: bytes, embeddings: Embeddings, decision: Decision) 
     return Response(body, headers=headers, media_type=JSON)
 
 
-async def handle_error(request: Request, error: Exception) -> Response:
-    """Answers an exception of a route; Starlette runs plain functions in a thread pool."""
-    return error_response(request, error)
-
-
-def error_response(request: Request, error: Exception) -> Response:
-    """Returns the response to an error; all errors have the same shape."""
+def error_response(
+    request: Request, error: Exception, error_format: ErrorFormat | None = None
+) -> Response:
+    """Returns the response to an error; all have the same shape, but for the routes of other servers."""
     known = error if isinstance(error, EmbedfleetError) else _as_known(request, error)
     headers = dict((error.headers or {}) if isinstance(error, HTTPException) else {})
     if known.retry_after_s is not None:
@@ -143,7 +142,13 @@ def error_response(request: Request, error: Exception) -> Response:
         headers["www-authenticate"] = "Bearer"
     if isinstance(known, BodyTooSlow):
         headers["connection"] = "close"  # else the unread rest of the body would keep it open
-    return Response(error_body(known), known.status, headers, JSON)
+    status, body = (error_format or own_format)(known)
+    return Response(body, status, headers, JSON)
+
+
+def own_format(error: EmbedfleetError) -> tuple[int, bytes]:
+    """Returns an error's status and body as our own routes answer it."""
+    return error.status, error_body(error)
 
 
 def _as_known(request: Request, error: Exception) -> EmbedfleetError:

@@ -12,12 +12,13 @@ from contextlib import suppress
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.api.arrivals import Arrivals, ArrivingBody
 from deployments.api.auth import ALLOWED_HOSTS, ApiKeys, host_name
 from deployments.api.http import error_response
-from deployments.api.routes import PATHS, PATHS_OPEN_WHILE_STOPPING, PROBE_PATHS
+from deployments.api.routes import ERROR_FORMATS, PATHS, PATHS_OPEN_WHILE_STOPPING, PROBE_PATHS
 from deployments.core.errors import (
     EmbedfleetError,
     Forbidden,
@@ -231,5 +232,11 @@ def path_of(scope: Scope) -> str:
     return path.removeprefix(scope.get("root_path", ""))
 
 
+async def handle_error(request: Request, error: Exception) -> Response:
+    """Answers an exception of a route; Starlette runs plain functions in a thread pool."""
+    return error_response(request, error, ERROR_FORMATS.get(path_of(request.scope)))
+
+
 async def _refuse(error: EmbedfleetError, scope: Scope, receive: Receive, send: Send) -> None:
-    await error_response(Request(scope, receive), error)(scope, receive, send)
+    response = await handle_error(Request(scope, receive), error)
+    await response(scope, receive, send)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -27,13 +28,13 @@ Text = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, Field(min_length=1, max_length=512)]
 _MAX_INSTRUCTION = 4_096
 # only one error is answered: to collect one for each of a million wrong items would take a minute
-_NOT_EMPTY = Field(min_length=1, fail_fast=True)
+NOT_EMPTY = Field(min_length=1, fail_fast=True)
 Format = Literal["float", "base64"]
-_Flag = Annotated[
+Flag = Annotated[
     bool, BeforeValidator(lambda value: False if value is None else value, bool | None)
 ]
-TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], _NOT_EMPTY]
-_ROLES = {
+TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], NOT_EMPTY]
+ROLES = {
     "query": Role.QUERY,
     "document": Role.DOCUMENT,
     "passage": Role.DOCUMENT,
@@ -42,17 +43,27 @@ _ROLES = {
 }
 
 
-class _Body(BaseModel):
-    """Unknown fields are accepted, since OpenAI's clients send them, unless they resemble a known
-    field or would change vectors on another server.
+class Body(BaseModel):
+    """A JSON object. Unknown fields are accepted, since OpenAI's clients send them, unless they resemble
+    a known field or would change vectors on another server.
     """
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
-
-class _Common(_Body):
     texts_field: ClassVar[str] = "documents"
 
+    @classmethod
+    def as_refusal(cls, error: ValidationError, body: bytes) -> InvalidRequest:
+        """Returns the answer to a body that is not of this kind."""
+        return body_error(error, cls, body)
+
+    @classmethod
+    def refuse_extra(cls, extra: Mapping[str, Any]) -> None:
+        """Raises InvalidRequest for a field that is not of this body and must not be ignored."""
+        refuse_misleading(extra, cls.model_fields)
+
+
+class _Common(Body):
     model: Name | None = Field(
         None,
         description="Name, Hugging Face id, size, space or `auto`; -query or -document may follow it",
@@ -120,7 +131,7 @@ class EmbeddingRequest(_Common):
     texts_field: ClassVar[str] = "input"
 
     input: (
-        Text | Annotated[list[Text], _NOT_EMPTY] | TokenIds | Annotated[list[TokenIds], _NOT_EMPTY]
+        Text | Annotated[list[Text], NOT_EMPTY] | TokenIds | Annotated[list[TokenIds], NOT_EMPTY]
     ) = Field(description="A text or a list of texts; token ids only together with `tokenizer`")
     encoding_format: Format = "float"
     dimensions: int | None = Field(
@@ -171,9 +182,9 @@ class EmbeddingRequest(_Common):
     def _role(cls, value: Any) -> Any:
         if value is None or isinstance(value, Role):
             return value
-        if isinstance(value, str) and value in _ROLES:
-            return _ROLES[value]
-        raise ValueError(f"must be one of {', '.join(map(repr, _ROLES))}")
+        if isinstance(value, str) and value in ROLES:
+            return ROLES[value]
+        raise ValueError(f"must be one of {', '.join(map(repr, ROLES))}")
 
     @property
     def inputs(self) -> list[str] | list[list[int]]:
@@ -188,9 +199,9 @@ class EmbeddingRequest(_Common):
 class SimilarityRequest(_Common):
     """``POST /v1/similarity``: one or several queries against documents."""
 
-    query: Text | Annotated[list[Text], _NOT_EMPTY]
-    documents: Text | Annotated[list[Text], _NOT_EMPTY]
-    return_embeddings: _Flag = Field(False, description="Return the vectors as well")
+    query: Text | Annotated[list[Text], NOT_EMPTY]
+    documents: Text | Annotated[list[Text], NOT_EMPTY]
+    return_embeddings: Flag = Field(False, description="Return the vectors as well")
 
     @property
     def queries(self) -> list[str]:
@@ -203,7 +214,7 @@ class SimilarityRequest(_Common):
         return [self.documents] if isinstance(self.documents, str) else self.documents
 
 
-class RerankDocument(_Body):
+class RerankDocument(Body):
     """A document as an object, the other shape that rerank clients send."""
 
     text: Text
@@ -222,18 +233,18 @@ class RerankRequest(_Common):
     """``POST /v1/rerank``: documents to be sorted by their score with one query."""
 
     query: Text
-    documents: Annotated[list[Text | RerankDocument], _NOT_EMPTY]
+    documents: Annotated[list[Text | RerankDocument], NOT_EMPTY]
     top_n: int | None = Field(None, ge=1, description="How many of the best documents to return")
-    return_documents: _Flag = False
+    return_documents: Flag = False
     truncate: bool | Truncation | None = Field(  # type: ignore[assignment]
         None,
         description="Cut what is over the model's limit: of a pair the longer text (`true`, "
         "`longest_first`), or the document alone (`only_second`)",
     )
-    chunk: _Flag = Field(
+    chunk: Flag = Field(
         False, description="Score a document over the model's limit by the best of its parts"
     )
-    raw_scores: _Flag = Field(
+    raw_scores: Flag = Field(
         False, description="A reranker's logits instead of its published scores"
     )
     prefilter: Prefilter | None = Field(
@@ -275,7 +286,7 @@ class RerankRequest(_Common):
         return [d if isinstance(d, str) else d.text for d in self.documents]
 
 
-BodyT = TypeVar("BodyT", bound=_Common)
+BodyT = TypeVar("BodyT", bound=Body)
 
 
 def parse(kind: type[BodyT], body: bytes) -> BodyT:
@@ -283,7 +294,7 @@ def parse(kind: type[BodyT], body: bytes) -> BodyT:
     try:
         request = kind.model_validate_json(body)
     except ValidationError as error:
-        raise body_error(error, kind, body) from None
+        raise kind.as_refusal(error, body) from None
     if request.model_extra:
-        refuse_misleading(request.model_extra, kind.model_fields)
+        kind.refuse_extra(request.model_extra)
     return request

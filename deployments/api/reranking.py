@@ -31,7 +31,7 @@ from deployments.core.routing.policy import AUTO, Decision
 
 
 @dataclass(frozen=True)
-class _Scored:
+class Scored:
     """The scores of some documents, ``(documents,)``, and the answers that they were made of.
 
     ``rows`` are the documents' places in the request. Those in ``cut_queries`` and ``cut_documents`` were
@@ -65,11 +65,23 @@ async def rerank(request: Request) -> Response:
     """Returns the documents by falling score."""
     deadline = request.app.state.limits.deadline()
     body = await read_request(RerankRequest, request, request.app.state.limits, deadline)
-    call = _Call(request, body, deadline)
-    first, scored = await (_in_two_stages(call) if body.prefilter else _in_one(call))
+    return await reranked(request, body, deadline)
+
+
+async def reranked(request: Request, body: RerankRequest, deadline: float) -> Response:
+    """Returns the answer to a typed request."""
+    first, scored = await scored_documents(request, body, deadline)
     results = [_result(body, scored, place) for place in scored.best(body.top_n)]
     content = dump({"object": "rerank", "results": results, **_provenance(scored, first)})
     return embedding_response(content, scored.answers[0], scored.decision)
+
+
+async def scored_documents(
+    request: Request, body: RerankRequest, deadline: float
+) -> tuple[Scored | None, Scored]:
+    """Returns the documents' scores; with a ``prefilter``, the cosines of its stage come first."""
+    call = _Call(request, body, deadline)
+    return await (_in_two_stages(call) if body.prefilter else _in_one(call))
 
 
 @dataclass(frozen=True)
@@ -91,11 +103,11 @@ class _Call:
         backend: Backend = self.request.app.state.backend
         return await chosen(backend, self.body, facts, self.deadline)
 
-    async def by_cosine(self, facts: RequestFacts, decision: Decision) -> _Scored:
+    async def by_cosine(self, facts: RequestFacts, decision: Decision) -> Scored:
         """Returns the cosines of all documents."""
         cosine = await cosines(self.request, self.body, facts, decision, self.deadline)
         queries, documents = cosine.queries, cosine.documents
-        return _Scored(
+        return Scored(
             range(len(self.body.documents)),
             cosine.scores[0],
             decision,
@@ -106,7 +118,7 @@ class _Call:
 
     async def by_reranker(
         self, facts: RequestFacts, decision: Decision, rows: Sequence[int]
-    ) -> _Scored:
+    ) -> Scored:
         """Returns the reranker's scores of the documents in ``rows``."""
         body, texts = self.body, self.body.texts
         pairs = EncodeRequest(
@@ -122,10 +134,10 @@ class _Call:
             except InvalidRequest as error:
                 raise of_side(error, Role.DOCUMENT) from None
         cut = [rows[place] for place in answer.truncated]
-        return _Scored(rows, answer.vectors[:, 0], decision, (answer,), (), cut)
+        return Scored(rows, answer.vectors[:, 0], decision, (answer,), (), cut)
 
 
-async def _in_one(call: _Call) -> tuple[None, _Scored]:
+async def _in_one(call: _Call) -> tuple[None, Scored]:
     """Returns the scores of all documents, by a reranker or by cosine."""
     facts = call.facts
     decision = await call.choose(facts)
@@ -134,7 +146,7 @@ async def _in_one(call: _Call) -> tuple[None, _Scored]:
     return None, await call.by_reranker(facts, decision, range(len(call.body.documents)))
 
 
-async def _in_two_stages(call: _Call) -> tuple[_Scored, _Scored]:
+async def _in_two_stages(call: _Call) -> tuple[Scored, Scored]:
     """Returns all documents' cosines, and the reranker's scores of the best of them.
 
     Both models are chosen before anything is computed.
@@ -164,7 +176,7 @@ def _of_prefilter() -> Iterator[None]:
         raise type(error)(message, "prefilter.model", error.retry_after_s) from None
 
 
-def _result(body: RerankRequest, scored: _Scored, place: int) -> dict[str, Any]:
+def _result(body: RerankRequest, scored: Scored, place: int) -> dict[str, Any]:
     row = scored.rows[place]
     result = {"index": row, "relevance_score": scored.scores[place]}
     if body.return_documents:
@@ -172,7 +184,7 @@ def _result(body: RerankRequest, scored: _Scored, place: int) -> dict[str, Any]:
     return result
 
 
-def _provenance(scored: _Scored, first: _Scored | None) -> dict[str, Any]:
+def _provenance(scored: Scored, first: Scored | None) -> dict[str, Any]:
     main = scored.answers[0]
     stage = first and {
         "model": first.answers[0].model,

@@ -252,15 +252,24 @@ async def dump_with_lists(
     return dump({**body, **{name: list(items) for name, items in lists.items()}})
 
 
+async def dump_list(items: Iterable[Any], numbers: int) -> bytes:
+    """Returns JSON of a list that holds this many numbers, as `dump_with_lists`."""
+    if numbers > _INLINE_NUMBERS:
+        return await asyncio.to_thread(_list_in_parts, items)
+    return dump(list(items))
+
+
 def _dump_in_parts(body: Mapping[str, Any], lists: Mapping[str, Iterable[Any]]) -> bytes:
     parts = [dump(body)[:-1]]
     for name, items in lists.items():
-        parts += (b",", dump(name), b":[")
-        rest = iter(items)
-        while some := list(islice(rest, _ITEMS_AT_ONCE)):
-            parts += (dump(some)[1:-1], b",")
-        parts[-1] = b"]"
+        parts += (b",", dump(name), b":", _list_in_parts(items))
     return b"".join((*parts, b"}"))
+
+
+def _list_in_parts(items: Iterable[Any]) -> bytes:
+    rest = iter(items)
+    parts = iter(lambda: list(islice(rest, _ITEMS_AT_ONCE)), [])
+    return b"[" + b",".join(dump(part)[1:-1] for part in parts) + b"]"
 
 
 def error_body(error: EmbedfleetError) -> bytes:

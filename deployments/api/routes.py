@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -24,6 +25,9 @@ from deployments.api import (
     responses,
     scoring,
 )
+from deployments.api.compat import cog, cohere, ollama, tei, vllm
+from deployments.api.compat.dialect import Dialect
+from deployments.api.http import ErrorFormat
 
 Handler = Callable[[Request], Awaitable[Response]]
 _OK: Mapping[int, str] = {200: "OK"}
@@ -37,7 +41,8 @@ class RouteSpec:
     ``request`` and ``response`` are the JSON bodies; without ``response`` the answer is plain text.
     ``answers`` describes the statuses with that body, ``errors`` are the statuses with an error's
     body. ``examples`` are request bodies by name, and ``example`` is the answer to the first of them. A
-    route without ``summary`` is not part of the OpenAPI description.
+    route without ``summary`` is not part of the OpenAPI description. With ``dialect``, it is a route of
+    another server, and its errors have that server's shape.
     """
 
     method: Literal["GET", "POST"]
@@ -51,6 +56,7 @@ class RouteSpec:
     errors: tuple[int, ...] = ()
     examples: Mapping[str, Any] = field(default_factory=dict, hash=False)
     example: Any = field(default=None, hash=False)
+    dialect: Dialect | None = None
     needs_key: bool = True
     is_probe: bool = False  # answered even when too many requests are in progress
     open_while_stopping: bool = False
@@ -73,7 +79,7 @@ _RERANK = RouteSpec(
     examples=examples.RERANK,
     example=examples.RERANK_ANSWER,
 )
-ROUTES = (
+_OWN_ROUTES = (
     RouteSpec(
         method="POST",
         path="/v1/embeddings",
@@ -175,7 +181,39 @@ ROUTES = (
         for path in operations.ASSETS
     ),
 )
+_TEI = partial(RouteSpec, dialect=tei.DIALECT)
+_COHERE = partial(RouteSpec, dialect=cohere.DIALECT)
+_OLLAMA = partial(RouteSpec, dialect=ollama.DIALECT)
+_VLLM = partial(RouteSpec, dialect=vllm.DIALECT)
+_COG = partial(RouteSpec, dialect=cog.DIALECT)
+# not in the OpenAPI description: these routes are described by the servers they come from
+DIALECT_ROUTES = (
+    _COG(method="GET", path="/", handler=cog.index),  # before TEI's, whose errors this path has
+    _TEI(method="POST", path="/embed", handler=tei.embed, request=tei.EmbedBody),
+    _TEI(method="POST", path="/", handler=tei.embed, request=tei.EmbedBody),
+    _TEI(method="POST", path="/similarity", handler=tei.similarity, request=tei.SimilarityBody),
+    _TEI(method="POST", path="/rerank", handler=tei.rerank, request=tei.RerankBody),
+    _TEI(method="GET", path="/info", handler=tei.info),
+    *(_TEI(method="POST", path=path, handler=tei.refuse_route) for path in tei.NOT_SERVED),
+    _COHERE(method="POST", path="/v1/embed", handler=cohere.embed, request=cohere.EmbedBody),
+    _COHERE(method="POST", path="/v2/embed", handler=cohere.embed_v2, request=cohere.EmbedBodyV2),
+    _OLLAMA(method="POST", path="/api/embed", handler=ollama.embed, request=ollama.EmbedBody),
+    _OLLAMA(
+        method="POST",
+        path="/api/embeddings",
+        handler=ollama.embed_one,
+        request=ollama.EmbeddingsBody,
+    ),
+    _OLLAMA(method="GET", path="/api/tags", handler=ollama.tags),
+    _VLLM(method="POST", path="/score", handler=vllm.score, request=vllm.ScoreBody),
+    _VLLM(method="POST", path="/v1/score", handler=vllm.score, request=vllm.ScoreBody),
+    _COG(method="POST", path="/predictions", handler=cog.predict, request=cog.PredictionBody),
+)
+ROUTES = (*_OWN_ROUTES, *DIALECT_ROUTES)
 PATHS = frozenset(route.path for route in ROUTES)
 KEYLESS_PATHS = frozenset(route.path for route in ROUTES if not route.needs_key)
 PROBE_PATHS = frozenset(route.path for route in ROUTES if route.is_probe)
 PATHS_OPEN_WHILE_STOPPING = frozenset(r.path for r in ROUTES if r.open_while_stopping)
+ERROR_FORMATS: Mapping[str, ErrorFormat] = {
+    spec.path: spec.dialect.error_format for spec in ROUTES if spec.dialect
+}

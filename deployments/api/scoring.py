@@ -46,7 +46,7 @@ async def similarity(request: Request) -> Response:
     """Returns the cosine of every query with every document, and the vectors if asked for."""
     deadline = request.app.state.limits.deadline()
     body = await read_request(SimilarityRequest, request, request.app.state.limits, deadline)
-    scored = await _score(request, body, deadline)
+    scored = await scored_similarity(request, body, deadline)
     arrays = {"scores": scored.scores}
     if body.return_embeddings:
         arrays["query_embeddings"] = scored.queries.vectors
@@ -58,7 +58,10 @@ async def similarity(request: Request) -> Response:
     return embedding_response(content, scored.queries, scored.decision)
 
 
-async def _score(request: Request, body: SimilarityRequest, deadline: float) -> CosineScores:
+async def scored_similarity(
+    request: Request, body: SimilarityRequest, deadline: float
+) -> CosineScores:
+    """Returns both sides' vectors and the cosines of a typed request."""
     backend: Backend = request.app.state.backend
     facts = scoring_facts(request, body)
     decision = await chosen(backend, body, facts, deadline)

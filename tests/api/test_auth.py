@@ -7,7 +7,7 @@ import hmac
 import pytest
 
 from deployments.api.auth import ApiKeys
-from deployments.api.routes import ROUTES
+from deployments.api.routes import DIALECT_ROUTES, ROUTES
 from tests.api.calls import EMBEDDINGS, JSON, app_of, check_refusal, connect
 from tests.api.fake_backend import FakeBackend
 
@@ -17,7 +17,7 @@ OPEN = {
     *("/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/docs/favicon-32x32.png"),
 }
 CLOSED = [
-    *((spec.method, spec.path) for spec in ROUTES if spec.path not in OPEN),
+    *((s.method, s.path) for s in ROUTES if s.path not in OPEN and s not in DIALECT_ROUTES),
     ("GET", "/v1/models/plain"),
     ("GET", "/docs/__init__.py"),
     ("GET", "/docs/../v1/models"),
@@ -69,6 +69,14 @@ def check_unauthorized(response):
 @pytest.mark.parametrize(("method", "path"), CLOSED)
 async def test_every_route_but_probes_and_the_description_needs_a_key(closed, method, path):
     check_unauthorized(await call(closed, method, path, None))
+
+
+@pytest.mark.parametrize("spec", DIALECT_ROUTES, ids=lambda spec: f"{spec.method} {spec.path}")
+async def test_every_route_of_another_server_needs_a_key(closed, spec):
+    response = await call(closed, spec.method, spec.path, None)
+    assert response.status_code == 401
+    assert "`Authorization: Bearer <key>`" in response.text
+    assert response.headers["www-authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize("authorization", REFUSED)

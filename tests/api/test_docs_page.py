@@ -6,40 +6,17 @@ import html
 import re
 import shutil
 import subprocess
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
-import uvicorn
 
 from deployments.api.auth import ApiKeys
 from deployments.api.routes import ROUTES
-from testing.running import free_port
-from testing.waiting import until
 from tests.api.calls import app_of
 from tests.api.fake_backend import FakeBackend
+from tests.api.serving import serving
 
 BROWSERS = ("chromium", "chromium-headless-shell", "google-chrome", "chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
-
-
-@contextmanager
-def serving() -> Iterator[str]:
-    """Serves the API, which asks for a key; yields its URL."""
-    port = free_port()
-    config = uvicorn.Config(
-        app_of(FakeBackend(), keys=ApiKeys(["secret"])), port=port, log_level="error"
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    try:
-        until(lambda: server.started, 10)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join(10)
 
 
 def page_at(url: str, profile: str) -> str:
@@ -58,7 +35,7 @@ def page_at(url: str, profile: str) -> str:
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium: apt-get install chromium")
 def test_a_browser_lists_every_operation_though_the_service_has_keys(tmp_path):
-    with serving() as url:
+    with serving(app_of(FakeBackend(), keys=ApiKeys(["secret"]))) as url:
         page = page_at(f"{url}/docs", str(tmp_path))
     shown = {html.unescape(path) for path in re.findall(r'data-path="([^"]*)"', page)}
     assert shown == {spec.route.path_format for spec in ROUTES if spec.summary}

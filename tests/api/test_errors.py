@@ -76,7 +76,7 @@ async def test_an_unexpected_exception_reveals_nothing(client, backend, path, bo
     assert kind.__name__ not in response.text
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/embeddings/1", "/v2/fine_tuning"])
+@pytest.mark.parametrize("path", ["/v1", "/v1/embeddings/1", "/v2/fine_tuning"])
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 async def test_an_unknown_route(client, path, method):
     response = await client.request(method, path)
@@ -86,17 +86,17 @@ async def test_an_unknown_route(client, path, method):
 @pytest.mark.parametrize(
     ("path", "ours"),
     [
-        ("/embed", "/v1/embeddings"),
+        ("/v1/embed_all", "/v1/embeddings"),
         ("/v1/v1/embeddings", "/v1/embeddings"),
         ("/v1/embedding", "/v1/embeddings"),
-        ("/api/embed", "/v1/embeddings"),
+        ("/api/v1/embed", "/v1/embeddings"),
         ("/openai/deployments/ada/embeddings", "/v1/embeddings"),
-        ("/predictions", "/v1/embeddings"),
-        ("/rerank/", "/v1/rerank"),
+        ("/v1/predictions", "/v1/embeddings"),
+        ("/v1/reranking", "/v1/rerank"),
         ("/v3/rerank", "/v1/rerank"),
-        ("/v1/score", "/v1/similarity"),
-        ("/info", "/v1/models"),
-        ("/api/tags", "/v1/models"),
+        ("/v2/score", "/v1/similarity"),
+        ("/v1/info/", "/v1/models"),
+        ("/v1/tags", "/v1/models"),
     ],
 )
 async def test_a_route_of_another_server(client, path, ours):

@@ -9,7 +9,7 @@ import pytest
 import schemathesis
 
 from deployments.api.openapi import describe as description_of
-from deployments.api.routes import ROUTES
+from deployments.api.routes import DIALECT_ROUTES, ROUTES
 from deployments.core.errors import EmbedfleetError
 from tests.api.calls import EMBEDDINGS, RERANK, ROUTE, SIMILARITY, ok, send
 
@@ -34,6 +34,7 @@ REFUSALS = [
 NOT_DESCRIBED = {
     *("/openapi.json", "/docs"),
     *("/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/docs/favicon-32x32.png"),
+    *(spec.path for spec in DIALECT_ROUTES),
 }
 DESCRIBED = [spec for spec in ROUTES if spec.path not in NOT_DESCRIBED]
 EXAMPLES = [(spec.path, name) for spec in DESCRIBED for name in spec.examples]
