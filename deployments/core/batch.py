@@ -34,14 +34,14 @@ class TokenBatch:
 
     @classmethod
     def from_lists(cls, texts: Sequence[Sequence[int]]) -> TokenBatch:
-        """Builds a batch from one sequence of ids a text."""
+        """Builds a batch from a sequence of ids for each text."""
         lengths = np.fromiter((len(t) for t in texts), np.int32, len(texts))
         ids = np.fromiter((i for t in texts for i in t), np.int32, int(lengths.sum()))
         return cls(ids, lengths)
 
     @classmethod
     def from_arrays(cls, texts: Sequence[Ids]) -> TokenBatch:
-        """Builds a batch from one int32 array of ids a text."""
+        """Builds a batch from an int32 array of ids for each text."""
         lengths = np.fromiter((len(t) for t in texts), np.int32, len(texts))
         return cls(np.concatenate(texts), lengths)
 
@@ -112,8 +112,10 @@ class TokenBatch:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A replica's answer: float32 vectors ``(texts, dimension)``, pooled and not normalised, and
-    where the time went (seconds). ``errors`` holds the rows that have an error in place of a vector.
+    """A replica's answer: float32 vectors ``(texts, dimension)``, pooled but not normalised.
+
+    ``queued_s`` and ``computed_s`` say where the time went. ``errors`` has the error of each row that
+    has no vector.
     """
 
     vectors: Vectors
@@ -129,7 +131,9 @@ class Encoded:
     def among(
         self, rows: Sequence[int], texts: int, others: Mapping[int, EmbedfleetError]
     ) -> Encoded:
-        """Returns the answer of so many texts, of which these are ``rows``, the others' errors in it."""
+        """Returns the answer to a call of ``texts`` texts: this one's at ``rows``, and the errors of
+        ``others`` at their rows.
+        """
         vectors = np.zeros((texts, self.vectors.shape[1]), np.float32)
         vectors[rows] = self.vectors
         errors = {rows[row]: error for row, error in self.errors.items()}

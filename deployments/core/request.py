@@ -1,4 +1,4 @@
-"""What a caller wants encoded, and what comes back, independent of HTTP and of Ray."""
+"""A request to encode texts, and its answer, without HTTP and without Ray."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class TokenInput:
 
 @dataclass(frozen=True)
 class Scoring:
-    """How a reranker scores texts: each of them together with the same query.
+    """How a reranker scores texts, each of them together with the same query.
 
-    Texts that are too long are cut as ``truncation`` says, if the request allows it; with ``chunk`` they
-    get the score of their best part. ``raw`` asks for logits in place of the model's published scores.
+    If the request allows it, texts that are too long are cut as ``truncation`` says. With ``chunk`` they
+    get the score of their best part. ``raw`` asks for logits instead of the scores of the model's card.
     """
 
     query: str
@@ -35,8 +35,8 @@ class Scoring:
 class EncodeRequest:
     """Texts of one role for one model.
 
-    ``dimensions`` None means all of the model's, ``normalize`` None what the model does. ``scoring`` is
-    for rerankers, whose answers have one number for each text.
+    ``dimensions`` None keeps all of the model's; ``normalize`` None does what the model does by itself.
+    ``scoring`` is for rerankers, which answer with one number for each text.
     """
 
     texts: tuple[str, ...] | TokenInput
@@ -50,12 +50,12 @@ class EncodeRequest:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Vectors float32 ``(texts, dimensions)`` in the order asked, and what they are.
+    """Float32 vectors ``(texts, dimensions)`` in the order of the request, and where they come from.
 
-    A reranker's are scores, ``(texts, 1)``, and their space says which version of it gave them.
+    A reranker gives scores instead, ``(texts, 1)``, whose space names its version.
 
-    ``tokens`` counts prompts and special tokens, after truncation; ``truncated`` holds the rows
-    that were cut; ``instruction`` is the one rendered, given or default. Times are seconds.
+    ``tokens`` includes prompts and special tokens, after truncation. ``truncated`` has the rows that
+    were cut. ``instruction`` is the one that was used: the request's or the model's default.
     """
 
     vectors: Vectors

@@ -48,13 +48,13 @@ async def test_embeddings(client, wide, monkeypatch, more, inline, encoding_form
     wide(INLINE_ANSWER // 32 + more)
     calls = threads_of(monkeypatch, responses, "dump")
     body = {"input": ["a"] * 32, "encoding_format": encoding_format}
-    found = ok(await send(client, EMBEDDINGS, body))
+    answer = ok(await send(client, EMBEDDINGS, body))
     assert all((thread is HERE) == inline for thread, _ in calls)
-    rows = [item["embedding"] for item in found["data"]]
+    rows = [item["embedding"] for item in answer["data"]]
     if encoding_format == "base64":
         rows = [np.frombuffer(base64.b64decode(row), "<f4") for row in rows]
     np.testing.assert_array_equal(np.concatenate(rows), np.arange(INLINE_ANSWER + 32 * more))
-    assert (found["object"], found["model"]) == ("list", "plain")
+    assert (answer["object"], answer["model"]) == ("list", "plain")
 
 
 @pytest.mark.parametrize(("more", "inline"), [(0, True), (1, False)])
@@ -63,10 +63,10 @@ async def test_vectors_beside_their_cosines(client, wide, monkeypatch, more, inl
     wide(dimension)
     calls = threads_of(monkeypatch, responses, "dump")
     body = {"query": ["a"] * 2, "documents": ["b"] * 8, "return_embeddings": True}
-    found = ok(await send(client, SIMILARITY, body))
+    answer = ok(await send(client, SIMILARITY, body))
     assert all((thread is HERE) == inline for thread, _ in calls)
     for side, rows in (("query", 2), ("document", 8)):
-        vectors = np.concatenate(found[f"{side}_embeddings"])
+        vectors = np.concatenate(answer[f"{side}_embeddings"])
         np.testing.assert_array_equal(vectors, np.arange(rows * dimension))
 
 
@@ -74,15 +74,15 @@ async def test_vectors_beside_their_cosines(client, wide, monkeypatch, more, inl
 async def test_cosines(client, wide, monkeypatch, more, inline):
     wide(INLINE_NUMBERS // 6 + more)
     calls = threads_of(monkeypatch, scoring, "normalized")
-    found = ok(await send(client, SIMILARITY, {"query": ["a"] * 2, "documents": ["b"] * 4}))
+    answer = ok(await send(client, SIMILARITY, {"query": ["a"] * 2, "documents": ["b"] * 4}))
     assert [thread is HERE for thread, _ in calls] == [inline] * 2
-    assert np.shape(found["scores"]) == (2, 4)
+    assert np.shape(answer["scores"]) == (2, 4)
 
 
 async def test_vectors_are_written_a_few_at_a_time(client, wide, monkeypatch):
     wide(4_096)
     calls = threads_of(monkeypatch, responses, "dump")
-    found = ok(await send(client, EMBEDDINGS, {"input": ["a"] * 40}))
-    assert [item["index"] for item in found["data"]] == list(range(40))
+    answer = ok(await send(client, EMBEDDINGS, {"input": ["a"] * 40}))
+    assert [item["index"] for item in answer["data"]] == list(range(40))
     sizes = [len(part) for _, part in calls if isinstance(part, list)]
     assert (sum(sizes), max(sizes)) == (40, 16)

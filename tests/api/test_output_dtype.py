@@ -32,8 +32,8 @@ async def test_base64_and_numbers_hold_the_same(client, dtype):
     vectors = expected(PLAIN, EncodeRequest(("a", "b c")))
     wanted = quantized(vectors, OutputDtype(dtype))
     for item, row in zip(packed["data"], wanted, strict=True):
-        found = np.frombuffer(base64.b64decode(item["embedding"]), KINDS[dtype])
-        assert np.array_equal(found, row)
+        actual = np.frombuffer(base64.b64decode(item["embedding"]), KINDS[dtype])
+        assert np.array_equal(actual, row)
     for item, row in zip(numbers["data"], wanted, strict=True):
         assert np.array_equal(np.array(item["embedding"], KINDS[dtype]), row)
     suffix = "" if dtype.startswith("float") else f"+{dtype}"

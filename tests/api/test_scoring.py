@@ -181,8 +181,8 @@ async def test_one_side_is_never_answered_by_another_member_of_the_space(client,
     async def encode(decision, request, *rest):  # as the router: another member stands in
         for model in (decision.model, *decision.failover):
             if model == "instruct" or request.role is Role.QUERY:
-                found = await answer(replace(decision, model=model), request, *rest)
-                return replace(found, space=decision.space)
+                actual = await answer(replace(decision, model=model), request, *rest)
+                return replace(actual, space=decision.space)
         raise ModelUnavailable("plain takes no more documents", "model")
 
     backend.choose, backend.encode = choose, encode

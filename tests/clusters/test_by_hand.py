@@ -77,15 +77,15 @@ def make_serve(command, checkout, environment, url):
 
 def processes_of(folder):
     """Returns the pids of every process that names this folder, or was started by one that does."""
-    found = set()
+    actual = set()
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             words = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
         except OSError:
             continue
         if str(folder).encode() in words and int(entry.name) != os.getpid():
-            found.add(int(entry.name))
-    return found
+            actual.add(int(entry.name))
+    return actual
 
 
 @pytest.fixture

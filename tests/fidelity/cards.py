@@ -73,8 +73,8 @@ def _vectors(folder: Path, batch: BatchEncoding, pool: Callable[[Tensor, Tensor]
     model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     outputs = model(**batch)
     embeddings = pool(outputs.last_hidden_state, batch["attention_mask"])
-    found: Array = F.normalize(embeddings, p=2, dim=1).numpy()
-    return found
+    actual: Array = F.normalize(embeddings, p=2, dim=1).numpy()
+    return actual
 
 
 CARDS: dict[str, Card] = {

@@ -51,7 +51,7 @@ def test_a_window_that_is_shorter_than_the_texts(tmp_path, texts, window):
     edit_json(tmp_path / "tokenizer_config.json", add_eos_token=False)  # as ST reads it
     whole = encode(read_spec("own", tmp_path), tmp_path, texts)
     edit_json(tmp_path / "config.json", sliding_window=window)
-    found = encode(read_spec("own", tmp_path), tmp_path, texts)
+    actual = encode(read_spec("own", tmp_path), tmp_path, texts)
     expected = SentenceTransformer(str(tmp_path), device="cpu").encode(texts)
-    assert worst_cosine(found, expected) >= FLOAT32
-    assert (worst_cosine(found, whole) <= WRONG) is (window <= 16)
+    assert worst_cosine(actual, expected) >= FLOAT32
+    assert (worst_cosine(actual, whole) <= WRONG) is (window <= 16)

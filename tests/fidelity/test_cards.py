@@ -81,9 +81,9 @@ def ours(tiny, texts):
 @pytest.mark.parametrize("role", Role)
 @pytest.mark.parametrize(("name", "side"), SIDES)
 def test_the_vectors_are_the_cards(card, ours, name, side, role, dtype):
-    found = ours(name, role, dtype)
-    assert worst_cosine(found, card(name, side, role)) >= WORST[dtype]
-    assert np.linalg.norm(found, axis=1) == pytest.approx(1.0, abs=1e-5)
+    actual = ours(name, role, dtype)
+    assert worst_cosine(actual, card(name, side, role)) >= WORST[dtype]
+    assert np.linalg.norm(actual, axis=1) == pytest.approx(1.0, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -91,8 +91,8 @@ def test_an_instruction_of_the_callers_own(tiny, texts, name):
     task = "Find {braces}, \nand a second line"
     written = [get_detailed_instruct(task, text) for text in texts]
     card = CARDS[name](tiny[name].folder, written, MAX_TOKENS, "right")
-    found = encode(tiny[name].spec, tiny[name].folder, texts, Role.QUERY, task)
-    assert worst_cosine(found, card) >= FLOAT32
+    actual = encode(tiny[name].spec, tiny[name].folder, texts, Role.QUERY, task)
+    assert worst_cosine(actual, card) >= FLOAT32
 
 
 @pytest.mark.parametrize("name", CARDS)
@@ -138,9 +138,9 @@ def test_the_entry_as_it_stands_with_its_own_dimension_and_limit(of_full_width, 
     written = tuple(as_on_the_card(name, Role.DOCUMENT, text) for text in texts)
     folder, card = of_full_width(save, CARDS[name], dimension, limit, written)
     files = find_model(name, str(folder))
-    found = encode(files.spec, files.folder, texts)
+    actual = encode(files.spec, files.folder, texts)
     assert describe(files.spec, files.folder).fast_tokenizer().tokenize(
         texts, truncate=True
     ).truncated == (2,)
-    assert found.shape == (3, dimension)
-    assert worst_cosine(found, card) >= FLOAT32
+    assert actual.shape == (3, dimension)
+    assert worst_cosine(actual, card) >= FLOAT32

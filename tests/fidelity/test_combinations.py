@@ -103,8 +103,8 @@ def worst_of(ours: np.ndarray, expected: np.ndarray) -> float:
 def check(tmp_path: Path, name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = outcome(COMBINATIONS[name].save(tmp_path))
-    assert found.refusal is not None or found.is_right, found.cosines
+        actual = outcome(COMBINATIONS[name].save(tmp_path))
+    assert actual.refusal is not None or actual.is_right, actual.cosines
 
 
 @pytest.mark.parametrize("name", list(COMBINATIONS)[::SAMPLE])

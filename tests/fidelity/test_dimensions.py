@@ -33,8 +33,8 @@ def test_the_vectors_are_those_of_sentence_transformers(folder, texts, dimension
     reference = SentenceTransformer(str(folder), device="cpu", truncate_dim=dimensions)
     expected = reference.encode(texts, normalize_embeddings=True)
     assert expected.shape[1] == dimensions
-    found = finished(encode(spec, folder, texts), cut, normalize=True)
-    assert worst_cosine(found, expected) >= FLOAT32
+    actual = finished(encode(spec, folder, texts), cut, normalize=True)
+    assert worst_cosine(actual, expected) >= FLOAT32
 
 
 def test_the_models_own_file_may_state_them(folder):

@@ -29,7 +29,7 @@ WINDOW = 16
 
 def varlen_attn(query, key, value, ends, _, longest, __, scale, window_size, enable_gqa):
     """What torch's function of this name computes, written out for the CPU."""
-    found = torch.full_like(query, torch.nan)
+    actual = torch.full_like(query, torch.nan)
     for start, stop in pairwise(ends.tolist()):
         assert stop - start <= longest
         own = (states[None, start:stop].transpose(1, 2) for states in (query, key, value))
@@ -40,8 +40,8 @@ def varlen_attn(query, key, value, ends, _, longest, __, scale, window_size, ena
         states = F.scaled_dot_product_attention(
             *own, attn_mask=seen, scale=scale, enable_gqa=enable_gqa
         )
-        found[start:stop] = states[0].transpose(0, 1)
-    return found
+        actual[start:stop] = states[0].transpose(0, 1)
+    return actual
 
 
 @pytest.fixture

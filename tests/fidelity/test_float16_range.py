@@ -47,15 +47,15 @@ def large(tmp_path, request):
 
 @pytest.mark.parametrize("save", SAVES)
 def test_a_model_that_fits_keeps_its_precision(tmp_path, save):
-    found = TorchEngine(read_spec("own", SAVES[save](tmp_path)), tmp_path, "cpu")
-    assert found.computes_in is torch.float16
+    actual = TorchEngine(read_spec("own", SAVES[save](tmp_path)), tmp_path, "cpu")
+    assert actual.computes_in is torch.float16
 
 
 def test_one_that_overflows_runs_in_float32(large, caplog):
-    found = TorchEngine(*large, "cpu")
-    assert found.dtype is torch.float32
+    actual = TorchEngine(*large, "cpu")
+    assert actual.dtype is torch.float32
     assert "own runs in float32: its vectors overflow float16" in caplog.text
-    assert np.isfinite(found.forward(sample(found, 4, 8))).all()
+    assert np.isfinite(actual.forward(sample(actual, 4, 8))).all()
 
 
 def test_one_that_overflows_is_refused_where_float16_is_asked_for(large):
@@ -65,8 +65,8 @@ def test_one_that_overflows_is_refused_where_float16_is_asked_for(large):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_precisions_that_are_advised_do(large, dtype):
-    found = TorchEngine(*large, "cpu", dtype)
-    assert np.isfinite(found.forward(sample(found, 4, 8))).all()
+    actual = TorchEngine(*large, "cpu", dtype)
+    assert np.isfinite(actual.forward(sample(actual, 4, 8))).all()
 
 
 def test_the_narrow_weights_are_gone_before_the_wide_ones_come(large, monkeypatch):

@@ -165,8 +165,8 @@ def test_prompts_that_are_not_pooled(tmp_path, mode):
     prompts = [3, 0, 5, 0, 5, 3]
     roles = [Role.DOCUMENT] * len(batch)
     expected = reference(folder, batch, roles, prompts)
-    found = engine.forward(with_prompts(batch, roles, prompts))
-    assert worst_cosine(found, expected) >= FLOAT32
+    actual = engine.forward(with_prompts(batch, roles, prompts))
+    assert worst_cosine(actual, expected) >= FLOAT32
 
 
 @pytest.mark.parametrize("model_type", ["fnet", "yoso", "nystromformer"])

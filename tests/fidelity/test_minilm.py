@@ -111,11 +111,11 @@ def test_threads_that_are_lent_to_one_text_spoil_no_vector(batch, reference):
     engine._run = seen
     engine._threads.lend(4, SPEC.max_tokens, lambda tokens, threads: 1 / threads)
     try:
-        found = [vectors_of(engine, batch.select([row])) for row in range(0, len(batch), 4)]
+        actual = [vectors_of(engine, batch.select([row])) for row in range(0, len(batch), 4)]
     finally:
         torch.set_num_threads(before)
     assert set(used) == {1, 4}  # texts of few tokens are lent none
-    assert worst_cosine(np.concatenate(found), reference[::4]) >= WORST["bfloat16"]
+    assert worst_cosine(np.concatenate(actual), reference[::4]) >= WORST["bfloat16"]
 
 
 def test_alone_as_in_a_batch(engine, batch, vectors):
@@ -132,8 +132,8 @@ def test_in_any_order(engine, batch, vectors):
 @pytest.mark.parametrize("token_budget", [1, 300, 100_000])
 def test_under_any_token_budget(engine, batch, vectors, token_budget):
     rows = list(range(0, 100, 2))
-    found = encode_all(engine, batch.select(rows), token_budget)
-    assert worst_cosine(found, vectors[rows]) >= FLOAT32
+    actual = encode_all(engine, batch.select(rows), token_budget)
+    assert worst_cosine(actual, vectors[rows]) >= FLOAT32
 
 
 def test_its_own_files_say_what_the_catalog_says():

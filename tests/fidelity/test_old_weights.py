@@ -77,8 +77,8 @@ def test_tied_weights_are_both_kept(tmp_path):
     shared = torch.arange(6.0)
     torch.save({"a": shared, "b": shared, "c": shared[1:3]}, tmp_path / "pytorch_model.bin")
     converted = conversion.with_safetensors(tmp_path, "mine")
-    found = load_file(converted / "model.safetensors")
-    assert {name: tensor.tolist() for name, tensor in found.items()} == {
+    actual = load_file(converted / "model.safetensors")
+    assert {name: tensor.tolist() for name, tensor in actual.items()} == {
         "a": shared.tolist(),
         "b": shared.tolist(),
         "c": [1.0, 2.0],

@@ -38,11 +38,11 @@ MODELS = {
 }
 
 
-def assert_same(found, expected):
+def assert_same(actual, expected):
     """Direction, and length too where vectors are not normalised."""
-    assert worst_cosine(found, expected) >= FLOAT32
+    assert worst_cosine(actual, expected) >= FLOAT32
     lengths = np.linalg.norm(expected, axis=1)
-    assert np.linalg.norm(found, axis=1) == pytest.approx(lengths, rel=1e-4)
+    assert np.linalg.norm(actual, axis=1) == pytest.approx(lengths, rel=1e-4)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -56,9 +56,9 @@ def test_the_vectors_are_those_of_sentence_transformers(tmp_path, texts, model):
 
 def test_lower_case_of_a_cased_tokenizer(tmp_path, texts):
     spec = read_spec("own", save_bert(tmp_path, Recipe(do_lower_case=True), cased=True))
-    found = encode(spec, tmp_path, texts)
-    assert_same(found, SentenceTransformer(str(tmp_path), device="cpu").encode(texts))
-    assert cosines(found, encode(replace(spec, lowercase=False), tmp_path, texts)).min() <= WRONG
+    actual = encode(spec, tmp_path, texts)
+    assert_same(actual, SentenceTransformer(str(tmp_path), device="cpu").encode(texts))
+    assert cosines(actual, encode(replace(spec, lowercase=False), tmp_path, texts)).min() <= WRONG
 
 
 def test_a_default_prompt_stands_before_both_roles(tmp_path, texts):

@@ -37,8 +37,8 @@ INSTRUCT = [name for name, spec in CATALOG.items() if spec.takes_instruction]
 
 def reads(name: str) -> tuple[str, str]:
     """What a model reads for a query and for a document; no name matches twice."""
-    (found,) = [texts for pattern, texts in READS.items() if re.fullmatch(pattern, name)]
-    return found
+    (actual,) = [texts for pattern, texts in READS.items() if re.fullmatch(pattern, name)]
+    return actual
 
 
 @pytest.mark.parametrize("name", CATALOG)

@@ -40,8 +40,8 @@ def test_our_scores_are_the_cards(at_hand, spec):
     files, example = at_hand(spec.name), spec.published_example
 
     def vectors(texts, role, instruction=None):
-        found = encode(files.spec, files.folder, list(texts), role, instruction)
-        return normalized(found)
+        actual = encode(files.spec, files.folder, list(texts), role, instruction)
+        return normalized(actual)
 
     queries = vectors(example.queries, Role.QUERY, example.instruction)
     scores = queries @ vectors(example.documents, Role.DOCUMENT).T

@@ -111,7 +111,7 @@ def test_a_package_that_carries_other_weights(tampered):
 
 
 @pytest.mark.parametrize(
-    ("name", "save", "hidden", "found"),
+    ("name", "save", "hidden", "description"),
     [
         ("e5-small-v2", save_bert, 32, "bert model of dimension 32"),
         ("e5-small-v2", save_xlm_roberta, 384, "xlm-roberta model of dimension 384"),
@@ -120,8 +120,8 @@ def test_a_package_that_carries_other_weights(tampered):
         ("linq-embed-mistral", save_mistral, 32, "mistral model of dimension 32"),
     ],
 )
-def test_a_catalog_name_over_files_of_another_model(tmp_path, name, save, hidden, found):
+def test_a_catalog_name_over_files_of_another_model(tmp_path, name, save, hidden, description):
     recipe = Recipe(pooling="lasttoken" if save is save_mistral else "mean")
     folder = save(tmp_path, recipe, Shape(hidden=hidden, layers=1))
-    with pytest.raises(UnsupportedModel, match=f"{found}, but {name} is .* `path` wrong"):
+    with pytest.raises(UnsupportedModel, match=f"{description}, but {name} is .* `path` wrong"):
         find_model(name, str(folder))

@@ -56,12 +56,12 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 async def test_scores_are_those_of_sentence_transformers(tmp_path: Path, base: str) -> None:
     folder = save_reranker(tmp_path / "model", base)
     request = EncodeRequest(DOCUMENTS, truncate=True, scoring=Scoring(QUERY))
-    _, _, found, replica = await served(folder, request)
+    _, _, actual, replica = await served(folder, request)
     model = CrossEncoder(str(folder), device="cpu", local_files_only=True)
     expected = np.array([model.predict([(QUERY, text)])[0] for text in DOCUMENTS])
-    np.testing.assert_allclose(found.vectors[:, 0], expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(actual.vectors[:, 0], expected, rtol=0, atol=1e-5)
     assert expected.std() > 0.01, "all pairs score alike"
-    assert found.truncated
+    assert actual.truncated
     assert replica.said().network == "fast"
 
 
@@ -69,10 +69,10 @@ async def test_a_long_document_has_the_score_of_its_best_chunk(tmp_path: Path) -
     folder = save_reranker(tmp_path / "model")
     documents = ("short", " ".join(DOCUMENTS), "x")
     request = EncodeRequest(documents, scoring=Scoring(QUERY, chunk=True, raw=True))
-    tokenized, encoded, found, _ = await served(folder, request)
+    tokenized, encoded, actual, _ = await served(folder, request)
     owners = np.array(tokenized.owners)
     assert owners.tolist() == [0, *[1] * (len(owners) - 2), 2]
     assert len(owners) > 4
     best = [encoded.vectors[owners == row].max() for row in range(3)]
-    np.testing.assert_array_equal(found.vectors[:, 0], best)
-    assert found.truncated == ()
+    np.testing.assert_array_equal(actual.vectors[:, 0], best)
+    assert actual.truncated == ()

@@ -51,8 +51,8 @@ def engine(request) -> TorchEngine:
 
 
 def vectors_of(engine, batch, token_budget=TOKEN_BUDGET):
-    found = encode_all(engine, batch, token_budget)
-    return finished(found, SPEC.dimension, SPEC.normalize)
+    actual = encode_all(engine, batch, token_budget)
+    return finished(actual, SPEC.dimension, SPEC.normalize)
 
 
 def test_vectors_are_those_of_sentence_transformers(engine, batch, reference):
@@ -77,5 +77,5 @@ def test_under_any_token_budget(engine, batch, reference, token_budget):
 
 
 def test_passes_at_once_change_no_vector(engine, batch, reference):
-    found = encode_all(engine, batch, 300, streams=3)
-    assert worst_cosine(found, reference) >= BFLOAT16
+    actual = encode_all(engine, batch, 300, streams=3)
+    assert worst_cosine(actual, reference) >= BFLOAT16

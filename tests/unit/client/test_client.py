@@ -58,16 +58,16 @@ def texts(*counts, **fields):
 
 
 async def test_the_answer_says_what_the_vectors_are(connect):
-    found = await connect(Replica()).encode(texts(5, 3, role=Role.QUERY), ONLINE, 60)
-    assert found.vectors[:, 0].tolist() == [5, 3]
-    assert (found.model, found.space) == (SPEC.name, space_id(SPEC))
-    assert (found.tokens, found.truncated, found.instruction) == (8, (0,), None)
-    assert (found.queued_s, found.computed_s) == (0.5, 0.25)
+    actual = await connect(Replica()).encode(texts(5, 3, role=Role.QUERY), ONLINE, 60)
+    assert actual.vectors[:, 0].tolist() == [5, 3]
+    assert (actual.model, actual.space) == (SPEC.name, space_id(SPEC))
+    assert (actual.tokens, actual.truncated, actual.instruction) == (8, (0,), None)
+    assert (actual.queued_s, actual.computed_s) == (0.5, 0.25)
 
 
 async def test_vectors_are_normalised_as_the_model_says(connect):
-    found = await connect(Replica()).encode(EncodeRequest(("5",)), ONLINE, 60)
-    assert np.linalg.norm(found.vectors) == pytest.approx(1)
+    actual = await connect(Replica()).encode(EncodeRequest(("5",)), ONLINE, 60)
+    assert np.linalg.norm(actual.vectors) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("lane", Lane)
@@ -90,10 +90,10 @@ async def test_lane_and_time_left_go_along(connect, lane):
 )
 async def test_a_large_request_is_cut_and_put_together_in_order(connect, counts, calls):
     replica = Replica()
-    found = await connect(replica).encode(texts(*counts), OFFLINE, 60)
+    actual = await connect(replica).encode(texts(*counts), OFFLINE, 60)
     assert [lengths for lengths, *_ in replica.calls] == calls
-    assert found.vectors[:, 0].tolist() == counts
-    assert found.computed_s == 0.25 * len(calls)
+    assert actual.vectors[:, 0].tolist() == counts
+    assert actual.computed_s == 0.25 * len(calls)
 
 
 FIRST_PART = answer(np.full(20_000, 20_000, np.int32), np.array([20_000], np.int32))
@@ -102,8 +102,8 @@ FIRST_PART = answer(np.full(20_000, 20_000, np.int32), np.array([20_000], np.int
 async def test_half_a_request_is_not_refused(connect):
     full = Overloaded("full of its own first part", None, 0.001)
     replica = Replica(FIRST_PART, full, full)
-    found = await connect(replica).encode(texts(20_000, 30_000), ONLINE, 60)
-    assert found.vectors[:, 0].tolist() == [20_000, 30_000]
+    actual = await connect(replica).encode(texts(20_000, 30_000), ONLINE, 60)
+    assert actual.vectors[:, 0].tolist() == [20_000, 30_000]
     assert [lengths for lengths, *_ in replica.calls] == [[20_000], *[[30_000]] * 3]
 
 
@@ -123,8 +123,8 @@ async def test_the_rest_of_a_request_waits_until_its_deadline(connect):
 @pytest.mark.parametrize("times", [1, 3])
 async def test_what_a_dying_replica_lost_is_asked_again(connect, lane, times):
     replica = Replica(*[LOST] * times)
-    found = await connect(replica).encode(texts(5), lane, 60)
-    assert found.vectors[:, 0].tolist() == [5]
+    actual = await connect(replica).encode(texts(5), lane, 60)
+    assert actual.vectors[:, 0].tolist() == [5]
     assert len(replica.calls) == times + 1
     assert [terms.trial is None for terms in replica.terms] == [True, *[False] * times]
 

@@ -54,8 +54,8 @@ async def test_it_answers_from_the_replicas_version(connect):
     assert client.spec is None
     await client.follow_replica(5)
     assert client.spec == SPEC
-    found = await client.encode(EncodeRequest(("5",)), Lane.ONLINE, 5)
-    assert found.space == VERSION.space
+    actual = await client.encode(EncodeRequest(("5",)), Lane.ONLINE, 5)
+    assert actual.space == VERSION.space
     assert [lengths for lengths, *_ in replica.calls] == [[], [5]]
 
 

@@ -37,8 +37,8 @@ def client_of(replica):
 async def test_replicas_of_another_version_are_answered_in_their_own_space():
     replica = Replica(MOVED)
     client = client_of(replica)
-    found = await client.encode(EncodeRequest(("5",)), Lane.ONLINE, 60)
-    assert (found.space, client.spec) == (MOVED.space, spec_of(NEW))
+    actual = await client.encode(EncodeRequest(("5",)), Lane.ONLINE, 60)
+    assert (actual.space, client.spec) == (MOVED.space, spec_of(NEW))
     assert [terms.space for terms in replica.terms] == [space_id(SPEC), MOVED.space]
 
 
@@ -51,14 +51,14 @@ async def test_a_corpus_job_is_told_that_its_model_was_replaced():
 
 async def test_a_part_that_meets_another_version_is_sent_again_before_the_whole():
     replica = Replica(FIRST, MOVED, MOVED)
-    found = await client_of(replica).encode(TWO_CALLS, Lane.ONLINE, 60)
-    assert found.space == space_id(SPEC)
-    assert found.vectors[:, 0].tolist() == [20_000, 30_000]
+    actual = await client_of(replica).encode(TWO_CALLS, Lane.ONLINE, 60)
+    assert actual.space == space_id(SPEC)
+    assert actual.vectors[:, 0].tolist() == [20_000, 30_000]
     assert [lengths for lengths, *_ in replica.calls] == [[20_000], *[[30_000]] * 3]
 
 
 async def test_the_whole_is_made_anew_once_no_replica_has_the_version():
     replica = Replica(*[MOVED] * 2 * (retrying._KNOCKS + 1))
-    found = await client_of(replica).encode(TWO_CALLS, Lane.ONLINE, 60)
-    assert found.space == MOVED.space
-    assert found.vectors[:, 0].tolist() == [20_000, 30_000]
+    actual = await client_of(replica).encode(TWO_CALLS, Lane.ONLINE, 60)
+    assert actual.space == MOVED.space
+    assert actual.vectors[:, 0].tolist() == [20_000, 30_000]

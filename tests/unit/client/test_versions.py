@@ -39,9 +39,9 @@ class Loader:
 
 @pytest.fixture
 def loader():
-    found = Loader()
-    yield found
-    found.go.set()
+    actual = Loader()
+    yield actual
+    actual.go.set()
 
 
 def versions(loader, config=OWN):
@@ -51,8 +51,8 @@ def versions(loader, config=OWN):
 def test_who_waits_for_a_model_takes_no_thread(loader):
     async def wait_and_work():
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
-        found = versions(loader, NEW)
-        waiting = [asyncio.create_task(found.ready(PATIENCE_S)) for _ in range(5)]
+        actual = versions(loader, NEW)
+        waiting = [asyncio.create_task(actual.ready(PATIENCE_S)) for _ in range(5)]
         await asyncio.sleep(0)
         async with asyncio.timeout(PATIENCE_S / 2):
             await asyncio.to_thread(loader.go.set)
@@ -62,69 +62,69 @@ def test_who_waits_for_a_model_takes_no_thread(loader):
 
 
 async def test_who_has_waited_long_enough_is_told_so(loader):
-    found = versions(loader, NEW)
+    actual = versions(loader, NEW)
     for _ in range(2):  # the first does not end the wait of others
         with pytest.raises(ModelUnavailable, match="is loading"):
-            await found.ready(0.01)
+            await actual.ready(0.01)
     loader.go.set()
-    assert (await found.ready(PATIENCE_S)).space == OTHER.space
+    assert (await actual.ready(PATIENCE_S)).space == OTHER.space
 
 
 async def test_a_new_version_is_read_once_for_all_calls(loader):
-    found = versions(loader)
-    await found.ready(PATIENCE_S)
-    moving = [asyncio.create_task(found.move(OTHER, PATIENCE_S)) for _ in range(64)]
+    actual = versions(loader)
+    await actual.ready(PATIENCE_S)
+    moving = [asyncio.create_task(actual.move(OTHER, PATIENCE_S)) for _ in range(64)]
     await asyncio.sleep(0.05)
     loader.go.set()
     moved = await asyncio.gather(*moving)
     assert loader.loaded == [OWN, NEW]
     assert len({id(version) for version in moved}) == 1
-    assert found.latest is await found.move(OTHER, PATIENCE_S) is moved[0]
+    assert actual.latest is await actual.move(OTHER, PATIENCE_S) is moved[0]
 
 
 async def test_a_new_version_is_read_by_its_space(loader):
     loader.go.set()
-    found = versions(loader)
-    await found.ready(PATIENCE_S)
-    await found.move(OTHER, PATIENCE_S)
+    actual = versions(loader)
+    await actual.ready(PATIENCE_S)
+    await actual.move(OTHER, PATIENCE_S)
     assert loader.spaces == [None, OTHER.space]
 
 
 async def test_back_at_its_own_version_nothing_is_read(loader):
-    found = versions(loader)
-    own = await found.ready(PATIENCE_S)
+    actual = versions(loader)
+    own = await actual.ready(PATIENCE_S)
     loader.go.set()
-    await found.move(OTHER, PATIENCE_S)
-    assert await found.move(OtherVersion(OWN, own.space), PATIENCE_S) is own is found.latest
+    await actual.move(OTHER, PATIENCE_S)
+    assert await actual.move(OtherVersion(OWN, own.space), PATIENCE_S) is own is actual.latest
     assert loader.loaded == [OWN, NEW]
 
 
 async def test_a_new_version_is_waited_for_until_the_deadline(loader):
-    found = versions(loader)
-    own = await found.ready(PATIENCE_S)
+    actual = versions(loader)
+    own = await actual.ready(PATIENCE_S)
     with pytest.raises(ModelUnavailable, match="is loading"):
-        await found.move(OTHER, 0.01)
-    assert found.latest is own
+        await actual.move(OTHER, 0.01)
+    assert actual.latest is own
 
 
 async def test_files_that_are_not_what_the_replica_has_loaded(loader):
     loader.go.set()
-    found = versions(loader)
-    await found.ready(PATIENCE_S)
+    actual = versions(loader)
+    await actual.ready(PATIENCE_S)
     with pytest.raises(ModelUnavailable, match="e5-small: its files have changed") as refused:
-        await found.move(OtherVersion(NEW, "another"), PATIENCE_S)
+        await actual.move(OtherVersion(NEW, "another"), PATIENCE_S)
     assert refused.value.retry_after_s == 5.0
-    found.close()
+    actual.close()
 
 
 async def test_a_version_that_could_not_be_read_is_read_again_when_it_is_met_again(loader):
     loader.go.set()
-    found = versions(loader)
-    await found.ready(PATIENCE_S)
+    actual = versions(loader)
+    await actual.ready(PATIENCE_S)
     gone = OtherVersion(NEW, "gone")
     for times in (1, 2):
         with pytest.raises(ModelUnavailable, match="have changed"):
-            await found.move(gone, PATIENCE_S)
+            await actual.move(gone, PATIENCE_S)
         await asyncio.to_thread(until, lambda: not reading(), PATIENCE_S)
         assert loader.loaded == [OWN, *[NEW] * times]
 

@@ -57,15 +57,15 @@ def test_the_documented_command(checked):
 def test_a_model_of_the_catalog(checked):
     status, out, err = checked("all-minilm-l6-V2")
     assert (status, err) == (0, "")
-    found = facts(out)
-    assert found["status"] == "supported"
-    assert found["path"].startswith("fast")
-    assert found["network"] == "bert"
-    assert found["vectors"] == "384 dimensions, length 1"
-    assert (found["a query reads"], found["a document reads"]) == ('"{text}"', '"{text}"')
-    assert found["limit"].startswith("256 tokens")
-    assert found["weights"] == "0.05 GB in half precision, 0.09 GB in float32"
-    assert found["space"] == "8552991f4674"
+    actual = facts(out)
+    assert actual["status"] == "supported"
+    assert actual["path"].startswith("fast")
+    assert actual["network"] == "bert"
+    assert actual["vectors"] == "384 dimensions, length 1"
+    assert (actual["a query reads"], actual["a document reads"]) == ('"{text}"', '"{text}"')
+    assert actual["limit"].startswith("256 tokens")
+    assert actual["weights"] == "0.05 GB in half precision, 0.09 GB in float32"
+    assert actual["space"] == "8552991f4674"
 
 
 def test_a_folder_needs_no_weights_and_a_copy_is_noticed(checked, tmp_path):
@@ -73,10 +73,10 @@ def test_a_folder_needs_no_weights_and_a_copy_is_noticed(checked, tmp_path):
     (folder / "model.safetensors").unlink()
     status, out, _ = checked(folder)
     assert status == 0
-    found = facts(out)
-    assert found["a query reads"] == '"query: {text}"'
-    assert found["a document reads"] == '"passage: {text}"'
-    assert "`prompts`" in found["notice"]
+    actual = facts(out)
+    assert actual["a query reads"] == '"query: {text}"'
+    assert actual["a document reads"] == '"passage: {text}"'
+    assert "`prompts`" in actual["notice"]
 
 
 def test_what_is_refused_says_why(checked, tmp_path):

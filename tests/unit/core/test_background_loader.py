@@ -39,37 +39,37 @@ class Loader:
 
 @contextmanager
 def hosted(loader, retry_s=0.0):
-    found = BackgroundLoader(loader, "tiny", retry_s)
+    actual = BackgroundLoader(loader, "tiny", retry_s)
     try:
-        yield found
+        yield actual
     finally:
-        found.stop()
+        actual.stop()
         loader.go.release(9)
-        end(found)
+        end(actual)
 
 
-def end(found):
+def end(actual):
     """Waits until the loading thread is through."""
-    found._thread.join(PATIENCE_S)
-    assert not found._thread.is_alive()
+    actual._thread.join(PATIENCE_S)
+    assert not actual._thread.is_alive()
 
 
 def test_a_value_is_there_once_loaded():
     loader = Loader()
-    with hosted(loader) as found:
+    with hosted(loader) as actual:
         loader.attempt()
-        assert found.wait(PATIENCE_S)
-        assert (found.get(), found.value, found.failure) == ("the model", "the model", None)
-        end(found)
+        assert actual.wait(PATIENCE_S)
+        assert (actual.get(), actual.value, actual.failure) == ("the model", "the model", None)
+        end(actual)
     assert loader.attempts == 1
 
 
 def test_while_it_loads_a_caller_is_told_so():
-    with hosted(Loader()) as found:
-        assert not found.wait(0)
-        assert (found.value, found.failure) == (None, None)
+    with hosted(Loader()) as actual:
+        assert not actual.wait(0)
+        assert (actual.value, actual.failure) == (None, None)
         with pytest.raises(ModelUnavailable, match=r"tiny is loading \(\d+ s so far\)") as waits:
-            found.get()
+            actual.get()
     assert (waits.value.param, waits.value.retry_after_s) == ("model", 2.0)
 
 
@@ -85,57 +85,57 @@ def test_while_it_loads_a_caller_is_told_so():
 )
 def test_a_failure_is_said_until_it_is_gone(error, reason):
     loader = Loader(error)
-    with hosted(loader) as found:
+    with hosted(loader) as actual:
         loader.attempt()
         assert loader.begun.acquire(timeout=PATIENCE_S)  # the second attempt: the first has failed
-        assert found.wait(0)
-        assert (found.failure, found.value) == (reason, None)
+        assert actual.wait(0)
+        assert (actual.failure, actual.value) == (reason, None)
         with pytest.raises(ModelUnavailable, match="tiny: ") as refused:
-            found.get()
+            actual.get()
         assert refused.value.message == f"tiny: {reason}"
         assert refused.value.param == "model"
         loader.go.release()
-        end(found)
-        assert (found.get(), found.failure) == ("the model", None)
+        end(actual)
+        assert (actual.get(), actual.failure) == ("the model", None)
 
 
 def test_it_tries_again_until_it_succeeds():
     loader = Loader(*[ModelUnavailable("no")] * 4)
-    with hosted(loader) as found:
+    with hosted(loader) as actual:
         loader.attempt(times=5)
-        end(found)
-        assert found.value == "the model"
+        end(actual)
+        assert actual.value == "the model"
     assert loader.attempts == 5
 
 
 def test_what_needs_a_new_process_is_not_tried_again():
     loader = Loader(ModelUnavailable("no"), NeedsNewProcess("CUDA does not start"))
-    with hosted(loader) as found:
+    with hosted(loader) as actual:
         loader.attempt()
         assert loader.begun.acquire(timeout=PATIENCE_S)
-        assert not found.needs_new_process
+        assert not actual.needs_new_process
         loader.go.release()
-        end(found)
-        assert (found.needs_new_process, found.failure) == (True, "CUDA does not start")
+        end(actual)
+        assert (actual.needs_new_process, actual.failure) == (True, "CUDA does not start")
     assert loader.attempts == 2
 
 
 def test_a_caller_is_told_when_the_next_attempt_comes():
     loader = Loader(ModelUnavailable("no"))
-    with hosted(loader, retry_s=600.0) as found:
+    with hosted(loader, retry_s=600.0) as actual:
         loader.attempt()
-        assert found.wait(PATIENCE_S)
+        assert actual.wait(PATIENCE_S)
         with pytest.raises(ModelUnavailable) as refused:
-            found.get()
+            actual.get()
         assert refused.value.retry_after_s == 600.0
 
 
 def test_stop_gives_up_further_attempts():
     loader = Loader(*[ModelUnavailable("no")] * 9)
-    with hosted(loader, retry_s=600.0) as found:
+    with hosted(loader, retry_s=600.0) as actual:
         loader.attempt()
-        assert found.wait(PATIENCE_S)
-        found.stop()
-        end(found)
-        assert found.failure == "no"
+        assert actual.wait(PATIENCE_S)
+        actual.stop()
+        end(actual)
+        assert actual.failure == "no"
     assert loader.attempts == 1

@@ -44,8 +44,8 @@ def test_an_error_has_a_place_on_the_wire(kind):
 
 
 def test_codes_tell_errors_apart():
-    found = [kind.code for kind in KINDS]
-    assert sorted(found) == sorted(set(found))
+    actual = [kind.code for kind in KINDS]
+    assert sorted(actual) == sorted(set(actual))
 
 
 def test_the_tree_in_the_docstring_is_the_tree():

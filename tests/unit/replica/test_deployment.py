@@ -27,8 +27,8 @@ PINNED = CONFIG.model_copy(update={"revision": SPEC.revision})
 
 @pytest.mark.parametrize("lane", Lane)
 async def test_token_ids_become_vectors(encoder, lane):
-    found = await encode(encoder, [1, 2], [3], lane=lane.value)
-    np.testing.assert_array_equal(found.vectors, [vector_of([1, 2]), vector_of([3])])
+    actual = await encode(encoder, [1, 2], [3], lane=lane.value)
+    np.testing.assert_array_equal(actual.vectors, [vector_of([1, 2]), vector_of([3])])
 
 
 @pytest.mark.parametrize("ids", [[1_000], [-1]])
@@ -40,9 +40,9 @@ async def test_ids_outside_the_vocabulary_never_reach_the_engine(encoder, engine
 
 async def test_a_text_outside_the_vocabulary_does_not_fail_its_neighbours(encoder, engine):
     engine.poison = 7
-    found = await encode(encoder, [1], [1_000], [7], [2])
-    np.testing.assert_array_equal(found.vectors[[0, 3]], [vector_of([1]), vector_of([2])])
-    assert {row: type(error) for row, error in found.errors.items()} == {
+    actual = await encode(encoder, [1], [1_000], [7], [2])
+    np.testing.assert_array_equal(actual.vectors[[0, 3]], [vector_of([1]), vector_of([2])])
+    assert {row: type(error) for row, error in actual.errors.items()} == {
         1: InvalidRequest,
         2: TextFailed,
     }
@@ -67,8 +67,8 @@ async def test_a_trial_records_each_text_during_its_own_pass(encoder, engine, mo
     monkeypatch.setattr(
         encoder_module.trials, "begin", lambda *a: records.append((*a, len(engine.passes)))
     )
-    found = await encode(encoder, [1, 2], [3], trial="t")
-    np.testing.assert_array_equal(found.vectors, [vector_of([1, 2]), vector_of([3])])
+    actual = await encode(encoder, [1, 2], [3], trial="t")
+    np.testing.assert_array_equal(actual.vectors, [vector_of([1, 2]), vector_of([3])])
     assert engine.passes == [[1], [3]]
     assert records == [("t", 0, 0), ("t", None, 1), ("t", 1, 1), ("t", None, 2)]
 
@@ -78,8 +78,8 @@ async def test_a_refusal_is_returned_and_not_raised(encoder, batcher, monkeypatc
         raise Overloaded("full", None, 1.0)
 
     monkeypatch.setattr(batcher, "submit", refuse)
-    found = await encode(encoder, [1])
-    assert (type(found), found.retry_after_s) == (Overloaded, 1.0)
+    actual = await encode(encoder, [1])
+    assert (type(actual), actual.retry_after_s) == (Overloaded, 1.0)
 
 
 async def test_a_replica_that_cannot_load_answers_with_the_reason(make_encoder):
@@ -87,9 +87,9 @@ async def test_a_replica_that_cannot_load_answers_with_the_reason(make_encoder):
         raise ModelUnavailable("the file is damaged")
 
     encoder = make_encoder(fail)
-    found = await encode(encoder, [1])
-    assert isinstance(found, ModelUnavailable)
-    assert "the file is damaged" in found.message
+    actual = await encode(encoder, [1])
+    assert isinstance(actual, ModelUnavailable)
+    assert "the file is damaged" in actual.message
     assert await encoder.status() == ReplicaStatus(ReplicaState.UNAVAILABLE, "the file is damaged")
     await encoder.check_health()  # it is healthy, and tries again
     assert encoder.record_autoscaling_stats() == {}

@@ -225,16 +225,16 @@ def test_the_config_overrides_sizes_languages_and_licences(fleet, tokenizer):
     ours.configure(Routing(sizes={E5: Size.LARGE}))
     assert {c.name: c.size for c in ours.candidates()}[E5] is Size.LARGE
     own = ModelConfig(name=E5, languages=("de",), licence="cc-by-nc-4.0")
-    found = candidate(own, CATALOG[E5])
-    assert (found.languages, found.spec.licence) == (("de",), "cc-by-nc-4.0")
+    actual = candidate(own, CATALOG[E5])
+    assert (actual.languages, actual.spec.licence) == (("de",), "cc-by-nc-4.0")
 
 
 def test_a_model_named_by_its_hub_id_has_the_catalogs_size():
     e5 = CATALOG[MANY]
     by_id, by_path = ModelConfig(name=e5.repo), ModelConfig(name="ours", path=e5.repo)
     for model in (by_id, by_path):
-        found = candidate(model)
-        assert (found.name, found.size, found.repo) == (model.name, e5.size, e5.repo)
+        actual = candidate(model)
+        assert (actual.name, actual.size, actual.repo) == (model.name, e5.size, e5.repo)
 
 
 def test_a_candidate_is_rebuilt_once_its_space_has_a_verdict(fleet, tokenizer):

@@ -64,8 +64,8 @@ def test_without_a_replica_the_nodes_decide_the_state(config, message, nodes, st
 def test_a_ready_replica_stands_for_all_with_the_tokens_of_all():
     busy = replace(LOADED, waiting={Lane.ONLINE: 30, Lane.OFFLINE: 4})
     idle = replace(LOADED, waiting={Lane.ONLINE: 2, Lane.OFFLINE: 0})
-    found = combined([DAMAGED, LOADING, busy, idle], 4)
-    assert found == replace(LOADED, waiting={Lane.ONLINE: 32, Lane.OFFLINE: 4})
+    actual = combined([DAMAGED, LOADING, busy, idle], 4)
+    assert actual == replace(LOADED, waiting={Lane.ONLINE: 32, Lane.OFFLINE: 4})
     assert combined([DAMAGED, LOADING], 2) == LOADING
     assert combined([], 2) is None
 

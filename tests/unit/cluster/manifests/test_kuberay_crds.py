@@ -17,10 +17,10 @@ def head(service):
 
 
 def container(service, group=0):
-    (found,) = service["spec"]["rayClusterConfig"]["workerGroupSpecs"][group]["template"]["spec"][
+    (actual,) = service["spec"]["rayClusterConfig"]["workerGroupSpecs"][group]["template"]["spec"][
         "containers"
     ]
-    return found
+    return actual
 
 
 def errors(manifest):

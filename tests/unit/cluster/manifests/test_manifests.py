@@ -72,11 +72,11 @@ def test_routers_outlive_a_node():
 
 def bounds_by_type(which):
     """The sum of the models' bounds for each type of GPU."""
-    found: dict[str, int] = {}
+    actual: dict[str, int] = {}
     for model in gpu_args().models:
         kind = f"accelerator_type:{model.accelerator_type}"
-        found[kind] = found.get(kind, 0) + getattr(model.replicas, which)
-    return found
+        actual[kind] = actual.get(kind, 0) + getattr(model.replicas, which)
+    return actual
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def bounds_by_type(which):
 def test_the_groups_have_the_pods_that_the_models_fill(of_groups, of_models):
     """A pod that no replica fills is never ready, and then KubeRay lets no RayJob in."""
     groups = rayservice()["spec"]["rayClusterConfig"]["workerGroupSpecs"]
-    found = {kind: g[of_groups] for g in groups for kind in g.get("resources", {})}
-    assert found == bounds_by_type(of_models)
+    actual = {kind: g[of_groups] for g in groups for kind in g.get("resources", {})}
+    assert actual == bounds_by_type(of_models)
     assert [g["minReplicas"] for g in groups if "resources" not in g] == [0]
 
 
@@ -99,7 +99,7 @@ def test_ray_is_one_version_everywhere():
     (job,) = documents("encode_job.yaml")
     (launcher,) = documents("ray_up_aws.yaml")
     images = {c["image"] for pod in GROUPS.values() for c in pod["containers"]}
-    images |= {c["image"] for found in find(job, "containers") for c in found}
+    images |= {c["image"] for actual in find(job, "containers") for c in actual}
     assert images | {launcher["docker"]["image"]} == {IMAGE}
 
 
@@ -120,8 +120,8 @@ def test_serves_fast_path_is_on_in_every_pod(group):
 
 @pytest.mark.parametrize("name", WITH_PODS)
 def test_secrets_are_references(name):
-    for found in find(documents(name), "containers"):
-        for container in found:
+    for actual in find(documents(name), "containers"):
+        for container in actual:
             for entry in secret_environment(container):
                 assert "value" not in entry
                 assert entry["valueFrom"].keys() == {"secretKeyRef"}, entry["name"]
@@ -157,8 +157,8 @@ def test_no_file_with_pods_is_missed():
 
 @pytest.mark.parametrize("name", WITH_PODS)
 def test_every_container_says_what_it_takes_and_is_not_root(name):
-    for found in find(documents(name), "containers"):
-        for container in found:
+    for actual in find(documents(name), "containers"):
+        for container in actual:
             resources = container["resources"]
             assert resources["requests"].keys() >= {"cpu", "memory"}, container["name"]
             assert resources["limits"]["memory"] == resources["requests"]["memory"]
@@ -221,5 +221,5 @@ def test_the_jobs_command_is_one_of_ours():
 
     (job,) = documents("encode_job.yaml")
     program, *arguments = job["spec"]["entrypoint"].split()
-    found = _parser().parse_args(arguments)
-    assert (program, found.model in {m.name for m in gpu_args().models}) == ("embedfleet", True)
+    actual = _parser().parse_args(arguments)
+    assert (program, actual.model in {m.name for m in gpu_args().models}) == ("embedfleet", True)

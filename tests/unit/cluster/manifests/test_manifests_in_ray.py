@@ -20,8 +20,8 @@ SCHEMA = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").r
 
 
 def launcher():
-    (found,) = documents("ray_up_aws.yaml")
-    return found
+    (actual,) = documents("ray_up_aws.yaml")
+    return actual
 
 
 def test_it_is_what_ray_takes():
@@ -75,9 +75,9 @@ def test_secrets_come_by_a_file_of_the_node():
 
 
 def test_the_autoscaler_knows_each_groups_resources_before_it_has_a_pod():
-    found = node_types(rayservice()["spec"]["rayClusterConfig"])
-    resources = {name: node["resources"] for name, node in found.items()}
-    bounds = {name: (node["min_workers"], node["max_workers"]) for name, node in found.items()}
+    actual = node_types(rayservice()["spec"]["rayClusterConfig"])
+    resources = {name: node["resources"] for name, node in actual.items()}
+    bounds = {name: (node["min_workers"], node["max_workers"]) for name, node in actual.items()}
     for group in resources.values():
         assert group.pop("memory") >= 8 * 2**30
     assert resources == {

@@ -58,6 +58,6 @@ def test_a_row_is_what_the_formulas_give(row):
 
 def test_the_measured_row_is_in_the_log():
     log = (ROOT / "benchmarks" / "log" / "2026-11.md").read_text()
-    found = re.search(r"1 thread [\d,]+ \(short, random sizes\), ([\d,]+) \(passages\)", log)
+    actual = re.search(r"1 thread [\d,]+ \(short, random sizes\), ([\d,]+) \(passages\)", log)
     (rate,) = re.findall(r"\| ([\d,]+) \| measured \|$", SIZING, re.MULTILINE)
-    assert rate == found[1]
+    assert rate == actual[1]

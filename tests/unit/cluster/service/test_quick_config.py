@@ -37,8 +37,8 @@ def model_in(folder):
     ],
 )
 def test_names_of_the_catalog_and_hub_ids(model, name):
-    (found,) = args_of([model]).models
-    assert (found.name, found.path, found.threads) == (name, None, "auto")
+    (actual,) = args_of([model]).models
+    assert (actual.name, actual.path, actual.threads) == (name, None, "auto")
 
 
 @pytest.mark.parametrize(
@@ -48,36 +48,36 @@ def test_a_folder_is_named_by_its_last_part(tmp_path, monkeypatch, written):
     model_in(tmp_path / "our-model")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    (found,) = args_of([written.format(folder=tmp_path)]).models
-    assert (found.name, found.path) == ("our-model", str((tmp_path / "our-model").resolve()))
+    (actual,) = args_of([written.format(folder=tmp_path)]).models
+    assert (actual.name, actual.path) == ("our-model", str((tmp_path / "our-model").resolve()))
 
 
 @pytest.mark.parametrize("name", ["e5-small", "intfloat/e5-small"])
 def test_a_folder_in_the_way_does_not_stand_for_a_name_of_the_catalog(tmp_path, monkeypatch, name):
     (tmp_path / "e5-small").mkdir()
     monkeypatch.chdir(tmp_path)
-    (found,) = args_of([name]).models
-    assert (found.name, found.path) == ("e5-small", None)
+    (actual,) = args_of([name]).models
+    assert (actual.name, actual.path) == ("e5-small", None)
 
 
 def test_a_folder_named_as_in_the_catalog_holds_that_models_weights(tmp_path):
     model_in(tmp_path / "e5-small")
-    (found,) = args_of([str(tmp_path / "e5-small")]).models
-    assert (found.name, found.path) == ("e5-small", str((tmp_path / "e5-small").resolve()))
+    (actual,) = args_of([str(tmp_path / "e5-small")]).models
+    assert (actual.name, actual.path) == ("e5-small", str((tmp_path / "e5-small").resolve()))
 
 
 @pytest.mark.parametrize("gpus", range(5))
 @pytest.mark.parametrize("cores", [1, 2, 96])
 @pytest.mark.parametrize("models", [1, 2, 3, 5, 9])
 def test_all_have_a_place_at_once(models, cores, gpus):
-    found = args_of([f"acme/{n}" for n in range(models)], Machine(cores, gpus)).models
-    (share,) = {model.num_gpus for model in found}
-    (cpus,) = {model.num_cpus for model in found}
+    actual = args_of([f"acme/{n}" for n in range(models)], Machine(cores, gpus)).models
+    (share,) = {model.num_gpus for model in actual}
+    (cpus,) = {model.num_cpus for model in actual}
     assert models * cpus <= cores
     assert cores - models * cpus >= 0.25  # for a corpus job's worker
     assert 0 < cpus <= 1
     assert bool(share) == bool(gpus)
-    assert {model.threads for model in found} == {None if gpus else "auto"}
+    assert {model.threads for model in actual} == {None if gpus else "auto"}
     if gpus:
         on_each = math.floor(1 / share + 1e-9)  # a replica's share is of one GPU
         assert gpus * on_each >= models
@@ -130,8 +130,8 @@ def test_two_of_one_name_are_refused(tmp_path):
 
 def test_the_file_is_a_config_like_any_other():
     with written(as_yaml(["e5-small", "acme/tiny"], lambda: LAPTOP)) as file:
-        found = read_config(file)
-        assert (found.host, found.port, found.tls) == (None, 8000, False)
+        actual = read_config(file)
+        assert (actual.host, actual.port, actual.tls) == (None, 8000, False)
     assert not file.exists()
 
 

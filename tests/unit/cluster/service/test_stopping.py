@@ -26,10 +26,10 @@ class Child:
 @pytest.fixture
 def handlers(monkeypatch):
     """What is set for each signal, in place of this process's own."""
-    found = {}
-    monkeypatch.setattr(signal, "signal", found.__setitem__)
+    actual = {}
+    monkeypatch.setattr(signal, "signal", actual.__setitem__)
     monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_DFL)
-    return found
+    return actual
 
 
 @pytest.mark.parametrize("number", STOPS)

@@ -35,8 +35,8 @@ def test_answers_stand_in_the_order_of_the_texts():
 def test_a_call_without_texts_is_answered_at_once():
     engine = FakeEngine()
     with working(engine) as batcher:
-        found = submit(batcher).result(PATIENCE_S)
-    assert (found.vectors.shape, found.queued_s, found.computed_s) == ((0, 4), 0, 0)
+        actual = submit(batcher).result(PATIENCE_S)
+    assert (actual.vectors.shape, actual.queued_s, actual.computed_s) == ((0, 4), 0, 0)
     assert engine.passes == []
 
 

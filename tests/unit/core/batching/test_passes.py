@@ -20,37 +20,37 @@ POISON = 666
 def test_only_the_culprits_get_an_error(culprits):
     texts = [[POISON] if row in culprits else [row + 1] for row in range(5)]
     outcome = run_pass(FakeEngine(poison=POISON), TokenBatch.from_lists(texts))
-    for row, found in enumerate(outcome):
+    for row, actual in enumerate(outcome):
         if row in culprits:
-            assert str(found) == "the engine failed on a text of 1 tokens: a poisoned text"
+            assert str(actual) == "the engine failed on a text of 1 tokens: a poisoned text"
         else:
-            assert found.tolist() == vector_of(texts[row])
+            assert actual.tolist() == vector_of(texts[row])
 
 
 def test_an_error_of_many_lines_is_told_by_its_last():
     pages = RuntimeError("Traceback of TorchScript\n  File x.py, line 1\nRuntimeError: too long\n")
-    [found] = run_pass(
+    [actual] = run_pass(
         FakeEngine(poison=POISON, error=lambda: pages), TokenBatch.from_lists([[POISON]])
     )
-    assert str(found) == "the engine failed on a text of 1 tokens: too long"
+    assert str(actual) == "the engine failed on a text of 1 tokens: too long"
 
 
 def test_a_cuda_error_is_told_by_its_first():
     error = torch.AcceleratorError(
         "CUDA error: device-side assert\nCompile with `TORCH_USE_CUDA_DSA`"
     )
-    [found] = run_pass(
+    [actual] = run_pass(
         FakeEngine(poison=POISON, error=lambda: error), TokenBatch.from_lists([[POISON]])
     )
-    assert str(found) == "the engine failed on a text of 1 tokens: CUDA error: device-side assert"
+    assert str(actual) == "the engine failed on a text of 1 tokens: CUDA error: device-side assert"
 
 
 def test_the_error_of_ours_is_kept():
     error = InvalidRequest("not in the vocabulary", "input")
-    [found] = run_pass(
+    [actual] = run_pass(
         FakeEngine(poison=POISON, error=lambda: error), TokenBatch.from_lists([[POISON]])
     )
-    assert found is error
+    assert actual is error
 
 
 class Sticky(FakeEngine):
@@ -81,14 +81,14 @@ def test_an_engine_that_has_no_room_just_now_is_not_broken():
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(1, 30))
 def test_whatever_the_room_each_text_that_fits_alone_is_answered(lengths, room):
     texts = [[row + 1] * length for row, length in enumerate(lengths)]
-    for text, found in zip(
+    for text, actual in zip(
         texts, run_pass(FakeEngine(room=room), TokenBatch.from_lists(texts)), strict=True
     ):
         if len(text) <= room:
-            assert found.tolist() == vector_of(text)
+            assert actual.tolist() == vector_of(text)
         else:
-            assert isinstance(found, EmbedfleetError)
-            assert "does not fit" in found.message
+            assert isinstance(actual, EmbedfleetError)
+            assert "does not fit" in actual.message
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])

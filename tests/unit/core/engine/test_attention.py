@@ -47,23 +47,23 @@ def alone(states: torch.Tensor, key_heads: int, causal: bool, back: int) -> torc
         seen = seen.tril()
     if back >= 0:
         seen = seen.triu(-back) & (seen.tril(0 if causal else back))
-    found = F.scaled_dot_product_attention(
+    actual = F.scaled_dot_product_attention(
         query[None], key[None], value[None], attn_mask=seen, enable_gqa=True
     )
-    return found[0].transpose(0, 1)
+    return actual[0].transpose(0, 1)
 
 
 def check(lengths: list[int], heads: int, key_heads: int, rule: Rule, behind: int = 0) -> None:
     states = states_of(sum(lengths) + behind, heads)
     layout = Layout(lengths, CPU, torch.float32, rule.causal)
     if rule.back < 0:
-        found = attend_in_blocks(states, key_heads, layout.groups, rule)
+        actual = attend_in_blocks(states, key_heads, layout.groups, rule)
     else:
-        found = attend_in_windows(states, key_heads, layout, rule)
+        actual = attend_in_windows(states, key_heads, layout, rule)
     texts = states[: sum(lengths)].split(lengths)
     expected = torch.cat([alone(text, key_heads, rule.causal, rule.back) for text in texts])
-    torch.testing.assert_close(found[: sum(lengths)], expected, rtol=1e-4, atol=1e-5)
-    assert found[sum(lengths) :].count_nonzero() == 0
+    torch.testing.assert_close(actual[: sum(lengths)], expected, rtol=1e-4, atol=1e-5)
+    assert actual[sum(lengths) :].count_nonzero() == 0
 
 
 @given(LENGTHS | SHORT, st.integers(0, 20))
@@ -110,8 +110,8 @@ def test_a_bias_by_distance(lengths):
     bias = torch.stack([distances.float().abs() / -50, distances.float() / 70])[None]
     states = states_of(sum(lengths), 6)
     groups = Layout(lengths, CPU, torch.float32, causal=False).groups
-    found = attend_in_blocks(states, 2, groups, Rule(bias=bias))
-    for text, own in zip(states.split(lengths), found.split(lengths), strict=True):
+    actual = attend_in_blocks(states, 2, groups, Rule(bias=bias))
+    for text, own in zip(states.split(lengths), actual.split(lengths), strict=True):
         query, key, value = text.transpose(0, 1).split(2)
         mask = bias[0, :, : len(text), : len(text)]
         expected = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
@@ -127,11 +127,11 @@ def test_the_direction_that_is_passed_overrides_the_layer_s(is_causal):
     query, key, value = states_of(9, 6).transpose(0, 1)[None].split(2, dim=1)
     causal = is_causal is not False
     layout = Layout([9], CPU, torch.float32, causal)
-    found, _ = attention.attend(
+    actual, _ = attention.attend(
         Layer(), query, key, value, None, layout=layout, is_causal=is_causal
     )
     expected = F.scaled_dot_product_attention(query, key, value, is_causal=causal)
-    torch.testing.assert_close(found, expected.transpose(1, 2), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(actual, expected.transpose(1, 2), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_small_passes_that_are_fast_cost_more_in_between(engine):
 
 
 @pytest.mark.parametrize(
-    ("tokens_per_s", "streams", "found"),
+    ("tokens_per_s", "streams", "budget"),
     [
         (20_000, 1, 1_024),
         (30_000, 1, 1_024),
@@ -69,19 +69,19 @@ def test_small_passes_that_are_fast_cost_more_in_between(engine):
         (20_000, 2, 512),
     ],
 )
-def test_a_pass_that_is_short_anyway_may_be_larger(tokens_per_s, streams, found):
+def test_a_pass_that_is_short_anyway_may_be_larger(tokens_per_s, streams, budget):
     costs = {512: 0.97, 1_024: 1.0, 2_048: 0.88}  # of the speed of the fastest
     speeds = {size: share * tokens_per_s for size, share in costs.items()}
-    assert best_budget(speeds, streams, SHORT) == found
+    assert best_budget(speeds, streams, SHORT) == budget
 
 
 def test_a_short_pass_that_is_slow_is_not_taken():
     assert best_budget({512: 100_000.0, 1_024: 89_000.0}, 1, SHORT) == 512
 
 
-@pytest.mark.parametrize(("small", "found"), [(95_000.0, 512), (94_000.0, 1_024)])
-def test_where_no_pass_is_short_the_smallest_that_is_fast_enough_is_taken(small, found):
-    assert best_budget({512: small, 1_024: 100_000.0}, 1, SIZES) == found
+@pytest.mark.parametrize(("small", "budget"), [(95_000.0, 512), (94_000.0, 1_024)])
+def test_where_no_pass_is_short_the_smallest_that_is_fast_enough_is_taken(small, budget):
+    assert best_budget({512: small, 1_024: 100_000.0}, 1, SIZES) == budget
 
 
 @pytest.mark.parametrize("speed", [500.0, 5_000.0, 8_000.0])
@@ -94,11 +94,11 @@ def test_a_slow_cpu_takes_short_passes_and_tries_no_others(engine, speed):
     assert engine.now < 13 * 256 / speed
 
 
-@pytest.mark.parametrize(("speed", "found"), [(10_000.0, 256), (16_000.0, 256), (18_000.0, 1_024)])
-def test_a_cpu_that_may_be_fast_enough_for_large_passes_tries_them(engine, speed, found):
+@pytest.mark.parametrize(("speed", "budget"), [(10_000.0, 256), (16_000.0, 256), (18_000.0, 1_024)])
+def test_a_cpu_that_may_be_fast_enough_for_large_passes_tries_them(engine, speed, budget):
     engine.cost = lambda tokens: tokens / speed
     pace = calibrate(engine, pass_sizes(torch.device("cpu")), max_tokens=256)
-    assert (pace.token_budget, engine.seen) == (found, {256, 1_024})
+    assert (pace.token_budget, engine.seen) == (budget, {256, 1_024})
 
 
 def test_the_device_s_memory_ends_it(engine):

@@ -38,14 +38,14 @@ def test_same_states(config_class, packing):
     for part in (slice(0, 20), slice(20, 32)):
         positions[part] = torch.arange(2, 2 + part.stop - part.start)
     layout = Layout([20, 12], CPU, packing.computes_in, causal=False)
-    found = pack_network(model, packing)(ids, positions, layout.groups)
+    actual = pack_network(model, packing)(ids, positions, layout.groups)
     model = tiny(config_class).float()
     for part in (slice(0, 20), slice(20, 32)):
         own = {"input_ids": ids[None, part], "position_ids": positions[None, part]}
         expected = model(**own).last_hidden_state[0]
-        same = torch.cosine_similarity(found[part].float(), expected)
+        same = torch.cosine_similarity(actual[part].float(), expected)
         assert same.min() > WORST[packing], same
-    assert found.isfinite().all(), "what stands behind the last text"
+    assert actual.isfinite().all(), "what stands behind the last text"
 
 
 @pytest.mark.parametrize("packing", PACKINGS)

@@ -22,9 +22,9 @@ from tests.support.hardware import CPU, PACKINGS, needs_fbgemm
 TOLERANCE = {PLAIN: 1e-5, ONE_DNN: 0.03, FBGEMM: 2e-3}
 
 
-def close(packing, found, expected):
+def close(packing, actual, expected):
     worst = TOLERANCE[packing]
-    torch.testing.assert_close(found.float(), expected.float(), rtol=worst, atol=worst)
+    torch.testing.assert_close(actual.float(), expected.float(), rtol=worst, atol=worst)
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
@@ -35,10 +35,10 @@ def test_same_numbers(packing, rows, bias):
     plain = nn.Linear(48, 80, bias=bias, dtype=packing.computes_in)
     states = torch.randn(2, rows, 48, dtype=packing.computes_in)
     with torch.inference_mode():
-        expected, found = plain(states), packing.linear(plain)(states)
-    assert found.shape == (2, rows, 80)
-    assert found.dtype is packing.computes_in
-    close(packing, found, expected)
+        expected, actual = plain(states), packing.linear(plain)(states)
+    assert actual.shape == (2, rows, 80)
+    assert actual.dtype is packing.computes_in
+    close(packing, actual, expected)
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
@@ -49,9 +49,9 @@ def test_side_by_side_with_an_activation_and_a_residual(packing):
     both = packing.linear(first, second)
     with torch.inference_mode():
         plain = torch.cat([first(states), second(states)], dim=-1)
-        found = packing.linear(first, second, activation="gelu")(states)
+        actual = packing.linear(first, second, activation="gelu")(states)
         close(packing, both(states), plain)
-        close(packing, found, nn.functional.gelu(plain))
+        close(packing, actual, nn.functional.gelu(plain))
         close(packing, both.plus(states, residual), plain + residual)
 
 
@@ -77,12 +77,12 @@ def test_weights_that_float16_cannot_hold():
 
 
 def test_few_numbers_of_rows_each_a_little_more_than_asked_for():
-    found = [ONE_DNN.rounded(rows) for rows in range(1, 3_000)]
-    assert all(rows <= rounded for rows, rounded in enumerate(found, 1))
-    assert all(rounded <= 1.25 * rows for rows, rounded in enumerate(found, 1) if rows > 64)
-    assert found == sorted(found)
+    actual = [ONE_DNN.rounded(rows) for rows in range(1, 3_000)]
+    assert all(rows <= rounded for rows, rounded in enumerate(actual, 1))
+    assert all(rounded <= 1.25 * rows for rows, rounded in enumerate(actual, 1) if rows > 64)
+    assert actual == sorted(actual)
     assert len(ONE_DNN.slow_at_first(1_024)) < 25
-    assert set(ONE_DNN.slow_at_first(1_024)) == set(found[:1_024])
+    assert set(ONE_DNN.slow_at_first(1_024)) == set(actual[:1_024])
 
 
 @pytest.mark.parametrize("packing", [PLAIN, FBGEMM])

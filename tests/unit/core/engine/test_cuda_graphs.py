@@ -39,15 +39,15 @@ TEXTS = st.lists(st.integers(1, 40), min_size=1, max_size=16).map(
 
 def attend_by_ends(module, query, key, value, attention_mask, layout=None, **_):
     """Reads of a layout what the fused kernel reads; leaves rows that belong to no text undefined."""
-    found = torch.full_like(query, torch.nan)
+    actual = torch.full_like(query, torch.nan)
     assert int(layout.ends.diff().max()) <= layout.longest
     for start, stop in pairwise(layout.ends.tolist()):
         own = (states[:, :, start:stop] for states in (query, key, value))
         causal = bool(module.is_causal)
-        found[:, :, start:stop] = F.scaled_dot_product_attention(
+        actual[:, :, start:stop] = F.scaled_dot_product_attention(
             *own, is_causal=causal, enable_gqa=True
         )
-    return found.transpose(1, 2), None
+    return actual.transpose(1, 2), None
 
 
 AttentionInterface.register("by_ends", attend_by_ends)
@@ -102,8 +102,8 @@ def test_any_texts_get_the_states_of_the_plain_pass(both, lengths):
     real = sum(lengths)
     with torch.inference_mode():
         expected = network(*inputs(lengths, real))
-        found = graphed(*inputs(lengths, graphed.rounded(real)))
-    torch.testing.assert_close(found[:real], expected, rtol=1e-4, atol=1e-4)
+        actual = graphed(*inputs(lengths, graphed.rounded(real)))
+    torch.testing.assert_close(actual[:real], expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -129,8 +129,8 @@ def test_a_pass_that_is_full(both, lengths):
     network, graphed, _ = both
     call = inputs(lengths, sum(lengths))
     with torch.inference_mode():
-        found, expected = graphed(*call), network(*call)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        actual, expected = graphed(*call), network(*call)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_many_texts_and_long_passes_are_plain(both):
@@ -153,8 +153,8 @@ def test_threads_do_not_mix_their_texts(both):
             return [graphed(*calls[number]) for _ in range(5)]
 
     with ThreadPoolExecutor(4) as pool:
-        for number, found in enumerate(pool.map(run, range(len(calls)))):
-            for states in found:
+        for number, actual in enumerate(pool.map(run, range(len(calls)))):
+            for states in actual:
                 torch.testing.assert_close(
                     states[: number + 4], expected[number][: number + 4], rtol=1e-4, atol=1e-4
                 )
@@ -202,8 +202,8 @@ def test_what_a_device_cannot_record_stays_plain(works_from, caplog):
     assert graphed.rounded(250) == (250 if works_from > 256 else 256)
     assert caplog.text.count("are not recorded: operation not permitted") == 1
     with torch.inference_mode():
-        found = graphed(*inputs([20, 5], 25))
-        assert torch.equal(found, network(*inputs([20, 5], 25)))
+        actual = graphed(*inputs([20, 5], 25))
+        assert torch.equal(actual, network(*inputs([20, 5], 25)))
 
 
 @pytest.mark.parametrize("max_tokens", [1, 4, 40])

@@ -34,7 +34,7 @@ def hardware(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("cuda", "wanted", "found"),
+    ("cuda", "wanted", "actual"),
     [
         (False, "auto", "cpu"),
         (True, "auto", "cuda"),
@@ -43,9 +43,9 @@ def hardware(monkeypatch):
         (False, "cpu", "cpu"),
     ],
 )
-def test_the_device(hardware, cuda, wanted, found):
+def test_the_device(hardware, cuda, wanted, actual):
     hardware(cuda=cuda)
-    assert choose_device(wanted) == torch.device(found)
+    assert choose_device(wanted) == torch.device(actual)
 
 
 @pytest.mark.parametrize("wanted", ["cuda", "cuda:0"])
@@ -55,14 +55,14 @@ def test_a_gpu_that_is_not_there(hardware, wanted):
         choose_device(wanted)
 
 
-@pytest.mark.parametrize(("cuda", "gpus", "found"), [(True, 2, 2), (False, 2, 0), (False, 0, 0)])
-def test_gpus_that_only_the_driver_knows_do_not_count(hardware, cuda, gpus, found):
+@pytest.mark.parametrize(("cuda", "gpus", "actual"), [(True, 2, 2), (False, 2, 0), (False, 0, 0)])
+def test_gpus_that_only_the_driver_knows_do_not_count(hardware, cuda, gpus, actual):
     hardware(cuda=cuda, gpus=[(9, 0)] * gpus)
-    assert cuda_devices() == found
+    assert cuda_devices() == actual
 
 
 @pytest.mark.parametrize(
-    ("where", "found", "spec", "dtype"),
+    ("where", "features", "spec", "dtype"),
     [
         (CPU, {"flags": ["avx512f"]}, SPEC, torch.float32),
         (CPU, {"flags": ["avx512_bf16", "fma"]}, SPEC, torch.bfloat16),
@@ -82,9 +82,9 @@ def test_gpus_that_only_the_driver_knows_do_not_count(hardware, cuda, gpus, foun
     ],
 )
 def test_the_precision_that_is_fast_here_and_that_the_model_stands(
-    hardware, where, found, spec, dtype
+    hardware, where, features, spec, dtype
 ):
-    hardware(**found)
+    hardware(**features)
     assert choose_dtype(spec, where) == dtype
 
 

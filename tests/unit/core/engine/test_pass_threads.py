@@ -158,8 +158,8 @@ def test_long_passes_are_not_tried_again_and_longer_ones_not_at_all():
 
 def test_the_first_of_several_has_all_and_the_others_their_own():
     threads = lent(8)
-    found = threads.run(1, 100, lambda first: [first, *(given(threads, 1, 100) for _ in "two")])
-    assert found == [8, 1, 1, 1]
+    actual = threads.run(1, 100, lambda first: [first, *(given(threads, 1, 100) for _ in "two")])
+    assert actual == [8, 1, 1, 1]
     assert given(threads, texts=1, tokens=100) == 8
 
 

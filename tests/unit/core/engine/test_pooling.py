@@ -29,10 +29,10 @@ def naive(pooling, row):
 @pytest.mark.parametrize("pooling", Pooling)
 def test_like_the_loop(pooling, dtype):
     rows = texts(dtype)
-    found = POOLERS[pooling](torch.cat(rows), torch.tensor(LENGTHS))
-    assert found.dtype == torch.float32
+    actual = POOLERS[pooling](torch.cat(rows), torch.tensor(LENGTHS))
+    assert actual.dtype == torch.float32
     expected = np.stack([naive(pooling, row) for row in rows])
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("pooling", Pooling)
@@ -46,5 +46,5 @@ def test_neighbours_change_nothing(pooling):
 
 def test_a_long_text_in_half_precision_is_averaged_in_float32():
     hidden = torch.full((4096, 2), 1.0009765625, dtype=torch.float16)  # the float16 after 1
-    found = POOLERS[Pooling.MEAN](hidden, torch.tensor([4096]))
-    assert found.tolist() == [[1.0009765625] * 2]
+    actual = POOLERS[Pooling.MEAN](hidden, torch.tensor([4096]))
+    assert actual.tolist() == [[1.0009765625] * 2]

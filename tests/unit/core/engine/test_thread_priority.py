@@ -54,8 +54,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a policy of Lin
 
 
 def printed(script: str) -> list[str]:
-    found = subprocess.check_output([sys.executable, "-c", script], text=True, timeout=60)
-    return found.split()
+    actual = subprocess.check_output([sys.executable, "-c", script], text=True, timeout=60)
+    return actual.split()
 
 
 def test_all_other_threads_are_batch_threads():

@@ -38,17 +38,17 @@ def asked(monkeypatch, tmp_path):
 
 
 def test_a_catalog_model_comes_from_its_pinned_revision(asked, tmp_path):
-    found = find_model("e5-small")
-    assert (found.spec, found.folder) == (KNOWN, tmp_path)
+    actual = find_model("e5-small")
+    assert (actual.spec, actual.folder) == (KNOWN, tmp_path)
     assert asked == [(KNOWN.repo, KNOWN.revision, None, True, True)]
 
 
 def test_weights_in_a_place_of_the_users_own_are_a_space_of_their_own(asked, tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    found = find_model("e5-small", str(tmp_path))
-    assert found.spec.revision == content_hash(tmp_path)
-    assert (found.spec.name, found.spec.prompts) == (KNOWN.name, KNOWN.prompts)
-    assert space_id(found.spec) != space_id(KNOWN)
+    actual = find_model("e5-small", str(tmp_path))
+    assert actual.spec.revision == content_hash(tmp_path)
+    assert (actual.spec.name, actual.spec.prompts) == (KNOWN.name, KNOWN.prompts)
+    assert space_id(actual.spec) != space_id(KNOWN)
 
 
 @pytest.mark.parametrize(
@@ -63,9 +63,9 @@ def test_a_revision_that_is_known_is_believed(asked, tmp_path, folder, revision,
 
 
 def test_another_revision_of_a_catalog_model_is_fetched_and_named(asked):
-    found = find_model("e5-small", revision=COMMIT)
+    actual = find_model("e5-small", revision=COMMIT)
     assert asked == [(KNOWN.repo, COMMIT, None, True, True)]
-    assert found.spec == replace(KNOWN, revision=COMMIT)
+    assert actual.spec == replace(KNOWN, revision=COMMIT)
 
 
 def test_the_catalogs_revision_may_be_spelled_out(asked):
@@ -86,8 +86,8 @@ def test_an_unknown_name_is_read_from_its_own_files(asked, monkeypatch, tmp_path
     read = []
     monkeypatch.setattr(loading, "read_spec", lambda *args: read.append(args) or KNOWN)
     overrides = Overrides(max_tokens=100)
-    found = find_model("acme/tiny", path, "v1", overrides, weights=False)
-    assert found.spec == replace(KNOWN, repo=source, max_tokens=100)
+    actual = find_model("acme/tiny", path, "v1", overrides, weights=False)
+    assert actual.spec == replace(KNOWN, repo=source, max_tokens=100)
     assert read == [("acme/tiny", tmp_path, "v1", overrides)]
     assert asked == [(source, "v1", None, False, False)]
 
@@ -97,9 +97,9 @@ def test_an_unknown_name_is_read_from_its_own_files(asked, monkeypatch, tmp_path
     [(KNOWN.repo, None), ("mine", KNOWN.repo), ("intfloat/E5-Small", None), ("E5-SMALL", None)],
 )
 def test_a_hub_id_of_the_catalogs_is_its_model_whatever_the_name(asked, name, path):
-    found = find_model(name, path)
-    assert found.spec == replace(KNOWN, name=name)
-    assert space_id(found.spec) == space_id(KNOWN)
+    actual = find_model(name, path)
+    assert actual.spec == replace(KNOWN, name=name)
+    assert space_id(actual.spec) == space_id(KNOWN)
     assert asked == [(KNOWN.repo, KNOWN.revision, None, True, True)]
 
 

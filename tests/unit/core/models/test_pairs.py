@@ -57,9 +57,9 @@ TEMPLATES = {"1 $A 2 $B:1 2:1": BERT, "1 $A 2 2 $B 2": ROBERTA}
 def test_the_template_of_pairs_is_read(template):
     tokenizer = library(template)
     tokenizer.model = LETTERS
-    found = pair_template_of(tokenizer)
+    actual = pair_template_of(tokenizer)
     expected = TEMPLATES[template]
-    assert (found.first, found.between, found.last) == (
+    assert (actual.first, actual.between, actual.last) == (
         expected.first,
         expected.between,
         expected.last,
@@ -80,10 +80,10 @@ def test_longest_first_cuts_as_the_library(first, second, template, side):
     pair = (ids(first), ids(second, 1_000))
     expected = tokenizer.encode(*(" ".join(map(str, text)) for text in pair))
     query, documents = Contents([pair[0]]), Contents([pair[1]])
-    found = frames(TEMPLATES[template], side).framed(query, documents, Truncation.LONGEST_FIRST)
-    assert found.batch.text(0).tolist() == expected.ids
+    actual = frames(TEMPLATES[template], side).framed(query, documents, Truncation.LONGEST_FIRST)
+    assert actual.batch.text(0).tolist() == expected.ids
     if template.startswith("1 $A 2 $B:1"):
-        assert found.batch.prompts[0, 1] == expected.type_ids.count(0)
+        assert actual.batch.prompts[0, 1] == expected.type_ids.count(0)
 
 
 @given(st.integers(0, 10), COUNTS, st.sampled_from(Side))
@@ -93,14 +93,14 @@ def test_only_second_cuts_as_the_library(first, second, side):
     pair = (ids(first), ids(second, 1_000))
     expected = tokenizer.encode(*(" ".join(map(str, text)) for text in pair))
     query, documents = Contents([pair[0]]), Contents([pair[1]])
-    found = frames(side=side).framed(query, documents, Truncation.ONLY_SECOND)
-    assert found.batch.text(0).tolist() == expected.ids
+    actual = frames(side=side).framed(query, documents, Truncation.ONLY_SECOND)
+    assert actual.batch.text(0).tolist() == expected.ids
 
 
 def test_only_pairs_over_the_limit_count_as_cut():
-    found = frames().framed(contents(3), contents(10, 11, 12), Truncation.LONGEST_FIRST)
-    assert found.truncated == (1, 2)
-    assert found.batch.lengths.tolist() == [LIMIT] * 3
+    actual = frames().framed(contents(3), contents(10, 11, 12), Truncation.LONGEST_FIRST)
+    assert actual.truncated == (1, 2)
+    assert actual.batch.lengths.tolist() == [LIMIT] * 3
 
 
 @pytest.mark.parametrize(
@@ -125,13 +125,13 @@ def test_a_text_that_was_not_read_to_its_end_is_over_the_limit():
 
 @given(st.integers(1, 6), st.lists(st.integers(1, 90), min_size=1, max_size=4))
 def test_chunks_hold_all_of_a_document_in_order(query, counts):
-    found = frames().chunked(contents(query), contents(*counts))
-    assert found.batch.lengths.max() <= LIMIT
-    chunks_of = Counter(found.owners)
+    actual = frames().chunked(contents(query), contents(*counts))
+    assert actual.batch.lengths.max() <= LIMIT
+    chunks_of = Counter(actual.owners)
     for row, count in enumerate(counts):
         chunks = [
-            found.batch.text(place)[query + 2 : -1].tolist()
-            for place, owner in enumerate(found.owners)
+            actual.batch.text(place)[query + 2 : -1].tolist()
+            for place, owner in enumerate(actual.owners)
             if owner == row
         ]
         assert len(chunks) == chunks_of[row]

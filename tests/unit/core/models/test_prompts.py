@@ -178,8 +178,8 @@ def test_an_instruction_stands_where_the_template_says(before, between, instruct
     )
 )
 def test_a_role_that_is_left_out_keeps_the_models_own_prompt(templates):
-    found = templates.over(E5.prompts, E5.name)
-    assert found.query == ("query: " if templates.query is None else templates.query[:-6])
-    assert found.document == (
+    actual = templates.over(E5.prompts, E5.name)
+    assert actual.query == ("query: " if templates.query is None else templates.query[:-6])
+    assert actual.document == (
         "passage: " if templates.document is None else templates.document[:-6]
     )

@@ -120,8 +120,8 @@ def test_a_model_that_states_prompts_keeps_them(folder):
 
 
 def test_a_relative_without_prompts_changes_nothing(folder):
-    found = folder(_name_or_path="sentence-transformers/all-MiniLM-L6-v2")
-    assert with_prompts_of_relative(BARE, found, "mine") is BARE
+    actual = folder(_name_or_path="sentence-transformers/all-MiniLM-L6-v2")
+    assert with_prompts_of_relative(BARE, actual, "mine") is BARE
 
 
 @pytest.mark.parametrize("content", ["{", "[]", ""])

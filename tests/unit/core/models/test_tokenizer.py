@@ -94,16 +94,18 @@ def test_the_catalogs_special_tokens_go_before_the_files(words):
 
 
 def test_truncation_keeps_the_frame_and_says_where_it_cut(words):
-    found = FastTokenizer(SPEC, words).tokenize(["a", "b " * 9, "a a a a", "a " * 5], truncate=True)
-    assert ids_of(found)[1] == [FIRST, 5, 5, 5, 5, LAST]
-    assert found.truncated == (1, 3)
+    actual = FastTokenizer(SPEC, words).tokenize(
+        ["a", "b " * 9, "a a a a", "a " * 5], truncate=True
+    )
+    assert ids_of(actual)[1] == [FIRST, 5, 5, 5, 5, LAST]
+    assert actual.truncated == (1, 3)
 
 
 def test_the_start_of_a_long_text_is_cut_where_the_model_says_so(words):
     tokenizer = FastTokenizer(replace(SPEC, truncation_side=Side.LEFT), words)
-    found = tokenizer.tokenize(["b a a a a", "b a"], truncate=True)
-    assert ids_of(found) == [[FIRST, 3, 3, 3, 3, LAST], [FIRST, 5, 3, LAST]]
-    assert found.truncated == (0,)
+    actual = tokenizer.tokenize(["b a a a a", "b a"], truncate=True)
+    assert ids_of(actual) == [[FIRST, 3, 3, 3, 3, LAST], [FIRST, 5, 3, LAST]]
+    assert actual.truncated == (0,)
 
 
 LONG = "a " * 9
@@ -179,8 +181,8 @@ def test_one_id_is_not_both_ends_of_a_frame(words):
 
 def test_token_ids_are_cut_inside_their_frame(words):
     rows = ((FIRST, *[3] * 9, LAST),)
-    found = FastTokenizer(SPEC, words).accept_ids(TokenInput("e5-small", rows), truncate=True)
-    assert (ids_of(found), found.truncated) == ([[FIRST, 3, 3, 3, 3, LAST]], (0,))
+    actual = FastTokenizer(SPEC, words).accept_ids(TokenInput("e5-small", rows), truncate=True)
+    assert (ids_of(actual), actual.truncated) == ([[FIRST, 3, 3, 3, 3, LAST]], (0,))
 
 
 @pytest.mark.parametrize("content", ["", "{}", "\x00"])
@@ -210,6 +212,6 @@ def test_special_tokens_that_do_not_frame_are_refused():
     ],
 )
 def test_rows_with_ids_out_of_the_vocabulary(texts, wrong):
-    found = out_of_vocabulary(TokenBatch.from_lists(texts), 6)
-    assert sorted(found) == wrong
-    assert all("must be in [0, 6)" in error.message for error in found.values())
+    actual = out_of_vocabulary(TokenBatch.from_lists(texts), 6)
+    assert sorted(actual) == wrong
+    assert all("must be in [0, 6)" in error.message for error in actual.values())

@@ -77,12 +77,12 @@ class Hub:
 
     def __call__(self, repo, revision, allow_patterns, local_files_only=False, **_):
         self.calls.append((repo, revision, tuple(allow_patterns), local_files_only))
-        found = self.cached if local_files_only else self.downloaded
-        if local_files_only and found is None:
+        actual = self.cached if local_files_only else self.downloaded
+        if local_files_only and actual is None:
             raise hub.LocalEntryNotFoundError("not here")
-        if isinstance(found, Exception):
-            raise found
-        return str(found)
+        if isinstance(actual, Exception):
+            raise actual
+        return str(actual)
 
 
 def folder_with(path, *names):
@@ -110,8 +110,8 @@ def test_what_is_neither_folder_nor_hub_id(monkeypatch, source):
 
 def test_a_package_that_is_installed_is_taken_first(monkeypatch):
     hub_ = Hub(monkeypatch)
-    found = find_files("acme/tiny", "abc", package="json")
-    assert found.name == "model"
+    actual = find_files("acme/tiny", "abc", package="json")
+    assert actual.name == "model"
     assert hub_.calls == []
 
 
@@ -143,8 +143,8 @@ def test_without_weights_only_descriptions_are_fetched(tmp_path, monkeypatch, wa
 def test_the_cache_goes_first_when_it_is_whole(tmp_path, monkeypatch, files, wanted, whole):
     cached = folder_with(tmp_path / "cached", *files)
     hub_ = Hub(monkeypatch, cached, folder_with(tmp_path / "downloaded", "model.safetensors"))
-    found = find_files("acme/tiny", "abc", weights=wanted, described=True)
-    assert found.name == ("cached" if whole else "downloaded")
+    actual = find_files("acme/tiny", "abc", weights=wanted, described=True)
+    assert actual.name == ("cached" if whole else "downloaded")
     assert [local for *_, local in hub_.calls] == ([True] if whole else [True, False])
 
 
@@ -152,8 +152,8 @@ def test_the_cache_goes_first_when_it_is_whole(tmp_path, monkeypatch, files, wan
 def test_a_model_that_describes_itself_needs_its_description(tmp_path, monkeypatch, missing):
     files = [name for name in (*TOKENIZER, *DESCRIPTION) if name != missing]
     Hub(monkeypatch, folder_with(tmp_path / "cached", *files), tmp_path / "downloaded")
-    found = find_files("acme/tiny", "abc", weights=False)
-    assert found.name == ("cached" if missing is None else "downloaded")
+    actual = find_files("acme/tiny", "abc", weights=False)
+    assert actual.name == ("cached" if missing is None else "downloaded")
 
 
 @pytest.mark.parametrize(("present", "whole"), [(["a", "b"], True), (["a"], False), ([], False)])

@@ -19,9 +19,9 @@ FULL = Overloaded("900 tokens already wait", None, 10.0)
 
 @pytest.fixture
 def refusal():
-    found = LastRefusal()
-    found.note(100, FULL, now=50.0)
-    return found
+    actual = LastRefusal()
+    actual.note(100, FULL, now=50.0)
+    return actual
 
 
 def test_nothing_was_refused_yet():

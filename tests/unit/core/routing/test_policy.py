@@ -190,7 +190,7 @@ ANSWERED = {
 @pytest.mark.parametrize("case", ANSWERED)
 def test_who_answers(case):
     facts, loads, expected = ANSWERED[case]
-    found = choose(facts, ALL, loads)
-    assert found.model == expected, found
-    assert set(found.passed_over) == {c.name for c in ALL} - {expected}
-    assert all(found.passed_over.values())
+    actual = choose(facts, ALL, loads)
+    assert actual.model == expected, actual
+    assert set(actual.passed_over) == {c.name for c in ALL} - {expected}
+    assert all(actual.passed_over.values())

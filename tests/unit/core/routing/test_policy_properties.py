@@ -103,33 +103,33 @@ def decided(facts, fleet, load, policy):
 @given(requests, candidates(), loads, policies)
 def test_every_hard_constraint_holds_or_the_refusal_is_clear(facts, fleet, load, policy):
     facts = with_a_real_space(facts, fleet)
-    found = decided(facts, fleet, load, policy)
-    if found is None:
+    actual = decided(facts, fleet, load, policy)
+    if actual is None:
         return
-    for name in (found.model, *found.failover):
+    for name in (actual.model, *actual.failover):
         chosen = next(c for c in fleet if c.name == name)
         assert not (policy.barred and chosen.spec.licence == "cc-by-nc-4.0")
         assert facts.space is None or facts.space in spaces_of(facts, chosen)
-        if found.reason in ("name", "size"):
+        if actual.reason in ("name", "size"):
             continue
         assert not chosen.languages or facts.languages <= set(chosen.languages)
         assert facts.dimensions in (None, chosen.spec.dimension)
         assert not facts.instruction or chosen.spec.takes_instruction
         assert facts.longest.get(name, 0) <= chosen.spec.max_tokens
         assert load.get(name, Load()).state is not ModelState.UNAVAILABLE
-        if found.space:
+        if actual.space:
             assert roles_of(facts) <= chosen.shared.roles
 
 
 @given(requests, candidates(), loads, policies)
 def test_whoever_stands_in_is_of_the_same_space(facts, fleet, load, policy):
     facts = with_a_real_space(facts, fleet)
-    found = decided(facts, fleet, load, policy)
-    if found is None:
+    actual = decided(facts, fleet, load, policy)
+    if actual is None:
         return
     shared = {c.name: c.shared_space(facts.dimensions) for c in fleet}
-    assert all(shared[name] == found.space is not None for name in found.failover)
-    assert found.space is None or shared[found.model] == found.space
+    assert all(shared[name] == actual.space is not None for name in actual.failover)
+    assert actual.space is None or shared[actual.model] == actual.space
 
 
 @given(requests, candidates(), loads, policies, st.sampled_from(NAMES), st.integers(1, 10**6))

@@ -84,8 +84,8 @@ def test_who_answers_in_a_space(case):
     ],
 )
 def test_what_the_space_is_called_and_who_may_stand_in(facts, space, failover):
-    found = choose(facts, TWINS)
-    assert (found.space, found.failover) == (space, failover)
+    actual = choose(facts, TWINS)
+    assert (actual.space, actual.failover) == (space, failover)
 
 
 REFUSED = {
