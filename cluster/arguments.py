@@ -7,11 +7,19 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 
 from deployments.core.models.spec import Role
 
 PORTS = range(1, 65_536)
 DEFAULT_URL = "http://127.0.0.1:8000"
+DEFAULT_CONFIG = "serve_config.yaml"
+
+
+def default_config() -> str:
+    """Returns the config of the current folder, or, if it has none, the one that is installed with us."""
+    here = Path(DEFAULT_CONFIG)
+    return DEFAULT_CONFIG if here.exists() else str(Path(__file__).with_name(DEFAULT_CONFIG))
 
 
 def positive(text: str) -> int:
@@ -81,7 +89,7 @@ def add_arguments(encode: argparse.ArgumentParser) -> None:
     encode.add_argument(
         "--start",
         nargs="?",
-        const="serve_config.yaml",
+        const=default_config(),
         metavar="CONFIG",
         help="start the service for this job if it is not running",
     )

@@ -9,9 +9,16 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from cluster.arguments import DEFAULT_URL, port, positive, service_url, threads
+from cluster.arguments import (
+    DEFAULT_CONFIG,
+    DEFAULT_URL,
+    default_config,
+    port,
+    positive,
+    service_url,
+    threads,
+)
 
-DEFAULT_CONFIG = "serve_config.yaml"
 _BROKEN_PIPE = 141  # as a process that SIGPIPE ends
 
 
@@ -52,8 +59,9 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     what.add_argument(
         "config",
         nargs="?",
-        default=DEFAULT_CONFIG,
-        help=f"a Ray Serve config file (default: {DEFAULT_CONFIG})",
+        default=default_config(),
+        help=f"a Ray Serve config file (default: {DEFAULT_CONFIG} of this folder, else the bundled "
+        "model)",
     )
     what.add_argument(
         "--model",

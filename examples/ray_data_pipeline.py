@@ -19,9 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import ray
 
-from cluster.corpus.execution import Run
-from cluster.corpus.job import encode_corpus
-from cluster.corpus.settings import Settings
+from embedfleet.corpus import Run, Settings, encode_corpus
 
 CPUS_PER_TASK = 0.5  # the replicas may hold most of a small machine
 

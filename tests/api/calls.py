@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import httpx
+import uvicorn
 from starlette.types import ASGIApp
 
 from deployments.api.app import create_app
@@ -14,6 +19,7 @@ from deployments.api.auth import ApiKeys
 from deployments.api.backend import Backend
 from deployments.api.http import ApiLimits
 from deployments.config.schema import AppArgs, Limits
+from testing.running import free_port
 
 EMBEDDINGS, SIMILARITY, RERANK = "/v1/embeddings", "/v1/similarity", "/v1/rerank"
 ROUTE = "/v1/route"
@@ -37,6 +43,21 @@ def connect(app: ASGIApp) -> httpx.AsyncClient:
     """Returns a client that sees what a socket would show: a response, even after an exception."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://test")
+
+
+@contextmanager
+def listening(app: ASGIApp) -> Iterator[str]:
+    """Runs the app in a real server; yields its URL."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()
 
 
 async def send(http: httpx.AsyncClient, path: str, body: Any) -> httpx.Response:

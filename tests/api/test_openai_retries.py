@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 
 import openai
 import pytest
-import uvicorn
 
 from deployments.core.errors import Overloaded
 from deployments.core.lane import Lane
 from deployments.core.request import Embeddings, EncodeRequest
-from testing.running import free_port
-from tests.api.calls import app_of
+from tests.api.calls import app_of, listening
 from tests.api.fake_backend import FakeBackend
 
 WAIT_S = 0.3
@@ -42,15 +39,8 @@ def backend() -> BusyBackend:
 
 @pytest.fixture
 def url(backend: BusyBackend) -> Iterator[str]:
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app_of(backend), port=port, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{port}/v1"
-    server.should_exit = True
-    thread.join()
+    with listening(app_of(backend)) as url:
+        yield f"{url}/v1"
 
 
 def embed(url: str, backend: BusyBackend, max_retries: int) -> list[float]:

@@ -82,9 +82,11 @@ def encoded(service, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("code", code_blocks("python"))
 def test_python(service, encoded, code):
+    _, environment = command(service)  # the address of the service's Ray
     run = subprocess.run(
         [sys.executable, "-c", adapted(code, service)],
         cwd=encoded,
+        env=environment,
         capture_output=True,
         text=True,
         timeout=120,

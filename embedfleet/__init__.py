@@ -1,0 +1,53 @@
+"""One embedding service for a whole cluster: what programs import.
+
+    Client, AsyncClient   a running service over HTTP
+    encode_corpus         a corpus job, as `embedfleet encode` runs it
+
+The clients load neither Ray nor the code of the service; `encode_corpus` loads both when it is first
+used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from embedfleet.client import AsyncClient, Client
+from embedfleet.errors import (
+    EmbedfleetError,
+    ServiceError,
+    SpaceMismatch,
+    UnexpectedAnswer,
+    Unreachable,
+)
+from embedfleet.requests import Bounds
+from embedfleet.results import Embeddings, RankedDocument, Ranking
+
+if TYPE_CHECKING:
+    from embedfleet.corpus import encode_corpus
+
+__version__ = version("embedfleet")
+
+__all__ = [
+    "AsyncClient",
+    "Bounds",
+    "Client",
+    "Embeddings",
+    "EmbedfleetError",
+    "RankedDocument",
+    "Ranking",
+    "ServiceError",
+    "SpaceMismatch",
+    "UnexpectedAnswer",
+    "Unreachable",
+    "__version__",
+    "encode_corpus",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what needs Ray when it is first used: that takes seconds."""
+    if name == "encode_corpus":
+        return importlib.import_module("embedfleet.corpus").encode_corpus
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
