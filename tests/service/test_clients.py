@@ -11,6 +11,7 @@ from langchain_openai import OpenAIEmbeddings
 from langchain_tests.integration_tests import EmbeddingsIntegrationTests
 from llama_index.embeddings.openai_like import OpenAILikeEmbedding
 
+from embedfleet import AsyncClient, Bounds, Client, SpaceMismatch
 from testing.running import API_KEY, RunningService
 
 MODEL = "all-MiniLM-L6-v2"
@@ -115,3 +116,23 @@ def test_llama_index(service):
     vectors = np.array(embedding.get_text_embedding_batch(TEXTS))
     assert vectors.shape == (3, 384)
     assert np.dot(vectors[1], embedding.get_query_embedding(TEXTS[1])) > 0.9995
+
+
+async def test_our_own_clients(service):
+    texts = [f"{text} {n}" for n in range(40) for text in TEXTS]
+    few = Bounds(max_texts=16)
+    with Client(service.url, API_KEY, bounds=few) as client:
+        split = client.embed(texts, model="hashed")
+        with pytest.raises(SpaceMismatch):
+            client.embed(TEXTS, model=MODEL)
+        ranking = client.rerank("a pet at home", TEXTS, model=MODEL, top_n=1)
+    async with AsyncClient(service.url, API_KEY, space=split.space, bounds=few) as client:
+        again = await client.embed(texts, model="hashed")
+    with Client(service.url, API_KEY) as client:
+        whole = client.embed(texts, model="hashed")
+    assert whole.vectors.shape == (120, 384)
+    np.testing.assert_array_equal(split.vectors, whole.vectors)
+    np.testing.assert_array_equal(again.vectors, whole.vectors)
+    assert split.space == again.space == whole.space
+    assert split.tokens == whole.tokens
+    assert [document.index for document in ranking.documents] == [0]
