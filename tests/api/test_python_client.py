@@ -36,13 +36,15 @@ class Recording(FakeBackend):
     def __init__(self) -> None:
         super().__init__()
         self.script: list[Exception] = []
-        self.under_way = self.most_under_way = 0
+        self.under_way = self.most_under_way = self.most_before_an_answer = 0
 
     async def encode(self, decision, request, lane, deadline):
         if self.script:
             raise self.script.pop(0)
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
+        if not self.calls:
+            self.most_before_an_answer = self.most_under_way
         await asyncio.sleep(0.02)
         self.under_way -= 1
         return await super().encode(decision, request, lane, deadline)
@@ -167,13 +169,14 @@ async def test_the_space_of_the_first_answer_is_pinned(connect, backend):
         await client.embed(["a"], model="plain")
 
 
-async def test_calls_at_the_same_time_pin_one_space(connect):
+async def test_calls_at_the_same_time_pin_one_space(connect, backend):
     client = connect()
     calls = (client.embed(["a"], model=model) for model in ("plain", "instruct") * 4)
     results = await asyncio.gather(*calls, return_exceptions=True)
     spaces = {result.space for result in results if not isinstance(result, Exception)}
     assert spaces == {client.space}
     assert sum(isinstance(result, SpaceMismatch) for result in results) == 4
+    assert backend.most_before_an_answer == 1
 
 
 async def test_a_given_space_is_required_at_once(connect):
