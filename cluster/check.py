@@ -147,7 +147,7 @@ def _says(spec: ModelSpec) -> list[Fact]:
     facts: list[Fact] = [
         ("files", f"{spec.repo} at {spec.revision}"),
         ("network", spec.backbone),
-        ("vectors", f"{spec.dimension_choice} dimensions{', length 1' if spec.normalize else ''}"),
+        ("vectors", _vectors_of(spec)),
         ("a query reads", _quoted(prompts.query)),
         ("a document reads", _quoted(prompts.document)),
         (
@@ -161,6 +161,14 @@ def _says(spec: ModelSpec) -> list[Fact]:
     if prompts.instruction:
         facts.insert(5, ("default instruction", _quoted(prompts.instruction)))
     return facts
+
+
+def _vectors_of(spec: ModelSpec) -> str:
+    from deployments.core.models.spec import Kind
+
+    if spec.kind is Kind.SPARSE:
+        return f"sparse: weights of up to {spec.dimension} tokens"
+    return f"{spec.dimension_choice} dimensions{', length 1' if spec.normalize else ''}"
 
 
 def _says_of_reranker(spec: ModelSpec) -> list[Fact]:

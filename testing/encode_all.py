@@ -9,6 +9,7 @@ import numpy as np
 
 from deployments.core.batch import TokenBatch, Vectors
 from deployments.core.engine.interface import Engine
+from deployments.core.sparse import SparseVectors
 
 
 def encode_all(engine: Engine, batch: TokenBatch, token_budget: int, streams: int = 1) -> Vectors:
@@ -19,7 +20,9 @@ def encode_all(engine: Engine, batch: TokenBatch, token_budget: int, streams: in
     vectors = np.empty((len(batch), engine.dimension), np.float32)
 
     def run(rows: list[int]) -> None:
-        vectors[rows] = engine.forward(batch.select(rows))
+        computed = engine.forward(batch.select(rows))
+        assert not isinstance(computed, SparseVectors)
+        vectors[rows] = computed
 
     with ThreadPoolExecutor(streams) as pool:
         list(pool.map(run, pack(batch.lengths.tolist(), token_budget, engine.pads)))

@@ -27,7 +27,7 @@ from safetensors.numpy import load_file, save_file
 
 from deployments.app import graph
 from deployments.config.schema import AppArgs, Limits, ModelConfig
-from deployments.core.batch import Ids, TokenBatch, Vectors
+from deployments.core.batch import AnyVectors, Ids, TokenBatch, Vectors
 from deployments.core.batching.batcher import Batcher
 from deployments.core.batching.lanes import BatchLimits
 from deployments.core.errors import ModelUnavailable
@@ -35,6 +35,8 @@ from deployments.core.lane import Lane
 from deployments.core.models.describing import described
 from deployments.core.models.loading import ModelFiles, find_model
 from deployments.core.models.local_format import content_hash
+from deployments.core.models.spec import Kind
+from deployments.core.sparse import SparseVectors
 from deployments.metrics import BatcherMetrics
 from deployments.replica.deployment import Encoder
 from deployments.replica.loaded_model import LoadedModel
@@ -64,6 +66,7 @@ class HashingEngine:
         self.vocabulary = int(config["vocab_size"])
         self._seed = seed.encode()
         self._tokens_per_s = tokens_per_s
+        self._is_sparse = files.spec.kind is Kind.SPARSE
 
     def slow_at_first(self, most: int) -> list[int]:
         """Returns none."""
@@ -72,11 +75,12 @@ class HashingEngine:
     def free_memory(self) -> None:
         """Does nothing: there is no allocator."""
 
-    def forward(self, batch: TokenBatch) -> Vectors:
-        """Returns ``(texts, dimension)``."""
+    def forward(self, batch: TokenBatch) -> AnyVectors:
+        """Returns ``(texts, dimension)``; a sparse model's have a few hundred entries of 30,000."""
         if self._tokens_per_s:
             time.sleep(batch.tokens / self._tokens_per_s)
-        return np.stack([self._vector(batch.text(row)) for row in range(len(batch))])
+        vectors = np.stack([self._vector(batch.text(row)) for row in range(len(batch))])
+        return SparseVectors.from_dense(np.maximum(vectors - 2, 0)) if self._is_sparse else vectors
 
     def _vector(self, ids: Ids) -> Vectors:
         digest = blake2b(ids.tobytes(), digest_size=8, key=self._seed[:64]).digest()
@@ -166,6 +170,18 @@ def save_model(folder: Path, seed: int = 0, tokens_per_s: float | None = None) -
     save_weights(folder, seed)
     if tokens_per_s:
         (folder / SPEED_FILE).write_text(str(tokens_per_s))
+    return folder
+
+
+def save_sparse_model(folder: Path, seed: int = 0) -> Path:
+    """Writes a sparse encoder for this engine into ``folder`` and returns the folder."""
+    save_model(folder, seed)
+    modules = {"": "MLMTransformer", "1_Pooling": "SpladePooling"}
+    lines = [
+        {"idx": i, "path": path, "type": f"sentence_transformers.sparse_encoder.models.{kind}"}
+        for i, (path, kind) in enumerate(modules.items())
+    ]
+    (folder / "modules.json").write_text(json.dumps(lines))
     return folder
 
 

@@ -29,9 +29,10 @@ from cluster.corpus.write.assemble import assemble
 from cluster.corpus.write.manifest import Counts
 from cluster.corpus.write.parquet import ids_of
 from deployments.client.preprocessing import Preprocessor
-from deployments.core.batch import Vectors
+from deployments.core.batch import AnyVectors
 from deployments.core.engine.cpu.priority import give_way
 from deployments.core.errors import EmbedfleetError, InvalidRequest
+from deployments.core.sparse import SparseVectors
 from deployments.core.vectors import finished
 
 log = logging.getLogger(__name__)
@@ -165,7 +166,7 @@ class PartWorker:
 
     async def _encode(
         self, preprocessor: Preprocessor, documents: Documents, part: Part
-    ) -> Vectors:
+    ) -> AnyVectors:
         """Returns finished vectors, one for each item, and rejects the rows whose texts failed."""
         spec, batch = preprocessor.spec, documents.batch
         if batch is None:
@@ -173,7 +174,7 @@ class PartWorker:
             return np.zeros((0, self._work.identity.dimensions), np.float32)
         tokens = call_tokens(self._work.tokens_per_s)
         sender = CallSender(
-            self._client, self._limiter, tokens, spec.dimension, self._work.wait_s + _MARGIN_S
+            self._client, self._limiter, tokens, spec, self._work.wait_s + _MARGIN_S
         )
 
         def on_call_done(texts: int, tokens: int) -> None:
@@ -182,10 +183,12 @@ class PartWorker:
         vectors, reasons = await sender.encode(batch, on_call_done)
         for item, reason in reasons.items():
             documents.rejected[documents.items[item].row] = reason
+        if isinstance(vectors, SparseVectors):
+            return vectors
         return finished(vectors, self._work.identity.dimensions, spec.normalize)
 
     def _commit(
-        self, part: Part, rows: Rows, documents: Documents, vectors: Vectors
+        self, part: Part, rows: Rows, documents: Documents, vectors: AnyVectors
     ) -> tuple[Counts, list[Any]]:
         work = self._work
         table, rejects, counts = assemble(part.file.name, rows, documents, vectors, work.settings)

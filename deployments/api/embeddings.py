@@ -42,7 +42,13 @@ async def encoded(
     decision = await in_time(backend.choose(facts, texts), deadline)
     role = choose_role(agree(decision.role, body.input_type), body.instruction)
     to_encode = EncodeRequest(
-        texts, role, body.instruction, facts.truncate, body.dimensions, body.normalize
+        texts,
+        role,
+        body.instruction,
+        facts.truncate,
+        body.dimensions,
+        body.normalize,
+        sparse=body.is_sparse,
     )
     with admitted(request, body.priority):
         embeddings = await backend.encode(decision, to_encode, body.priority, deadline)

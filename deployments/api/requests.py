@@ -19,7 +19,7 @@ from pydantic import (
 from deployments.api.body_errors import body_error, refuse_misleading
 from deployments.core.errors import InvalidRequest, SpaceMismatch
 from deployments.core.lane import Lane
-from deployments.core.models.spec import Role, Truncation
+from deployments.core.models.spec import Kind, Role, Truncation
 from deployments.core.quantization import OutputDtype
 from deployments.core.routing.facts import Aim, RequestFacts
 
@@ -29,7 +29,7 @@ Name = Annotated[str, Field(min_length=1, max_length=512)]
 _MAX_INSTRUCTION = 4_096
 # only one error is answered: to collect one for each of a million wrong items would take a minute
 NOT_EMPTY = Field(min_length=1, fail_fast=True)
-Format = Literal["float", "base64"]
+Format = Literal["float", "base64", "sparse"]
 Flag = Annotated[
     bool, BeforeValidator(lambda value: False if value is None else value, bool | None)
 ]
@@ -133,7 +133,10 @@ class EmbeddingRequest(_Common):
     input: (
         Text | Annotated[list[Text], NOT_EMPTY] | TokenIds | Annotated[list[TokenIds], NOT_EMPTY]
     ) = Field(description="A text or a list of texts; token ids only together with `tokenizer`")
-    encoding_format: Format = "float"
+    encoding_format: Format = Field(
+        "float",
+        description="How a vector is written; `sparse` asks for indices and values of a sparse model",
+    )
     dimensions: int | None = Field(
         None, ge=1, description="Fewer than the model's own only for Matryoshka models"
     )
@@ -163,9 +166,12 @@ class EmbeddingRequest(_Common):
     def facts(self, required_space: str | None, truncate: bool) -> RequestFacts:
         """As for all requests; the required space has to be one of this ``output_dtype``.
 
-        Raises SpaceMismatch if it is not.
+        Raises SpaceMismatch if it is not, InvalidRequest for what no sparse vector can be.
         """
         facts = super().facts(required_space, truncate)
+        if self.is_sparse:
+            self._refuse_dense_fields()
+            facts = replace(facts, kinds=(Kind.SPARSE,))
         if facts.space is None:
             return facts
         space, plus, written_as = facts.space.partition("+")
@@ -185,6 +191,24 @@ class EmbeddingRequest(_Common):
         if isinstance(value, str) and value in ROLES:
             return ROLES[value]
         raise ValueError(f"must be one of {', '.join(map(repr, ROLES))}")
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether sparse vectors are asked for."""
+        return self.encoding_format == "sparse"
+
+    def _refuse_dense_fields(self) -> None:
+        wrong = {
+            "dimensions": self.dimensions is not None,
+            "normalize": bool(self.normalize),
+            "output_dtype": self.output_dtype is not OutputDtype.FLOAT32,
+        }
+        for field in (field for field, is_wrong in wrong.items() if is_wrong):
+            raise InvalidRequest(
+                f"`{field}` is for dense vectors, and `encoding_format` asks for sparse ones, which come "
+                f"as the model gives them; leave `{field}` out",
+                field,
+            )
 
     @property
     def inputs(self) -> list[str] | list[list[int]]:

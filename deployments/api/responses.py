@@ -22,6 +22,7 @@ from deployments.core.quantization import OutputDtype, quantized
 from deployments.core.request import Embeddings
 from deployments.core.routing.facts import RequestFacts
 from deployments.core.routing.policy import Decision
+from deployments.core.sparse import SparseVectors
 from deployments.core.vectors import INLINE_NUMBERS
 
 # numbers of an answer that are written on the event loop: about 3 ms, and a hop to a thread costs
@@ -54,12 +55,21 @@ class Usage(BaseModel):
     total_tokens: int
 
 
+class SparseEmbedding(BaseModel):
+    """A sparse vector: the tokens with a weight above zero, by rising id, and their weights."""
+
+    indices: list[int]
+    values: list[float]
+
+
 class EmbeddingItem(BaseModel):
-    """One vector: a list of numbers, or base64 of them, little-endian and as ``output_dtype`` says."""
+    """One vector: a list of numbers, base64 of them, little-endian and as ``output_dtype`` says, or a
+    sparse one.
+    """
 
     object: Literal["embedding"]
     index: int
-    embedding: list[float] | str
+    embedding: list[float] | str | SparseEmbedding
 
 
 class EmbeddingResponse(BaseModel):
@@ -287,6 +297,8 @@ async def embeddings_body(
     embeddings: Embeddings, encoding_format: str, dtype: OutputDtype = OutputDtype.FLOAT32
 ) -> bytes:
     """Returns the body of `/v1/embeddings`. Raises InvalidRequest as `quantized` does."""
+    if embeddings.sparse is not None:
+        return await _sparse_body(embeddings, embeddings.sparse)
     rows = await aside(
         embeddings.vectors.size > INLINE_NUMBERS, quantized, embeddings.vectors, dtype
     )
@@ -297,6 +309,13 @@ async def embeddings_body(
     data = ({"object": "embedding", "index": i, "embedding": v} for i, v in enumerate(vectors))
     body = {"object": "list", **provenance(embeddings)}
     return await dump_with_lists(body, {"data": data}, rows.size)
+
+
+async def _sparse_body(embeddings: Embeddings, vectors: SparseVectors) -> bytes:
+    written = ({"indices": row.indices, "values": row.values} for row in vectors.rows())
+    data = ({"object": "embedding", "index": i, "embedding": v} for i, v in enumerate(written))
+    body = {"object": "list", **provenance(embeddings)}
+    return await dump_with_lists(body, {"data": data}, vectors.size)
 
 
 def provenance(embeddings: Embeddings) -> dict[str, Any]:

@@ -36,13 +36,12 @@ from deployments.core.lane import Lane
 from deployments.core.models.spec import ModelSpec
 from deployments.core.request import Embeddings, EncodeRequest, check_dimensions
 from deployments.ray_private import known_replicas
+from deployments.wire.calls import texts_of_a_call
 from deployments.wire.status import ModelStatus, ReplicaStatus, assume_ready
 from deployments.wire.trials import ClusterRecord
 
 log = logging.getLogger("ray.serve")
 
-# gRPC between replicas takes 4 MB a message (RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH)
-_MAX_REPLY_BYTES = 3_000_000
 _MAX_CALL_TOKENS = 32_768
 _CALLS_AT_ONCE = 8
 _NOTHING = TokenBatch.from_lists([])
@@ -106,12 +105,11 @@ class EncoderClient:
         check_dimensions(preprocessor.spec, request.dimensions)
         tokenized = await in_time(preprocessor.tokenized(request), deadline)
         call = Call(tokenized.batch, lane, deadline, version.space)
-        replies = await self._send(call, preprocessor.spec.dimension)
+        replies = await self._send(call, texts_of_a_call(preprocessor.spec))
         return await preprocessor.finished(request, tokenized, replies)
 
-    async def _send(self, call: Call, dimension: int) -> Sequence[Encoded]:
+    async def _send(self, call: Call, most_texts: int) -> Sequence[Encoded]:
         """Returns the answers to a request's texts, which are split into calls of bounded size."""
-        most_texts = max(1, _MAX_REPLY_BYTES // (4 * dimension))
         cuts = split_in_order(call.batch.lengths.tolist(), _MAX_CALL_TOKENS, most_texts)
         if len(cuts) == 1:
             return [await self._calls.send(call)]

@@ -31,10 +31,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-import numpy as np
-
 from deployments.client.call import Call, ReplicaDied, Sender
-from deployments.core.batch import Encoded, TokenBatch, Vectors
+from deployments.core.batch import AnyVectors, Encoded, TokenBatch, placed
 from deployments.core.errors import EmbedfleetError, KillsReplicas
 from deployments.wire.trials import Record
 
@@ -43,24 +41,22 @@ log = logging.getLogger("ray.serve")
 
 @dataclass
 class _Answer:
-    """An answer as it comes in by parts. ``vectors`` is None before the first one."""
+    """An answer as it comes in by parts: rows and their vectors."""
 
     texts: int
-    vectors: Vectors | None = None
+    parts: list[tuple[Sequence[int], AnyVectors]] = field(default_factory=list)
     queued_s: float = 0.0
     computed_s: float = 0.0
     errors: dict[int, EmbedfleetError] = field(default_factory=dict)
 
     def take(self, rows: Sequence[int], part: Encoded) -> None:
-        if self.vectors is None:
-            self.vectors = np.zeros((self.texts, part.vectors.shape[1]), np.float32)
-        self.vectors[rows] = part.vectors
+        self.parts.append((rows, part.vectors))
         self.errors |= {rows[row]: error for row, error in part.errors.items()}
         self.queued_s = max(self.queued_s, part.queued_s)
         self.computed_s += part.computed_s
 
     def finished(self) -> Encoded:
-        vectors = np.zeros((self.texts, 0), np.float32) if self.vectors is None else self.vectors
+        vectors = placed(self.parts, self.texts)
         return Encoded(vectors, self.queued_s, self.computed_s, self.errors)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from deployments.config.schema import ModelConfig
 from deployments.core.awaiting import aside
-from deployments.core.batch import Encoded, Ids
+from deployments.core.batch import Encoded, Ids, concatenated
 from deployments.core.errors import InvalidRequest
 from deployments.core.models.describing import described
 from deployments.core.models.description import Description
@@ -21,7 +21,7 @@ from deployments.core.models.pairs import PairFrames, joined
 from deployments.core.models.prompts import effective_instruction, prefix, render
 from deployments.core.models.reading import Contents, Slices, run, run_async
 from deployments.core.models.space import space_id
-from deployments.core.models.spec import Kind, ModelSpec, Role, refuse_other_kind
+from deployments.core.models.spec import ModelSpec, Role, refuse_other_kind
 from deployments.core.models.token_bounds import lower_bound, upper_bound
 from deployments.core.models.tokenizer import FastTokenizer, Tokenized, listed
 from deployments.core.request import (
@@ -31,6 +31,7 @@ from deployments.core.request import (
     TokenInput,
     check_dimensions,
 )
+from deployments.core.sparse import SparseVectors
 from deployments.core.vectors import INLINE_NUMBERS, finished, scores
 from deployments.wire.descriptions import publish, published
 
@@ -53,7 +54,7 @@ class Preprocessor:
 
         Raises WrongKind, another InvalidRequest, or ContextLengthExceeded.
         """
-        refuse_other_kind(self.spec, Kind.RERANKER if request.scoring else Kind.EMBEDDER)
+        refuse_other_kind(self.spec, request.kind)
         if request.scoring is not None:
             return await self._pairs(request, request.scoring)
         if isinstance(request.texts, TokenInput):
@@ -147,12 +148,15 @@ class Preprocessor:
         spec = self.spec
         dimensions = check_dimensions(spec, request.dimensions)
         normalize = spec.normalize if request.normalize is None else request.normalize
-        parts = [reply.vectors for reply in replies]
-        vectors = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        if request.scoring is not None:
+        vectors = concatenated([reply.vectors for reply in replies])
+        sparse = vectors if isinstance(vectors, SparseVectors) else None
+        if isinstance(vectors, SparseVectors):
+            vectors = np.empty((len(vectors), 0), np.float32)
+        elif request.scoring is not None:
             vectors = scores(vectors, spec.activation, request.scoring.raw, tokenized.owners)
         return Embeddings(
             vectors=finished(vectors, dimensions, normalize),
+            sparse=sparse,
             model=spec.name,
             space=space_id(spec, dimensions),
             tokens=tokenized.batch.tokens,

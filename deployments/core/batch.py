@@ -11,9 +11,11 @@ import numpy.typing as npt
 
 from deployments.core.errors import EmbedfleetError
 from deployments.core.models.spec import Role
+from deployments.core.sparse import SparseVectors
 
 Ids = npt.NDArray[np.int32]
 Vectors = npt.NDArray[np.float32]
+AnyVectors = Vectors | SparseVectors
 _NO_PROMPT = np.array([list(Role).index(Role.DOCUMENT), 0], np.int32)
 
 
@@ -110,15 +112,42 @@ class TokenBatch:
         return ids, mask
 
 
+def concatenated(parts: Sequence[AnyVectors]) -> AnyVectors:
+    """Joins the vectors of one model in order."""
+    if len(parts) == 1:
+        return parts[0]
+    sparse = [part for part in parts if isinstance(part, SparseVectors)]
+    dense = [part for part in parts if not isinstance(part, SparseVectors)]
+    assert not (sparse and dense)
+    return SparseVectors.concatenate(sparse) if sparse else np.concatenate(dense)
+
+
+def placed(parts: Sequence[tuple[Sequence[int], AnyVectors]], texts: int) -> AnyVectors:
+    """Returns the vectors of so many texts, given as parts and their rows; all others are zero.
+
+    A part of shape ``(texts, 0)`` has no vector at all. If there are only such parts, so is the result.
+    """
+    sparse = [(rows, part) for rows, part in parts if isinstance(part, SparseVectors)]
+    if sparse:
+        return SparseVectors.placed(sparse, texts)
+    dense = [(rows, part) for rows, part in parts if not isinstance(part, SparseVectors)]
+    vectors = np.zeros((texts, max((p.shape[1] for _, p in dense), default=0)), np.float32)
+    for rows, part in dense:
+        if part.shape[1]:
+            vectors[rows] = part
+    return vectors
+
+
 @dataclass(frozen=True)
 class Encoded:
     """A replica's answer: float32 vectors ``(texts, dimension)``, pooled but not normalised.
 
-    ``queued_s`` and ``computed_s`` say where the time went. ``errors`` has the error of each row that
-    has no vector.
+    Those of a sparse model are `SparseVectors`. ``queued_s`` and ``computed_s`` say where the time went.
+    ``errors`` has the error of each row that has no vector; if all have one, the shape may be
+    ``(texts, 0)``.
     """
 
-    vectors: Vectors
+    vectors: AnyVectors
     queued_s: float
     computed_s: float
     errors: Mapping[int, EmbedfleetError] = field(default_factory=dict)
@@ -134,7 +163,6 @@ class Encoded:
         """Returns the answer to a call of ``texts`` texts: this one's at ``rows``, and the errors of
         ``others`` at their rows.
         """
-        vectors = np.zeros((texts, self.vectors.shape[1]), np.float32)
-        vectors[rows] = self.vectors
+        vectors = placed([(rows, self.vectors)], texts)
         errors = {rows[row]: error for row, error in self.errors.items()}
         return Encoded(vectors, self.queued_s, self.computed_s, {**errors, **others})

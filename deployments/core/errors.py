@@ -5,7 +5,7 @@
     │   ├── ContextLengthExceeded   context_length_exceeded
     │   ├── KillsReplicas           text_kills_replicas
     │   ├── NoModelFits             no_model_fits
-    │   ├── WrongKind               wrong_model_kind (a reranker asked for vectors, or the reverse)
+    │   ├── WrongKind               wrong_model_kind (a reranker asked for vectors, and the like)
     │   └── UnsupportedModel        unsupported_model (a model's files ask for what we cannot honour)
     ├── TextFailed             500  text_failed
     ├── Unauthorized           401  invalid_api_key
@@ -78,7 +78,7 @@ class NoModelFits(InvalidRequest):
 
 
 class WrongKind(InvalidRequest):
-    """A reranker was asked for vectors, or a model that gives vectors for a reranker's scores."""
+    """A model was asked for what another kind gives: dense vectors, sparse ones, or scores of pairs."""
 
     code = "wrong_model_kind"
 

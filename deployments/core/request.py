@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from deployments.core.batch import Vectors
 from deployments.core.errors import InvalidRequest
-from deployments.core.models.spec import ModelSpec, Role, Truncation
+from deployments.core.models.spec import Kind, ModelSpec, Role, Truncation
+from deployments.core.sparse import SparseVectors
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class EncodeRequest:
     """Texts of one role for one model.
 
     ``dimensions`` None keeps all of the model's; ``normalize`` None does what the model does by itself.
-    ``scoring`` is for rerankers, which answer with one number for each text.
+    ``scoring`` is for rerankers, which answer with one number for each text, and ``sparse`` for sparse
+    encoders.
     """
 
     texts: tuple[str, ...] | TokenInput
@@ -46,13 +48,22 @@ class EncodeRequest:
     dimensions: int | None = None
     normalize: bool | None = None
     scoring: Scoring | None = None
+    sparse: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of model that can answer."""
+        if self.scoring is not None:
+            return Kind.RERANKER
+        return Kind.SPARSE if self.sparse else Kind.EMBEDDER
 
 
 @dataclass(frozen=True)
 class Embeddings:
     """Float32 vectors ``(texts, dimensions)`` in the order of the request, and where they come from.
 
-    A reranker gives scores instead, ``(texts, 1)``, whose space names its version.
+    A reranker gives scores instead, ``(texts, 1)``, whose space names its version. A sparse encoder's
+    vectors are in ``sparse``, and ``vectors`` has the shape ``(texts, 0)``.
 
     ``tokens`` includes prompts and special tokens, after truncation. ``truncated`` has the rows that
     were cut. ``instruction`` is the one that was used: the request's or the model's default.
@@ -66,12 +77,18 @@ class Embeddings:
     instruction: str | None = None
     queued_s: float = 0.0
     computed_s: float = 0.0
+    sparse: SparseVectors | None = None
 
 
 def check_dimensions(spec: ModelSpec, dimensions: int | None) -> int:
     """Returns the output dimension. Raises InvalidRequest for one that the model cannot give."""
     if dimensions is None:
         return spec.output_dimension
+    if spec.kind is Kind.SPARSE:
+        raise InvalidRequest(
+            f"{spec.name} gives sparse vectors, which are not cut; leave `dimensions` out",
+            "dimensions",
+        )
     if spec.allows_dimensions(dimensions):
         return dimensions
     choice = f"gives {spec.dimension_choice} dimensions"

@@ -99,7 +99,8 @@ class Chooser:
                 f"`{requested}` chooses for each request",
                 "model",
             )
-        _, decision = await self.choose(RequestFacts(requested=requested, lane=Lane.OFFLINE), ())
+        facts = RequestFacts(requested, kinds=(Kind.EMBEDDER, Kind.SPARSE), lane=Lane.OFFLINE)
+        _, decision = await self.choose(facts, ())
         return decision
 
     async def _with_texts(

@@ -19,7 +19,7 @@ def model_item(candidate: Candidate, status: ModelStatus) -> ModelItem:
     spec, replica = candidate.spec, status.replica
     repo = spec.repo if spec else candidate.repo
     hub_id = repo if is_hub_id(repo) else None
-    gives_vectors = candidate.kind is Kind.EMBEDDER
+    gives_vectors = candidate.kind is not Kind.RERANKER
     memory = dict(zip(("used", "limit"), replica.memory_mib or (), strict=False))
     return ModelItem(
         id=candidate.name,

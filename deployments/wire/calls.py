@@ -5,6 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from deployments.config.schema import ModelConfig
+from deployments.core.models.spec import Kind, ModelSpec
+
+# gRPC between replicas takes 4 MB a message (RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH)
+_MAX_REPLY_BYTES = 3_000_000
+# Of a sparse vector. Those of trained models have a few hundred entries of 8 bytes each, which come as
+# frames; even if none were zero, this many would fit into one (`deployments/wire/frames.py`).
+_SPARSE_BYTES = 16_384
+_MAX_FRAME_BYTES = 60_000_000
+
+
+def texts_of_a_call(spec: ModelSpec) -> int:
+    """Returns the most texts of a call, so that its answer is not too large."""
+    if spec.kind is not Kind.SPARSE:
+        return max(1, _MAX_REPLY_BYTES // (4 * spec.dimension))
+    at_worst = _MAX_FRAME_BYTES // (8 * spec.dimension)
+    return max(1, min(at_worst, _MAX_REPLY_BYTES // _SPARSE_BYTES))
 
 
 @dataclass(frozen=True)

@@ -31,14 +31,15 @@ import numpy as np
 import numpy.typing as npt
 
 from deployments.config.schema import ModelConfig
-from deployments.core.batch import Encoded, Ids, TokenBatch
+from deployments.core.batch import AnyVectors, Encoded, Ids, TokenBatch
 from deployments.core.errors import EmbedfleetError
 from deployments.core.lane import Lane
 from deployments.core.models.spec import Role
+from deployments.core.sparse import SparseVectors
 from deployments.wire.calls import OtherVersion, Terms
 from deployments.wire.status import ReplicaState, ReplicaStatus
 
-VERSION = 2
+VERSION = 3
 MAX_BODY_BYTES = 64 * 2**20
 MAX_HELLO_BYTES = 256
 TOKEN_BYTES = 32
@@ -49,7 +50,8 @@ _HELLO = struct.Struct(f"<{len(_MAGIC)}sH{TOKEN_BYTES}s")
 _WELCOME = struct.Struct("<H")
 # lane, whether there are prompts, bytes of trial and space, texts, seconds left
 _CALL = struct.Struct("<B?BHId")
-_ANSWER = struct.Struct("<IIIIdd")  # texts, dimension, tokens waiting in both lanes, seconds
+# whether they are sparse, texts, dimension, numbers, tokens waiting in both lanes, seconds
+_ANSWER = struct.Struct("<?xxxIIIIIdd")
 _LANES = tuple(Lane)
 _ID_BYTES = 4
 _ROLES = len(Role)
@@ -216,26 +218,63 @@ def _are_prompts(prompts: Ids, lengths: Ids) -> bool:
 
 
 def answer(number: int, encoded: Encoded, waiting: Mapping[Lane, int]) -> bytes:
-    """Returns the frame of an answer; ``waiting`` are the tokens in the replica's lanes by now."""
-    texts, dimension = encoded.vectors.shape
-    head = _ANSWER.pack(texts, dimension, *_tokens(waiting), encoded.queued_s, encoded.computed_s)
+    """Returns the frame of an answer; ``waiting`` are the tokens in the replica's lanes by now.
+
+    Sparse vectors are their lengths, indices and values; of these two there are ``numbers`` each.
+    """
+    vectors, is_sparse = encoded.vectors, isinstance(encoded.vectors, SparseVectors)
+    arrays = _arrays(vectors)
+    numbers, seconds = arrays[-1].size, (encoded.queued_s, encoded.computed_s)
+    head = _ANSWER.pack(is_sparse, *vectors.shape, numbers, *_tokens(waiting), *seconds)
     errors = {str(row): _error(error) for row, error in encoded.errors.items()}
     rest = json.dumps(errors).encode() if errors else b""
-    return frame(Kind.ANSWER, number, head, _buffer(encoded.vectors, "<f4"), rest)
+    return frame(Kind.ANSWER, number, head, *(a.tobytes() for a in arrays), rest)
+
+
+def _arrays(vectors: AnyVectors) -> list[npt.NDArray[Any]]:
+    """Returns what is sent of the vectors, the numbers last."""
+    if not isinstance(vectors, SparseVectors):
+        return [vectors.astype("<f4", copy=False)]
+    return [
+        vectors.lengths.astype("<i4", copy=False),
+        vectors.indices.astype("<u4", copy=False),
+        vectors.values.astype("<f4", copy=False),
+    ]
 
 
 def read_answer(body: bytearray) -> tuple[Encoded, dict[Lane, int]]:
     """Reads an answer and the tokens that wait; the vectors are a view of ``body``. Raises BadFrame."""
     try:
-        texts, dimension, *waiting, queued_s, computed_s = _ANSWER.unpack_from(body)
-        rest_at = _ANSWER.size + 4 * texts * dimension
-        vectors = np.frombuffer(body, "<f4", texts * dimension, _ANSWER.size)
+        head = _ANSWER.unpack_from(body)
+        is_sparse, texts, dimension, numbers, *waiting, queued_s, computed_s = head
+        read = _sparse if is_sparse else _dense
+        vectors, rest_at = read(body, texts, dimension, numbers)
         rest = json.loads(body[rest_at:]) if len(body) > rest_at else {}
         errors = {int(row): read_error(fields) for row, fields in rest.items()}
-        encoded = Encoded(vectors.reshape(texts, dimension), queued_s, computed_s, errors)
+        encoded = Encoded(vectors, queued_s, computed_s, errors)
     except (struct.error, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise BadFrame(f"an answer that cannot be read: {error}") from None
     return encoded, dict(zip(_LANES, waiting, strict=True))
+
+
+def _dense(body: bytearray, texts: int, dimension: int, numbers: int) -> tuple[AnyVectors, int]:
+    """Returns vectors, and where they end. Raises ValueError."""
+    flat = np.frombuffer(body, "<f4", numbers, _ANSWER.size)
+    return flat.reshape(texts, dimension), _ANSWER.size + 4 * numbers
+
+
+def _sparse(body: bytearray, texts: int, dimension: int, numbers: int) -> tuple[AnyVectors, int]:
+    """Returns sparse vectors, and where they end. Raises ValueError."""
+    indices_at = _ANSWER.size + 4 * texts
+    values_at = indices_at + 4 * numbers
+    lengths = np.frombuffer(body, "<i4", texts, _ANSWER.size)
+    indices = np.frombuffer(body, "<u4", numbers, indices_at)
+    values = np.frombuffer(body, "<f4", numbers, values_at)
+    if (texts and lengths.min() < 0) or int(lengths.sum(dtype=np.int64)) != numbers:
+        raise ValueError("its lengths do not add up to its values")
+    if numbers and int(indices.max()) >= dimension:
+        raise ValueError(f"it has an entry beyond {dimension} dimensions")
+    return SparseVectors(indices, values, lengths, dimension), values_at + 4 * numbers
 
 
 def refusal(number: int, error: EmbedfleetError) -> bytes:

@@ -27,11 +27,13 @@ from deployments.core.models.spec import (
     Prompts,
     Role,
     Size,
+    refuse_other_kind,
 )
 from deployments.core.request import Embeddings, EncodeRequest, TokenInput, check_dimensions
 from deployments.core.routing.constraints import preferred
 from deployments.core.routing.facts import Candidate, RequestFacts
 from deployments.core.routing.policy import Decision, choose
+from deployments.core.sparse import SparseVectors
 from deployments.core.vectors import finished, scores
 
 DIMENSION = 8
@@ -63,6 +65,13 @@ JUDGE = replace(
     normalize=False,
 )
 
+SPLADE = replace(
+    _spec("splade", size=Size.SMALL, prompts=Prompts("query: ", "passage: ")),
+    kind=Kind.SPARSE,
+    normalize=False,
+    pooling=None,
+)
+
 
 def vector_of(text: str) -> np.ndarray:
     """Returns the unnormalised float32 vector of what a model reads."""
@@ -83,6 +92,11 @@ def expected(spec: ModelSpec, request: EncodeRequest) -> np.ndarray:
     normalize = spec.normalize if request.normalize is None else request.normalize
     dimensions = check_dimensions(spec, request.dimensions)
     return finished(np.stack([vector_of(_cut(spec, r)) for r in rows]), dimensions, normalize)
+
+
+def sparse_of(vectors: np.ndarray) -> SparseVectors:
+    """Returns what a sparse model gives: the entries above zero."""
+    return SparseVectors.from_dense(np.maximum(vectors, 0))
 
 
 @dataclass
@@ -138,6 +152,7 @@ class FakeBackend:
         if self.failing is not None:
             raise self.failing
         spec = self.specs[model]
+        refuse_other_kind(spec, request.kind)
         if request.scoring is not None:
             return _scored(spec, request)
         dimensions = check_dimensions(spec, request.dimensions)
@@ -145,8 +160,12 @@ class FakeBackend:
         over = tuple(i for i, row in enumerate(rows) if _tokens(row) > spec.max_tokens)
         if over and not request.truncate:
             raise ContextLengthExceeded(f"text {over[0]} is too long", "input")
+        vectors, sparse = self.vectors(spec, request), None
+        if request.sparse:
+            sparse, vectors = sparse_of(vectors), vectors[:, :0]
         return Embeddings(
-            vectors=self.vectors(spec, request),
+            vectors=vectors,
+            sparse=sparse,
             model=model,
             space=space_id(spec, dimensions),
             tokens=sum(min(_tokens(row), spec.max_tokens) for row in rows),
@@ -244,7 +263,7 @@ def _item(spec: ModelSpec, state: str) -> ModelItem:
         dimensions=list(spec.dimensions),
         max_tokens=spec.max_tokens,
         languages=list(spec.languages),
-        space_id=space_id(spec) if spec.kind is Kind.EMBEDDER else None,
+        space_id=None if spec.kind is Kind.RERANKER else space_id(spec),
         licence=spec.licence,
         default_instruction=spec.prompts.default_instruction,
         trust_remote_code=spec.trust_remote_code,

@@ -23,8 +23,8 @@ NOT_TEXTS = [1, 1.5, None, True, {}, {"text": "a"}, [None], ["a", 1], ["a", None
 MORE_NOT_TEXTS = [[True], [-1], [2**31], [1, "a"], [["a", "b"], ["c"]], [[1], "a"], [[[1]]], [{}]]
 DIMENSIONS = [0, -1, 1.5, 8.0, NAN, INFINITE, -INFINITE, "8", "a", True, [], [8], {}]
 OTHER_FIELDS = [
-    ("encoding_format", "hex", "'float' or 'base64'"),
-    ("encoding_format", 1, "'float' or 'base64'"),
+    ("encoding_format", "hex", "'float', 'base64' or 'sparse'"),
+    ("encoding_format", 1, "'float', 'base64' or 'sparse'"),
     ("input_type", "question", "'query', 'document'"),
     ("input_type", 1, "'query', 'document'"),
     ("priority", "high", "'online' or 'offline'"),

@@ -13,7 +13,7 @@ from deployments.config.schema import ModelConfig
 from deployments.core.checking.verdict import Engines, checked_engine
 from deployments.core.models.describing import described
 from deployments.core.models.loading import find_model
-from testing.hashing import COMPUTED, WEIGHTS, save_model, save_weights
+from testing.hashing import COMPUTED, WEIGHTS, save_model, save_sparse_model, save_weights
 from testing.models.combinations import COMBINATIONS
 from testing.models.rerankers import save_reranker
 from testing.running import RunningService
@@ -33,12 +33,13 @@ SLOW_TOKENS_PER_S = 8_000
 
 @pytest.fixture(scope="session")
 def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``hashed``, ``slow``, ``broken``, whose weights are damaged, and one for the real engine."""
+    """``hashed``, ``sparse``, ``slow``, ``broken``, whose weights are damaged, and some that compute."""
     folder = tmp_path_factory.mktemp("models")
     for name, kind in KINDS.items():
         COMBINATIONS[kind].save(folder / name)
     save_reranker(folder / RERANKER, "bert")
     save_model(folder / "hashed", seed=1)
+    save_sparse_model(folder / "sparse", seed=4)
     save_model(folder / "slow", seed=2, tokens_per_s=SLOW_TOKENS_PER_S)
     damage(save_model(folder / "broken", seed=3))
     return folder
@@ -95,6 +96,7 @@ def service(shared_service: SharedService, models_folder: Path) -> RunningServic
             for name in (*KINDS, RERANKER)
         ),
         {"name": "hashed", "path": str(models_folder / "hashed")},
+        {"name": "sparse", "path": str(models_folder / "sparse"), "num_cpus": 0},
         # Ray Data's own tasks need a whole core of the two that the smallest machine has
         {"name": "slow", "path": str(models_folder / "slow"), "num_cpus": 0},
         {"name": "broken", "path": str(models_folder / "broken"), "num_cpus": 0},
@@ -103,4 +105,4 @@ def service(shared_service: SharedService, models_folder: Path) -> RunningServic
     ]
     app = {"import_path": "testing.hashing:build_with_computed"}
     compare_in_advance([model for model in models if model["name"] in KINDS])
-    return shared_service.serve(models, (*COMPUTED, "hashed", "slow"), app)
+    return shared_service.serve(models, (*COMPUTED, "hashed", "sparse", "slow"), app)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -26,34 +27,44 @@ from cluster.corpus.work import Work
 from cluster.corpus.worker import PartWorker
 from cluster.corpus.write.manifest import identify, new_manifest
 from deployments.client.preprocessing import Preprocessor
-from deployments.core.batch import Encoded, TokenBatch, Vectors
+from deployments.core.batch import Encoded, Ids, TokenBatch, Vectors
 from deployments.core.lane import Lane
 from deployments.core.models.description import describe
 from deployments.core.models.loading import find_model
+from deployments.core.models.spec import Kind
+from deployments.core.sparse import SparseVectors
 
 
 @cache
-def preprocessor() -> Preprocessor:
-    """Returns MiniLM's description and tokenizer."""
+def preprocessor(sparse: bool = False) -> Preprocessor:
+    """Returns MiniLM's description and tokenizer, as those of a sparse encoder if asked for."""
     spec = find_model("minilm", str(get_model_path()), weights=False).spec
-    return Preprocessor(spec, describe(spec, get_model_path()).fast_tokenizer())
+    tokenizer = describe(spec, get_model_path()).fast_tokenizer()
+    if sparse:
+        spec = replace(spec, kind=Kind.SPARSE, dimension=30_522, normalize=False, pooling=None)
+    return Preprocessor(spec, tokenizer)
 
 
 class LocalService:
-    """Stands for a `ServiceClient`."""
+    """Stands for a `ServiceClient`. A ``sparse`` one gives each text the count of each of its ids."""
 
     replicas = 1
+
+    def __init__(self, sparse: bool = False) -> None:
+        self._sparse = sparse
 
     async def follow(self) -> None:
         """There is no other service."""
 
     async def ready_preprocessor(self, timeout_s: float) -> Preprocessor:
         """Returns MiniLM's."""
-        return preprocessor()
+        return preprocessor(self._sparse)
 
     async def encode_tokens(self, batch: TokenBatch, lane: Lane, timeout_s: float) -> Encoded:
         """Answers at once."""
         texts = [batch.text(row) for row in range(len(batch))]
+        if self._sparse:
+            return Encoded(counts_of(texts), 0.0, 0.0)
         return Encoded(np.stack([vector_of(ids) for ids in texts]), 0.0, 0.0)
 
 
@@ -63,15 +74,25 @@ def vector_of(ids: Any) -> Vectors:
     return drawn.astype(np.float32)
 
 
+def counts_of(texts: Sequence[Ids]) -> SparseVectors:
+    """Returns what a sparse service answers for texts."""
+    dimension = preprocessor(sparse=True).spec.dimension
+    rows = [np.bincount(ids, minlength=dimension) for ids in texts]
+    return SparseVectors.from_dense(np.array(rows, np.float32))
+
+
 def encode_here(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, run: Run | None = None
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    run: Run | None = None,
+    sparse: bool = False,
 ) -> Summary:
     """Does what `encode_corpus` does."""
     monkeypatch.setattr(worker, "give_way", lambda: None)
-    monkeypatch.setattr(Execution, "_dataset", lambda self: Parts(self._work, self._runs))
+    monkeypatch.setattr(Execution, "_dataset", lambda self: Parts(self._work, self._runs, sparse))
     run = run or Run()
     opened = open_job(settings, run.say)
-    identity = identify(preprocessor().spec, settings, None)
+    identity = identify(preprocessor(sparse).spec, settings, None)
     wanted = new_manifest(identity, settings, opened.inputs.files, opened.plan.carried)
     with opened.output.lock().held(run.say):
         manifest = job._start(opened.output, wanted, settings, run.say)
@@ -107,8 +128,9 @@ class Collector:
 class Parts:
     """Stands for Ray Data's dataset: a worker in this process takes one run after the other."""
 
-    def __init__(self, work: Work, runs: list[list[tuple[int, Any]]]) -> None:
+    def __init__(self, work: Work, runs: list[list[tuple[int, Any]]], sparse: bool) -> None:
         self._work = work
+        self._sparse = sparse
         self._runs = runs
 
     def iter_rows(self) -> Iterator[dict[str, Any]]:
@@ -119,6 +141,6 @@ class Parts:
 
     async def _results(self) -> list[dict[str, Any]]:
         part_worker = PartWorker(self._work)
-        part_worker.__dict__["_client"] = LocalService()
+        part_worker.__dict__["_client"] = LocalService(self._sparse)
         rows = [json.dumps([(number, part.as_row()) for number, part in run]) for run in self._runs]
         return [await part_worker({"run": [row]}) for row in rows]

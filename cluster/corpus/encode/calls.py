@@ -14,10 +14,13 @@ from anyio import CapacityLimiter
 
 from cluster.corpus.encode.service_client import ServiceClient
 from cluster.corpus.errors import JobError
-from deployments.core.batch import Encoded, TokenBatch, Vectors
+from deployments.core.batch import AnyVectors, Encoded, TokenBatch, Vectors
 from deployments.core.batching.packing import split_in_order
 from deployments.core.errors import EmbedfleetError, InvalidRequest, SpaceMismatch, TextFailed
 from deployments.core.lane import Lane
+from deployments.core.models.spec import Kind, ModelSpec
+from deployments.core.sparse import SparseVectors
+from deployments.wire.calls import texts_of_a_call
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +29,6 @@ _CALLS_PER_REPLICA = 3
 _SECONDS_PER_CALL = 0.25
 _CALL_TOKENS = (2_048, 32_768)
 _UNKNOWN_CALL_TOKENS = 8_192
-_MAX_REPLY_BYTES = 3_000_000  # see `deployments/client/client.py`
 _CALL_TIMEOUT_S = 600.0
 _PAUSE_S = 2.0
 # these reject a text for good; any other error may pass, so the call is repeated
@@ -56,25 +58,25 @@ class CallSender:
         client: ServiceClient,
         limiter: CapacityLimiter,
         tokens: int,
-        dimension: int,
+        spec: ModelSpec,
         patience_s: float,
     ) -> None:
-        """``tokens`` is the size of a call, ``dimension`` the model's own dimension.
+        """``tokens`` is the size of a call, ``spec`` the model.
 
         ``patience_s`` is how long a call is repeated while replicas do not answer.
         """
         self._client = client
         self._limiter = limiter
         self._tokens = tokens
-        self._dimension = dimension
+        self._dimension = 0 if spec.kind is Kind.SPARSE else spec.dimension
         self._patience_s = patience_s
-        self._max_texts = max(1, _MAX_REPLY_BYTES // (4 * dimension))
+        self._max_texts = texts_of_a_call(spec)
 
     async def encode(
         self, batch: TokenBatch, on_call_done: OnCallDone
-    ) -> tuple[Vectors, Mapping[int, str]]:
+    ) -> tuple[AnyVectors, Mapping[int, str]]:
         """Returns float32 vectors ``(texts, dimension)``, pooled but not normalized, and by row the
-        reason for each text that failed.
+        reason for each text that failed. If all texts failed, a sparse model's have no dimension.
 
         Calls ``on_call_done(texts, tokens)`` after each call. Raises JobError if the replicas refuse
         the texts or stay away.
@@ -82,13 +84,16 @@ class CallSender:
         # texts of similar length share a call, and so a micro-batch
         order = np.argsort(-batch.lengths, kind="stable")
         vectors: Vectors = np.zeros((len(batch), self._dimension), np.float32)
+        sparse: list[tuple[list[int], SparseVectors]] = []
         reasons: dict[int, str] = {}
 
         async def call(rows: npt.NDArray[np.int64]) -> None:
             async with self._limiter:
                 texts = batch.select(rows.tolist())
                 encoded = await self._call_until_answered(texts)
-            if len(encoded.errors) < len(texts):
+            if isinstance(encoded.vectors, SparseVectors):
+                sparse.append((rows.tolist(), encoded.vectors))
+            elif len(encoded.errors) < len(texts):
                 vectors[rows] = encoded.vectors
             reasons.update({int(rows[n]): str(error) for n, error in encoded.errors.items()})
             on_call_done(len(texts), texts.tokens)
@@ -100,7 +105,7 @@ class CallSender:
                     group.create_task(call(order[start:stop]))
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
-        return vectors, reasons
+        return SparseVectors.placed(sparse, len(batch)) if sparse else vectors, reasons
 
     async def _call_until_answered(self, texts: TokenBatch) -> Encoded:
         started = time.monotonic()

@@ -21,14 +21,15 @@ from cluster.corpus.rejects import (
 )
 from cluster.corpus.settings import Settings
 from cluster.corpus.write.manifest import Counts
-from cluster.corpus.write.parquet import vector_column
-from deployments.core.batch import Vectors
+from cluster.corpus.write.parquet import vector_columns
+from deployments.core.batch import AnyVectors
+from deployments.core.sparse import SparseVectors
 
 _TEXT_TYPES = (pa.string(), pa.large_string(), pa.string_view())
 
 
 def assemble(
-    source: str, rows: Rows, documents: Documents, vectors: Vectors, settings: Settings
+    source: str, rows: Rows, documents: Documents, vectors: AnyVectors, settings: Settings
 ) -> tuple[Any, Any, Counts]:
     """Returns the table of vectors, the table of rejects, and the counts of both.
 
@@ -39,7 +40,8 @@ def assemble(
     _reject_duplicates(ids, source, documents.rejected)
     kept = [n for n, item in enumerate(documents.items) if item.row not in documents.rejected]
     items = [documents.items[n] for n in kept]
-    table = _vector_table(ids, rows, items, vectors[kept], settings)
+    of_kept = vectors.take(kept) if isinstance(vectors, SparseVectors) else vectors[kept]
+    table = _vector_table(ids, rows, items, of_kept, settings)
     rejects = reject_table(
         Reject(str(ids[row]), source, rows.positions[row], reason, excerpt(rows.texts[row]))
         for row, reason in sorted(documents.rejected.items())
@@ -92,7 +94,7 @@ def _reject_duplicates(ids: Sequence[Any], source: str, rejected: dict[int, str]
 
 
 def _vector_table(
-    ids: Sequence[Any], rows: Rows, items: list[Item], vectors: Vectors, settings: Settings
+    ids: Sequence[Any], rows: Rows, items: list[Item], vectors: AnyVectors, settings: Settings
 ) -> Any:
     numbers = np.array([item.row for item in items], np.int64)
     if settings.id_column:
@@ -106,7 +108,7 @@ def _vector_table(
         columns[name] = rows.carried[name].take(numbers)
     if settings.chunk is not None and settings.text_column in settings.keep:
         columns[settings.text_column] = _chunk_texts(rows, items)
-    columns["embedding"] = vector_column(vectors, settings.dtype)
+    columns |= vector_columns(vectors, settings.dtype)
     own = {name: extension_metadata(rows.carried.schema.field(name)) for name in settings.columns}
     own["document_id" if settings.chunk is not None else "id"] = own.get(
         settings.id_column or "", {}

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 from cluster.corpus.errors import JobError
 from cluster.corpus.formats.files import InputFile, file_digest
 from cluster.corpus.settings import Settings
+from cluster.corpus.write.parquet import SPARSE_COLUMNS
+from deployments.core.errors import InvalidRequest
 from deployments.core.models.prompts import effective_instruction
 from deployments.core.models.space import space_id
-from deployments.core.models.spec import ModelSpec, Role
+from deployments.core.models.spec import Kind, ModelSpec, Role
 from deployments.core.request import check_dimensions
 
 # the settings that decide what a part holds
@@ -155,8 +157,14 @@ class Manifest:
 def identify(spec: ModelSpec, settings: Settings, role: Role | None) -> Identity:
     """Returns which vectors a job makes. ``role`` is the one in the model's name, if any.
 
-    Raises InvalidRequest if the model does not support the instruction or the dimensions.
+    Raises InvalidRequest if the model does not support the instruction or the dimensions, or if a kept
+    column has the name of one of its own.
     """
+    if spec.kind is Kind.SPARSE and (taken := SPARSE_COLUMNS & {*settings.keep}):
+        raise InvalidRequest(
+            f"--keep {min(taken)}: sparse vectors have a column of that name; rename the input's",
+            "keep",
+        )
     chosen = settings.role or role or (Role.QUERY if settings.instruction else Role.DOCUMENT)
     dimensions = check_dimensions(spec, settings.dimensions)
     return Identity(

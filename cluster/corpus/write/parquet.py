@@ -8,9 +8,13 @@ import pyarrow as pa
 from pyarrow import parquet as pq
 
 from cluster.corpus.plan.schemas import parquet_metadata
+from deployments.core.batch import AnyVectors
+from deployments.core.sparse import SparseVectors
 
 _KEY = b"embedfleet"
-_VECTORS = "embedding.list.element"  # the name of the column in Parquet
+SPARSE_COLUMNS = frozenset({"indices", "values"})
+# the columns of numbers, as Parquet names them
+_NUMBERS = frozenset({"embedding.list.element", "values.list.element"})
 
 
 def as_parquet(table: Any, about: bytes) -> Any:
@@ -18,8 +22,9 @@ def as_parquet(table: Any, about: bytes) -> Any:
     table = table.replace_schema_metadata({_KEY: about})
     sink = pa.BufferOutputStream()
     # vectors do not compress, with or without a dictionary
-    others = [path for path in _leaves(table.schema) if path != _VECTORS]
-    codec = {_VECTORS: "none", **dict.fromkeys(others, "snappy")}
+    leaves = _leaves(table.schema)
+    others = [path for path in leaves if path not in _NUMBERS]
+    codec = {path: "snappy" if path in others else "none" for path in leaves}
     pq.write_table(table, sink, use_dictionary=others, compression=codec)
     return sink.getvalue()
 
@@ -45,6 +50,17 @@ def vector_column(vectors: Any, dtype: str) -> Any:
     """Returns float32 vectors ``(rows, dimensions)`` as an Arrow column of fixed-size lists."""
     flat = pa.array(vectors.astype(dtype, copy=False).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+
+
+def vector_columns(vectors: AnyVectors, dtype: str) -> dict[str, Any]:
+    """Returns ``embedding``, or ``indices`` and ``values``: lists of uint32 and of ``dtype``."""
+    if not isinstance(vectors, SparseVectors):
+        return {"embedding": vector_column(vectors, dtype)}
+    offsets = pa.array(vectors.offsets, pa.int32())
+    flat = {"indices": vectors.indices, "values": vectors.values.astype(dtype, copy=False)}
+    return {
+        name: pa.ListArray.from_arrays(offsets, pa.array(numbers)) for name, numbers in flat.items()
+    }
 
 
 def _leaves(schema: Any) -> list[str]:

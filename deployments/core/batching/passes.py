@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deployments.core.batch import TokenBatch, Vectors
+from deployments.core.batch import AnyVectors, TokenBatch
 from deployments.core.engine.device_errors import is_out_of_memory, reason_of
 from deployments.core.engine.warmup import sample
 from deployments.core.errors import EmbedfleetError, ModelUnavailable, TextFailed
+from deployments.core.sparse import SparseVectors
 
 if TYPE_CHECKING:
     from deployments.core.batching.lanes import QueuedText
@@ -27,8 +28,8 @@ class EngineBroken(Exception):
     """No forward pass succeeds any longer, whatever its texts, as after some CUDA errors."""
 
 
-def run_pass(engine: Engine, batch: TokenBatch) -> list[Vectors | EmbedfleetError]:
-    """Returns for each text its vector ``(dimension,)`` or the error that it alone caused.
+def run_pass(engine: Engine, batch: TokenBatch) -> list[AnyVectors | EmbedfleetError]:
+    """Returns for each text its vector ``(dimension,)``, a single sparse one, or the error it caused.
 
     If the pass runs out of memory or fails otherwise, its halves are tried in turn, so a text that
     makes the engine fail does not fail its neighbours. Raises EngineBroken if no text is to blame.
@@ -52,7 +53,7 @@ def run_pass(engine: Engine, batch: TokenBatch) -> list[Vectors | EmbedfleetErro
 
 def run_waiting(
     engine: Engine, texts: Sequence[QueuedText[PendingCall]]
-) -> list[Vectors | EmbedfleetError]:
+) -> list[AnyVectors | EmbedfleetError]:
     """Runs a pass of queued texts, as `run_pass`; a trial's ``begin`` is called before and after it."""
     batch = TokenBatch.gather([(text.owner.batch, text.row) for text in texts])
     begin = texts[0].owner.begin
@@ -68,7 +69,7 @@ def run_waiting(
     return outcome
 
 
-def any_failed(outcome: Sequence[Vectors | EmbedfleetError]) -> bool:
+def any_failed(outcome: Sequence[AnyVectors | EmbedfleetError]) -> bool:
     """Whether a text of a pass has an error in place of its vector."""
     return any(isinstance(result, EmbedfleetError) for result in outcome)
 
@@ -86,8 +87,11 @@ def _check_engine(engine: Engine, error: Exception) -> None:
         ) from error
 
 
-def _checked(vectors: Vectors) -> list[Vectors | EmbedfleetError]:
+def _checked(vectors: AnyVectors) -> list[AnyVectors | EmbedfleetError]:
     """Replaces vectors with NaN or infinity by errors: they would silently corrupt an index."""
+    if isinstance(vectors, SparseVectors):
+        rows = vectors.rows()
+        return [row if np.isfinite(row.values).all() else _not_finite() for row in rows]
     finite = np.asarray(np.isfinite(vectors).all(axis=1)).tolist()
     return [v if good else _not_finite() for v, good in zip(vectors, finite, strict=True)]
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from deployments.core.batch import Encoded, TokenBatch, Vectors
+from deployments.core.batch import AnyVectors, Encoded, TokenBatch, placed
 from deployments.core.errors import EmbedfleetError
 from deployments.core.lane import Lane
+from deployments.core.sparse import SparseVectors
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class PendingCall:
 
     def __post_init__(self) -> None:
         self._vectors = np.zeros((len(self.batch), self.dimension), np.float32)
+        self._sparse: dict[int, SparseVectors] = {}
         self._open = len(self.batch)
 
     @property
@@ -46,10 +48,12 @@ class PendingCall:
         """Records when a forward pass with some of the texts began; the earliest counts."""
         self.started = now if self.started is None else min(now, self.started)
 
-    def settle(self, row: int, outcome: Vectors | EmbedfleetError) -> None:
-        """Sets one text's vector ``(dimension,)``, or its error."""
+    def settle(self, row: int, outcome: AnyVectors | EmbedfleetError) -> None:
+        """Sets one text's vector ``(dimension,)``, a single sparse one, or its error."""
         if isinstance(outcome, EmbedfleetError):
             self.errors[row] = outcome
+        elif isinstance(outcome, SparseVectors):
+            self._sparse[row] = outcome
         else:
             self._vectors[row] = outcome
         self._open -= 1
@@ -61,7 +65,15 @@ class PendingCall:
         self.start(now)
         assert self.started is not None
         queued = self.started - self.arrived
-        self._answer(Encoded(self._vectors, queued, self.computed_s, self.errors))
+        self._answer(Encoded(self._collected(), queued, self.computed_s, self.errors))
+
+    def _collected(self) -> AnyVectors:
+        if self._sparse:
+            rows = [([row], vector) for row, vector in self._sparse.items()]
+            return placed(rows, len(self.batch))
+        # a sparse model's zeros would be many
+        all_failed = len(self.errors) == len(self.batch) > 0
+        return self._vectors[:, :0] if all_failed else self._vectors
 
     def fail(self, error: EmbedfleetError) -> None:
         """Fails the whole call; its remaining texts are then dropped from their lane."""

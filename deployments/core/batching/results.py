@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from deployments.core.batch import Vectors
+from deployments.core.batch import AnyVectors
 from deployments.core.batching.lanes import MicroBatch, QueuedText
 from deployments.core.batching.observing import DeferredObserver
 from deployments.core.batching.passes import any_failed
@@ -37,7 +37,7 @@ class ResultDispatcher:
     def settle(
         self,
         batch: MicroBatch[PendingCall],
-        outcome: Sequence[Vectors | EmbedfleetError],
+        outcome: Sequence[AnyVectors | EmbedfleetError],
         started: float,
         seconds: float,
         at_once: bool = False,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from deployments.core.batch import TokenBatch, Vectors
+from deployments.core.batch import TokenBatch, Vectors, concatenated
 from deployments.core.checking.pair_reference import PairReference
 from deployments.core.checking.reference import Expected, Reference
 from deployments.core.checking.samples import queries, samples
@@ -15,16 +15,17 @@ from deployments.core.engine.interface import Engine
 from deployments.core.models.description import Description
 from deployments.core.models.pairs import tokenize_pairs
 from deployments.core.models.prompts import prefix, render
-from deployments.core.models.spec import ModelSpec, Role, Truncation
+from deployments.core.models.spec import Kind, ModelSpec, Role, Truncation
 from deployments.core.models.tokenizer import FastTokenizer
+from deployments.core.sparse import SparseVectors
 
 # the least cosine of two vectors of one text, computed in different ways. A wrong recipe is further off.
 _AGREES = {"float32": 0.9999}
 _AGREES_IN_HALF = 0.99
 _LENGTHS_DIFFER = 0.02  # of vectors that are not normalised
-# of logits, as a part of the largest of them
-_LOGITS_DIFFER = {"float32": 0.001}
-_LOGITS_DIFFER_IN_HALF = 0.05
+# of logits and of the weights of tokens, as a part of the largest of them
+_NUMBERS_DIFFER = {"float32": 0.001}
+_NUMBERS_DIFFER_IN_HALF = 0.05
 # rows of `samples`: the vectors of these texts are compared, the last but one only up to _LONG tokens
 _ROWS = (0, 2, 7, 24, 35)
 _LONG = 1_024
@@ -84,10 +85,11 @@ def vector_difference(
             continue
         batch = _batch(description.spec, tokenizer, side)
         alone = [engine.forward(batch.slice(row, row + 1)) for row in range(len(batch))]
-        for vectors, how in (
-            (np.concatenate(alone), "alone"),
+        for answer, how in (
+            (concatenated(alone), "alone"),
             (engine.forward(batch), "in a batch"),
         ):
+            vectors = answer.dense() if isinstance(answer, SparseVectors) else answer
             if problem := _problem(vectors, side, description.spec, dtype):
                 return f"{problem} {how}"
     return None
@@ -104,18 +106,19 @@ def _batch(spec: ModelSpec, tokenizer: FastTokenizer, side: Expected) -> TokenBa
 def _problem(vectors: Vectors, side: Expected, spec: ModelSpec, dtype: str) -> str | None:
     if vectors.shape != side.vectors.shape:
         return f"vectors have {vectors.shape[1]} dimensions, not {side.vectors.shape[1]},"
-    if side.query is not None:
-        return _worst_logit(vectors, side, _LOGITS_DIFFER.get(dtype, _LOGITS_DIFFER_IN_HALF))
+    if spec.kind is not Kind.EMBEDDER:
+        return _worst_number(vectors, side, _NUMBERS_DIFFER.get(dtype, _NUMBERS_DIFFER_IN_HALF))
     return _worst(vectors, side, spec.normalize, _AGREES.get(dtype, _AGREES_IN_HALF))
 
 
-def _worst_logit(logits: Vectors, side: Expected, most: float) -> str | None:
-    off = np.nan_to_num(np.abs(logits - side.vectors), nan=np.inf)
-    worst = int(np.argmax(off))
-    if off[worst, 0] <= most * max(1.0, float(np.abs(side.vectors).max())):
+def _worst_number(numbers: Vectors, side: Expected, most: float) -> str | None:
+    off = np.nan_to_num(np.abs(numbers - side.vectors), nan=np.inf)
+    worst = np.unravel_index(np.argmax(off), off.shape)
+    if off[worst] <= most * max(1.0, float(np.abs(side.vectors).max())):
         return None
-    text = side.texts[side.rows[worst]]
-    return f"{_shown(text)} has the logit {logits[worst, 0]:.4f}, not {side.vectors[worst, 0]:.4f},"
+    row, column = map(int, worst)
+    text, what = side.texts[side.rows[row]], "logit" if side.query else f"weight of token {column}:"
+    return f"{_shown(text)} has the {what} {numbers[worst]:.4f}, not {side.vectors[worst]:.4f},"
 
 
 def _worst(vectors: Vectors, side: Expected, normalized: bool, least: float) -> str | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.base.modules import Router, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
@@ -31,7 +31,7 @@ from deployments.core.models.loading import ModelFiles
 from deployments.core.models.local_format import tokenizer_arguments, transformer_settings
 from deployments.core.models.modules import read_optional_json
 from deployments.core.models.prompts import prefix
-from deployments.core.models.spec import ModelSpec, Role, SpecialTokens
+from deployments.core.models.spec import Kind, ModelSpec, Role, SpecialTokens
 
 _MODES: dict[specs.Pooling, Any] = {
     specs.Pooling.MEAN: "mean",
@@ -100,7 +100,7 @@ class Reference:
         if self._special is None:
             self._special = flagged_special_tokens(folder, module.processor.backend_tokenizer)
         if reads_as_in_file(folder):
-            arguments = tokenizer_arguments(transformer_settings(folder))
+            arguments = tokenizer_arguments(transformer_settings(folder, files.spec.kind))
             limit = module.processor.model_max_length
             module.processor = load_tokenizer(folder, arguments)
             module.processor.model_max_length = limit
@@ -190,13 +190,17 @@ def _input_of(first: Any) -> Any:
     return _input_of(routes[route][0])
 
 
-def _load(files: ModelFiles, device: torch.device, dtype: torch.dtype) -> SentenceTransformer:
+def _load(
+    files: ModelFiles, device: torch.device, dtype: torch.dtype
+) -> SentenceTransformer | SparseEncoder:
     settings: dict[str, Any] = {
         "device": str(device),
         "local_files_only": True,
         "trust_remote_code": files.spec.trust_remote_code,
         "model_kwargs": {"dtype": dtype},
     }
+    if files.spec.kind is Kind.SPARSE:
+        return SparseEncoder(str(files.folder), **settings)
     if (files.folder / "modules.json").is_file():
         return SentenceTransformer(str(files.folder), **settings)
     transformer = Transformer.load(str(files.folder), local_files_only=True, **_model(settings))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from deployments.core.batch import TokenBatch, Vectors
+from deployments.core.batch import AnyVectors, TokenBatch
 from deployments.core.engine.backbones import why_not_fast
 from deployments.core.engine.cpu.linear import (
     Target,
@@ -30,6 +30,7 @@ from deployments.core.engine.networks import FlatNetwork
 from deployments.core.engine.warmup import sample
 from deployments.core.errors import UnsupportedModel
 from deployments.core.models.spec import ModelSpec, other_model
+from deployments.core.sparse import SparseVectors
 
 if TYPE_CHECKING:
     from deployments.core.engine.general import GeneralNetwork
@@ -130,8 +131,11 @@ class TorchEngine:
         self._run(text, threads)
         return time.perf_counter() - started
 
-    def forward(self, batch: TokenBatch) -> Vectors:
-        """Returns float32 ``(texts, dimension)``, pooled and not normalised, in the batch's order."""
+    def forward(self, batch: TokenBatch) -> AnyVectors:
+        """Returns float32 ``(texts, dimension)``, pooled and not normalised, in the batch's order.
+
+        Those of a sparse model are `SparseVectors`.
+        """
         return self._threads.run(len(batch), batch.tokens, partial(self._run, batch))
 
     def free_memory(self) -> None:
@@ -140,7 +144,7 @@ class TorchEngine:
             torch.cuda.empty_cache()
 
     @torch.inference_mode()
-    def _run(self, batch: TokenBatch, threads: int) -> Vectors:
+    def _run(self, batch: TokenBatch, threads: int) -> AnyVectors:
         if self.device.type == "cpu":
             torch.set_num_threads(threads)  # applies to the calling thread only
         return self._network(batch)
@@ -167,7 +171,8 @@ def _check(spec: ModelSpec, network: FlatNetwork | GeneralNetwork) -> int:
     dimension = int(vectors.shape[1])
     if (network.backbone, dimension) != (spec.backbone, spec.dimension):
         raise other_model(spec, network.backbone, dimension)
-    if network.computes_in is torch.float16 and not np.isfinite(vectors).all():
+    numbers = vectors.values if isinstance(vectors, SparseVectors) else vectors
+    if network.computes_in is torch.float16 and not np.isfinite(numbers).all():
         raise TooLargeForFloat16(
             "its vectors overflow float16; set the model's `dtype` to float32 or bfloat16"
         )

@@ -21,7 +21,7 @@ from sentence_transformers.base.modules import Router, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling, StaticEmbedding
 from torch import nn
 
-from deployments.core.batch import TokenBatch, Vectors
+from deployments.core.batch import AnyVectors, TokenBatch, Vectors, concatenated, placed
 from deployments.core.engine.backbones import scales_with_length
 from deployments.core.engine.cpu.linear import Packing, Target, UnsupportedPrecision, pack_linears
 from deployments.core.engine.device_errors import is_out_of_memory, reason_of
@@ -31,14 +31,15 @@ from deployments.core.engine.pretrained import positions_of
 from deployments.core.engine.warmup import sample
 from deployments.core.errors import EmbedfleetError, UnsupportedModel
 from deployments.core.models.spec import Kind, ModelSpec, Role
+from deployments.core.sparse import SparseVectors
 
 log = logging.getLogger(__name__)
 # a text's vector alone and beside a longer one; batches also differ by rounding
 _AGREES = {torch.float32: 0.99999}
 _AGREES_IN_HALF = 0.999
-# a pair's logits, as a part of the largest one
-_LOGITS_AGREE = {torch.float32: 1e-4}
-_LOGITS_AGREE_IN_HALF = 0.05
+# logits of pairs and weights of tokens, as a part of the largest one
+_NUMBERS_AGREE = {torch.float32: 1e-4}
+_NUMBERS_AGREE_IN_HALF = 0.05
 _SHORT, _LONG = (5, 8, 13), 64  # tokens
 _ROLES = tuple(Role)
 _DOCUMENT = _ROLES.index(Role.DOCUMENT)
@@ -47,13 +48,15 @@ _DOCUMENT = _ROLES.index(Role.DOCUMENT)
 class GeneralNetwork:
     """Runs a model's modules; returns what they give, without a final Normalize.
 
-    With ``scores`` they are those of a cross-encoder, and a text is a pair. The second number of
+    Those of a reranker are a cross-encoder's, and a text is a pair. The second number of
     `TokenBatch.prompts` is then how many tokens stand before the second text.
     """
 
-    def __init__(self, modules: Modules, target: Target, scores: bool = False) -> None:
+    def __init__(self, modules: Modules, target: Target, kind: Kind = Kind.EMBEDDER) -> None:
         """Raises UnsupportedModel if the model reads its texts in a way of its own."""
+        scores = kind is Kind.RERANKER
         self._output = "scores" if scores else "sentence_embedding"
+        self._is_sparse = kind is Kind.SPARSE
         self._device, self.computes_in = target.device, target.computes_in
         self.slow_at_first = target.slow_at_first
         self._modules = modules
@@ -89,16 +92,12 @@ class GeneralNetwork:
         """From now on, only texts of equal length share a pass, for models that padding changes."""
         self._by_length = True
 
-    def __call__(self, batch: TokenBatch) -> Vectors:
-        """Runs one pass; returns float32 ``(texts, dimension)``."""
+    def __call__(self, batch: TokenBatch) -> AnyVectors:
+        """Runs one pass; returns float32 ``(texts, dimension)``, sparse if the model is."""
         groups = self._groups(batch)
         if len(groups) == 1:
             return self._run(batch)
-        parts = [self._run(batch.select(rows)) for rows in groups]
-        vectors = np.empty((len(batch), parts[0].shape[1]), np.float32)
-        for rows, part in zip(groups, parts, strict=True):
-            vectors[rows] = part
-        return vectors
+        return placed([(rows, self._run(batch.select(rows))) for rows in groups], len(batch))
 
     def _groups(self, batch: TokenBatch) -> list[list[int]]:
         """Returns rows that may share a call of the modules: these take one role and one prompt."""
@@ -110,7 +109,7 @@ class GeneralNetwork:
             groups[*key, length].append(row)
         return list(groups.values())
 
-    def _run(self, batch: TokenBatch) -> Vectors:
+    def _run(self, batch: TokenBatch) -> AnyVectors:
         number, prompt = _prompt_of(batch, 0)
         role = _ROLES[number]
         features = self._inputs[role].features(batch)
@@ -118,8 +117,10 @@ class GeneralNetwork:
         features["task"] = role.value
         if self._by_prompt and prompt:
             features["prompt_length"] = prompt
-        vectors = self._modules(features)[self._output]
-        found: Vectors = vectors.float().cpu().numpy()
+        vectors = self._modules(features)[self._output].float()
+        if self._is_sparse:
+            return _entries(vectors)
+        found: Vectors = vectors.cpu().numpy()
         return found
 
 
@@ -260,6 +261,18 @@ def _takes_task(module: nn.Module) -> bool:
     return "task" in getattr(module, "forward_kwargs", ())
 
 
+def _entries(vectors: torch.Tensor) -> SparseVectors:
+    """Returns what is not zero, found where it was computed: the rest need not leave the device."""
+    rows, columns = torch.nonzero(vectors, as_tuple=True)
+    lengths = torch.bincount(rows, minlength=len(vectors))
+    return SparseVectors(
+        columns.cpu().numpy().astype(np.uint32),
+        vectors[rows, columns].cpu().numpy(),
+        lengths.cpu().numpy().astype(np.int32),
+        vectors.shape[1],
+    )
+
+
 def _prompt_of(batch: TokenBatch, row: int) -> tuple[int, int]:
     """Returns a text's role and prompt length; a document without a prompt if the batch has none."""
     if batch.prompts is None:
@@ -288,18 +301,18 @@ def load_general(
 
     Raises UnsupportedPrecision if they cannot be computed in the target's, else as `load_modules`.
     """
-    scores = spec.kind is Kind.RERANKER
-    load = partial(load_reranker, folder) if scores else partial(load_modules, spec, folder)
+    is_reranker = spec.kind is Kind.RERANKER
+    load = partial(load_reranker, folder) if is_reranker else partial(load_modules, spec, folder)
     load = partial(load, trust_remote_code=trust_remote_code)
     try:
-        return _tried(GeneralNetwork(load(target.loads or torch.float32), target, scores), spec)
+        return _tried(GeneralNetwork(load(target.loads or torch.float32), target, spec.kind), spec)
     except UnsupportedPrecision as reason:
         if target.packing is None or target.dtype is torch.float16:
             raise
         # some models look at the weights of their layers
         log.info("%s keeps its plain linear layers: %s", spec.name, reason.message)
     plain = replace(target, packing=None)
-    return _tried(GeneralNetwork(load(target.dtype), plain, scores), spec)
+    return _tried(GeneralNetwork(load(target.dtype), plain, spec.kind), spec)
 
 
 @torch.inference_mode()
@@ -312,7 +325,7 @@ def _tried(network: GeneralNetwork, spec: ModelSpec) -> GeneralNetwork:
     batch = TokenBatch.concatenate([sample(network, 1, n) for n in lengths])
     try:
         together = network(batch)
-        alone = np.concatenate([network(batch.slice(row, row + 1)) for row in range(len(batch))])
+        alone = concatenated([network(batch.slice(row, row + 1)) for row in range(len(batch))])
     except Exception as error:
         if is_out_of_memory(error) or isinstance(error, EmbedfleetError):
             raise
@@ -336,9 +349,10 @@ def _failure(network: GeneralNetwork, error: Exception) -> UnsupportedModel:
     )
 
 
-def _agree(a: Vectors, b: Vectors, kind: Kind, dtype: torch.dtype) -> bool:
-    if kind is Kind.RERANKER:
-        most = _LOGITS_AGREE.get(dtype, _LOGITS_AGREE_IN_HALF)
+def _agree(one: AnyVectors, other: AnyVectors, kind: Kind, dtype: torch.dtype) -> bool:
+    a, b = (v.dense() if isinstance(v, SparseVectors) else v for v in (one, other))
+    if kind is not Kind.EMBEDDER:
+        most = _NUMBERS_AGREE.get(dtype, _NUMBERS_AGREE_IN_HALF)
         return bool(np.abs(a - b).max() <= most * max(1.0, float(np.abs(b).max())))
     return _worst_cosine(a, b) >= _AGREES.get(dtype, _AGREES_IN_HALF)
 

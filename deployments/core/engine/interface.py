@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Protocol
 
-from deployments.core.batch import TokenBatch, Vectors
+from deployments.core.batch import AnyVectors, TokenBatch
 
 
 class Network(StrEnum):
@@ -34,11 +34,12 @@ class Engine(Protocol):
         """Returns the numbers of tokens, up to about ``most``, whose first pass takes long."""
         ...
 
-    def forward(self, batch: TokenBatch) -> Vectors:
+    def forward(self, batch: TokenBatch) -> AnyVectors:
         """Returns float32 vectors ``(texts, dimension)`` of one pass, in the batch's order.
 
         They are what the model's modules give, without a final normalisation: the client normalises,
-        after it has cut a vector to fewer dimensions. Several threads may call it at once.
+        after it has cut a vector to fewer dimensions. Those of a sparse model are `SparseVectors`.
+        Several threads may call it at once.
         """
         ...
 

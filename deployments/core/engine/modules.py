@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from sentence_transformers.base.modules import Module, Router, Transformer
 from sentence_transformers.cross_encoder.modules import LogitScore
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+from sentence_transformers.sparse_encoder.modules import MLMTransformer
 from sentence_transformers.util.misc import import_module_class
 from torch import Tensor, nn
 from transformers import AutoConfig
@@ -38,7 +39,7 @@ _POOLING_MODES = {
 }
 
 
-class CheckedTransformer(Transformer):
+class _RefusesMissing(Transformer):
     """A Transformer that refuses files which lack weights."""
 
     def _load_model(self, model_name_or_path: str, *args: Any, **kwargs: Any) -> Any:
@@ -48,6 +49,20 @@ class CheckedTransformer(Transformer):
         model, report = loaded
         refuse_missing_weights(Path(model_name_or_path), set(report["missing_keys"]))
         return model
+
+
+class CheckedTransformer(_RefusesMissing):
+    """Loads as a Transformer."""
+
+
+class CheckedMLMTransformer(_RefusesMissing, MLMTransformer):
+    """Loads as a MLMTransformer, which a sparse encoder begins with."""
+
+
+_CHECKED: dict[Any, type[Transformer]] = {
+    Transformer: CheckedTransformer,
+    MLMTransformer: CheckedMLMTransformer,
+}
 
 
 class Modules(nn.Module):
@@ -183,7 +198,7 @@ class _Loader:
         cls = import_module_class(
             class_ref, str(self._folder), trust_remote_code=self._trust_remote_code
         )
-        return CheckedTransformer if cls is Transformer else cls
+        return _CHECKED.get(cls, cls)
 
 
 def _module(loaded: Any) -> nn.Module:

@@ -18,6 +18,7 @@ from deployments.core.errors import UnsupportedModel
 from deployments.core.models.conversion import has_safetensors
 from deployments.core.models.modules import (
     Module,
+    listed_modules,
     needs_prompts,
     normalizes,
     output_dimension,
@@ -30,6 +31,13 @@ from deployments.core.models.modules import (
 )
 from deployments.core.models.overrides import NO_OVERRIDES, Overrides
 from deployments.core.models.rerankers import activation_of, is_reranker, refuse_unsupported
+from deployments.core.models.sparse_encoders import (
+    FILL_MASK,
+    is_sparse_encoder,
+    refuse_other_task,
+    vocabulary_of,
+)
+from deployments.core.models.sparse_encoders import refuse_unsupported as refuse_unsupported_sparse
 from deployments.core.models.spec import Kind, ModelSpec, Pooling, Prompts, Role, Side
 
 # the first one that exists counts, as in sentence-transformers
@@ -65,7 +73,11 @@ _STATIC_TOKENS = 32_768
 _TOKENS_OUTPUT = "token_embeddings"
 _SETTINGS = frozenset({".json", ".txt", ".model", ".tiktoken"})  # vocabularies among them
 _OTHER_ENGINES = frozenset({"onnx", "openvino"})
-_TASKS = {Kind.EMBEDDER: "feature-extraction", Kind.RERANKER: "sequence-classification"}
+_TASKS = {
+    Kind.EMBEDDER: "feature-extraction",
+    Kind.RERANKER: "sequence-classification",
+    Kind.SPARSE: FILL_MASK,
+}
 
 
 def read_spec(
@@ -82,6 +94,8 @@ def read_spec(
     """
     if overrides.pooling is None and is_reranker(model_dir):
         return _reranker_spec(name, model_dir, revision, overrides)
+    if is_sparse_encoder(model_dir):
+        return _sparse_spec(name, model_dir, revision, overrides)
     modules = _modules(model_dir, overrides.pooling)
     _refuse_two_inputs(modules)
     transformer = transformer_of(modules)
@@ -149,6 +163,35 @@ def _reranker_spec(
         kind=Kind.RERANKER,
         activation=activation_of(model_dir, config),
         needs_prompts=True,
+        normalize=False,
+        lowercase=bool(settings.get("do_lower_case", False)),
+        truncation_side=_truncation_side(transformer, settings),
+    )
+
+
+def _sparse_spec(
+    name: str, model_dir: Path, revision: str | None, overrides: Overrides
+) -> ModelSpec:
+    modules = listed_modules(model_dir)
+    refuse_unsupported_sparse(model_dir, modules)
+    transformer = modules[0].folder
+    config = read_json(transformer / "config.json")
+    _refuse_remote_code(transformer, config, overrides.trust_remote_code)
+    _refuse_adapter(transformer)
+    settings = transformer_settings(transformer, Kind.SPARSE)
+    refuse_other_task(modules[0], settings)
+    max_tokens = overrides.max_tokens or _max_tokens(transformer, config, settings)
+    _refuse_changing_attention(transformer, config, max_tokens)
+    return ModelSpec(
+        name=name,
+        repo=str(model_dir.absolute()),
+        revision=revision or content_hash(model_dir),
+        backbone=str(config.get("model_type", "unknown")),
+        pooling=None,
+        dimension=vocabulary_of(transformer),
+        max_tokens=max_tokens,
+        kind=Kind.SPARSE,
+        prompts=_prompts(model_dir),
         normalize=False,
         lowercase=bool(settings.get("do_lower_case", False)),
         truncation_side=_truncation_side(transformer, settings),

@@ -22,9 +22,10 @@ _LEGACY_POOLING = {
 }
 _POOLING = {"mean": Pooling.MEAN, "cls": Pooling.CLS, "lasttoken": Pooling.LAST_TOKEN}
 # what reads texts, not token ids, or gives more than one vector a text
-_UNSUPPORTED = frozenset({"WordEmbeddings", "BoW", "CLIPModel", "MultiVectorMask", "SpladePooling"})
+_UNSUPPORTED = frozenset({"WordEmbeddings", "BoW", "CLIPModel", "MultiVectorMask"})
 _ROUTERS = frozenset({"Router", "Asym"})  # two names of one class
-_INPUTS = frozenset({"Transformer", "StaticEmbedding"})
+_TRANSFORMERS = frozenset({"Transformer", "MLMTransformer"})
+_INPUTS = _TRANSFORMERS | {"StaticEmbedding"}
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ def pools_prompt(pooling: Module) -> bool:
 def transformer_of(modules: Sequence[Module], role: Role = Role.DOCUMENT) -> Path | None:
     """Returns the folder of the Transformer that reads texts of a role; None for a StaticEmbedding."""
     first = route(modules, role)[0]
-    return first.folder if first.kind == "Transformer" else None
+    return first.folder if first.kind in _TRANSFORMERS else None
 
 
 def pooling_modes(module: Module) -> list[str]:

@@ -39,6 +39,8 @@ def applied(spec: ModelSpec, overrides: Overrides, positions: int | None = None)
     _check_max_tokens(spec, overrides.max_tokens, positions)
     if spec.kind is Kind.RERANKER:
         _refuse_for_rerankers(spec, overrides)
+    if spec.kind is Kind.SPARSE:
+        _refuse_for_sparse(spec, overrides)
     stated: dict[str, Any] = {
         "prompts": overrides.prompts and overrides.prompts.over(spec.prompts, spec.name),
         "max_tokens": overrides.max_tokens,
@@ -60,6 +62,14 @@ def _refuse_for_rerankers(spec: ModelSpec, overrides: Overrides) -> None:
         if getattr(overrides, field) not in (None, ()):
             raise UnsupportedModel(
                 f"{field}: {spec.name} is a reranker, which gives scores and no vectors; remove the field"
+            )
+
+
+def _refuse_for_sparse(spec: ModelSpec, overrides: Overrides) -> None:
+    for field in ("pooling", "normalize", "dimensions"):
+        if getattr(overrides, field) not in (None, ()):
+            raise UnsupportedModel(
+                f"{field}: {spec.name} gives sparse vectors, as they are; remove the field"
             )
 
 

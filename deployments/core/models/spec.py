@@ -17,10 +17,11 @@ class Role(StrEnum):
 
 
 class Kind(StrEnum):
-    """What a model makes of texts: a vector of each, or a score of each pair of them."""
+    """What a model makes of texts: a vector of each, a sparse one, or a score of each pair of them."""
 
     EMBEDDER = "embedder"
     RERANKER = "reranker"
+    SPARSE = "sparse"
 
 
 class Activation(StrEnum):
@@ -143,7 +144,8 @@ class ModelSpec:
     - A reranker (``kind``) gives one logit for a pair of texts: its ``dimension`` is 1, and
       ``activation`` makes its scores. A causal one has a ``question``; for others, ``pair_tokens`` are
       what stands around the two texts. These, and ``answer_tokens``, the ids of yes and no, are known
-      once its tokenizer has been read.
+      once its tokenizer has been read. A sparse encoder gives a weight for each of ``dimension``
+      tokens, most of them zero.
     - ``pooling`` is None if the model does more than pool and normalise, or pools in a way that has no
       name here. Then only sentence-transformers' own modules compute its vectors.
     - ``special_tokens`` is None if the tokenizer's own template is right.
@@ -233,8 +235,9 @@ def other_model(spec: ModelSpec, backbone: str, dimension: int) -> UnsupportedMo
 
 
 _GIVES = {
-    Kind.EMBEDDER: "gives vectors of texts and no scores of pairs",
+    Kind.EMBEDDER: "gives dense vectors of texts, no sparse ones, and no scores of pairs",
     Kind.RERANKER: "is a reranker: it scores pairs of texts (/v1/rerank) and gives no vectors",
+    Kind.SPARSE: "gives sparse vectors and no others (`encoding_format`: sparse)",
 }
 
 

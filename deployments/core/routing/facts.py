@@ -90,7 +90,7 @@ class Candidate:
 
     def own_space(self, dimensions: int | None = None) -> str | None:
         """Returns the identity of this model's own vectors; None if it gives none."""
-        if self.spec is None or self.spec.kind is not Kind.EMBEDDER:
+        if self.spec is None or self.spec.kind is Kind.RERANKER:
             return None
         return space_id(self.spec, dimensions)
 

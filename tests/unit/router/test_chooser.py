@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from deployments.client.preprocessing import Preprocessor
 from deployments.config.schema import AppArgs, ModelConfig, Routing
-from deployments.core.errors import InvalidRequest, NoModelFits
+from deployments.core.errors import InvalidRequest, NoModelFits, WrongKind
 from deployments.core.lane import Lane
 from deployments.core.models import token_bounds
 from deployments.core.models.catalog import CATALOG
@@ -25,9 +25,13 @@ from deployments.router.chooser import Chooser, candidate
 from deployments.wire.status import ModelState, ModelStatus, ReplicaState, ReplicaStatus
 
 MINILM, E5, MANY = "all-MiniLM-L6-v2", "e5-small", "multilingual-e5-large-instruct"
-JUDGE = "ms-marco-MiniLM-L6-v2"
+JUDGE, SPLADE = "ms-marco-MiniLM-L6-v2", "splade"
 PAIRS = PairTokens((1,), (2,), (2,), 1)
-SPECS = {**CATALOG, JUDGE: replace(CATALOG[JUDGE], pair_tokens=PAIRS, max_tokens=20)}
+SPECS = {
+    **CATALOG,
+    JUDGE: replace(CATALOG[JUDGE], pair_tokens=PAIRS, max_tokens=20),
+    SPLADE: replace(CATALOG[E5], name=SPLADE, kind=Kind.SPARSE, dimension=30_522),
+}
 RERANK = RequestFacts(kinds=(Kind.RERANKER, Kind.EMBEDDER), roles=frozenset(Role))
 
 
@@ -72,7 +76,7 @@ def tokenizer():
 
 
 def chooser(fleet, tokenizer, shared=lambda name: None, names=(MINILM, E5, MANY), **fields):
-    models = [{"name": name} for name in names]
+    models = [{"name": n} | ({} if n in CATALOG else {"path": "/models"}) for n in names]
     args = AppArgs.model_validate({"models": models, **fields})
     preprocessors = {name: Preprocessor(SPECS[name], tokenizer) for name in names}
     clients = {
@@ -180,6 +184,14 @@ async def test_a_corpus_job_has_one_model(fleet, tokenizer):
     for name in ("auto", "auto-document", "mine"):
         with pytest.raises(InvalidRequest, match=f"`{name}`"):
             await ours.choose_for_job(name)
+
+
+async def test_a_corpus_job_may_have_a_sparse_model_but_no_reranker(fleet, tokenizer):
+    ours = chooser(fleet, tokenizer, names=(E5, JUDGE, SPLADE))
+    assert (await ours.choose_for_job(SPLADE)).kind is Kind.SPARSE
+    assert (await ours.choose_for_job(E5)).kind is Kind.EMBEDDER
+    with pytest.raises(WrongKind):
+        await ours.choose_for_job(JUDGE)
 
 
 def test_loads_are_those_of_all_replicas(fleet, tokenizer):

@@ -20,8 +20,11 @@ from deployments.core.errors import (
     TextFailed,
 )
 from deployments.core.lane import Lane
+from deployments.core.models.spec import Kind as ModelKind
+from deployments.core.models.spec import ModelSpec
+from deployments.core.sparse import SparseVectors
 from deployments.wire import frames
-from deployments.wire.calls import OtherVersion, Terms
+from deployments.wire.calls import OtherVersion, Terms, texts_of_a_call
 from deployments.wire.frames import BadFrame, CallFrame, FrameReader, Kind
 from deployments.wire.status import ReplicaState, ReplicaStatus
 
@@ -204,3 +207,48 @@ def test_each_text_of_a_call_has_a_token(lengths):
 def test_only_a_hello_opens_a_line(received):
     with pytest.raises(BadFrame):
         frames.read_hello(only(received))
+
+
+SPARSE = SparseVectors.from_dense(np.float32([[0, 1.5, 0, 2], [0, 0, 0, 0], [3, 0, 0, 0]]))
+
+
+def test_sparse_vectors_are_read_as_they_were_written():
+    answer = Encoded(SPARSE, 0.5, 0.25, {1: TextFailed("not finite")})
+    received, waiting = frames.read_answer(only(frames.answer(7, answer, {Lane.ONLINE: 9})).body)
+    assert (received.vectors.shape, waiting[Lane.ONLINE]) == ((3, 4), 9)
+    assert (received.queued_s, received.computed_s, set(received.errors)) == (0.5, 0.25, {1})
+    np.testing.assert_array_equal(received.vectors.dense(), SPARSE.dense())
+    assert (received.vectors.indices.dtype, received.vectors.values.dtype) == ("u4", "f4")
+
+
+def test_zeros_are_not_sent():
+    wide = np.zeros((100, 30_000), np.float32)
+    wide[:, :50] = 1
+    body = only(frames.answer(1, Encoded(SparseVectors.from_dense(wide), 0, 0), {})).body
+    assert len(body) < 100 * (50 * 8 + 4) + 100
+
+
+@pytest.mark.parametrize("change", ["length", "lengths", "index", "short"])
+def test_sparse_vectors_that_cannot_be_are_refused(change):
+    body = only(frames.answer(1, Encoded(SPARSE, 0, 0), {})).body
+    lengths_at = len(body) - 4 * 3 - 8 * 3
+    if change == "length":
+        body[lengths_at] = 3
+    elif change == "lengths":  # they add up, but one is negative
+        body[lengths_at : lengths_at + 12] = np.int32([4, -1, 0]).tobytes()
+    elif change == "index":
+        body[lengths_at + 12] = 4
+    else:
+        del body[-1:]
+    with pytest.raises(BadFrame):
+        frames.read_answer(body)
+
+
+def test_calls_are_sized_by_what_their_answers_hold():
+    def texts(dimension, kind):
+        return texts_of_a_call(ModelSpec("m", "m", "0", "bert", None, dimension, 64, kind=kind))
+
+    assert texts(1_000, ModelKind.EMBEDDER) == 750
+    assert texts(30_522, ModelKind.SPARSE) == 183
+    # at worst every entry is there
+    assert texts(250_002, ModelKind.SPARSE) * 250_002 * 8 < frames.MAX_BODY_BYTES

@@ -21,7 +21,9 @@ from deployments.core.errors import (
     Overloaded,
     TextFailed,
 )
+from deployments.core.models.spec import ModelSpec, Pooling
 
+SPEC = ModelSpec("m", "m", "0", "bert", Pooling.MEAN, 4, 64)
 BATCH = TokenBatch.from_lists([[1, 2], [3]])
 
 
@@ -45,7 +47,7 @@ def no_pause(monkeypatch):
 
 async def encode(client):
     done = []
-    sender = CallSender(client, CapacityLimiter(1), tokens=100, dimension=4, patience_s=60.0)
+    sender = CallSender(client, CapacityLimiter(1), tokens=100, spec=SPEC, patience_s=60.0)
     vectors, reasons = await sender.encode(BATCH, lambda *ended: done.append(ended))
     assert done == [(2, 3)]
     return vectors, reasons
@@ -71,7 +73,11 @@ async def test_an_error_of_the_text_rejects_it(error):
 async def test_an_error_belongs_to_its_text_although_texts_are_sent_by_length():
     texts = TokenBatch.from_lists([[1], [2, 2], [3, 3, 3]])
     sender = CallSender(
-        ScriptedClient({0: TextFailed("the longest")}), CapacityLimiter(1), 100, 4, patience_s=60.0
+        ScriptedClient({0: TextFailed("the longest")}),
+        CapacityLimiter(1),
+        100,
+        SPEC,
+        patience_s=60.0,
     )
     _, reasons = await sender.encode(texts, lambda *_: None)
     assert list(reasons) == [2]
@@ -107,7 +113,7 @@ async def test_calls_in_flight_follow_the_limiter():
             return Encoded(np.ones((len(batch), 4), np.float32), 0.0, 0.0, {})
 
     limiter = CapacityLimiter(1)
-    sender = CallSender(WaitingClient(), limiter, tokens=1, dimension=4, patience_s=60.0)
+    sender = CallSender(WaitingClient(), limiter, tokens=1, spec=SPEC, patience_s=60.0)
     batch = TokenBatch.from_lists([[1], [2], [3]])
     encoding = asyncio.create_task(sender.encode(batch, lambda *_: None))
     await asyncio.sleep(0.01)
@@ -122,6 +128,6 @@ async def test_calls_in_flight_follow_the_limiter():
 
 async def test_replicas_that_stay_away_end_the_job():
     client = ScriptedClient(*[ModelUnavailable("away", "model", 0.001)] * 100)
-    sender = CallSender(client, CapacityLimiter(1), tokens=100, dimension=4, patience_s=0.05)
+    sender = CallSender(client, CapacityLimiter(1), tokens=100, spec=SPEC, patience_s=0.05)
     with pytest.raises(JobError, match="the replicas do not answer: away"):
         await sender.encode(BATCH, lambda *_: None)
