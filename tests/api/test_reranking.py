@@ -9,6 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
+from deployments.core.errors import Overloaded
 from deployments.core.models.spec import Truncation
 from tests.api.calls import (
     EMBEDDINGS,
@@ -189,3 +190,11 @@ async def test_an_instruction_is_refused_by_a_reranker_without_one(client):
 async def test_models_are_listed_with_their_kind(client):
     kinds = {model["id"]: model["kind"] for model in ok(await client.get("/v1/models"))["data"]}
     assert kinds == {**dict.fromkeys(SPECS, "embedder"), "judge": "reranker"}
+
+
+async def test_a_reranker_under_overload_is_a_429_and_never_a_cosine(client, backend):
+    backend.failing = Overloaded("the lane is full", None, 2.0)
+    response = await send(client, RERANK, {"query": QUERY, "documents": DOCUMENTS})
+    check_refusal(response, 429, None, "overloaded")
+    assert response.headers["retry-after"] == "2"
+    assert [model for model, _, _ in backend.calls] == ["judge"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,9 @@ def test_the_first_text_ends_where_the_batch_says(tmp_path, network):
     batch = tokenized(preprocessor, QUERY, Truncation.LONGEST_FIRST)
     others = with_prompts(batch, [Role.DOCUMENT] * len(batch), batch.lengths.tolist())
     assert np.abs(engine.forward(others) - engine.forward(batch)).max() > 0.01
+    # as if the tokenizer gave both texts of a pair the same type
+    without_types = replace(batch, prompts=None)
+    assert np.abs(engine.forward(without_types) - engine.forward(batch)).max() > 0.01
 
 
 def test_a_causal_reranker_scores_by_yes_and_no(tmp_path):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from deployments.core.batch import TokenBatch
+from deployments.core.errors import Overloaded
 from deployments.core.lane import Lane
-from tests.support.batching import PATIENCE_S, working
+from tests.support.batching import PATIENCE_S, hold, working
 from tests.support.fake_engine import FakeEngine
 
 POISON = 666
@@ -58,3 +59,18 @@ def test_pairs_that_do_not_fit_in_memory_together_are_split():
         assert logits(batcher.submit(pairs(4, 2, 5, 3, 1), Lane.ONLINE, 1e6)) == [4, 2, 5, 3, 1]
     assert engine.freed
     assert max(map(len, engine.passes)) == 5
+
+
+def test_a_full_lane_refuses_pairs_as_it_does_texts():
+    engine = Splits(1)
+    with working(engine, budget=16, max_wait_s=0.001) as batcher:
+        running = hold(batcher, engine)
+        # 64 of 4 × 16 tokens
+        waiting = [batcher.submit(pairs(6), Lane.ONLINE, 1e6) for _ in range(8)]
+        with pytest.raises(Overloaded) as refused:
+            batcher.submit(pairs(6), Lane.ONLINE, 1e6)
+        engine.release.set()
+        assert logits(running) == [0]
+        assert [logits(call) for call in waiting] == [[6]] * 8
+    assert (refused.value.status, refused.value.code) == (429, "overloaded")
+    assert refused.value.retry_after_s > 0
