@@ -25,7 +25,7 @@ from deployments.api import (
     responses,
     scoring,
 )
-from deployments.api.compat import cog, cohere, ollama, tei, vllm
+from deployments.api.compat import cog, cohere, ollama, tei, tei_sparse, vllm
 from deployments.api.compat.dialect import Dialect
 from deployments.api.http import ErrorFormat
 
@@ -191,6 +191,12 @@ DIALECT_ROUTES = (
     _COG(method="GET", path="/", handler=cog.index),  # before TEI's, whose errors this path has
     _TEI(method="POST", path="/embed", handler=tei.embed, request=tei.EmbedBody),
     _TEI(method="POST", path="/", handler=tei.embed, request=tei.EmbedBody),
+    _TEI(
+        method="POST",
+        path="/embed_sparse",
+        handler=tei_sparse.embed_sparse,
+        request=tei_sparse.EmbedSparseBody,
+    ),
     _TEI(method="POST", path="/similarity", handler=tei.similarity, request=tei.SimilarityBody),
     _TEI(method="POST", path="/rerank", handler=tei.rerank, request=tei.RerankBody),
     _TEI(method="GET", path="/info", handler=tei.info),

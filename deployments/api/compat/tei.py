@@ -92,8 +92,8 @@ _Direction = Annotated[Literal["right"], BeforeValidator(_right)]
 _Texts = Annotated[list[Text], Field(fail_fast=True)]
 
 
-class EmbedBody(DialectBody):
-    """``POST /embed``. ``model`` is an addition, for services with several models."""
+class TextsBody(DialectBody):
+    """Texts of one role. ``model`` is an addition, for services with several models."""
 
     texts_field: ClassVar[str] = "inputs"
 
@@ -102,14 +102,19 @@ class EmbedBody(DialectBody):
     truncate: bool | None = None
     truncation_direction: _Direction = "right"
     prompt_name: PromptName = None
-    normalize: bool = True
-    dimensions: int | None = Field(None, ge=1)
-    encoding_format: Literal["float"] | None = None  # huggingface_hub's client offers it
 
     @property
     def texts(self) -> list[str]:
         """The texts as a list."""
         return [self.inputs] if isinstance(self.inputs, str) else self.inputs
+
+
+class EmbedBody(TextsBody):
+    """``POST /embed``."""
+
+    normalize: bool = True
+    dimensions: int | None = Field(None, ge=1)
+    encoding_format: Literal["float"] | None = None  # huggingface_hub's client offers it
 
 
 class _Sentences(DialectBody):
@@ -152,7 +157,7 @@ class RerankBody(DialectBody):
 async def embed(request: Request) -> Response:
     """Returns one vector for each text."""
     body, deadline = await read(EmbedBody, request)
-    _check_texts(request, body.texts, "inputs")
+    check_texts(request, body.texts, "inputs")
     typed = EmbeddingRequest(
         input=body.texts,
         model=body.model,
@@ -170,7 +175,7 @@ async def embed(request: Request) -> Response:
 async def similarity(request: Request) -> Response:
     """Returns the cosine of one sentence with each of the others."""
     body, deadline = await read(SimilarityBody, request)
-    _check_texts(request, body.inputs.sentences, "sentences")
+    check_texts(request, body.inputs.sentences, "sentences")
     typed = EmbeddingRequest(
         input=[body.inputs.source_sentence, *body.inputs.sentences],
         model=body.model,
@@ -197,7 +202,7 @@ async def rerank(request: Request) -> Response:
     if _HAS_DOCUMENTS.search(content) and not _HAS_TEXTS.search(content):
         return await _rerank_documents(request, content, deadline)
     body = await parse_large(RerankBody, content, request)
-    _check_texts(request, body.texts, "texts")
+    check_texts(request, body.texts, "texts")
     typed = RerankRequest(
         query=body.query,
         documents=list(body.texts),
@@ -261,7 +266,8 @@ async def refuse_route(request: Request) -> Response:
     raise NotServed(next(why for name, why in NOT_SERVED.items() if path.endswith(name)))
 
 
-def _check_texts(request: Request, texts: list[str], field: str) -> None:
+def check_texts(request: Request, texts: list[str], field: str) -> None:
+    """Raises EmptyBatch, or BodyTooLarge if there are too many texts."""
     if not texts:
         raise EmptyBatch(f"`{field}` cannot be empty; send at least one text", field)
     check_batch(request, len(texts), field)

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from deployments.api.compat.dialect import DialectBody
 from deployments.api.routes import DIALECT_ROUTES
 from tests.api.calls import send
+from tests.api.fake_backend import SPECS, SPLADE, FakeBackend
 from tests.api.test_properties import TEXT, VALUES
 
 PAGE = (Path(__file__).parents[3] / "docs/api.md").read_text()
@@ -22,6 +23,7 @@ _TEI = {"truncation_direction": "left", "prompt_name": "summary"}
 VALID = {
     "/embed": {"inputs": "a"},
     "/": {"inputs": "a"},
+    "/embed_sparse": {"inputs": "a"},
     "/similarity": {"inputs": {"source_sentence": "a", "sentences": ["b"]}},
     "/rerank": {"query": "a", "texts": ["b"]},
     "/v1/embed": {"texts": ["a"]},
@@ -36,6 +38,7 @@ _COHERE = {"input_type": "classification", "truncate": "START", "embedding_types
 REFUSED = {
     "/embed": {"inputs": [[1, 2]], **_TEI, "encoding_format": "base64"},
     "/": {"inputs": [[1, 2]], **_TEI, "encoding_format": "base64"},
+    "/embed_sparse": {"inputs": [[1, 2]], **_TEI},
     "/similarity": {f"parameters.{name}": value for name, value in _TEI.items()},
     "/rerank": {"truncation_direction": "left"},
     "/v1/embed": _COHERE,
@@ -48,6 +51,12 @@ REFUSED = {
 }
 WITH_BODY = [spec for spec in DIALECT_ROUTES if spec.request]
 by_path = pytest.mark.parametrize("spec", WITH_BODY, ids=lambda spec: spec.path)
+
+
+@pytest.fixture
+def backend() -> FakeBackend:
+    """One with a model for each route."""
+    return FakeBackend(specs={**SPECS, SPLADE.name: SPLADE})
 
 
 def fields_of(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
