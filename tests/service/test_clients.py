@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 
+import cohere
 import numpy as np
+import ollama
 import openai
 import pytest
+from huggingface_hub import InferenceClient
 from langchain_openai import OpenAIEmbeddings
 from langchain_tests.integration_tests import EmbeddingsIntegrationTests
 from llama_index.embeddings.openai_like import OpenAILikeEmbedding
+from llama_index.embeddings.text_embeddings_inference import TextEmbeddingsInference
 
 from embedfleet import AsyncClient, Bounds, Client, SpaceMismatch
 from testing.running import API_KEY, RunningService
@@ -136,3 +141,52 @@ async def test_our_own_clients(service):
     assert split.space == again.space == whole.space
     assert split.tokens == whole.tokens
     assert [document.index for document in ranking.documents] == [0]
+
+
+# what text-embeddings-inference answers for "test" with MiniLM, cut to 128 dimensions, of which the
+# first stand here (its repository: router/tests/snapshots/test_http_embed__mrl_embeddings_single.snap)
+TEI_SNAPSHOT = [
+    *(0.020964134, 0.04565805, -0.066505864, 0.10739273),
+    *(-0.013054413, -0.07467599, 0.13989426, 0.06780755),
+]
+
+
+def by_huggingface_hub(url: str) -> list[float]:
+    return InferenceClient(model=url, token=API_KEY).feature_extraction("test")[0]
+
+
+def by_llama_index(url: str) -> list[float]:
+    embedding = TextEmbeddingsInference(model_name=MODEL, base_url=url, auth_token=API_KEY)
+    return embedding.get_text_embedding("test")
+
+
+def by_cohere(url: str) -> list[float]:
+    client = cohere.ClientV2(base_url=url, api_key=API_KEY)
+    answer = client.embed(
+        model=MODEL, texts=["test"], input_type="search_document", embedding_types=["float"]
+    )
+    return answer.embeddings.float_[0]
+
+
+def by_ollama(url: str) -> list[float]:
+    client = ollama.Client(host=url, headers={"authorization": f"Bearer {API_KEY}"})
+    return client.embed(model=MODEL, input="test").embeddings[0]
+
+
+@pytest.mark.parametrize(
+    "vector_of_test", [by_huggingface_hub, by_llama_index, by_cohere, by_ollama]
+)
+def test_clients_of_other_servers_get_the_vectors_of_text_embeddings_inference(
+    service, vector_of_test: Callable[[str], list[float]]
+):
+    vector = np.array(vector_of_test(service.url))
+    assert vector.shape == (384,)
+    cut = vector[:128] / np.linalg.norm(vector[:128])
+    assert cut[: len(TEI_SNAPSHOT)] == pytest.approx(TEI_SNAPSHOT, abs=0.005)
+
+
+def test_info_describes_the_model_that_answers_clients_without_one(service):
+    with service.client() as http:
+        info = http.get("/info").json()
+    assert info["model_id"] == f"sentence-transformers/{MODEL}"
+    assert info["max_input_length"] == 256

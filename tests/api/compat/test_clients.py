@@ -33,7 +33,6 @@ def url() -> Iterator[str]:
 
 @pytest.mark.parametrize("path", ["", "/embed"])
 def test_huggingface_hub_embeds(url, path):
-    # LangChain's HuggingFaceEndpointEmbeddings calls this method
     client = InferenceClient(model=url + path, token=KEY)
     assert np.allclose(client.feature_extraction(TEXTS), DOCUMENTS, atol=1e-6)
     queries = client.feature_extraction(
