@@ -5,7 +5,7 @@ Their source: https://github.com/replicate/cog-e5-embeddings. Any instruct model
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -66,7 +66,7 @@ async def predict(request: Request) -> Response:
     texts = body.input
     _check_task(texts)
     with fields_named(input="document", documents="document", instruction="task"):
-        vectors, score, embeddings, decision = await (
+        vectors, score, answers, decision = await (
             _document(request, texts, deadline)
             if texts.query is None
             else _pair(request, texts, texts.query, deadline)
@@ -80,22 +80,22 @@ async def predict(request: Request) -> Response:
         "logs": "",
         **_times(started, datetime.now(UTC)),
     }
-    return respond(dump(answer), embeddings, decision)
+    return respond(dump(answer), answers, decision)
 
 
 async def _document(
     request: Request, texts: Input, deadline: float
-) -> tuple[Vectors, None, Embeddings, Decision]:
+) -> tuple[Vectors, None, Sequence[Embeddings], Decision]:
     typed = EmbeddingRequest(
         input=texts.document, model=texts.model, input_type=Role.DOCUMENT, normalize=False
     )
     embeddings, decision = await encoded(request, typed, deadline)
-    return embeddings.vectors, None, embeddings, decision
+    return embeddings.vectors, None, [embeddings], decision
 
 
 async def _pair(
     request: Request, texts: Input, query: str, deadline: float
-) -> tuple[Vectors, float, Embeddings, Decision]:
+) -> tuple[Vectors, float, Sequence[Embeddings], Decision]:
     typed = SimilarityRequest(
         query=query,
         documents=texts.document,
@@ -106,7 +106,7 @@ async def _pair(
     scored = await scored_similarity(request, typed, deadline)
     vectors = np.concatenate([scored.queries.vectors, scored.documents.vectors])
     score = float(scored.scores[0, 0]) * _SCORE_SCALE
-    return vectors, score, scored.documents, scored.decision
+    return vectors, score, [scored.documents, scored.queries], scored.decision
 
 
 def _check_task(texts: Input) -> None:

@@ -128,7 +128,7 @@ async def _embed(request: Request, body: EmbedBody, deadline: float, version: in
         "texts": body.texts,
         "meta": _meta(embeddings, version),
     }
-    return respond(dump(answer), embeddings, decision)
+    return respond(dump(answer), [embeddings], decision)
 
 
 async def _by_type(types: Iterable[_Type], vectors: Vectors) -> bytes:

@@ -6,7 +6,7 @@ model, its prompts and limits, and everything behind them are the same as on tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -98,12 +98,13 @@ def check_batch(request: Request, texts: int, field: str) -> None:
         )
 
 
-def respond(content: bytes, embeddings: Embeddings, decision: Decision) -> Response:
+def respond(content: bytes, answers: Sequence[Embeddings], decision: Decision) -> Response:
     """Returns a 200 with the headers of our own routes, and how many texts were cut, if any were.
 
-    Most dialects have no place for the latter in their answers.
+    Most dialects have no place for the latter in their answers. ``answers`` are all that the content
+    was made of; the headers describe the first.
     """
-    response = embedding_response(content, embeddings, decision)
-    if embeddings.truncated:
-        response.headers[TRUNCATED] = str(len(embeddings.truncated))
+    response = embedding_response(content, answers[0], decision)
+    if cut := sum(len(answer.truncated) for answer in answers):
+        response.headers[TRUNCATED] = str(cut)
     return response

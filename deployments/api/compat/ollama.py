@@ -71,7 +71,7 @@ async def embed(request: Request) -> Response:
     }
     vectors = embeddings.vectors
     content = await dump_with_lists(fields, {"embeddings": rows_of(vectors)}, vectors.size)
-    return respond(content, embeddings, decision)
+    return respond(content, [embeddings], decision)
 
 
 async def embed_one(request: Request) -> Response:
@@ -80,7 +80,8 @@ async def embed_one(request: Request) -> Response:
     typed = EmbeddingRequest(input=body.prompt, model=body.model_name)
     with fields_named(input="prompt"):
         embeddings, decision = await encoded(request, typed, deadline)
-    return respond(dump({"embedding": rows_of(embeddings.vectors)[0]}), embeddings, decision)
+    content = dump({"embedding": rows_of(embeddings.vectors)[0]})
+    return respond(content, [embeddings], decision)
 
 
 async def tags(request: Request) -> Response:

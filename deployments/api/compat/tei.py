@@ -169,7 +169,7 @@ async def embed(request: Request) -> Response:
     with fields_named(input="inputs", input_type="prompt_name"):
         embeddings, decision = await encoded(request, typed, deadline)
     vectors = embeddings.vectors
-    return respond(await dump_list(rows_of(vectors), vectors.size), embeddings, decision)
+    return respond(await dump_list(rows_of(vectors), vectors.size), [embeddings], decision)
 
 
 async def similarity(request: Request) -> Response:
@@ -187,7 +187,7 @@ async def similarity(request: Request) -> Response:
         embeddings, decision = await encoded(request, typed, deadline)
     is_large = embeddings.vectors.size > INLINE_NUMBERS
     cosines = await aside(is_large, _cosines_with_first, embeddings.vectors)
-    return respond(dump(cosines), embeddings, decision)
+    return respond(dump(cosines), [embeddings], decision)
 
 
 async def rerank(request: Request) -> Response:
@@ -212,7 +212,7 @@ async def rerank(request: Request) -> Response:
     )
     with fields_named(documents="texts"):
         _, scored = await scored_documents(request, typed, deadline)
-    return respond(_ranks(body, scored), scored.answers[0], scored.decision)
+    return respond(_ranks(body, scored), scored.answers, scored.decision)
 
 
 async def _rerank_documents(request: Request, content: bytes, deadline: float) -> Response:

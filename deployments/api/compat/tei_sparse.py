@@ -35,7 +35,7 @@ async def embed_sparse(request: Request) -> Response:
     vectors = embeddings.sparse
     assert vectors is not None  # the backend refuses a model of another kind
     content = await dump_list(map(_entries, vectors.rows()), vectors.size)
-    return respond(content, embeddings, decision)
+    return respond(content, [embeddings], decision)
 
 
 def _entries(row: SparseVectors) -> list[dict[str, Any]]:

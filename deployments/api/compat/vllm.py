@@ -85,7 +85,8 @@ async def score(request: Request) -> Response:
         "data": [{"index": i, "object": "score", "score": score} for i, score in enumerate(scores)],
         "usage": usage(sum(part.tokens for part in scored)),
     }
-    return respond(dump(answer), first.answers[0], first.decision)
+    answers = [embeddings for part in scored for embeddings in part.answers]
+    return respond(dump(answer), answers, first.decision)
 
 
 async def _scored(

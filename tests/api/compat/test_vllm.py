@@ -79,5 +79,8 @@ async def test_lists_of_different_lengths_are_refused(reranking):
 async def test_errors_name_its_own_fields(reranking):
     body = {"text_1": "a", "text_2": ["b", "far " * 40]}
     check_refusal(await send(reranking, "/score", body), 400, "text_2", "context_length_exceeded")
-    answer = ok(await send(reranking, "/score", {**body, "truncate": True}))
-    assert len(answer["data"]) == 2
+    for model in ("judge", "plain"):
+        cut = {**body, "truncate": True, "model": model}
+        response = await send(reranking, "/score", cut)
+        assert len(ok(response)["data"]) == 2
+        assert response.headers["x-truncated-texts"] == "1"
