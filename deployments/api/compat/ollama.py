@@ -90,7 +90,7 @@ async def tags(request: Request) -> Response:
     models = [
         {"name": item.id, "model": item.id, "details": {"quantization_level": item.dtype}}
         for item in backend.models()
-        if item.kind != Kind.RERANKER
+        if item.kind in (None, Kind.EMBEDDER)  # None while its files have not been read
     ]
     return Response(dump({"models": models}), media_type=JSON)
 

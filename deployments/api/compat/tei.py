@@ -235,7 +235,7 @@ async def info(request: Request) -> Response:
     """Describes the model that answers requests without ``model``."""
     backend: Backend = request.app.state.backend
     limits: ApiLimits = request.app.state.limits
-    facts = RequestFacts(kinds=(Kind.EMBEDDER, Kind.RERANKER))
+    facts = RequestFacts(kinds=tuple(Kind))
     decision = (await backend.explain(facts, ("text", "text"))).decision
     if decision.reason != "default":
         raise InvalidRequest(

@@ -7,7 +7,7 @@ import pytest
 
 from deployments.core.request import EncodeRequest
 from tests.api.calls import app_of, connect, embed, ok, send
-from tests.api.fake_backend import JUDGE, NESTED, SPECS, FakeBackend, expected
+from tests.api.fake_backend import JUDGE, NESTED, SPECS, SPLADE, FakeBackend, expected
 
 
 @pytest.mark.parametrize("model", ["plain", "plain:latest"])
@@ -42,7 +42,8 @@ async def test_dimensions_and_truncation(client):
 
 
 async def test_tags_are_the_models_that_give_vectors():
-    async with connect(app_of(FakeBackend(specs={**SPECS, JUDGE.name: JUDGE}))) as http:
+    others = {JUDGE.name: JUDGE, SPLADE.name: SPLADE}
+    async with connect(app_of(FakeBackend(specs={**SPECS, **others}))) as http:
         listed = ok(await http.get("/api/tags"))["models"]
     assert [model["name"] for model in listed] == list(SPECS)
 

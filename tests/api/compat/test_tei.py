@@ -20,7 +20,16 @@ from deployments.core.errors import (
 from deployments.core.models.spec import Role
 from deployments.core.request import EncodeRequest
 from tests.api.calls import RERANK, app_of, check_refusal, connect, embed, error_of, ok, send
-from tests.api.fake_backend import INSTRUCT, JUDGE, NESTED, PLAIN, SPECS, FakeBackend, expected
+from tests.api.fake_backend import (
+    INSTRUCT,
+    JUDGE,
+    NESTED,
+    PLAIN,
+    SPECS,
+    SPLADE,
+    FakeBackend,
+    expected,
+)
 
 LONG = "far " * 40
 
@@ -171,9 +180,11 @@ async def test_there_is_no_info_where_each_request_has_its_own_model():
         check_error(await http.get("/info"), 422, "Validation", "`default_model`")
 
 
-async def test_info_of_a_service_with_a_reranker_alone():
-    async with connect(app_of(FakeBackend(specs={JUDGE.name: JUDGE}))) as http:
-        assert ok(await http.get("/info"))["model_type"] == {"reranker": {}}
+@pytest.mark.parametrize(("spec", "kind"), [(JUDGE, "reranker"), (SPLADE, "embedding")])
+async def test_info_of_a_service_without_an_embedder(spec, kind):
+    async with connect(app_of(FakeBackend(specs={spec.name: spec}))) as http:
+        info = ok(await http.get("/info"))
+    assert (info["served_model_name"], info["model_type"]) == (spec.name, {kind: {}})
 
 
 @pytest.mark.parametrize("path", ["/embed_all", "/predict", "/tokenize", "/decode"])
