@@ -97,3 +97,14 @@ def test_a_dense_job_may_keep_a_column_of_that_name(encode, source, tmp_path):
     out = tmp_path / "out"
     encode(source, out, sparse=False, keep=("values",))
     assert pq.read_table(out).column_names == ["id", "values", "embedding"]
+
+
+def test_a_row_that_is_rejected_takes_no_vector_from_the_next(encode, tmp_path):
+    rows = [("a", "one"), ("a", "one again"), ("b", "three words here")]
+    lines = [json.dumps({"id": name, "text": text}) for name, text in rows]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    encode(tmp_path / "in.jsonl", tmp_path / "out")
+    table = pq.read_table(tmp_path / "out")
+    assert table["id"].to_pylist() == ["a", "b"]
+    vectors = expected(["one", "three words here"]).rows()
+    assert table["indices"].to_pylist() == [row.indices.tolist() for row in vectors]
