@@ -2,9 +2,9 @@
 
     Client, AsyncClient   a running service over HTTP
     encode_corpus         a corpus job, as `embedfleet encode` runs it
+    data.embed            a stage of a Ray Data pipeline
 
-The clients load neither Ray nor the code of the service; `encode_corpus` loads both when it is first
-used.
+The clients load neither Ray nor the code of the service. The others load both when they are first used.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from embedfleet.requests import Bounds
 from embedfleet.results import Embeddings, RankedDocument, Ranking
 
 if TYPE_CHECKING:
+    from embedfleet import data
     from embedfleet.corpus import encode_corpus
 
 __version__ = version("embedfleet")
@@ -42,6 +43,7 @@ __all__ = [
     "UnexpectedAnswer",
     "Unreachable",
     "__version__",
+    "data",
     "encode_corpus",
 ]
 
@@ -50,4 +52,6 @@ def __getattr__(name: str) -> Any:
     """Imports what needs Ray when it is first used: that takes seconds."""
     if name == "encode_corpus":
         return importlib.import_module("embedfleet.corpus").encode_corpus
+    if name == "data":
+        return importlib.import_module("embedfleet.data")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -59,7 +59,7 @@ class JobModel:
         )
 
 
-def connect(address: str | None, url: str | None = None) -> None:
+def connect(address: str | None = None, url: str | None = None) -> None:
     """Joins the Ray cluster at ``address``, else RAY_ADDRESS, else the one of the service.
 
     The service is the one at ``url``, else the only one on this machine. Does nothing if this process is

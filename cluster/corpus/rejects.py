@@ -68,7 +68,7 @@ def count_kinds(reasons: Iterable[str]) -> dict[str, int]:
 
 def too_long(limit: int) -> str:
     """Returns the reason for a text over the model's limit."""
-    return f"over the model's limit of {limit} tokens: use --truncate or --chunk"
+    return f"over the model's limit of {limit} tokens: truncate it, or divide it into chunks"
 
 
 def too_long_to_chunk(characters: int, most: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cluster.corpus.encode.row_encoder import Target
 from cluster.corpus.formats.files import InputFile
 from cluster.corpus.prepare.documents import TextOptions
 from cluster.corpus.settings import Settings
@@ -16,6 +17,8 @@ from cluster.corpus.write.manifest import Counts, Identity, PartRecord, Source
 from cluster.corpus.write.output import Output
 from deployments.config.schema import ModelConfig
 from deployments.core.models.spec import Role
+
+_MARGIN_S = 60.0  # the driver, which knows why, gives up first
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,20 @@ class Work:
     collector: Any
 
     @property
-    def text_options(self) -> TextOptions:
-        """How texts are prepared."""
+    def target(self) -> Target:
+        """Which replicas encode the texts, and how."""
         s = self.settings
         role = Role(self.identity.role)
-        return TextOptions(role, self.identity.instruction, s.truncate, s.chunk, s.overlap)
+        return Target(
+            app=self.app,
+            config=self.config,
+            tokens_per_s=self.tokens_per_s,
+            replicas=self.replicas,
+            workers=self.workers,
+            options=TextOptions(role, self.identity.instruction, s.truncate, s.chunk, s.overlap),
+            dimensions=self.identity.dimensions,
+            wait_s=self.wait_s + _MARGIN_S,
+        )
 
     def record(self, file: InputFile, counts: Counts) -> PartRecord:
         """Returns what the metadata of a part of ``file`` say."""

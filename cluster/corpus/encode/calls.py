@@ -121,6 +121,6 @@ class CallSender:
             except EmbedfleetError as failure:
                 error = failure
             if time.monotonic() - started > self._patience_s:
-                raise JobError(f"the replicas do not answer: {error}; run the command again later")
+                raise JobError(f"the replicas do not answer: {error}; try again later")
             log.warning("a call failed and will be repeated: %s", error)
             await asyncio.sleep(error.retry_after_s or _PAUSE_S)

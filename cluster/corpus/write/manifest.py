@@ -165,15 +165,22 @@ def identify(spec: ModelSpec, settings: Settings, role: Role | None) -> Identity
             f"--keep {min(taken)}: sparse vectors have a column of that name; rename the input's",
             "keep",
         )
-    chosen = settings.role or role or (Role.QUERY if settings.instruction else Role.DOCUMENT)
-    dimensions = check_dimensions(spec, settings.dimensions)
+    return identity_of(spec, settings.role or role, settings.instruction, settings.dimensions)
+
+
+def identity_of(
+    spec: ModelSpec, role: Role | None, instruction: str | None, dimensions: int | None
+) -> Identity:
+    """As `identify`, of what is asked for; without a ``role``, an instruction makes texts queries."""
+    chosen = role or (Role.QUERY if instruction else Role.DOCUMENT)
+    dimensions = check_dimensions(spec, dimensions)
     return Identity(
         model=spec.name,
         repo=spec.repo,
         revision=spec.revision,
         space_id=space_id(spec, dimensions),
         role=chosen.value,
-        instruction=effective_instruction(spec, chosen, settings.instruction),
+        instruction=effective_instruction(spec, chosen, instruction),
         dimensions=dimensions,
         normalized=spec.normalize,
     )

@@ -46,10 +46,14 @@ def id_column(names: list[str]) -> str:
     return "document_id" if "document_id" in names else "id"
 
 
-def vector_column(vectors: Any, dtype: str) -> Any:
-    """Returns float32 vectors ``(rows, dimensions)`` as an Arrow column of fixed-size lists."""
+def vector_column(vectors: Any, dtype: str, missing: Any = None) -> Any:
+    """Returns float32 vectors ``(rows, dimensions)`` as an Arrow column of fixed-size lists.
+
+    The rows of the boolean array ``missing``, if given, are null.
+    """
     flat = pa.array(vectors.astype(dtype, copy=False).reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+    mask = None if missing is None else pa.array(missing)
+    return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1], mask=mask)
 
 
 def vector_columns(vectors: AnyVectors, dtype: str) -> dict[str, Any]:

@@ -44,8 +44,9 @@ def test_a_command_ends_with_one_sentence(folder, name, safe_path):
 
 def test_what_runs_on_ray_says_so_when_it_is_imported(folder):
     package(folder, "deployments")
-    run = python("-c", "import embedfleet; embedfleet.encode_corpus")
-    assert "PackageHidden" in run.stderr.splitlines()[-1]
+    for use in ("embedfleet.encode_corpus", "embedfleet.data.embed"):
+        run = python("-c", f"import embedfleet; {use}")
+        assert "PackageHidden" in run.stderr.splitlines()[-1]
 
 
 def test_the_client_works_beside_them(folder):

@@ -65,7 +65,11 @@ def encoder(tmp_path, monkeypatch):
                 Part(file_found, 800, len(LINES), len(LINES) - 800),
             ]
         work = SimpleNamespace(
-            settings=settings, inputs=LOCAL, carried=pa.schema([]), replicas=1, workers=1
+            settings=settings,
+            inputs=LOCAL,
+            carried=pa.schema([]),
+            replicas=1,
+            target=SimpleNamespace(replicas=1, workers=1),
         )
         return PartWorker(work), parts
 

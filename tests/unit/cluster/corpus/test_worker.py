@@ -21,6 +21,7 @@ from deployments.client.preprocessing import Preprocessor
 from deployments.core.batch import Encoded, TokenBatch
 from deployments.core.errors import TextFailed
 from deployments.core.models.catalog import CATALOG
+from tests.support.local_job import TARGET
 
 SPEC = CATALOG["all-MiniLM-L6-v2"]
 
@@ -36,10 +37,8 @@ class FailsOnOneToken:
 
 async def test_a_failed_chunk_rejects_its_row(monkeypatch):
     monkeypatch.setattr(worker, "give_way", lambda: None)
-    identity = SimpleNamespace(dimensions=SPEC.dimension)
-    work = SimpleNamespace(identity=identity, tokens_per_s=None, replicas=1, workers=1, wait_s=9.0)
-    part_worker = PartWorker(work)
-    part_worker._client = FailsOnOneToken()
+    part_worker = PartWorker(SimpleNamespace(replicas=1, target=TARGET))
+    part_worker._encoder.client = FailsOnOneToken()
     items = [Item(0, 0, 5), Item(1, 0, 5), Item(1, 5, 6)]
     documents = Documents(items, [TokenBatch.from_lists([[1, 2], [3, 4], [5]])])
     await part_worker._encode(Preprocessor(SPEC, None), documents, Part(None, 0, 6, 6))
@@ -54,7 +53,7 @@ RUN = json.dumps([(n, Part(FILE, 10 * n, 10 * n + 10, 10).as_row()) for n in ran
 def part_worker(monkeypatch) -> PartWorker:
     """A worker whose parts go wrong in the way that a test sets as its ``_part``."""
     monkeypatch.setattr(worker, "give_way", lambda: None)
-    work = SimpleNamespace(inputs=None, replicas=1, workers=1, collector=Collector())
+    work = SimpleNamespace(inputs=None, replicas=1, target=TARGET, collector=Collector())
     return PartWorker(work)
 
 
@@ -104,7 +103,7 @@ async def nothing() -> None:
 async def test_a_job_that_is_abandoned_ends_the_part_that_is_encoded(part_worker, monkeypatch):
     monkeypatch.setattr(worker, "_REPORT_S", 0.01)
     monkeypatch.setattr(worker, "_CHECK_S", 0.0)
-    part_worker.__dict__["_client"] = SimpleNamespace(follow=nothing, replicas=0)
+    part_worker._encoder.client = SimpleNamespace(follow=nothing, replicas=0)
     started = asyncio.Event()
 
     async def part(number, part, source):
