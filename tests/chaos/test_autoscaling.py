@@ -88,6 +88,7 @@ def test_offline_work_wakes_a_cold_model_and_has_its_own_cap(service):
     assert all(float(a.headers["retry-after"]) > 0 for a in offline if a.status_code == 503)
 
 
+@pytest.mark.long
 def test_online_work_gets_all_replicas_and_then_they_go(service):
     with callers(service, 12, "online") as answers:
         until(lambda: any(a.status_code == 200 for a in answers), 40)

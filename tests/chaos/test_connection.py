@@ -130,6 +130,7 @@ def test_a_replica_that_is_stopped_is_left_within_seconds(service, record_proper
                 os.kill(victim, signal.SIGCONT)
 
 
+@pytest.mark.long
 def test_the_controller_that_is_killed_is_not_missed(service):
     two(service)
     with load(service):

@@ -45,7 +45,8 @@ def models(tmp_path_factory) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize(
-    "victim", ["driver", "encoder replica", pytest.param("data worker", marks=pytest.mark.long)]
+    "victim",
+    ["driver", *(pytest.param(victim, marks=pytest.mark.long) for victim in COSTS_A_RETRY)],
 )
 def test_every_row_once_whatever_is_killed(shared_service, models, corpus, tmp_path, victim):
     service = shared_service.serve(models, [MODEL], APP)

@@ -173,6 +173,7 @@ def by_ollama(url: str) -> list[float]:
     return client.embed(model=MODEL, input="test").embeddings[0]
 
 
+@pytest.mark.long  # tests/api/compat has the same clients, without Ray
 @pytest.mark.parametrize(
     "vector_of_test", [by_huggingface_hub, by_llama_index, by_cohere, by_ollama]
 )

@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
+import pytest
+
 from testing.running import API_KEY, RunningService
 from testing.waiting import until
 
@@ -84,6 +86,7 @@ def seconds_of_work(service: RunningService, seconds: float) -> list[str]:
     return [f"{number}" + " word" * model["max_tokens"] for number in range(texts)]
 
 
+@pytest.mark.long
 def test_texts_of_vanished_clients_are_not_computed(service):
     texts = seconds_of_work(service, 3)
     computed, dropped = settled(service)
@@ -99,7 +102,7 @@ def test_texts_of_vanished_clients_are_not_computed(service):
     until(lambda: counted(service)[0] >= answered, 45, "all answered texts are counted")
     computed_after, dropped_after = settled(service)
     assert dropped_after > dropped, "no text had reached the replica"
-    assert computed_after - answered <= VANISHING * 0.1, "texts of vanished clients were computed"
+    assert computed_after - answered <= VANISHING * 0.2, "texts of vanished clients were computed"
 
 
 def test_clients_that_stay_are_answered_though_others_of_the_same_call_vanish(service):
