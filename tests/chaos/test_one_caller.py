@@ -28,8 +28,9 @@ HEADERS = {"content-type": "application/json"}
 NOBODY_WAITS_S = 3.0
 SLOW_CONNECTIONS = 512
 ATTACKED_S = 10.0
-# with 20 callers, whatever is slower than 20 ms waits for a core
-HEALTH_S = {1: 0.1, 20: 0.6}
+# with 20 callers both cores are busy, and an answer takes several turns of the event loop
+HEALTH_S = {1: 0.05, 20: 0.6}
+PARSED_S = {"escapes": 0.1}  # the JSON parser holds the interpreter for so long
 
 
 @pytest.fixture(scope="module")
@@ -199,5 +200,5 @@ def test_health_and_others_are_fast_beside_the_worst_bodies(service, undisturbed
             ),
             f"max {max(quiet) * 1e3:.0f} -> {max(beside) * 1e3:.0f} ms, {len(beside)} calls",
         )
-    assert percentile(times.health, 0.999) < HEALTH_S[callers]
-    assert max(times.embed) < 1.5
+    assert percentile(times.health, 0.999) < max(HEALTH_S[callers], PARSED_S.get(name, 0))
+    assert max(times.embed) < 1

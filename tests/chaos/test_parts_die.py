@@ -6,7 +6,6 @@ import csv
 import os
 import re
 import signal
-import socket
 import threading
 import time
 from contextlib import suppress
@@ -18,6 +17,7 @@ import pytest
 from testing.hashing import save_model
 from testing.processes import descendants, kill, marked
 from testing.waiting import until
+from tests.support.admin_socket import ask
 from tests.support.reporting import report
 
 MODEL = "hashed"
@@ -120,12 +120,8 @@ def servers_up(service):
         for line in descendants(service.process.pid).values()
         if HAPROXY in line
     }
-    path = re.search(r"stats socket (\S+)", Path(config).read_text())[1]
-    with socket.socket(socket.AF_UNIX) as admin:
-        admin.settimeout(5)
-        admin.connect(path)
-        admin.sendall(b"show stat\n")
-        table = b"".join(iter(lambda: admin.recv(65_536), b"")).decode()
+    path = Path(re.search(r"stats socket (\S+)", Path(config).read_text())[1])
+    table = ask(path, "show stat")
     rows = csv.DictReader(table.removeprefix("# ").splitlines())
     return sum(row["status"] == "UP" and row["svname"].startswith("SERVE_REPLICA") for row in rows)
 

@@ -25,6 +25,7 @@ from ray.serve.config import HTTPOptions
 from cluster.service.haproxy import CONNECTIONS, amended, haproxy
 from testing.running import free_port
 from testing.waiting import until
+from tests.support.admin_socket import ask
 
 LAUNCH = "from cluster.service.haproxy import main; main()"
 FAIL_SOON = {"health_check_inter": "300ms", "health_check_fastinter": "300ms"}
@@ -140,26 +141,19 @@ def test_before_any_router_is_known_callers_are_told_to_retry(launched, folder):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_another_user_of_the_machine_cannot_use_the_admin_socket(launched, folder):
     launched()
-    assert b"Version" in said_to(folder / "admin.sock")
+    assert "Version" in ask(folder / "admin.sock", "show info")
     child = os.fork()
     if not child:
         try:
             os.setgid(65_534)
             os.setuid(65_534)
-            said_to(folder / "admin.sock")
+            ask(folder / "admin.sock", "show info")
         except PermissionError:
             os._exit(0)
         except BaseException:
             os._exit(2)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-
-
-def said_to(path):
-    with socket.socket(socket.AF_UNIX) as admin:
-        admin.connect(str(path))
-        admin.sendall(b"show info\n")
-        return admin.recv(4_096)
 
 
 def test_a_router_that_is_gone_is_a_503_in_our_own_shape(launched):
