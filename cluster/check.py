@@ -88,6 +88,9 @@ def _check_config(file: Path) -> int:
         return _fail(str(error), _NOTHING_CHECKED)
     names = ", ".join(ingress.models) or "none of ours"
     print(f"{file} is valid. Models: {names}")
+    for keys_file in ingress.keys_files:
+        is_here = keys_file.exists()
+        print(f"{keys_file} is {'valid' if is_here else 'not on this machine and was not checked'}")
     return 0
 
 

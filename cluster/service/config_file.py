@@ -20,6 +20,7 @@ import yaml
 from pydantic import ValidationError
 
 from cluster.arguments import PORTS
+from deployments.config.keys_file import read_tenants
 from deployments.config.schema import AppArgs, Limits, routing_of
 from deployments.validation import explain, unknown_key
 
@@ -52,7 +53,7 @@ class Ingress:
     """Where the service listens, the largest limits of its applications, and their models.
 
     ``host`` is None if the file does not set it. With ``tls`` the service speaks only https. ``models``
-    are the names of the models that it serves.
+    are the names of the models that it serves, ``keys_files`` the files of tenants.
     """
 
     host: str | None
@@ -61,10 +62,11 @@ class Ingress:
     request_timeout_s: float = _DEFAULTS.request_timeout_s
     tls: bool = False
     models: tuple[str, ...] = ()
+    keys_files: tuple[Path, ...] = ()
 
 
 def read_config(file: Path) -> Ingress:
-    """Checks a Serve config file and returns its ingress.
+    """Checks a Serve config file, with the files of tenants that exist here, and returns its ingress.
 
     Raises ConfigError with the field that is wrong.
     """
@@ -79,6 +81,7 @@ def read_config(file: Path) -> Ingress:
         _check_keys(content, http, known)
         _check_applications(content, known)
         ours = [_check(app) for app in _our_applications(content)]
+        keys_files = [file for args in ours for file in _keys_files(args)]
     except ValidationError as error:
         raise ConfigError(f"{file}, args: {explain(error, AppArgs)}") from error
     except ValueError as error:
@@ -91,6 +94,7 @@ def read_config(file: Path) -> Ingress:
         max(limit.request_timeout_s for limit in limits),
         bool(http.get("ssl_certfile")),
         tuple(model.name for args in ours for model in args.models),
+        tuple(keys_files),
     )
 
 
@@ -203,6 +207,18 @@ def _check(app: dict[str, Any]) -> AppArgs:
             except ValueError as error:
                 raise ValueError(f"user_config: {error}") from error
     return args
+
+
+def _keys_files(args: AppArgs) -> list[Path]:
+    if args.api.keys_file is None:
+        return []
+    file = Path(args.api.keys_file)
+    if file.exists():
+        try:
+            read_tenants(file, [model.name for model in args.models])
+        except (OSError, ValueError) as error:
+            raise ValueError(f"api.keys_file: {error}") from error
+    return [file]
 
 
 def _require_known(fields: Mapping[str, Any], known: Collection[str], where: str = "") -> None:

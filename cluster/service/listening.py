@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import time
 from collections.abc import Callable, Collection
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 from cluster.arguments import DEFAULT_URL
 from cluster.service.http import Service, ServiceError
 from cluster.service.tables import models_table
-from deployments.api.auth import ApiKeys
+from deployments.api.auth import listed_keys
 from deployments.core.routing.facts import ModelState
 
 _SLOW_S = 30.0  # after which the wait is explained, and then every minute
@@ -56,10 +57,13 @@ def url_of(host: str, port: int, tls: bool = False) -> str:
 
 
 def our_service(url: str) -> Service:
-    """Returns a client of the service that this machine runs, with a key of its environment."""
-    header = ApiKeys.from_environment().authorization
-    key = header.removeprefix(b"Bearer ").decode() if header else None
-    return Service(url, key, is_ours=True)
+    """Returns a client of the service that this machine runs, with a key of its environment.
+
+    A file of tenants holds no keys, only their hashes, so there ``EMBEDFLEET_API_KEY`` has to be set.
+    """
+    keys = listed_keys()
+    key = keys[0] if keys else os.environ.get("EMBEDFLEET_API_KEY")
+    return Service(url, key or None, is_ours=True)
 
 
 class Process(Protocol):

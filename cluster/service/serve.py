@@ -22,7 +22,7 @@ from cluster.service.environment import SHORT, differences, haproxy_files, path_
 from cluster.service.http import Service
 from cluster.service.listening import announce, our_service, url_of, why_not
 from cluster.service.ports import STATISTICS, chosen_ports, orphaned_haproxy
-from deployments.api.auth import ALLOWED_HOSTS, ApiKeys
+from deployments.api.auth import ALLOWED_HOSTS, listed_keys
 
 _STOPPING = (
     b"embedfleet: stopping once open requests are answered; interrupt again to stop at once\n"
@@ -49,7 +49,7 @@ def serve(
     try:
         ingress = read_config(Path(config))
         host, port = host or ingress.host or LOOPBACK, port or ingress.port
-        _refuse_exposure(host, allow_anyone)
+        _refuse_exposure(host, allow_anyone, ingress.keys_files)
         environment, line = path_environment(path, ingress)
         _refuse_tls_behind_haproxy(ingress.tls, environment)
         url = url_of(host, port, ingress.tls)
@@ -170,15 +170,18 @@ def _is_ray_serve(url: str) -> bool:
         return service.is_ray_serve()
 
 
-def _refuse_exposure(host: str, allow_anyone: bool) -> None:
+def _refuse_exposure(host: str, allow_anyone: bool, keys_files: Collection[Path]) -> None:
+    for file in keys_files:
+        if not file.exists():
+            raise ConfigError(f"api.keys_file: there is no {file}")
     try:
-        keys = ApiKeys.from_environment()
+        keys = listed_keys()
     except (OSError, ValueError) as error:
         raise ConfigError(f"the API keys cannot be read: {error}") from error
-    if not keys and not allow_anyone and host not in _LOOPBACKS:
+    if not (keys or keys_files or allow_anyone or host in _LOOPBACKS):
         raise ConfigError(
-            f"anyone who reaches {host} could call the service; set EMBEDFLEET_API_KEYS to require a "
-            "key, or give --allow-anyone"
+            f"anyone who reaches {host} could call the service; set EMBEDFLEET_API_KEYS or "
+            "`api.keys_file` to require a key, or give --allow-anyone"
         )
 
 

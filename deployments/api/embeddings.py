@@ -7,11 +7,13 @@ from dataclasses import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
+from deployments.api.auth import tenant_of
 from deployments.api.backend import Backend
 from deployments.api.bodies import read_request
 from deployments.api.http import JSON, ApiLimits, admitted, embedding_response, required_space
 from deployments.api.requests import EmbeddingRequest
 from deployments.api.responses import embeddings_body, route_body
+from deployments.api.tenants import with_priority
 from deployments.core.awaiting import in_time
 from deployments.core.errors import InvalidRequest
 from deployments.core.models.prompts import choose_role
@@ -38,6 +40,7 @@ async def encoded(
     The vectors are float32; their space is that of the request's ``output_dtype``.
     """
     backend: Backend = request.app.state.backend
+    body = with_priority(request, body)
     facts, texts = _facts_and_texts(request, body)
     decision = await in_time(backend.choose(facts, texts), deadline)
     role = choose_role(agree(decision.role, body.input_type), body.instruction)
@@ -62,6 +65,7 @@ async def explain_route(request: Request) -> Response:
     backend: Backend = request.app.state.backend
     deadline = request.app.state.limits.deadline()
     body = await read_request(EmbeddingRequest, request, request.app.state.limits, deadline)
+    body = with_priority(request, body)
     facts, texts = _facts_and_texts(request, body)
     explanation = await in_time(backend.explain(facts, texts), deadline)
     role = choose_role(agree(explanation.decision.role, body.input_type), body.instruction)
@@ -77,6 +81,7 @@ def _facts_and_texts(
         body.facts(required_space(request), limits.truncate),
         roles=frozenset({body.input_type}) if body.input_type else None,
         dimensions=body.dimensions,
+        models=tenant_of(request).models,
     )
     return facts, _texts(body.inputs, body.tokenizer)
 

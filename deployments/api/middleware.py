@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.api.arrivals import Arrivals, ArrivingBody
-from deployments.api.auth import ALLOWED_HOSTS, ApiKeys, host_name
+from deployments.api.auth import ALLOWED_HOSTS, ApiKeys, host_name, set_tenant
 from deployments.api.http import error_response
 from deployments.api.routes import ERROR_FORMATS, PATHS, PATHS_OPEN_WHILE_STOPPING, PROBE_PATHS
 from deployments.core.errors import (
@@ -35,7 +35,7 @@ _STOPPING = ModelUnavailable("the service is stopping", retry_after_s=5.0)
 
 
 class ApiKeyMiddleware:
-    """Passes a request on if its path needs no key or its API key is right."""
+    """Passes a request on if its path needs no key or its API key is right, and notes whose it is."""
 
     def __init__(self, app: ASGIApp, keys: ApiKeys, keyless_paths: Collection[str]) -> None:
         self._app = app
@@ -46,7 +46,7 @@ class ApiKeyMiddleware:
         """Answers 401, or passes the request on."""
         if scope["type"] == "http" and path_of(scope) not in self._keyless_paths:
             try:
-                self._keys.check(Headers(scope=scope).get("authorization"))
+                set_tenant(scope, self._keys.caller(Headers(scope=scope).get("authorization")))
             except Unauthorized as error:
                 await _refuse(error, scope, receive, send)
                 return

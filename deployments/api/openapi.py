@@ -17,7 +17,7 @@ from deployments.api.routes import RouteSpec
 _ERRORS = {
     400: "A value that cannot be honoured",
     401: "No API key, or a wrong one",
-    403: "A host that this service does not answer for",
+    403: "What the API key does not allow, or a host that this service does not answer for",
     404: "Unknown model",
     408: "The body did not arrive in time",
     409: "Another embedding space",

@@ -9,10 +9,12 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 
+from deployments.api.auth import tenant_of
 from deployments.api.backend import Backend
 from deployments.api.http import JSON
 from deployments.api.responses import ModelItem, ModelList, dump
-from deployments.core.errors import UnknownModel
+from deployments.api.tenants import visible_models, visible_spaces
+from deployments.core.errors import ModelNotAllowed, UnknownModel
 from deployments.core.routing.policy import PROVIDER
 
 # Swagger UI 5: earlier ones do not read OpenAPI 3.1. Looked up, not imported: that would import FastAPI
@@ -42,9 +44,10 @@ _DOCS = """<!doctype html>
 
 
 async def list_models(request: Request) -> Response:
-    """Lists every configured model and space, with their states."""
+    """Lists the configured models and spaces, with their states."""
     backend: Backend = request.app.state.backend
-    listing = ModelList(data=backend.models(), spaces=backend.spaces())
+    models = visible_models(request, backend.models())
+    listing = ModelList(data=models, spaces=visible_spaces(request, backend.spaces()))
     return Response(dump(listing.model_dump()), media_type=JSON)
 
 
@@ -55,6 +58,8 @@ async def show_model(request: Request) -> Response:
     item = _named(name, models) or _named(name.removeprefix(PROVIDER), models)
     if item is None:
         raise UnknownModel(f"no model {name!r} here; GET /v1/models lists them", "model")
+    if not tenant_of(request).may_use(item.id):
+        raise ModelNotAllowed(f"this API key may not use {name!r}", "model")
     return Response(dump(item.model_dump()), media_type=JSON)
 
 

@@ -63,7 +63,9 @@ class Body(BaseModel):
         refuse_misleading(extra, cls.model_fields)
 
 
-class _Common(Body):
+class ModelBody(Body):
+    """The fields of every request that a model answers."""
+
     model: Name | None = Field(
         None,
         description="Name, Hugging Face id, size, space or `auto`; -query or -document may follow it",
@@ -125,7 +127,7 @@ class _Common(Body):
         )
 
 
-class EmbeddingRequest(_Common):
+class EmbeddingRequest(ModelBody):
     """``POST /v1/embeddings``."""
 
     texts_field: ClassVar[str] = "input"
@@ -220,7 +222,7 @@ class EmbeddingRequest(_Common):
         return self.input
 
 
-class SimilarityRequest(_Common):
+class SimilarityRequest(ModelBody):
     """``POST /v1/similarity``: one or several queries against documents."""
 
     query: Text | Annotated[list[Text], NOT_EMPTY]
@@ -253,7 +255,7 @@ class Prefilter(BaseModel):
     top: int = Field(50, ge=1, description="How many documents the reranker reads")
 
 
-class RerankRequest(_Common):
+class RerankRequest(ModelBody):
     """``POST /v1/rerank``: documents to be sorted by their score with one query."""
 
     query: Text

@@ -22,6 +22,7 @@ from deployments.api.http import admitted, embedding_response
 from deployments.api.requests import RerankRequest
 from deployments.api.responses import RerankMethod, dump, usage
 from deployments.api.scoring import chosen, cosines, of_side, scoring_facts
+from deployments.api.tenants import with_priority
 from deployments.core.batch import Vectors
 from deployments.core.errors import EmbedfleetError, InvalidRequest
 from deployments.core.models.spec import Kind, Role
@@ -80,7 +81,7 @@ async def scored_documents(
     request: Request, body: RerankRequest, deadline: float
 ) -> tuple[Scored | None, Scored]:
     """Returns the documents' scores; with a ``prefilter``, the cosines of its stage come first."""
-    call = _Call(request, body, deadline)
+    call = _Call(request, with_priority(request, body), deadline)
     return await (_in_two_stages(call) if body.prefilter else _in_one(call))
 
 

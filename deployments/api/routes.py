@@ -135,7 +135,7 @@ _OWN_ROUTES = (
         summary="One configured model",
         tag="Models",
         response=responses.ModelItem,
-        errors=(401, 404, 500),
+        errors=(401, 403, 404, 500),
         example=examples.MODEL_ANSWER,
     ),
     RouteSpec(

@@ -12,11 +12,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from deployments.api.auth import tenant_of
 from deployments.api.backend import Backend
 from deployments.api.bodies import read_request
 from deployments.api.http import ApiLimits, admitted, embedding_response, required_space
 from deployments.api.requests import RerankRequest, SimilarityRequest
 from deployments.api.responses import dump_with_lists, provenance, rows_of, usage
+from deployments.api.tenants import with_priority
 from deployments.core.awaiting import aside, gather_or_cancel, in_time
 from deployments.core.batch import Vectors
 from deployments.core.errors import InvalidRequest, ModelUnavailable
@@ -63,6 +65,7 @@ async def scored_similarity(
 ) -> CosineScores:
     """Returns both sides' vectors and the cosines of a typed request."""
     backend: Backend = request.app.state.backend
+    body = with_priority(request, body)
     facts = scoring_facts(request, body)
     decision = await chosen(backend, body, facts, deadline)
     return await cosines(request, body, facts, decision, deadline)
@@ -105,7 +108,7 @@ def scoring_facts(request: Request, body: ScoringRequest) -> RequestFacts:
     limits.check_count(len(body.queries), "query")
     limits.check_count(len(body.texts), "documents")
     facts = body.facts(required_space(request), limits.truncate)
-    return replace(facts, roles=frozenset(Role))
+    return replace(facts, roles=frozenset(Role), models=tenant_of(request).models)
 
 
 async def _encode_both(

@@ -26,6 +26,7 @@ from deployments.core.routing.policy import AUTO
 from deployments.validation import explain
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 
 
 class _Config(BaseModel):
@@ -305,6 +306,29 @@ class Limits(_Config):
     offline_patience_s: float = Field(2.0, gt=0)
 
 
+class Api(_Config):
+    """Who may call.
+
+    ``keys_file`` lists tenants and what their keys may do (`deployments/config/keys_file.py`).
+    ``cors_origins`` are the web pages that may call from a browser, such as ``https://app.example.com``;
+    ``*`` means all.
+    """
+
+    keys_file: str | None = Field(None, min_length=1)
+    cors_origins: tuple[str, ...] = ()
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is not an origin; write a scheme and a host as the browser sends them, "
+                    "such as `https://app.example.com` or `http://localhost:3000`, without a path"
+                )
+        return value
+
+
 class AppArgs(_Config):
     """Everything under ``args`` in ``serve_config.yaml``.
 
@@ -318,6 +342,7 @@ class AppArgs(_Config):
     router_cpus: float = Field(0.0, ge=0)
     routing: Routing = Routing()
     limits: Limits = Limits()
+    api: Api = Api()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -10,6 +10,8 @@
     ├── TextFailed             500  text_failed
     ├── Unauthorized           401  invalid_api_key
     ├── Forbidden              403  forbidden_host
+    ├── ModelNotAllowed        403  model_not_allowed
+    ├── PriorityNotAllowed     403  priority_not_allowed
     ├── UnknownModel           404  model_not_found
     ├── BodyTooSlow            408  body_timeout
     ├── SpaceMismatch          409  embedding_space_mismatch
@@ -109,6 +111,22 @@ class Forbidden(EmbedfleetError):
     status = 403
     type = "invalid_request_error"
     code = "forbidden_host"
+
+
+class ModelNotAllowed(EmbedfleetError):
+    """The caller's API key is for other models."""
+
+    status = 403
+    type = "permission_error"
+    code = "model_not_allowed"
+
+
+class PriorityNotAllowed(EmbedfleetError):
+    """The caller's API key is for a lower priority."""
+
+    status = 403
+    type = "permission_error"
+    code = "priority_not_allowed"
 
 
 class UnknownModel(EmbedfleetError):

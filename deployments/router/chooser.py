@@ -60,7 +60,8 @@ class Chooser:
         candidates = await self._known(facts)
         is_default = facts.requested is None and facts.space is None
         if is_default:
-            facts = replace(facts, requested=self._default_for(facts, candidates))
+            allowed = facts.allowed(candidates)
+            facts = replace(facts, requested=self._default_for(facts, allowed))
         if is_left_open(facts.requested, candidates):
             facts = await self._with_texts(facts, texts, candidates)
         decision = choose(facts, candidates, self.loads(), self._policy())

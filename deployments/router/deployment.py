@@ -22,6 +22,7 @@ from deployments.api.access_log import AccessLogMiddleware, count_work
 from deployments.api.app import create_app
 from deployments.api.auth import ApiKeys, allowed_hosts
 from deployments.api.backend import Texts
+from deployments.api.cors import allow_origins
 from deployments.api.http import ApiLimits
 from deployments.api.middleware import AdmissionMiddleware, MetricsMiddleware
 from deployments.api.responses import Explanation, ModelItem, SpaceItem
@@ -47,6 +48,7 @@ from deployments.router.fleet import Fleet
 from deployments.router.listing import model_item, route_candidate, served_model, space_item
 from deployments.router.pulse import Pulse, node_is_alive
 from deployments.router.shared_spaces import SharedSpaces
+from deployments.router.tenancy import Tenancy
 from deployments.wire.status import ReplicaStatus, ServedModel
 
 log = logging.getLogger("ray.serve")
@@ -74,6 +76,7 @@ class Router:
             for name, model in self._models.items()
         }
         self._pulse = Pulse(node_is_alive)
+        self._tenancy = Tenancy(args.api.keys_file, self._models)
         self._spaces = SharedSpaces(self._encode_sample, self._fleet.status)
         self._chooser = Chooser(args, self._clients, self._fleet, self._spaces.of)
         self._decisions = DecisionMetrics()
@@ -153,7 +156,7 @@ class Router:
         expected = self._chooser.expected_ms(facts)
         candidates = [
             route_candidate(c, self._fleet.status(c.name), facts, decision, expected[c.name])
-            for c in self._chooser.candidates()
+            for c in facts.allowed(self._chooser.candidates())
         ]
         return Explanation(decision, facts, candidates)
 
@@ -193,10 +196,12 @@ class Router:
         self._spaces.start()
         asyncio.get_running_loop().run_in_executor(None, preload)
         keys = ApiKeys.from_environment()
+        self._tenancy.start(keys)
         log.info("API keys are %s", "required" if keys else "off: anyone who can connect may call")
         app = create_app(self, _api_limits(self._args), keys, allowed_hosts())
         self._admission = AdmissionMiddleware(app, self._args.limits.max_requests)
-        measured = MetricsMiddleware(self._admission, RequestMetrics().answered)
+        open_to_pages = allow_origins(self._admission, self._args.api.cors_origins)
+        measured = MetricsMiddleware(open_to_pages, RequestMetrics().answered)
         return AccessLogMiddleware(measured, replace_access_log(), request_id)
 
     async def reconfigure(self, user_config: Any) -> None:

@@ -117,7 +117,7 @@ class FakeBackend:
     async def choose(self, facts: RequestFacts, texts: Texts) -> Decision:
         """Returns which model answers; `auto` ignores the texts."""
         if facts.requested is None and facts.space is None:
-            first = next(iter(preferred(facts, self.candidates())), None)
+            first = next(iter(preferred(facts, facts.allowed(self.candidates()))), None)
             named = replace(facts, requested=first.name if first else PLAIN.name)
             return replace(choose(named, self.candidates()), reason="default")
         return choose(facts, self.candidates())
@@ -134,7 +134,7 @@ class FakeBackend:
                 expected_ms=1.5,
                 passed_over=decision.passed_over.get(c.name),
             )
-            for c in self.candidates()
+            for c in facts.allowed(self.candidates())
         ]
         return Explanation(decision, facts, candidates)
 

@@ -15,6 +15,7 @@ from deployments.api.embeddings import encoded
 from deployments.api.http import JSON
 from deployments.api.requests import NOT_EMPTY, EmbeddingRequest, Name, Text
 from deployments.api.responses import dump, dump_with_lists, rows_of
+from deployments.api.tenants import visible_models
 from deployments.core.errors import EmbedfleetError
 from deployments.core.models.spec import Kind
 
@@ -89,7 +90,7 @@ async def tags(request: Request) -> Response:
     backend: Backend = request.app.state.backend
     models = [
         {"name": item.id, "model": item.id, "details": {"quantization_level": item.dtype}}
-        for item in backend.models()
+        for item in visible_models(request, backend.models())
         if item.kind in (None, Kind.EMBEDDER)  # None while its files have not been read
     ]
     return Response(dump({"models": models}), media_type=JSON)

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from deployments.api.auth import tenant_of
 from deployments.api.backend import Backend
 from deployments.api.bodies import parse_large, read_body
 from deployments.api.compat.dialect import (
@@ -235,7 +236,7 @@ async def info(request: Request) -> Response:
     """Describes the model that answers requests without ``model``."""
     backend: Backend = request.app.state.backend
     limits: ApiLimits = request.app.state.limits
-    facts = RequestFacts(kinds=tuple(Kind))
+    facts = RequestFacts(kinds=tuple(Kind), models=tenant_of(request).models)
     decision = (await backend.explain(facts, ("text", "text"))).decision
     if decision.reason != "default":
         raise InvalidRequest(

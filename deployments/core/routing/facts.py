@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -38,7 +38,7 @@ class RequestFacts:
     (an upper bound where that is enough to know that it fits); a model without a count is taken to
     fit. ``kinds`` are the kinds of model that may answer, the preferred one first; where a reranker may,
     the first text is the query. ``tokens`` is about how many there are in all, ``largest`` in the longest
-    text.
+    text. ``models`` are the only ones that the caller may use; None means all.
     """
 
     requested: str | None = None
@@ -56,6 +56,11 @@ class RequestFacts:
     aim: Aim | None = None
     max_latency_ms: float | None = None
     lane: Lane = Lane.ONLINE
+    models: frozenset[str] | None = None
+
+    def allowed(self, candidates: Iterable[Candidate]) -> list[Candidate]:
+        """Returns those candidates that the caller may use."""
+        return [c for c in candidates if self.models is None or c.name in self.models]
 
 
 @dataclass(frozen=True)

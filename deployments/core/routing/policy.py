@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
-from deployments.core.errors import InvalidRequest, NoModelFits, UnknownModel
+from deployments.core.errors import InvalidRequest, ModelNotAllowed, NoModelFits, UnknownModel
 from deployments.core.models.prompts import choose_role
 from deployments.core.models.spec import Kind, Role, Size
 from deployments.core.routing.aims import CandidateCost, options, pick
@@ -50,13 +50,17 @@ def choose(
 ) -> Decision:
     """Returns which model answers. The same facts, candidates and loads give the same answer.
 
-    Raises UnknownModel, SpaceMismatch, NoModelFits or ModelUnavailable, each with what there is.
+    Models that the caller may not use count as absent, but for their names. Raises UnknownModel,
+    ModelNotAllowed, SpaceMismatch, NoModelFits or ModelUnavailable, each with what there is.
     """
+    configured, candidates = candidates, facts.allowed(candidates)
     inputs = RoutingInputs(facts, candidates, loads or {}, policy or Policy())
     for name, role in _readings(facts.requested or AUTO):
         for candidate in candidates:
             if name in (candidate.name, candidate.repo):
                 return _direct(inputs, [candidate], "name", role)
+        if any(name in (c.name, c.repo) for c in configured):
+            raise ModelNotAllowed(_not_allowed(name, candidates), "model")
         if sized := [c for c in candidates if c.size is not None and c.size == name]:
             in_space = [c for c in sized if answers_in_space(facts, c)]
             meant = preferred(facts, in_space) or preferred(facts, sized) or sized
@@ -164,6 +168,10 @@ def _unknown(requested: str, candidates: Sequence[Candidate]) -> str:
     close = get_close_matches(requested.lower(), by_lower, n=1, cutoff=0.8)
     hint = f", did you mean {by_lower[close[0]]!r}?" if close else ";"
     return f"no model {requested!r} here{hint} known: {_known(candidates)}"
+
+
+def _not_allowed(name: str, candidates: Sequence[Candidate]) -> str:
+    return f"this API key may not use {name!r}, but only {_known(candidates)}"
 
 
 def _known(candidates: Sequence[Candidate]) -> str:

@@ -160,6 +160,43 @@ def test_an_invalid_config_is_refused_as_serve_does(checked, config, content, fi
     assert field in err
 
 
+@pytest.fixture
+def with_keys(config, tmp_path):
+    """Writes a config whose keys file has this text, or is not there."""
+
+    def write(text=None):
+        keys = tmp_path / "keys.yaml"
+        if text is not None:
+            keys.write_text(text)
+        content = json.loads(json.dumps(CONFIG))
+        content["applications"][0]["args"]["api"] = {"keys_file": str(keys)}
+        return config(content)
+
+    return write
+
+
+KEYS = f"keys: [{{name: a, sha256: {'a' * 64}, models: [MODEL]}}]"
+
+
+def test_the_keys_file_of_a_config(checked, with_keys):
+    status, out, err = checked(with_keys(KEYS.replace("MODEL", "e5-small")))
+    assert (status, err) == (0, "")
+    assert "keys.yaml is valid" in out
+
+
+def test_a_wrong_keys_file_is_refused(checked, with_keys):
+    status, out, err = checked(with_keys(KEYS.replace("MODEL", "e5-base")))
+    assert (status, out) == (2, "")
+    assert "api.keys_file: " in err
+    assert "keys.0.models" in err
+
+
+def test_a_keys_file_of_another_machine(checked, with_keys):
+    status, out, err = checked(with_keys())
+    assert (status, err) == (0, "")
+    assert "keys.yaml is not on this machine" in out
+
+
 def test_weights_are_for_models(checked, config):
     status, out, err = checked(config(CONFIG), "--weights")
     assert (status, out) == (2, "")

@@ -14,6 +14,7 @@ from deployments.api.operations import ASSETS
 from deployments.api.requests import EmbeddingRequest, RerankRequest, SimilarityRequest
 from deployments.api.routes import PATHS
 from deployments.config.schema import (
+    Api,
     AppArgs,
     Autoscaling,
     Limits,
@@ -35,8 +36,8 @@ from tests.support.documents import (
 )
 
 # their defaults are described in words
-DESCRIBED = {"spaces", "replicas", "routing", "limits"}
-CONFIGS = [AppArgs, ModelConfig, PromptsConfig, Limits, Routing, Autoscaling]
+DESCRIBED = {"spaces", "replicas", "routing", "limits", "api"}
+CONFIGS = [AppArgs, ModelConfig, PromptsConfig, Limits, Api, Routing, Autoscaling]
 FOLDERS = ("deployments/", "cluster/", "tests/", "benchmarks/", "docs/", "examples/")
 # written by the benchmarks or by the user
 NOT_IN_THE_REPOSITORY = {"benchmarks/results/"}

@@ -297,3 +297,21 @@ async def test_a_long_text_of_combining_marks_is_not_decomposed(fleet, tokenizer
     texts = ["e" + "\u0301\u0327" * 50_000]
     await chooser(fleet, tokenizer).choose(RequestFacts("auto"), texts)
     assert sum(decomposed) <= 3 * 1_000
+
+
+@pytest.mark.parametrize(
+    ("default", "facts", "models", "chosen"),
+    [
+        (MINILM, RequestFacts(), {E5}, E5),
+        (MINILM, RequestFacts(), {E5, MINILM}, MINILM),
+        ("auto", RequestFacts(), {MANY}, MANY),
+        (MINILM, RERANK, {E5}, E5),
+    ],
+)
+async def test_the_default_is_a_model_that_the_caller_may_use(
+    fleet, tokenizer, default, facts, models, chosen
+):
+    names = (MINILM, E5, MANY, JUDGE)
+    made = chooser(fleet, tokenizer, names=names, default_model=default)
+    _, decision = await made.choose(replace(facts, models=frozenset(models)), ["a text"])
+    assert decision.model == chosen

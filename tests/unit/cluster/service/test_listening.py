@@ -111,6 +111,11 @@ def test_a_key_of_the_file_is_sent(key_needed, monkeypatch, tmp_path):
     assert our_service(key_needed).models() == []
 
 
+def test_a_key_of_the_command_is_sent_where_the_file_has_hashes_only(key_needed, monkeypatch):
+    monkeypatch.setenv("EMBEDFLEET_API_KEY", "schlüssel")
+    assert our_service(key_needed).models() == []
+
+
 def test_without_a_key_the_refusal_names_the_variable(key_needed):
     with pytest.raises(ServiceError, match="EMBEDFLEET_API_KEY"):
         our_service(key_needed).models()
@@ -158,6 +163,23 @@ def test_other_machines_reach_it_with_a_key_only(monkeypatch, capsys, host):
     assert "EMBEDFLEET_API_KEYS" in capsys.readouterr().err
     assert cli.main([*command, "--allow-anyone"]) == 0
     monkeypatch.setenv("EMBEDFLEET_API_KEYS", "key")
+    assert cli.main(command) == 0
+
+
+def test_a_file_of_tenants_is_a_key_too(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(serving, "_run", lambda *_: 0)
+    monkeypatch.setattr(serving, "why_not", lambda host, port: None)
+    for name in ("EMBEDFLEET_API_KEYS", "EMBEDFLEET_API_KEYS_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    keys = tmp_path / "keys.yaml"
+    args = {"models": [{"name": "e5-small"}], "api": {"keys_file": str(keys)}}
+    app = {"import_path": "deployments.app:build", "args": args}
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump({"applications": [app]}))
+    command = ["serve", str(file), "--host", "0.0.0.0"]
+    assert cli.main(command) == 2
+    assert "api.keys_file: there is no " in capsys.readouterr().err
+    keys.write_text(f"keys: [{{name: a, sha256: {'a' * 64}}}]")
     assert cli.main(command) == 0
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from deployments.core.errors import ModelNotAllowed, UnknownModel
 from deployments.core.lane import Lane
 from deployments.core.routing.facts import Aim, RequestFacts
 from deployments.core.routing.policy import choose
@@ -194,3 +195,16 @@ def test_who_answers(case):
     assert actual.model == expected, actual
     assert set(actual.passed_over) == {c.name for c in ALL} - {expected}
     assert all(actual.passed_over.values())
+
+
+def test_models_that_the_caller_may_not_use_are_passed_over_and_refused_by_name():
+    facts = RequestFacts("auto", models=frozenset({"many"}))
+    decision = choose(facts, ALL)
+    assert (decision.model, decision.failover, decision.passed_over) == ("many", (), {})
+    for name in ("small-en", "small-en-query"):
+        with pytest.raises(ModelNotAllowed) as refused:
+            choose(replace(facts, requested=name), ALL)
+        assert refused.value.param == "model"
+        assert "small-en" not in refused.value.message.split("but only")[1]
+    with pytest.raises(UnknownModel):
+        choose(replace(facts, requested="nothing"), ALL)
