@@ -4,13 +4,16 @@
 
 all-MiniLM-L6-v2 over docstrings of installed packages; a third of them are the queries. In one process,
 without Ray. Bytes are tried with several ranges, in units of 1 / sqrt(dimensions): the service's is
-`deployments.core.quantization.RANGE`.
+`deployments.core.quantization.RANGE`. Calibrated ranges are the least and the largest component of each
+dimension in a sample of the documents, as sentence-transformers takes them. Their codes are compared as
+they are, which is what an index does, and decoded.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from sentence_transformers.util import quantize_embeddings
 
 from benchmarks.common.reporting import parser, report
 from deployments.core import quantization
@@ -26,6 +29,9 @@ from testing.encode_all import encode_all
 MODEL = "all-MiniLM-L6-v2"
 RANGES = (2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0)
 BEST = 10
+SAMPLES = (100, 300)
+# from a code to the middle of what it stands for, in steps
+_MIDDLE = {OutputDtype.INT8: np.float32(0.5), OutputDtype.UINT8: np.float32(-127.5)}
 
 
 def vectors_of(texts: list[str]) -> Vectors:
@@ -41,8 +47,21 @@ def readable(vectors: Vectors, dtype: OutputDtype) -> Vectors:
     codes = quantized(vectors, dtype)
     if dtype is OutputDtype.UBINARY:
         return np.unpackbits(codes, axis=1).astype(np.float32) * 2 - 1
-    shift = 0.5 if dtype is OutputDtype.INT8 else 0.0  # the middle of a code
-    return normalized(codes.astype(np.float32) + np.float32(shift))
+    return normalized(codes.astype(np.float32) + _MIDDLE.get(dtype, np.float32(0)))
+
+
+def as_they_are(vectors: Vectors, dtype: OutputDtype) -> Vectors:
+    """Returns codes as an index compares them that knows nothing of their range."""
+    return normalized(quantized(vectors, dtype).astype(np.float32))
+
+
+def calibrated(vectors: Vectors, sample: Vectors) -> tuple[Vectors, Vectors]:
+    """Returns the codes of calibrated bytes, and the float32 vectors that they stand for."""
+    ranges = np.stack([sample.min(axis=0), sample.max(axis=0)])
+    inside = np.clip(vectors, *ranges)  # beyond them, sentence-transformers' codes would overflow
+    codes: Vectors = quantize_embeddings(inside, "uint8", ranges).astype(np.float32)
+    decoded = ranges[0] + (codes + 0.5) * (ranges[1] - ranges[0]) / 255
+    return normalized(codes - 127.5), normalized(decoded)
 
 
 def best(queries: Vectors, documents: Vectors) -> npt.NDArray[np.intp]:
@@ -72,7 +91,16 @@ def measure(texts: int) -> None:
         quantization.RANGE = multiple
         rows.append(("int8", f"{multiple:g}", kept(OutputDtype.INT8)))
     quantization.RANGE = usual
-    rows.append(("binary, both sides", "", kept(OutputDtype.UBINARY)))
+    rows.append(("uint8", f"{usual:g}", kept(OutputDtype.UINT8)))
+    for dtype in (OutputDtype.INT8, OutputDtype.UINT8):
+        found = best(as_they_are(queries, dtype), as_they_are(documents, dtype))
+        rows.append((f"{dtype}, codes as they are", f"{usual:g}", f"{recall(exact, found):.3f}"))
+    for count in SAMPLES:
+        sides = zip(*(calibrated(v, documents[:count]) for v in (queries, documents)), strict=True)
+        for (one, other), how in zip(sides, ("codes as they are", "decoded"), strict=True):
+            kept_here = f"{recall(exact, best(one, other)):.3f}"
+            rows.append((f"int8, calibrated on {count}, {how}", "each dimension's", kept_here))
+    rows.append(("binary and ubinary, both sides", "", kept(OutputDtype.UBINARY)))
     mixed = best(queries, readable(documents, OutputDtype.UBINARY))
     rows.append(("binary documents, float32 queries", "", f"{recall(exact, mixed):.3f}"))
     report("quantization", ("WRITTEN AS", "RANGE", f"RECALL@{BEST}"), rows)

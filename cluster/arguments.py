@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import get_args
 
+from cluster.corpus.settings import Dtype
 from deployments.core.models.spec import Role
 
 PORTS = range(1, 65_536)
@@ -138,7 +140,11 @@ def _add_vectors(encode: argparse.ArgumentParser) -> None:
         help="fewer dimensions than the model's, for Matryoshka models",
     )
     encode.add_argument(
-        "--dtype", choices=("float32", "float16"), default="float32", help="default: float32"
+        "--dtype",
+        "--output-dtype",
+        choices=get_args(Dtype),
+        default="float32",
+        help="how vectors are written (default: float32)",
     )
     encode.add_argument(
         "--truncate",

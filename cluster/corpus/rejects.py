@@ -76,6 +76,11 @@ def too_long_to_chunk(characters: int, most: int) -> str:
     return f"too long to chunk: it has {characters} characters, at most {most} are divided"
 
 
+def zero_vector(dtype: str) -> str:
+    """Returns the reason for a text whose vector is zero, which no byte stands for."""
+    return f"its vector is zero, which cannot be written as {dtype}"
+
+
 def duplicate_id(source: str) -> str:
     """Returns the reason for a row whose id an earlier row of file ``source`` has."""
     return f"duplicate id, first in {source}"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from cluster.corpus.errors import JobError
 from deployments.core.models.spec import Role
 
-Dtype = Literal["float32", "float16"]
+Dtype = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 Sink = Literal["parquet", "lance"]
 WORKER_CPUS = 0.25  # CPUs that each worker reserves on its node
 JOB_SUFFIX = ".job"  # OUTPUT.job holds the rejects and the manifest of OUTPUT
@@ -22,8 +22,9 @@ class Settings:
 
     ``input`` is a file, a folder or a glob, ``output`` a folder; either may be a URI of a pyarrow
     file system. ``chunk`` and ``overlap`` count tokens of the text, without prompt and special
-    tokens. ``part_mb`` is the text in one output file, in megabytes; a job that is killed loses at
-    most that much work in each part it was encoding.
+    tokens. ``dtype`` is how vectors are written, as ``output_dtype`` over HTTP. ``part_mb`` is the text
+    in one output file, in megabytes; a job that is killed loses at most that much work in each part it
+    was encoding.
     """
 
     input: str
@@ -48,6 +49,8 @@ class Settings:
     def __post_init__(self) -> None:
         """Raises JobError for invalid or contradicting values. Removes duplicates from ``keep``."""
         object.__setattr__(self, "keep", tuple(dict.fromkeys(self.keep)))
+        if self.dtype not in get_args(Dtype):
+            raise JobError(f"--dtype must be one of {', '.join(get_args(Dtype))}, not {self.dtype}")
         if self.chunk is not None and self.truncate:
             raise JobError("--chunk and --truncate cannot be combined: drop one")
         for name, value in (

@@ -20,12 +20,14 @@ from cluster.corpus.errors import JobError
 from cluster.corpus.prepare.documents import Documents, TextOptions
 from cluster.corpus.read.rows import Rows, column_values
 from cluster.corpus.settings import WORKER_CPUS
-from cluster.corpus.write.manifest import identity_of
-from cluster.corpus.write.parquet import vector_column
+from cluster.corpus.write.assemble import reject_unwritable
+from cluster.corpus.write.manifest import Identity, identity_of
+from cluster.corpus.write.parquet import list_column
 from deployments.core.batch import Vectors
 from deployments.core.engine.cpu.priority import give_way
 from deployments.core.errors import EmbedfleetError
 from deployments.core.models.spec import Kind, Role
+from deployments.core.quantization import OutputDtype, quantized
 from deployments.core.sparse import SparseVectors
 
 _CPUS_PER_WORKER = 4
@@ -59,13 +61,15 @@ class Columns:
 class EmbedWorker:
     """Encodes batches of rows. Ray Data calls it with several at a time, in one event loop."""
 
-    def __init__(self, target: Target, columns: Columns) -> None:
+    def __init__(
+        self, target: Target, columns: Columns, dtype: OutputDtype = OutputDtype.FLOAT32
+    ) -> None:
         give_way()
         # at INFO, Serve reports each new connection to the service on the pipeline's terminal
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         self._encoder = RowEncoder(target)
         self._columns = columns
-        self._dimensions = target.dimensions
+        self._dtype = dtype
         self._following: asyncio.Task[None] | None = None
 
     async def __call__(self, table: pa.Table) -> pa.Table:
@@ -87,14 +91,16 @@ class EmbedWorker:
         return await asyncio.to_thread(self._with_vectors, table, documents, vectors)
 
     def _with_vectors(self, table: pa.Table, documents: Documents, vectors: Vectors) -> pa.Table:
+        reject_unwritable(vectors, documents, self._dtype)
         missing = np.zeros(len(table), bool)
         missing[list(documents.rejected)] = True
-        of_rows = np.zeros((len(table), self._dimensions), np.float32)
-        of_rows[[item.row for item in documents.items]] = vectors
+        rows = [item.row for item in documents.items]
+        kept = [n for n, row in enumerate(rows) if not missing[row]]
+        numbers = quantized(vectors[kept], self._dtype)
+        of_rows = np.zeros((len(table), numbers.shape[1]), numbers.dtype)
+        of_rows[[rows[n] for n in kept]] = numbers
         reasons = [documents.rejected.get(row) for row in range(len(table))]
-        table = table.append_column(
-            self._columns.embedding, vector_column(of_rows, "float32", missing)
-        )
+        table = table.append_column(self._columns.embedding, list_column(of_rows, missing))
         return table.append_column(self._columns.error, pa.array(reasons, pa.string()))
 
     async def _follow(self) -> None:
@@ -112,6 +118,7 @@ def embed(  # noqa: PLR0913
     role: str | None = None,
     instruction: str | None = None,
     dimensions: int | None = None,
+    output_dtype: str = "float32",
     truncate: bool = False,
     concurrency: int | tuple[int, int] | None = None,
     batch_size: int = 512,
@@ -124,8 +131,9 @@ def embed(  # noqa: PLR0913
     """Returns the dataset with a vector for each text, encoded behind the service's live traffic.
 
     Like all stages, it runs when the dataset is consumed, and streams. ``embedding_column`` holds
-    fixed-size lists of float32, null in the rows that have no vector; ``error_column`` says why: null,
-    empty or not text, over the model's limit without ``truncate``, or a text that kills replicas.
+    fixed-size lists of ``output_dtype`` (as for ``/v1/embeddings``), null in the rows that have no
+    vector; ``error_column`` says why: null, empty or not text, over the model's limit without
+    ``truncate``, or a text that kills replicas.
 
     ``concurrency`` is the number of CPU workers, or its bounds, as for `Dataset.map_batches` (default:
     one for every four CPUs). ``batch_size`` is in rows; texts of a batch are sorted by length.
@@ -144,11 +152,14 @@ def embed(  # noqa: PLR0913
         raise JobError(f"wait_s must be a finite number above 0, not {wait_s}")
     if role not in (None, *Role):
         raise JobError(f"role must be {' or '.join(map(repr, map(str, Role)))}, not {role!r}")
+    if output_dtype not in list(OutputDtype):
+        choice = ", ".join(map(repr, map(str, OutputDtype)))
+        raise JobError(f"output_dtype must be one of {choice}, not {output_dtype!r}")
+    dtype = OutputDtype(output_dtype)
     connect(address, url)
-    pool = _pool(concurrency)
-    target = _target(
-        find_model(model), pool.max_size, role, instruction, dimensions, truncate, wait_s
-    )
+    pool, served = _pool(concurrency), find_model(model)
+    identity = _identity(served, role, instruction, dimensions, dtype)
+    target = _target(served, identity, pool.max_size, truncate, wait_s)
     return dataset.map_batches(
         EmbedWorker,
         batch_size=batch_size,
@@ -156,7 +167,7 @@ def embed(  # noqa: PLR0913
         zero_copy_batch=True,
         compute=pool,
         num_cpus=WORKER_CPUS,
-        fn_constructor_args=(target, columns),
+        fn_constructor_args=(target, columns, dtype),
     )
 
 
@@ -169,15 +180,13 @@ def _pool(concurrency: int | tuple[int, int] | None) -> ActorPoolStrategy:
     )
 
 
-def _target(  # noqa: PLR0913, PLR0917
+def _identity(
     model: JobModel,
-    workers: int,
     role: str | None,
     instruction: str | None,
     dimensions: int | None,
-    truncate: bool,
-    wait_s: float,
-) -> Target:
+    dtype: OutputDtype,
+) -> Identity:
     served = model.served
     assert served.spec is not None
     if served.spec.kind is Kind.SPARSE:
@@ -187,9 +196,15 @@ def _target(  # noqa: PLR0913, PLR0917
         )
     try:
         chosen = Role(role) if role else served.role
-        identity = identity_of(served.spec, chosen, instruction, dimensions)
+        return identity_of(served.spec, chosen, instruction, dimensions, dtype)
     except EmbedfleetError as error:
         raise JobError(str(error)) from error
+
+
+def _target(
+    model: JobModel, identity: Identity, workers: int, truncate: bool, wait_s: float
+) -> Target:
+    served = model.served
     return Target(
         app=model.app,
         config=served.pinned,

@@ -37,6 +37,11 @@ class OutputDtype(StrEnum):
         """What is added to the id of an embedding space: codes and floats do not compare."""
         return "" if self in (OutputDtype.FLOAT32, OutputDtype.FLOAT16) else f"+{self.value}"
 
+    @property
+    def needs_range(self) -> bool:
+        """Whether a byte stands for each dimension, which takes a range and vectors of length 1."""
+        return self in (OutputDtype.INT8, OutputDtype.UINT8)
+
 
 def byte_range(dimensions: int) -> float:
     """Returns the largest component that a byte can hold."""
@@ -55,9 +60,16 @@ def quantized(vectors: Vectors, dtype: OutputDtype) -> npt.NDArray[Any]:
     if dtype in (OutputDtype.BINARY, OutputDtype.UBINARY):
         bits = np.packbits(vectors > 0, axis=-1)
         return bits if dtype is OutputDtype.UBINARY else _signed(bits)
-    _refuse_other_lengths(vectors, dtype)
+    if has_other_length(vectors).any():
+        raise _wrong_length(dtype)
     codes = _codes(vectors)
     return codes if dtype is OutputDtype.UINT8 else _signed(codes)
+
+
+def has_other_length(vectors: Vectors) -> npt.NDArray[np.bool_]:
+    """Returns for each vector whether its length is not 1, so that it has no bytes."""
+    lengths = np.linalg.norm(vectors, axis=1)
+    return ~(np.abs(lengths - 1) <= _UNIT)
 
 
 def _codes(vectors: Vectors) -> npt.NDArray[np.uint8]:
@@ -72,11 +84,9 @@ def _signed(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.int8]:
     return (codes ^ np.uint8(128)).view(np.int8)
 
 
-def _refuse_other_lengths(vectors: Vectors, dtype: OutputDtype) -> None:
-    lengths = np.linalg.norm(vectors, axis=1)
-    if (np.abs(lengths - 1) > _UNIT).any():
-        raise InvalidRequest(
-            f"`output_dtype` {dtype} has a fixed range that suits vectors of length 1, and these are not "
-            "normalised; send `normalize`: true, or ask for float16 or binary",
-            "output_dtype",
-        )
+def _wrong_length(dtype: OutputDtype) -> InvalidRequest:
+    return InvalidRequest(
+        f"`output_dtype` {dtype} has a fixed range that suits vectors of length 1, and these are not "
+        "normalised; send `normalize`: true, or ask for float16 or binary",
+        "output_dtype",
+    )

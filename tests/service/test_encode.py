@@ -85,6 +85,26 @@ def test_other_kinds_of_models(service, models_folder, tmp_path, model, role):
     assert worst_cosine(vectors_of(table), encode_role(table["text"].to_pylist())) >= FLOAT32
 
 
+def test_codes_are_those_of_online_queries_in_the_space_that_the_manifest_names(service, tmp_path):
+    texts = docstrings(40, longest_words=60)
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
+    options = {"keep": ("text",), "dtype": "int8", "truncate": True}
+    summary = encode(service, tmp_path / "a.parquet", tmp_path / "out", MODEL, **options)
+    table = pq.read_table(tmp_path / "out")
+    with service.client() as http:
+        body = {
+            "model": MODEL,
+            "input": table["text"].to_pylist(),
+            "output_dtype": "int8",
+            "space": summary.manifest.identity.space_id,
+            "truncate": True,
+        }
+        answer = http.post("/v1/embeddings", json=body).raise_for_status().json()
+        other = http.post("/v1/embeddings", json={**body, "output_dtype": "float32"})
+    assert [d["embedding"] for d in answer["data"]] == table["embedding"].to_pylist()
+    assert other.status_code == 409
+
+
 def check_metadata(out, service):
     metadata = json.loads(pq.read_schema(next(out.glob("*.parquet"))).metadata[b"embedfleet"])
     with service.client() as http:

@@ -18,11 +18,13 @@ from cluster.corpus.rejects import (
     duplicate_id,
     excerpt,
     reject_table,
+    zero_vector,
 )
 from cluster.corpus.settings import Settings
 from cluster.corpus.write.manifest import Counts
 from cluster.corpus.write.parquet import vector_columns
 from deployments.core.batch import AnyVectors
+from deployments.core.quantization import OutputDtype, has_other_length
 from deployments.core.sparse import SparseVectors
 
 _TEXT_TYPES = (pa.string(), pa.large_string(), pa.string_view())
@@ -36,6 +38,7 @@ def assemble(
     ``vectors`` has one row for each item of ``documents``. A row is rejected as a whole if any of its
     chunks failed.
     """
+    reject_unwritable(vectors, documents, OutputDtype(settings.dtype))
     ids = _row_ids(source, rows, settings, documents.rejected)
     _reject_duplicates(ids, source, documents.rejected)
     kept = [n for n, item in enumerate(documents.items) if item.row not in documents.rejected]
@@ -56,6 +59,13 @@ def assemble(
         reasons=count_kinds(documents.rejected.values()),
     )
     return table, rejects, counts
+
+
+def reject_unwritable(vectors: AnyVectors, documents: Documents, dtype: OutputDtype) -> None:
+    """Rejects the rows whose vectors have no length, if they are to be written as bytes."""
+    if dtype.needs_range and not isinstance(vectors, SparseVectors):
+        for item in np.flatnonzero(has_other_length(vectors)).tolist():
+            documents.rejected.setdefault(documents.items[item].row, zero_vector(dtype))
 
 
 def _row_ids(

@@ -16,12 +16,15 @@ from deployments.core.errors import InvalidRequest
 from deployments.core.models.prompts import effective_instruction
 from deployments.core.models.space import space_id
 from deployments.core.models.spec import Kind, ModelSpec, Role
+from deployments.core.quantization import OutputDtype, byte_range
 from deployments.core.request import check_dimensions
 
 # the settings that decide what a part holds
 _PART_SETTINGS = (
     "dtype text_column id_column keep truncate chunk overlap limit part_mb format input_format delimiter"
 ).split()
+# the largest component that a byte holds, if vectors are written as bytes; the least is its negative
+_RANGE = "byte_range"
 
 
 @dataclass(frozen=True)
@@ -157,28 +160,36 @@ class Manifest:
 def identify(spec: ModelSpec, settings: Settings, role: Role | None) -> Identity:
     """Returns which vectors a job makes. ``role`` is the one in the model's name, if any.
 
-    Raises InvalidRequest if the model does not support the instruction or the dimensions, or if a kept
-    column has the name of one of its own.
+    Raises InvalidRequest if the model does not support the instruction, the dimensions or the type of
+    numbers, or if a kept column has the name of one of its own.
     """
     if spec.kind is Kind.SPARSE and (taken := SPARSE_COLUMNS & {*settings.keep}):
         raise InvalidRequest(
             f"--keep {min(taken)}: sparse vectors have a column of that name; rename the input's",
             "keep",
         )
-    return identity_of(spec, settings.role or role, settings.instruction, settings.dimensions)
+    dtype = OutputDtype(settings.dtype)
+    return identity_of(
+        spec, settings.role or role, settings.instruction, settings.dimensions, dtype
+    )
 
 
 def identity_of(
-    spec: ModelSpec, role: Role | None, instruction: str | None, dimensions: int | None
+    spec: ModelSpec,
+    role: Role | None,
+    instruction: str | None,
+    dimensions: int | None,
+    dtype: OutputDtype = OutputDtype.FLOAT32,
 ) -> Identity:
     """As `identify`, of what is asked for; without a ``role``, an instruction makes texts queries."""
     chosen = role or (Role.QUERY if instruction else Role.DOCUMENT)
     dimensions = check_dimensions(spec, dimensions)
+    _check_dtype(spec, dtype)
     return Identity(
         model=spec.name,
         repo=spec.repo,
         revision=spec.revision,
-        space_id=space_id(spec, dimensions),
+        space_id=space_id(spec, dimensions) + dtype.space_suffix,
         role=chosen.value,
         instruction=effective_instruction(spec, chosen, instruction),
         dimensions=dimensions,
@@ -186,11 +197,28 @@ def identity_of(
     )
 
 
+def _check_dtype(spec: ModelSpec, dtype: OutputDtype) -> None:
+    if spec.kind is Kind.SPARSE and dtype.space_suffix:
+        raise InvalidRequest(
+            f"{spec.name} gives sparse vectors, whose values are not written as {dtype}: choose float32 "
+            "or float16",
+            "output_dtype",
+        )
+    if dtype.needs_range and not spec.normalize:
+        raise InvalidRequest(
+            f"{dtype} has a fixed range that suits vectors of length 1, and those of {spec.name} are not "
+            "normalised: choose float16, binary or ubinary",
+            "output_dtype",
+        )
+
+
 def new_manifest(
     identity: Identity, settings: Settings, files: Iterable[InputFile], carried: Iterable[Any]
 ) -> Manifest:
     """Returns the manifest of a new job. ``carried`` are the Arrow fields of the carried columns."""
     kept = {name: getattr(settings, name) for name in _PART_SETTINGS}
+    if OutputDtype(settings.dtype).needs_range:
+        kept[_RANGE] = byte_range(identity.dimensions)
     inputs = {file.name: (file.size, file.modified) for file in files}
     columns = {field.name: str(field.type) for field in carried}
     return Manifest(identity, {**kept, "keep": list(settings.keep), "columns": columns}, inputs)
@@ -206,12 +234,14 @@ def check_resumable(
     and so are corrected ones, as long as the carried columns keep their types.
     """
     if differing := wanted.identity.differing(earlier.identity):
+        differences = [_difference(earlier.identity, wanted.identity, name) for name in differing]
+        if (dtype := earlier.settings.get("dtype")) != wanted.settings["dtype"]:
+            differences.append(f"dtype {dtype!r}, not {wanted.settings['dtype']!r}")
         raise JobError(
-            f"{output} holds vectors of another kind "
-            f"({_differences(earlier.identity, wanted.identity, differing)}), which cannot be compared "
-            "with those of this job: choose another OUTPUT"
+            f"{output} holds vectors of another kind ({', '.join(differences)}), which cannot be "
+            "compared with those of this job: choose another OUTPUT"
         )
-    other = [n for n in _PART_SETTINGS if earlier.settings.get(n) != wanted.settings.get(n)]
+    other = _other_settings(earlier, wanted)
     if other and committed:
         both = ", ".join(
             f"{n} {earlier.settings.get(n)!r}, now {wanted.settings.get(n)!r}" for n in other
@@ -230,6 +260,11 @@ def check_resumable(
         )
     inputs = {digests[digest]: earlier.inputs[digests[digest]] for digest in committed}
     _check_inputs(inputs, wanted, output)
+
+
+def _other_settings(earlier: Manifest, wanted: Manifest) -> list[str]:
+    names = (*_PART_SETTINGS, _RANGE)
+    return [n for n in names if earlier.settings.get(n) != wanted.settings.get(n)]
 
 
 def _check_types(earlier: Manifest, wanted: Manifest, output: str) -> None:
@@ -257,5 +292,5 @@ def _check_inputs(committed: Mapping[str, tuple[int, int]], wanted: Manifest, ou
             )
 
 
-def _differences(earlier: Identity, wanted: Identity, names: list[str]) -> str:
-    return ", ".join(f"{n} {getattr(earlier, n)!r}, not {getattr(wanted, n)!r}" for n in names)
+def _difference(earlier: Identity, wanted: Identity, name: str) -> str:
+    return f"{name} {getattr(earlier, name)!r}, not {getattr(wanted, name)!r}"

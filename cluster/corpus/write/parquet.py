@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import parquet as pq
 
 from cluster.corpus.plan.schemas import parquet_metadata
-from deployments.core.batch import AnyVectors
+from deployments.core.batch import AnyVectors, Vectors
+from deployments.core.quantization import OutputDtype, quantized
 from deployments.core.sparse import SparseVectors
 
 _KEY = b"embedfleet"
 SPARSE_COLUMNS = frozenset({"indices", "values"})
-# the columns of numbers, as Parquet names them
-_NUMBERS = frozenset({"embedding.list.element", "values.list.element"})
+_NUMBERS = frozenset({"embedding", "values"})
 
 
 def as_parquet(table: Any, about: bytes) -> Any:
     """Returns a file as a buffer; ``about`` goes into its metadata. See `about`."""
     table = table.replace_schema_metadata({_KEY: about})
     sink = pa.BufferOutputStream()
-    # vectors do not compress, with or without a dictionary
+    # floats of vectors do not compress, with or without a dictionary; codes need one, because Parquet
+    # has no type of one byte, and would take four for each
+    floats = {f"{f.name}.list.element" for f in table.schema if f.name in _NUMBERS and _is_float(f)}
     leaves = _leaves(table.schema)
-    others = [path for path in leaves if path not in _NUMBERS]
+    others = [path for path in leaves if path not in floats]
     codec = {path: "snappy" if path in others else "none" for path in leaves}
     pq.write_table(table, sink, use_dictionary=others, compression=codec)
     return sink.getvalue()
@@ -46,14 +50,22 @@ def id_column(names: list[str]) -> str:
     return "document_id" if "document_id" in names else "id"
 
 
-def vector_column(vectors: Any, dtype: str, missing: Any = None) -> Any:
+def vector_column(vectors: Vectors, dtype: str) -> Any:
     """Returns float32 vectors ``(rows, dimensions)`` as an Arrow column of fixed-size lists.
 
-    The rows of the boolean array ``missing``, if given, are null.
+    Raises InvalidRequest as `quantized`.
     """
-    flat = pa.array(vectors.astype(dtype, copy=False).reshape(-1))
+    return list_column(quantized(vectors, OutputDtype(dtype)))
+
+
+def list_column(numbers: npt.NDArray[Any], missing: npt.NDArray[np.bool_] | None = None) -> Any:
+    """Returns numbers ``(rows, length)`` as an Arrow column of fixed-size lists.
+
+    The rows of ``missing``, if given, are null.
+    """
+    flat = pa.array(numbers.reshape(-1))
     mask = None if missing is None else pa.array(missing)
-    return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1], mask=mask)
+    return pa.FixedSizeListArray.from_arrays(flat, numbers.shape[1], mask=mask)
 
 
 def vector_columns(vectors: AnyVectors, dtype: str) -> dict[str, Any]:
@@ -65,6 +77,12 @@ def vector_columns(vectors: AnyVectors, dtype: str) -> dict[str, Any]:
     return {
         name: pa.ListArray.from_arrays(offsets, pa.array(numbers)) for name, numbers in flat.items()
     }
+
+
+def _is_float(numbers: Any) -> bool:
+    """Whether a column holds lists of floats."""
+    is_list = pa.types.is_fixed_size_list(numbers.type) or pa.types.is_list(numbers.type)
+    return is_list and bool(pa.types.is_floating(numbers.type.value_type))
 
 
 def _leaves(schema: Any) -> list[str]:

@@ -11,6 +11,7 @@ from cluster.corpus.errors import JobError
 from cluster.corpus.stage import Columns, EmbedWorker
 from deployments.core.batch import Encoded
 from deployments.core.errors import KillsReplicas, ModelUnavailable
+from deployments.core.quantization import OutputDtype, quantized
 from deployments.core.vectors import normalized
 from tests.support.local_job import TARGET, LocalService, preprocessor, vector_of
 
@@ -25,8 +26,8 @@ def worker(monkeypatch):
     """Makes a worker whose replicas are ``service``."""
     monkeypatch.setattr(stage, "give_way", lambda: None)
 
-    def make(service=None):
-        made = EmbedWorker(TARGET, COLUMNS)
+    def make(service=None, dtype=OutputDtype.FLOAT32):
+        made = EmbedWorker(TARGET, COLUMNS, dtype)
         made._encoder.client = service or LocalService()
         return made
 
@@ -57,6 +58,30 @@ async def test_a_bad_row_costs_its_own_vector_only(worker):
         assert (vectors[row] is None) == (reasons[row] is not None) == (row not in ENCODED)
     assert (reasons[1], reasons[4]) == ("null", "empty")
     assert "256 tokens" in reasons[2]
+
+
+@pytest.mark.parametrize("dtype", [OutputDtype.INT8, OutputDtype.UBINARY])
+async def test_codes(worker, dtype):
+    result = await worker(dtype=dtype)(table(TEXTS))
+    rows = result["embedding"].to_pylist()
+    assert [rows[row] is not None for row in range(6)] == [row in ENCODED for row in range(6)]
+    codes = quantized(np.stack([expected(TEXTS[row]) for row in ENCODED]), dtype)
+    assert result.schema.field("embedding").type.value_type == pa.from_numpy_dtype(codes.dtype)
+    # a component on the border of two codes may fall to either side
+    apart = np.array([rows[row] for row in ENCODED], int) - codes
+    assert (apart != 0).mean() < 0.01
+
+
+async def test_a_vector_that_is_zero_costs_its_own_row(worker):
+    class Zero(LocalService):
+        async def encode_tokens(self, batch, lane, timeout_s):
+            encoded = await super().encode_tokens(batch, lane, timeout_s)
+            return Encoded(encoded.vectors * (batch.lengths > 3)[:, None], 0.0, 0.0)
+
+    result = await worker(Zero(), OutputDtype.INT8)(table(["one", "two words"]))
+    assert result["embedding"][1].is_valid
+    assert not result["embedding"][0].is_valid
+    assert "zero" in result["embedding_error"].to_pylist()[0]
 
 
 @pytest.mark.parametrize("texts", [[], [None, None]])
