@@ -19,6 +19,7 @@ from pathlib import Path
 BENCHMARKS: dict[str, list[str]] = {
     "engine": ["--quick"],
     "reranking": ["--documents", "64", "--rounds", "2"],
+    "sparse": ["--texts", "64", "--rounds", "2"],
     "online": ["--quick"],
     "thin_path": [],
     "path": ["--rounds", "1", "--rows", "4000"],

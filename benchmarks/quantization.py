@@ -59,7 +59,7 @@ def calibrated(vectors: Vectors, sample: Vectors) -> tuple[Vectors, Vectors]:
     """Returns the codes of calibrated bytes, and the float32 vectors that they stand for."""
     ranges = np.stack([sample.min(axis=0), sample.max(axis=0)])
     inside = np.clip(vectors, *ranges)  # beyond them, sentence-transformers' codes would overflow
-    codes: Vectors = quantize_embeddings(inside, "uint8", ranges).astype(np.float32)
+    codes = np.asarray(quantize_embeddings(inside, "uint8", ranges), np.float32)
     decoded = ranges[0] + (codes + 0.5) * (ranges[1] - ranges[0]) / 255
     return normalized(codes - 127.5), normalized(decoded)
 

@@ -1,19 +1,24 @@
-"""A reranker's engine alone, without Ray: pairs a second beside sentence-transformers' CrossEncoder.
+"""A reranker's engine alone, without Ray: pairs a second beside sentence-transformers and Infinity.
 
-    python -m benchmarks.reranking [--documents N] [--rounds N]
+    python -m benchmarks.reranking [--documents N] [--rounds N] [--infinity-folder DIR]
 
-The model has the shape of ms-marco-MiniLM-L6: the weights of all-MiniLM-L6-v2 and a random head. Both
+The model has the shape of ms-marco-MiniLM-L6: the weights of all-MiniLM-L6-v2 and a random head. All
 start from texts: one query with documents of mixed length. CrossEncoder runs in float32, as by default,
-and in the engine's precision, each at the batch size that is fastest here. They take turns, and ratios
-are medians of the rounds' ratios.
+and in the engine's precision, each at the batch size that is fastest here. Infinity makes its batches
+itself, in a process of its own and without HTTP; DIR is where `benchmarks.online` has installed it. They
+take turns, and ratios are medians of the rounds' ratios.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,7 +47,8 @@ TOKEN_BUDGET = 1_024
 LONGEST_WORDS = 200
 HEADER = ("ENGINE", "PAIRS/S", "EMBEDFLEET ÷ THIS", "WORST DIFFERENCE OF LOGITS")
 
-Score = Callable[[list[str]], Vectors]
+# returns the logits ``(documents, 1)`` and the seconds that they took
+Score = Callable[[list[str]], tuple[Vectors, float]]
 
 
 def save(folder: Path) -> ModelFiles:
@@ -65,7 +71,7 @@ def embedfleet(files: ModelFiles, threads: int, dtype: str) -> tuple[Score, torc
         tokenized = tokenize_pairs(spec, tokenizer, QUERY, documents, Truncation.LONGEST_FIRST)
         return encode_all(engine, tokenized.batch, TOKEN_BUDGET, threads)
 
-    return score, engine.computes_in
+    return _timed(score), engine.computes_in
 
 
 def cross_encoder(files: ModelFiles, threads: int, dtype: torch.dtype) -> tuple[Score, int]:
@@ -75,49 +81,68 @@ def cross_encoder(files: ModelFiles, threads: int, dtype: torch.dtype) -> tuple[
     )
     identity = torch.nn.Identity()
 
-    def score(documents: list[str], batch: int) -> Vectors:
+    def score(batch: int, documents: list[str]) -> Vectors:
         torch.set_num_threads(threads)
         pairs = [(QUERY, document) for document in documents]
         logits: Vectors = model.predict(pairs, batch_size=batch, activation_fn=identity)
         return logits.reshape(-1, 1)
 
     trial = docstrings(TRIAL_DOCUMENTS, LONGEST_WORDS)
+    engines = {batch: _timed(partial(score, batch)) for batch in BATCHES}
     seconds = dict.fromkeys(BATCHES, float("inf"))
     for batch in BATCHES * 3:
-        seconds[batch] = min(seconds[batch], _seconds(partial(score, trial, batch)))
+        seconds[batch] = min(seconds[batch], engines[batch](trial)[1])
     best = min(seconds, key=seconds.__getitem__)
-    return lambda documents: score(documents, best), best
+    return engines[best], best
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+@contextmanager
+def infinity(folder: Path, files: ModelFiles, threads: int, dtype: str) -> Iterator[Score]:
+    """Infinity's engine in a process of its own, installed in ``folder``."""
+    script = Path(__file__).parent / "peers" / "infinity_rerank.py"
+    limits = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+    limits["INFINITY_ANONYMOUS_USAGE_STATS"] = "0"
+    process = subprocess.Popen(
+        [folder / "venv" / "bin" / "python", script, files.folder, dtype],
+        env={**os.environ, **limits},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    send, answers = process.stdin, process.stdout
+
+    def score(documents: list[str]) -> tuple[Vectors, float]:
+        print(json.dumps({"query": QUERY, "documents": documents}), file=send, flush=True)
+        answer = json.loads(answers.readline())
+        return np.array(answer["logits"], np.float32).reshape(-1, 1), answer["seconds"]
+
+    try:
+        yield score
+    finally:
+        send.close()
+        process.wait(60)
 
 
-def main() -> None:
-    """Measures and prints."""
-    arguments = parser("reranking", __doc__)
-    arguments.add_argument("--documents", type=int, default=512)
-    arguments.add_argument("--rounds", type=int, default=5)
-    args = arguments.parse_args()
-    threads = torch.get_num_threads()
-    documents = docstrings(args.documents, LONGEST_WORDS)
-    with tempfile.TemporaryDirectory() as folder:
-        files = save(Path(folder))
-        ours, dtype = embedfleet(files, threads, "auto")
-        engines: dict[str, Score] = {OURS: ours}
-        for wanted in dict.fromkeys((torch.float32, dtype)):
-            score, batch = cross_encoder(files, threads, wanted)
-            name = str(wanted).removeprefix("torch.")
-            engines[f"sentence-transformers, {name}, batches of {batch}"] = score
-        rates: dict[str, list[float]] = {name: [] for name in engines}
-        logits = {name: score(documents) for name, score in engines.items()}
-        for _ in range(args.rounds):
-            for name, score in engines.items():
-                rates[name].append(len(documents) / _seconds(partial(score, documents)))
+def _timed(score: Callable[[list[str]], Vectors]) -> Score:
+    def timed(documents: list[str]) -> tuple[Vectors, float]:
+        started = time.perf_counter()
+        logits = score(documents)
+        return logits, time.perf_counter() - started
+
+    return timed
+
+
+def measure(engines: dict[str, Score], documents: list[str], rounds: int) -> list[tuple[str, ...]]:
+    """Lets the engines take turns, and returns the table's rows; the second one's logits count."""
+    logits = {name: score(documents)[0] for name, score in engines.items()}
+    rates: dict[str, list[float]] = {name: [] for name in engines}
+    for _ in range(rounds):
+        for name, score in engines.items():
+            rates[name].append(len(documents) / score(documents)[1])
     reference = list(logits.values())[1]
-    rows = [
+    return [
         (
             name,
             spread(rates[name]),
@@ -126,7 +151,33 @@ def main() -> None:
         )
         for name in engines
     ]
-    report("reranking", HEADER, rows, precision=str(dtype), threads=threads, pairs=len(documents))
+
+
+def main() -> None:
+    """Measures and prints."""
+    arguments = parser("reranking", __doc__)
+    arguments.add_argument("--documents", type=int, default=512)
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--infinity-folder", type=Path)
+    args = arguments.parse_args()
+    threads = torch.get_num_threads()
+    with ExitStack() as stack:
+        files = save(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        ours, dtype = embedfleet(files, threads, "auto")
+        engines: dict[str, Score] = {OURS: ours}
+        precisions = dict.fromkeys((torch.float32, dtype))
+        for wanted in precisions:
+            score, batch = cross_encoder(files, threads, wanted)
+            engines[f"sentence-transformers, {_name(wanted)}, batches of {batch}"] = score
+        for wanted in precisions if args.infinity_folder else ():
+            peer = infinity(args.infinity_folder, files, threads, _name(wanted))
+            engines[f"Infinity, torch, {_name(wanted)}"] = stack.enter_context(peer)
+        rows = measure(engines, docstrings(args.documents, LONGEST_WORDS), args.rounds)
+    report("reranking", HEADER, rows, precision=str(dtype), threads=threads, pairs=args.documents)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 if __name__ == "__main__":

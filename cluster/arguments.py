@@ -1,4 +1,4 @@
-"""The arguments of ``embedfleet encode``, and the types of numeric arguments.
+"""The arguments of ``embedfleet encode`` and ``embedfleet score``, and the types of numeric arguments.
 
 Imports nothing slow, because every command loads this file.
 """
@@ -49,76 +49,108 @@ def service_url(text: str) -> str:
     return url.rstrip("/").removesuffix("/v1")
 
 
-def add_arguments(encode: argparse.ArgumentParser) -> None:
+def add_encode_arguments(encode: argparse.ArgumentParser) -> None:
     """Adds the arguments of ``embedfleet encode``."""
-    encode.add_argument("input", metavar="INPUT", help="a file, a folder or a glob; local or a URI")
-    encode.add_argument(
-        "output", metavar="OUTPUT", help="a folder; run the command again to resume in it"
-    )
-    encode.add_argument("--model", required=True, help="a model's name, Hugging Face id or size")
+    _add_places(encode)
+    encode.add_argument("--text-column", default="text", metavar="NAME", help="default: text")
     _add_columns(encode)
     _add_vectors(encode)
-    encode.add_argument(
+    _add_run(encode)
+
+
+def add_score_arguments(score: argparse.ArgumentParser) -> None:
+    """Adds the arguments of ``embedfleet score``."""
+    _add_places(score)
+    score.add_argument("--query-column", default="query", metavar="NAME", help="default: query")
+    score.add_argument(
+        "--document-column", default="document", metavar="NAME", help="default: document"
+    )
+    _add_columns(score)
+    score.add_argument(
+        "--instruction", metavar="TEXT", help="the task of the queries, if the reranker takes one"
+    )
+    score.add_argument(
+        "--raw-scores",
+        action="store_true",
+        help="write logits instead of the scores that the model's files ask for",
+    )
+    score.add_argument(
+        "--truncate",
+        action="store_true",
+        help="cut pairs over the model's limit, the longer text first, instead of rejecting them",
+    )
+    _add_run(score)
+
+
+def _add_places(job: argparse.ArgumentParser) -> None:
+    job.add_argument("input", metavar="INPUT", help="a file, a folder or a glob; local or a URI")
+    job.add_argument(
+        "output", metavar="OUTPUT", help="a folder; run the command again to resume in it"
+    )
+    job.add_argument("--model", required=True, help="a model's name, Hugging Face id or size")
+
+
+def _add_run(job: argparse.ArgumentParser) -> None:
+    job.add_argument(
         "--format", choices=("parquet", "lance"), default="parquet", help="default: parquet"
     )
-    encode.add_argument(
+    job.add_argument(
         "--part-mb",
         type=float,
         default=2.0,
         help="megabytes of text per output file, the unit of resuming (default: 2)",
     )
-    encode.add_argument(
+    job.add_argument(
         "--workers",
         type=positive,
         help="CPU processes that read and tokenize (default: one for every four CPUs)",
     )
-    encode.add_argument(
+    job.add_argument(
         "--wait",
         type=float,
         default=900.0,
         metavar="SECONDS",
         help="how long to wait for a service that stops answering (default: 900)",
     )
-    encode.add_argument(
+    job.add_argument(
         "--address", help="the Ray cluster (default: RAY_ADDRESS, or the one of the service here)"
     )
-    encode.add_argument(
+    job.add_argument(
         "--url",
         type=service_url,
         default=os.environ.get("EMBEDFLEET_URL"),
         help="the service, if several run on this machine (default: EMBEDFLEET_URL)",
     )
-    encode.add_argument(
+    job.add_argument(
         "--start",
         nargs="?",
         const=default_config(),
         metavar="CONFIG",
         help="start the service for this job if it is not running",
     )
-    encode.add_argument(
+    job.add_argument(
         "--price-per-replica-hour", type=float, metavar="PRICE", help="show what the job costs"
     )
 
 
-def _add_columns(encode: argparse.ArgumentParser) -> None:
-    encode.add_argument("--text-column", default="text", metavar="NAME", help="default: text")
-    encode.add_argument(
+def _add_columns(job: argparse.ArgumentParser) -> None:
+    job.add_argument(
         "--id-column", metavar="NAME", help="default: ids derived from content and position"
     )
-    encode.add_argument(
+    job.add_argument(
         "--keep",
         action="append",
         default=[],
         metavar="COLUMNS",
         help="columns to copy to the output: a,b,c",
     )
-    encode.add_argument("--limit", type=int, metavar="ROWS", help="encode only the first ROWS rows")
-    encode.add_argument(
+    job.add_argument("--limit", type=int, metavar="ROWS", help="take only the first ROWS rows")
+    job.add_argument(
         "--input-format",
         choices=("parquet", "json", "csv", "text"),
         help="default: from the files' names",
     )
-    encode.add_argument(
+    job.add_argument(
         "--delimiter",
         metavar="CHARACTER",
         help="between the fields of CSV (default: a comma, a tab in .tsv files)",

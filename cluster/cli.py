@@ -1,4 +1,4 @@
-"""The command line: ``embedfleet serve | env | encode | models | check | verify``."""
+"""The command line: ``embedfleet serve | env | encode | score | models | check | verify``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from importlib.metadata import version
 from cluster.arguments import (
     DEFAULT_CONFIG,
     DEFAULT_URL,
+    add_encode_arguments,
+    add_score_arguments,
     default_config,
     port,
     positive,
@@ -41,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_env(commands)
     _add_encode(commands)
+    _add_score(commands)
     _add_models(commands)
     _add_check(commands)
     _add_verify(commands)
@@ -128,16 +131,25 @@ def _add_env(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _add_encode(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from cluster.arguments import add_arguments
-
     encode = commands.add_parser(
         "encode",
         help="encode a corpus through a running service",
         description="Encodes the texts of files through a running service, behind its live traffic, and "
         "writes their vectors. A job that was stopped continues when its command is run again.",
     )
-    add_arguments(encode)
-    encode.set_defaults(run=_encode)
+    add_encode_arguments(encode)
+    encode.set_defaults(run=_corpus_job, scores=False)
+
+
+def _add_score(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    score = commands.add_parser(
+        "score",
+        help="score pairs of queries and documents with a reranker of a running service",
+        description="Scores the pairs of texts in files with a reranker of a running service, behind its "
+        "live traffic. A job that was stopped continues when its command is run again.",
+    )
+    add_score_arguments(score)
+    score.set_defaults(run=_corpus_job, scores=True)
 
 
 def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -242,7 +254,7 @@ def _env(args: argparse.Namespace) -> int:
     return 0
 
 
-def _encode(args: argparse.Namespace) -> int:
+def _corpus_job(args: argparse.Namespace) -> int:
     # both have to be set before Ray is imported: what its core writes to the terminal is for its
     # operators, and a thread of Ray Data that outlives our connection would start a cluster
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")

@@ -2,6 +2,7 @@
 
     Client, AsyncClient   a running service over HTTP
     encode_corpus         a corpus job, as `embedfleet encode` runs it
+    score_corpus          one of scores, as `embedfleet score` runs it
     data.embed            a stage of a Ray Data pipeline
 
 The clients load neither Ray nor the code of the service. The others load both when they are first used.
@@ -26,7 +27,7 @@ from embedfleet.results import Embeddings, RankedDocument, Ranking
 
 if TYPE_CHECKING:
     from embedfleet import data
-    from embedfleet.corpus import encode_corpus
+    from embedfleet.corpus import encode_corpus, score_corpus
 
 __version__ = version("embedfleet")
 
@@ -45,13 +46,14 @@ __all__ = [
     "__version__",
     "data",
     "encode_corpus",
+    "score_corpus",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Imports what needs Ray when it is first used: that takes seconds."""
-    if name == "encode_corpus":
-        return importlib.import_module("embedfleet.corpus").encode_corpus
+    if name in {"encode_corpus", "score_corpus"}:
+        return getattr(importlib.import_module("embedfleet.corpus"), name)
     if name == "data":
         return importlib.import_module("embedfleet.data")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -28,17 +28,21 @@ def encode(
     return encode_corpus(Settings(str(source), str(output), model, **settings), run)
 
 
-def command(service: RunningService, *args: object) -> tuple[list[str], dict[str, str]]:
-    """Returns the command line and environment of ``embedfleet encode`` for this service."""
-    line = [sys.executable, "-m", "cluster.cli", "encode", *map(str, args)]
+def command(
+    service: RunningService, *args: object, name: str = "encode"
+) -> tuple[list[str], dict[str, str]]:
+    """Returns the command line and environment of this service's ``embedfleet encode``, or ``name``."""
+    line = [sys.executable, "-m", "cluster.cli", name, *map(str, args)]
     # without RAY_AUTH_MODE, Ray sends its token only to a cluster that it finds itself
     ray = {"RAY_ADDRESS": service.ray_address, "RAY_AUTH_MODE": "token"}
     return line, {**os.environ, **ray}
 
 
-def run_command(service: RunningService, *args: object) -> subprocess.CompletedProcess[str]:
-    """Runs ``embedfleet encode`` in a new process, as users do."""
-    line, environment = command(service, *args)
+def run_command(
+    service: RunningService, *args: object, name: str = "encode"
+) -> subprocess.CompletedProcess[str]:
+    """Runs ``embedfleet encode``, or ``name``, in a new process, as users do."""
+    line, environment = command(service, *args, name=name)
     return subprocess.run(
         line, env=environment, capture_output=True, text=True, timeout=240, check=False
     )

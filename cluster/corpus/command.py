@@ -1,4 +1,4 @@
-"""``embedfleet encode``: from arguments to a job, its progress, its summary and its exit status."""
+"""``embedfleet encode`` and ``embedfleet score``: from arguments to a job and its exit status."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from cluster.corpus.errors import JobError
 from cluster.corpus.opened import OpenedJob, open_job
 from cluster.corpus.progress import ProgressPrinter, clock, reasons_line, short_number
-from cluster.corpus.settings import Settings
+from cluster.corpus.settings import ScoreSettings, Settings
 from cluster.corpus.watchdog import Watchdog, watchdog
 from deployments.core.engine.cpu.priority import give_way
 from deployments.core.models.spec import Role
@@ -23,6 +23,7 @@ from deployments.core.models.spec import Role
 if TYPE_CHECKING:  # Ray takes seconds to import, and is not needed to refuse a job
     from cluster.corpus.connect import JobModel
     from cluster.corpus.job import Summary
+    from cluster.corpus.write.manifest import Manifest
 
 NOTHING_ENCODED = 3
 
@@ -37,7 +38,8 @@ def run(args: argparse.Namespace) -> int:
     job: OpenedJob | None = None
     try:
         with _interrupted_by_signals(), watchdog() as dog:
-            job = open_job(_settings(args), printer.say)
+            settings = score_settings(args).as_job() if args.scores else encode_settings(args)
+            job = open_job(settings, printer.say)
             summary = _encode(job, args, printer, dog)
     except JobError as error:
         printer.end()
@@ -66,7 +68,11 @@ def _encode(
 
     # Serve's messages are for its operators, and would break the progress line
     logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
-    service = started_service(args.start, args.model, args.address) if args.start else nullcontext()
+    service = (
+        started_service(args.start, args.model, args.address, job.settings.kinds)
+        if args.start
+        else nullcontext()
+    )
     price = args.price_per_replica_hour
 
     def on_model(model: JobModel) -> None:
@@ -108,19 +114,19 @@ def _interrupted_by_signals() -> Iterator[None]:
 def report(summary: Summary) -> str:
     """Returns the summary that is printed after a job."""
     manifest, counts = summary.manifest, summary.manifest.counts
+    done = "scored" if manifest.are_scores else "encoded"
     chunks = f", {counts.written:,} chunks" if manifest.settings.get("chunk") else ""
     lines = [
-        f"{summary.output}: {counts.rows:,} rows in, {counts.documents:,} encoded{chunks}, "
+        f"{summary.output}: {counts.rows:,} rows in, {counts.documents:,} {done}{chunks}, "
         f"{counts.rejected:,} rejected",
-        f"{manifest.identity.model}, space {manifest.identity.space_id}, "
-        f"{manifest.identity.dimensions} dimensions",
+        _source(manifest),
     ]
     if counts.rejected:
         lines.append(f"{reasons_line(counts.reasons)}: see {summary.rejects}")
     if summary.not_read:
         lines.append(summary.not_read)
     if not counts.documents:
-        return "\n".join([*lines, "no row could be encoded"])
+        return "\n".join([*lines, f"no row could be {done}"])
     if not summary.tokens:
         return "\n".join([*lines, "nothing was left to do"])
     fields = [
@@ -135,14 +141,43 @@ def report(summary: Summary) -> str:
     return "\n".join([*lines, ", ".join(fields)])
 
 
-def _settings(args: argparse.Namespace) -> Settings:
+def _source(manifest: Manifest) -> str:
+    identity = manifest.identity
+    if manifest.are_scores:
+        return f"{identity.model}, revision {identity.revision}"
+    return f"{identity.model}, space {identity.space_id}, {identity.dimensions} dimensions"
+
+
+def score_settings(args: argparse.Namespace) -> ScoreSettings:
+    """Returns what the arguments of ``embedfleet score`` say of the job."""
+    return ScoreSettings(
+        input=args.input,
+        output=args.output,
+        model=args.model,
+        query_column=args.query_column,
+        document_column=args.document_column,
+        id_column=args.id_column,
+        keep=_names(args.keep),
+        instruction=args.instruction,
+        raw_scores=args.raw_scores,
+        limit=args.limit,
+        truncate=args.truncate,
+        part_mb=args.part_mb,
+        format=args.format,
+        input_format=args.input_format,
+        delimiter=_delimiter(args.delimiter),
+    )
+
+
+def encode_settings(args: argparse.Namespace) -> Settings:
+    """Returns what the arguments of ``embedfleet encode`` say of the job."""
     return Settings(
         input=args.input,
         output=args.output,
         model=args.model,
         text_column=args.text_column,
         id_column=args.id_column,
-        keep=tuple(name for names in args.keep for name in names.split(",") if name),
+        keep=_names(args.keep),
         role=Role(args.role) if args.role else None,
         instruction=args.instruction,
         dimensions=args.dimensions,
@@ -154,5 +189,13 @@ def _settings(args: argparse.Namespace) -> Settings:
         part_mb=args.part_mb,
         format=args.format,
         input_format=args.input_format,
-        delimiter=args.delimiter and args.delimiter.replace("\\t", "\t"),
+        delimiter=_delimiter(args.delimiter),
     )
+
+
+def _names(lists: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for names in lists for name in names.split(",") if name)
+
+
+def _delimiter(given: str | None) -> str | None:
+    return given and given.replace("\\t", "\t")

@@ -25,7 +25,9 @@ from ray.serve.handle import DeploymentHandle
 
 from cluster.arguments import service_url
 from cluster.corpus.errors import JobError, WrongModel
+from cluster.corpus.settings import GIVE_VECTORS
 from deployments.core.errors import EmbedfleetError
+from deployments.core.models.spec import Kind
 from deployments.ray_private import (
     application_details,
     forget_ended_serve,
@@ -203,9 +205,11 @@ def check_disk(session: Path) -> None:
             )
 
 
-def find_model(name: str) -> JobModel:
-    """Returns the model that the service has under this name. Raises JobError if it cannot serve it."""
-    app, served = _look_up(name)
+def find_model(name: str, kinds: Sequence[Kind] = GIVE_VECTORS) -> JobModel:
+    """Returns the model that the service has under this name. Raises JobError if it cannot serve it, or
+    if it is of another kind.
+    """
+    app, served = _look_up(name, kinds)
     if isinstance(served, EmbedfleetError):
         raise WrongModel(str(served))
     if served.status.refuses:
@@ -218,7 +222,7 @@ def find_model(name: str) -> JobModel:
 def why_waiting(model: JobModel) -> str | None:
     """Returns what a job's calls wait for; None if its model is ready."""
     try:
-        served = asyncio.run(_ask(model.app, model.served.config.name))
+        served = asyncio.run(_ask(model.app, model.served.config.name, tuple(Kind)))
     except RayServeException:
         return "the service has stopped"
     except Exception as error:  # any error: the job's own calls decide whether it fails
@@ -235,10 +239,10 @@ def _unready(status: ModelStatus) -> str | None:
     return f"{status.state}: {status.reason}" if status.reason else str(status.state)
 
 
-def _look_up(name: str) -> tuple[str, ServedModel | EmbedfleetError]:
+def _look_up(name: str, kinds: Sequence[Kind]) -> tuple[str, ServedModel | EmbedfleetError]:
     try:
         app = _application()
-        return app, asyncio.run(_ask(app, name))
+        return app, asyncio.run(_ask(app, name, kinds))
     except (RayTaskError, AuthenticationError) as error:
         cause = error.cause if isinstance(error, RayTaskError) else error
         raise WrongModel(
@@ -251,14 +255,14 @@ def _look_up(name: str) -> tuple[str, ServedModel | EmbedfleetError]:
         ) from error
 
 
-async def _ask(app: str, name: str) -> ServedModel | EmbedfleetError:
+async def _ask(app: str, name: str, kinds: Sequence[Kind]) -> ServedModel | EmbedfleetError:
     """Runs inside an event loop: in Serve's throughput mode, a handle routes in that loop."""
     if app not in applications():  # else the handle would wait for it
         raise RayServeException(f"Serve has no application {app!r}")
     forget_ended_serve()  # or the handle would belong to a Serve that was shut down
     handle: DeploymentHandle = DeploymentHandle(_ROUTER, app)
     answer: ServedModel | EmbedfleetError = await asyncio.wait_for(
-        handle.served.remote(name), _ANSWER_TIMEOUT_S
+        handle.served.remote(name, tuple(kinds)), _ANSWER_TIMEOUT_S
     )
     return answer
 

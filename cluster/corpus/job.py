@@ -24,7 +24,7 @@ from cluster.corpus.errors import JobError
 from cluster.corpus.execution import Execution, Run
 from cluster.corpus.opened import OpenedJob, open_job
 from cluster.corpus.progress import start_collector
-from cluster.corpus.settings import Settings
+from cluster.corpus.settings import ScoreSettings, Settings
 from cluster.corpus.work import Work
 from cluster.corpus.write.manifest import Manifest, check_resumable, identify, new_manifest
 from cluster.corpus.write.output import Output
@@ -70,13 +70,18 @@ def encode_corpus(settings: Settings, run: Run | None = None) -> Summary:
     return encode_opened(open_job(settings, run.say), run)
 
 
+def score_corpus(settings: ScoreSettings, run: Run | None = None) -> Summary:
+    """Scores the missing pairs of a corpus, otherwise as `encode_corpus`."""
+    return encode_corpus(settings.as_job(), run)
+
+
 def encode_opened(job: OpenedJob, run: Run) -> Summary:
     """As `encode_corpus`, for a job that `open_job` has opened."""
     settings, output = job.settings, job.output
     connect(run.address, run.url)
     session = session_folder()
     check_disk(session)
-    model = find_model(settings.model)
+    model = find_model(settings.model, settings.kinds)
     if run.on_model:
         run.on_model(model)
     wanted = _manifest(job, model)

@@ -71,6 +71,16 @@ def too_long(limit: int) -> str:
     return f"over the model's limit of {limit} tokens: truncate it, or divide it into chunks"
 
 
+def too_long_together(limit: int) -> str:
+    """Returns the reason for a query and a document that are over the model's limit."""
+    return f"query and document are over the model's limit of {limit} tokens: truncate them"
+
+
+def pair_fault(name: str, reason: str) -> str:
+    """Returns the reason for a pair of which one text, its query or its document, has a fault."""
+    return f"{name} {reason}"
+
+
 def too_long_to_chunk(characters: int, most: int) -> str:
     """Returns the reason for a text that is too long even to be divided."""
     return f"too long to chunk: it has {characters} characters, at most {most} are divided"

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from cluster.corpus.errors import JobError
-from deployments.core.models.spec import Role
+from deployments.core.models.spec import Kind, Role
 
 Dtype = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 Sink = Literal["parquet", "lance"]
 WORKER_CPUS = 0.25  # CPUs that each worker reserves on its node
 JOB_SUFFIX = ".job"  # OUTPUT.job holds the rejects and the manifest of OUTPUT
-_RESERVED = {"id", "embedding", "document_id", "chunk", "start", "stop"}
+GIVE_VECTORS = (Kind.EMBEDDER, Kind.SPARSE)
+_RESERVED = frozenset({"id", "embedding", "document_id", "chunk", "start", "stop"})
+_RESERVED_OF_SCORES = frozenset({"id", "score"})
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What makes a job one of scores: a reranker reads the text of each row together with its query.
+
+    ``raw_scores`` asks for logits instead of the scores of the model's card.
+    """
+
+    query_column: str
+    raw_scores: bool = False
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One job.
+    """One job that encodes texts, or, with ``pairs``, one that scores them (see `ScoreSettings`).
 
     ``input`` is a file, a folder or a glob, ``output`` a folder; either may be a URI of a pyarrow
     file system. ``chunk`` and ``overlap`` count tokens of the text, without prompt and special
@@ -45,6 +59,7 @@ class Settings:
     format: Sink = "parquet"
     input_format: str | None = None
     delimiter: str | None = None
+    pairs: Pairs | None = None
 
     def __post_init__(self) -> None:
         """Raises JobError for invalid or contradicting values. Removes duplicates from ``keep``."""
@@ -68,11 +83,23 @@ class Settings:
             len(self.delimiter) == 1 and self.delimiter.isascii() and self.delimiter not in '\n\r"'
         ):
             raise JobError(f"--delimiter must be one ASCII character, not {self.delimiter!r}")
-        if taken := _RESERVED & {*self.keep}:
+        if taken := (_RESERVED_OF_SCORES if self.pairs else _RESERVED) & {*self.keep}:
             raise JobError(
                 f"--keep {', '.join(sorted(taken))}: the output already has a column of that name; "
                 "rename it in the input"
             )
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of models that can do it."""
+        return (Kind.RERANKER,) if self.pairs else GIVE_VECTORS
+
+    @property
+    def text_columns(self) -> Mapping[str, str]:
+        """The columns of texts, by the option that names each."""
+        if self.pairs is None:
+            return {"--text-column": self.text_column}
+        return {"--query-column": self.pairs.query_column, "--document-column": self.text_column}
 
     @property
     def part_bytes(self) -> int:
@@ -84,3 +111,52 @@ class Settings:
         """The input's columns that the output carries, the id column first if there is one."""
         ids = (self.id_column,) if self.id_column else ()
         return (*ids, *(c for c in self.keep if c != self.id_column))
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """One job that scores pairs of texts with a reranker. Fields are as in `Settings`.
+
+    ``instruction`` is for the queries of rerankers that take one. With ``truncate``, pairs over the
+    model's limit lose tokens of the longer text first. ``raw_scores`` asks for logits, as over HTTP.
+    """
+
+    input: str
+    output: str
+    model: str
+    query_column: str = "query"
+    document_column: str = "document"
+    id_column: str | None = None
+    keep: tuple[str, ...] = ()
+    instruction: str | None = None
+    raw_scores: bool = False
+    limit: int | None = None
+    truncate: bool = False
+    part_mb: float = 2.0
+    format: Sink = "parquet"
+    input_format: str | None = None
+    delimiter: str | None = None
+
+    def as_job(self) -> Settings:
+        """Returns the job. Raises JobError for invalid or contradicting values."""
+        if self.query_column == self.document_column:
+            raise JobError(
+                f"--query-column and --document-column are both {self.query_column!r}: each text needs a "
+                "column of its own"
+            )
+        return Settings(
+            input=self.input,
+            output=self.output,
+            model=self.model,
+            text_column=self.document_column,
+            id_column=self.id_column,
+            keep=self.keep,
+            instruction=self.instruction,
+            limit=self.limit,
+            truncate=self.truncate,
+            part_mb=self.part_mb,
+            format=self.format,
+            input_format=self.input_format,
+            delimiter=self.delimiter,
+            pairs=Pairs(self.query_column, self.raw_scores),
+        )

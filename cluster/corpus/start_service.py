@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 import ray
@@ -18,6 +18,8 @@ from ray.serve.exceptions import RayServeException
 
 from cluster.corpus.connect import applications, connect, find_model
 from cluster.corpus.errors import JobError, WrongModel
+from cluster.corpus.settings import GIVE_VECTORS
+from deployments.core.models.spec import Kind
 from deployments.wire.status import ModelState
 
 _START_TIMEOUT_S = 900.0
@@ -32,14 +34,20 @@ _JOB_VARIABLES = ("RAY_BACKEND_LOG_LEVEL", "RAY_ENABLE_AUTO_CONNECT")
 
 
 @contextmanager
-def started_service(config: str, model: str, address: str | None) -> Iterator[None]:
+def started_service(
+    config: str, model: str, address: str | None, kinds: Sequence[Kind] = GIVE_VECTORS
+) -> Iterator[None]:
     """Runs ``embedfleet serve CONFIG``, waits until the model can be called, and stops it afterwards.
 
     The service joins the Ray that is running, or starts one. A service that is already running is used
     and left alone. Raises JobError if the service does not start, if it cannot serve the model, or if
     Ray Serve runs other applications, which the config would replace.
     """
-    if _answers(model, address):
+
+    def answers(address: str | None) -> bool:
+        return _answers(model, address, kinds)
+
+    if answers(address):
         yield
         return
     joined = _running_ray(address)
@@ -50,7 +58,7 @@ def started_service(config: str, model: str, address: str | None) -> Iterator[No
         cleanup.callback(ray.shutdown)
         if joined:
             cleanup.callback(_remove_applications, joined)
-        _wait(child, model, joined)
+        _wait(child, lambda: answers(joined))
         yield
 
 
@@ -83,12 +91,12 @@ def _serve(config: str, address: str | None) -> subprocess.Popen[bytes]:
     )
 
 
-def _wait(child: subprocess.Popen[bytes], model: str, address: str | None) -> None:
+def _wait(child: subprocess.Popen[bytes], answers: Callable[[], bool]) -> None:
     deadline = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline:
         if child.poll() is not None:
             raise JobError("the service did not start; its output is above")
-        if _answers(model, address):
+        if answers():
             return
         time.sleep(1.0)
     raise JobError(f"the service was not ready within {_START_TIMEOUT_S:.0f} s")
@@ -120,10 +128,10 @@ def _remove_applications(address: str) -> None:
         )
 
 
-def _answers(model: str, address: str | None) -> bool:
+def _answers(model: str, address: str | None, kinds: Sequence[Kind]) -> bool:
     try:
         connect(address)
-        state = find_model(model).served.status.state
+        state = find_model(model, kinds).served.status.state
     except _PERMANENT:
         raise
     except _NOT_READY_YET:

@@ -48,14 +48,17 @@ class Work:
     def target(self) -> Target:
         """Which replicas encode the texts, and how."""
         s = self.settings
-        role = Role(self.identity.role)
+        role = Role.QUERY if s.pairs else Role(self.identity.role)
+        options = TextOptions(
+            role, self.identity.instruction, s.truncate, s.chunk, s.overlap, s.pairs
+        )
         return Target(
             app=self.app,
             config=self.config,
             tokens_per_s=self.tokens_per_s,
             replicas=self.replicas,
             workers=self.workers,
-            options=TextOptions(role, self.identity.instruction, s.truncate, s.chunk, s.overlap),
+            options=options,
             dimensions=self.identity.dimensions,
             wait_s=self.wait_s + _MARGIN_S,
         )

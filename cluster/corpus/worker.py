@@ -131,8 +131,9 @@ class PartWorker:
     def _read(self, part: Part, source: Source) -> Rows:
         work = self._work
         try:
-            column = work.settings.text_column
-            rows = read_part(work.inputs, part, column, work.carried, source)
+            texts, pairs = work.settings.text_column, work.settings.pairs
+            queries = None if pairs is None else pairs.query_column
+            rows = read_part(work.inputs, part, texts, work.carried, source, query_column=queries)
         except Exception as error:
             check_unchanged(work.inputs, part.file)
             reason = " ".join(str(error).split())  # libraries' messages may have several lines

@@ -69,7 +69,8 @@ def quantized(vectors: Vectors, dtype: OutputDtype) -> npt.NDArray[Any]:
 def has_other_length(vectors: Vectors) -> npt.NDArray[np.bool_]:
     """Returns for each vector whether its length is not 1, so that it has no bytes."""
     lengths = np.linalg.norm(vectors, axis=1)
-    return ~(np.abs(lengths - 1) <= _UNIT)
+    is_one: npt.NDArray[np.bool_] = np.abs(lengths - 1) <= _UNIT
+    return ~is_one
 
 
 def _codes(vectors: Vectors) -> npt.NDArray[np.uint8]:

@@ -88,8 +88,8 @@ class Chooser:
         names = [candidate.name for candidate in of_kind]
         return self._default if self._default in names else names[0]
 
-    async def choose_for_job(self, requested: str) -> Decision:
-        """Returns the model of a corpus job, for which there are no texts yet.
+    async def choose_for_job(self, requested: str, kinds: tuple[Kind, ...]) -> Decision:
+        """Returns the model of a corpus job, for which there are no texts yet; it has one of ``kinds``.
 
         Raises InvalidRequest for a name that leaves the choice to the texts of each request, and what
         `policy.choose` raises.
@@ -100,7 +100,7 @@ class Chooser:
                 f"`{requested}` chooses for each request",
                 "model",
             )
-        facts = RequestFacts(requested, kinds=(Kind.EMBEDDER, Kind.SPARSE), lane=Lane.OFFLINE)
+        facts = RequestFacts(requested, kinds=kinds, lane=Lane.OFFLINE)
         _, decision = await self.choose(facts, ())
         return decision
 

@@ -30,6 +30,7 @@ from deployments.client.client import EncoderClient
 from deployments.config.schema import AppArgs, Routing, routing_of
 from deployments.core.errors import EmbedfleetError, ModelUnavailable, Overloaded, SpaceMismatch
 from deployments.core.lane import Lane
+from deployments.core.models.spec import Kind
 from deployments.core.models.token_bounds import estimate_tokens
 from deployments.core.request import Embeddings, EncodeRequest, TokenInput
 from deployments.core.routing.facts import RequestFacts
@@ -179,10 +180,13 @@ class Router:
         """Returns the whole cluster's metrics in Prometheus' text format."""
         return await self._metrics.page()
 
-    async def served(self, model: str) -> ServedModel | EmbedfleetError:
-        """Returns the model that has this name, for corpus jobs; a refusal is returned, not raised."""
+    async def served(self, model: str, kinds: tuple[Kind, ...]) -> ServedModel | EmbedfleetError:
+        """Returns the model that has this name, for corpus jobs that need one of these kinds.
+
+        A refusal is returned, not raised.
+        """
         try:
-            decision = await self._chooser.choose_for_job(model)
+            decision = await self._chooser.choose_for_job(model, kinds)
         except EmbedfleetError as error:
             return error
         name = decision.model

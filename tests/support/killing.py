@@ -32,9 +32,9 @@ def arguments(corpus: Path, out: Path, model: str) -> tuple[object, ...]:
     return (corpus, out, "--model", model, "--id-column", "id", "--part-mb", 0.02)
 
 
-def start(service: RunningService, *args: object) -> subprocess.Popen[str]:
-    """Starts ``embedfleet encode``."""
-    line, environment = command(service, *args)
+def start(service: RunningService, *args: object, name: str = "encode") -> subprocess.Popen[str]:
+    """Starts ``embedfleet encode``, or ``name``."""
+    line, environment = command(service, *args, name=name)
     pipe = subprocess.PIPE
     return subprocess.Popen(line, env=environment | GIVES_UP_SOON, stderr=pipe, text=True)
 

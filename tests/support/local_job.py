@@ -33,18 +33,23 @@ from deployments.core.batch import Encoded, Ids, TokenBatch, Vectors
 from deployments.core.lane import Lane
 from deployments.core.models.description import describe
 from deployments.core.models.loading import find_model
-from deployments.core.models.spec import Kind, Role
+from deployments.core.models.spec import Activation, Kind, Role
 from deployments.core.sparse import SparseVectors
+
+OTHER_KINDS = {
+    Kind.SPARSE: {"dimension": 30_522},
+    Kind.RERANKER: {"dimension": 1, "needs_prompts": True, "activation": Activation.SIGMOID},
+}
 
 
 @cache
-def preprocessor(sparse: bool = False) -> Preprocessor:
-    """Returns MiniLM's description and tokenizer, as those of a sparse encoder if asked for."""
+def preprocessor(kind: Kind = Kind.EMBEDDER) -> Preprocessor:
+    """Returns MiniLM's description and tokenizer, as those of a model of this kind."""
     spec = find_model("minilm", str(get_model_path()), weights=False).spec
-    tokenizer = describe(spec, get_model_path()).fast_tokenizer()
-    if sparse:
-        spec = replace(spec, kind=Kind.SPARSE, dimension=30_522, normalize=False, pooling=None)
-    return Preprocessor(spec, tokenizer)
+    if kind is not Kind.EMBEDDER:
+        spec = replace(spec, kind=kind, normalize=False, pooling=None, **OTHER_KINDS[kind])
+    description = describe(spec, get_model_path())
+    return Preprocessor(description.spec, description.fast_tokenizer())
 
 
 TARGET = Target(
@@ -60,16 +65,17 @@ TARGET = Target(
 
 
 class LocalService:
-    """Stands for a `ServiceClient`. A ``sparse`` one gives each text the count of each of its ids.
+    """Stands for a `ServiceClient`. Sparse vectors are the count of each id of a text, and logits the
+    first numbers of its vector.
 
     ``model`` is MiniLM unless given.
     """
 
     replicas = 1
 
-    def __init__(self, sparse: bool = False, model: Preprocessor | None = None) -> None:
-        self._sparse = sparse
-        self._model = model or preprocessor(sparse)
+    def __init__(self, kind: Kind = Kind.EMBEDDER, model: Preprocessor | None = None) -> None:
+        self._kind = kind
+        self._model = model or preprocessor(kind)
 
     async def follow(self) -> None:
         """There is no other service."""
@@ -81,9 +87,10 @@ class LocalService:
     async def encode_tokens(self, batch: TokenBatch, lane: Lane, timeout_s: float) -> Encoded:
         """Answers at once."""
         texts = [batch.text(row) for row in range(len(batch))]
-        if self._sparse:
+        if self._kind is Kind.SPARSE:
             return Encoded(counts_of(texts), 0.0, 0.0)
-        return Encoded(np.stack([vector_of(ids) for ids in texts]), 0.0, 0.0)
+        vectors = np.stack([vector_of(ids) for ids in texts])
+        return Encoded(vectors[:, :1] if self._kind is Kind.RERANKER else vectors, 0.0, 0.0)
 
 
 def vector_of(ids: Any) -> Vectors:
@@ -94,7 +101,7 @@ def vector_of(ids: Any) -> Vectors:
 
 def counts_of(texts: Sequence[Ids]) -> SparseVectors:
     """Returns what a sparse service answers for texts."""
-    dimension = preprocessor(sparse=True).spec.dimension
+    dimension = preprocessor(Kind.SPARSE).spec.dimension
     rows = [np.bincount(ids, minlength=dimension) for ids in texts]
     return SparseVectors.from_dense(np.array(rows, np.float32))
 
@@ -103,14 +110,14 @@ def encode_here(
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
     run: Run | None = None,
-    sparse: bool = False,
+    kind: Kind = Kind.EMBEDDER,
 ) -> Summary:
     """Does what `encode_corpus` does."""
     monkeypatch.setattr(worker, "give_way", lambda: None)
-    monkeypatch.setattr(Execution, "_dataset", lambda self: Parts(self._work, self._runs, sparse))
+    monkeypatch.setattr(Execution, "_dataset", lambda self: Parts(self._work, self._runs, kind))
     run = run or Run()
     opened = open_job(settings, run.say)
-    identity = identify(preprocessor(sparse).spec, settings, None)
+    identity = identify(preprocessor(kind).spec, settings, None)
     wanted = new_manifest(identity, settings, opened.inputs.files, opened.plan.carried)
     with opened.output.lock().held(run.say):
         manifest = job._start(opened.output, wanted, settings, run.say)
@@ -146,9 +153,9 @@ class Collector:
 class Parts:
     """Stands for Ray Data's dataset: a worker in this process takes one run after the other."""
 
-    def __init__(self, work: Work, runs: list[list[tuple[int, Any]]], sparse: bool) -> None:
+    def __init__(self, work: Work, runs: list[list[tuple[int, Any]]], kind: Kind) -> None:
         self._work = work
-        self._sparse = sparse
+        self._kind = kind
         self._runs = runs
 
     def iter_rows(self) -> Iterator[dict[str, Any]]:
@@ -159,6 +166,6 @@ class Parts:
 
     async def _results(self) -> list[dict[str, Any]]:
         part_worker = PartWorker(self._work)
-        part_worker._encoder.client = LocalService(self._sparse)
+        part_worker._encoder.client = LocalService(self._kind)
         rows = [json.dumps([(number, part.as_row()) for number, part in run]) for run in self._runs]
         return [await part_worker({"run": [row]}) for row in rows]

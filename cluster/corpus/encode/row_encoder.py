@@ -13,13 +13,14 @@ from cluster.corpus.encode.calls import CallSender, OnCallDone, call_tokens, cal
 from cluster.corpus.encode.service_client import ServiceClient
 from cluster.corpus.errors import JobError
 from cluster.corpus.prepare.documents import Documents, TextOptions, check_chunk, prepare
+from cluster.corpus.prepare.pairs import prepare_pairs
 from cluster.corpus.read.rows import Rows
 from deployments.client.preprocessing import Preprocessor
 from deployments.config.schema import ModelConfig
 from deployments.core.batch import AnyVectors
 from deployments.core.errors import InvalidRequest
 from deployments.core.sparse import SparseVectors
-from deployments.core.vectors import finished
+from deployments.core.vectors import finished, scores
 
 _TOKENIZER_TIMEOUT_S = 300.0
 
@@ -63,6 +64,8 @@ class RowEncoder:
         return preprocessor, await asyncio.to_thread(self._prepare, preprocessor, rows)
 
     def _prepare(self, preprocessor: Preprocessor, rows: Rows) -> Documents:
+        if self._target.options.pairs is not None:
+            return prepare_pairs(preprocessor, rows, self._target.options)
         try:
             check_chunk(preprocessor, self._target.options)
         except InvalidRequest as error:
@@ -72,7 +75,8 @@ class RowEncoder:
     async def encode(
         self, preprocessor: Preprocessor, documents: Documents, on_call_done: OnCallDone
     ) -> AnyVectors:
-        """Returns finished vectors, one for each item, and rejects the rows whose texts failed.
+        """Returns finished vectors, one for each item, and rejects the rows whose texts failed. Those of
+        pairs are their scores, ``(pairs, 1)``.
 
         Raises JobError as `CallSender.encode`.
         """
@@ -86,6 +90,8 @@ class RowEncoder:
             documents.rejected[documents.items[item].row] = reason
         if isinstance(vectors, SparseVectors):
             return vectors
+        if (pairs := target.options.pairs) is not None:
+            return scores(vectors, spec.activation, pairs.raw_scores)
         return finished(vectors, target.dimensions, spec.normalize)
 
     async def follow(self) -> int:

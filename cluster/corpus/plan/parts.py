@@ -166,7 +166,8 @@ def _plan_parquet(filesystem: Any, file: InputFile, settings: Settings) -> Plan:
     if not meta.num_rows:  # its columns and types do not matter, and are often odd
         return Plan([], None)
     check_columns(schema.names, settings, file.path)
-    _check_text_type(schema.field(settings.text_column).type, settings.text_column, file.path)
+    for option, column in settings.text_columns.items():
+        _check_text_type(schema.field(column).type, option, column, file.path)
     check_parquet_types(meta, schema, settings.columns, file.path)
     step = max(1, min(_MAX_ROWS, int(settings.part_bytes / _bytes_per_row(meta, settings))))
     cuts = [0]
@@ -183,24 +184,21 @@ def _plan_parquet(filesystem: Any, file: InputFile, settings: Settings) -> Plan:
 
 def _bytes_per_row(meta: Any, settings: Settings) -> float:
     size: float = 0
+    texts = settings.text_columns.values()
     for group in range(meta.num_row_groups):
         columns = (meta.row_group(group).column(i) for i in range(meta.num_columns))
-        size += sum(
-            c.total_uncompressed_size for c in columns if c.path_in_schema == settings.text_column
-        )
+        size += sum(c.total_uncompressed_size for c in columns if c.path_in_schema in texts)
     return max(1.0, size / float(max(1, meta.num_rows)))
 
 
-def _check_text_type(kind: Any, column: str, path: str) -> None:
+def _check_text_type(kind: Any, option: str, column: str, path: str) -> None:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if isinstance(kind, pa.JsonType):
         kind = kind.storage_type
     text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
     if not any(test(kind) for test in text):
-        raise JobError(
-            f"column {column!r} of {path} is {kind}, not text: choose another --text-column"
-        )
+        raise JobError(f"column {column!r} of {path} is {kind}, not text: choose another {option}")
 
 
 def _limited(filesystem: Any, parts: Iterable[Part], limit: int) -> Iterator[Part]:

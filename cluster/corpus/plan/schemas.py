@@ -64,7 +64,7 @@ def unified_schema(schemas: Mapping[str, Any], settings: Settings) -> Any:
 def check_columns(columns: Iterable[str], settings: Settings, path: str) -> None:
     """Raises JobError if an option names a column that a file lacks or has twice."""
     names = list(columns)
-    options = [("--text-column", settings.text_column)]
+    options = [*settings.text_columns.items()]
     options += [("--id-column", settings.id_column)] if settings.id_column else []
     options += [("--keep", column) for column in settings.keep]
     for option, column in options:
@@ -183,7 +183,7 @@ def _json_sample(filesystem: Any, file: InputFile, settings: Settings) -> list[d
     if first and not records:
         raise JobError(f"{file.path} is not JSON Lines: none of its first lines is a JSON object")
     if records and isinstance(json_object(first[0]), dict):
-        fault = RepeatedFields((settings.text_column, *settings.columns)).fault(first[0])
+        fault = RepeatedFields((*settings.text_columns.values(), *settings.columns)).fault(first[0])
         if fault is not None:
             raise JobError(f"the first record of {file.path} cannot be used: {fault}")
     return records

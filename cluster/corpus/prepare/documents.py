@@ -9,6 +9,7 @@ from functools import cached_property
 from cluster.corpus.prepare.chunking import chunk_spans
 from cluster.corpus.read.rows import Rows
 from cluster.corpus.rejects import NOTHING_TO_READ, text_fault, too_long, too_long_to_chunk
+from cluster.corpus.settings import Pairs
 from deployments.client.preprocessing import Preprocessor
 from deployments.core.batch import TokenBatch
 from deployments.core.batching.packing import split_in_order
@@ -24,13 +25,17 @@ _PLACEHOLDER = "a"
 
 @dataclass(frozen=True)
 class TextOptions:
-    """How texts are prepared: their prompt, and what happens to long ones (see `Settings`)."""
+    """How texts are prepared: their prompt, and what happens to long ones (see `Settings`).
+
+    With ``pairs``, they are scored, each of them together with its query.
+    """
 
     role: Role
     instruction: str | None = None
     truncate: bool = False
     chunk: int | None = None
     overlap: int = 0
+    pairs: Pairs | None = None
 
 
 @dataclass(frozen=True)
@@ -81,14 +86,19 @@ def prepare(preprocessor: Preprocessor, rows: Rows, options: TextOptions) -> Doc
     for row, value in enumerate(rows.texts):
         if row not in documents.rejected and (reason := _fault(value, options)) is not None:
             documents.rejected[row] = reason
-    valid = [row for row in range(len(rows)) if row not in documents.rejected]
-    if not valid:
-        return documents
-    lengths = [len(str(rows.texts[row])) for row in valid]
-    for start, stop in split_in_order(lengths, _CHARACTERS_PER_CALL, _ROWS_PER_CALL):
-        texts = {row: str(rows.texts[row]) for row in valid[start:stop]}
+    for numbers in in_calls(documents, rows.texts):
+        texts = {row: str(rows.texts[row]) for row in numbers}
         _add(preprocessor, texts, options, documents)
     return documents
+
+
+def in_calls(documents: Documents, *columns: Sequence[object]) -> Iterator[list[int]]:
+    """Yields the rows that are not rejected, as many as are tokenized at once."""
+    valid = [row for row in range(len(columns[0])) if row not in documents.rejected]
+    lengths = [sum(len(str(column[row])) for column in columns) for row in valid]
+    if valid:
+        for start, stop in split_in_order(lengths, _CHARACTERS_PER_CALL, _ROWS_PER_CALL):
+            yield valid[start:stop]
 
 
 def _fault(value: object, options: TextOptions) -> str | None:

@@ -29,43 +29,54 @@ class Rows:
 
     ``positions`` are row numbers in Parquet, byte offsets in other formats; ``texts`` may hold any
     value; ``carried`` is an Arrow table of the id and the kept columns; ``faults`` holds, by row, why
-    a row could not be read.
+    a row could not be read. ``queries`` are what each text is scored with, and may hold any value; there
+    are none if texts are encoded.
     """
 
     positions: Sequence[int]
     texts: Sequence[object]
     carried: Any
     faults: dict[int, str]
+    queries: Sequence[object] = ()
 
     def __len__(self) -> int:
         return len(self.positions)
 
 
-def read_part(
-    filesystem: Any, part: Part, text_column: str, carried: Any, source: Source | None = None
+def read_part(  # noqa: PLR0913
+    filesystem: Any,
+    part: Part,
+    text_column: str,
+    carried: Any,
+    source: Source | None = None,
+    *,
+    query_column: str | None = None,
 ) -> Rows:
     """Reads a part.
 
     ``carried`` is the Arrow schema of the columns to carry along. ``source`` is the part's file, if
-    other parts of it are read too. Raises OSError or pyarrow's errors if the file cannot be read.
+    other parts of it are read too. Without a ``query_column``, the rows have no queries. Raises OSError
+    or pyarrow's errors if the file cannot be read.
     """
     source = source or source_of(filesystem, part.file)
+    texts = [text_column] if query_column is None else [text_column, query_column]
     if isinstance(source, RowSource):
-        return _read_parquet(source, part, text_column, carried)
-    return _read_lines(filesystem, source, part, text_column, carried)
+        return _read_parquet(source, part, texts, carried)
+    return _read_lines(filesystem, source, part, texts, carried)
 
 
 def _read_lines(
-    filesystem: Any, source: LineSource, part: Part, text_column: str, carried: Any
+    filesystem: Any, source: LineSource, part: Part, text_columns: Sequence[str], carried: Any
 ) -> Rows:
     data = source.read(part.start, part.stop)
-    names = dict.fromkeys([text_column, *carried.names])
+    names = dict.fromkeys([*text_columns, *carried.names])
     records = list(_records(filesystem, part, data, names))[: part.rows]
     positions = [position for position, _ in records]
     faults = {row: record for row, (_, record) in enumerate(records) if isinstance(record, str)}
     values = [record if isinstance(record, dict) else {} for _, record in records]
     table = _table(values, carried, faults)
-    return Rows(positions, [value.get(text_column) for value in values], table, faults)
+    texts, *queries = ([value.get(name) for value in values] for name in text_columns)
+    return Rows(positions, texts, table, faults, *queries)
 
 
 def _records(
@@ -114,15 +125,12 @@ def _table(values: Sequence[dict[str, Any]], schema: Any, faults: dict[int, str]
     return pa.table(columns, schema=schema)
 
 
-def _read_parquet(source: RowSource, part: Part, text_column: str, carried: Any) -> Rows:
-    columns = list(dict.fromkeys([text_column, *carried.names]))
+def _read_parquet(source: RowSource, part: Part, text_columns: Sequence[str], carried: Any) -> Rows:
+    columns = list(dict.fromkeys([*text_columns, *carried.names]))
     table = pa.Table.from_batches(source.read(part.start, part.stop, columns))
-    return Rows(
-        range(part.start, part.stop),
-        column_values(table[text_column]),
-        table.select(carried.names).cast(carried),
-        {},
-    )
+    texts, *queries = (column_values(table[name]) for name in text_columns)
+    kept = table.select(carried.names).cast(carried)
+    return Rows(range(part.start, part.stop), texts, kept, {}, *queries)
 
 
 def column_values(column: Any) -> list[object]:

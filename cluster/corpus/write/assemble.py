@@ -22,7 +22,7 @@ from cluster.corpus.rejects import (
 )
 from cluster.corpus.settings import Settings
 from cluster.corpus.write.manifest import Counts
-from cluster.corpus.write.parquet import vector_columns
+from cluster.corpus.write.parquet import score_column, vector_columns
 from deployments.core.batch import AnyVectors
 from deployments.core.quantization import OutputDtype, has_other_length
 from deployments.core.sparse import SparseVectors
@@ -118,7 +118,7 @@ def _vector_table(
         columns[name] = rows.carried[name].take(numbers)
     if settings.chunk is not None and settings.text_column in settings.keep:
         columns[settings.text_column] = _chunk_texts(rows, items)
-    columns |= vector_columns(vectors, settings.dtype)
+    columns |= score_column(vectors) if settings.pairs else vector_columns(vectors, settings.dtype)
     own = {name: extension_metadata(rows.carried.schema.field(name)) for name in settings.columns}
     own["document_id" if settings.chunk is not None else "id"] = own.get(
         settings.id_column or "", {}

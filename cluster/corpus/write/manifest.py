@@ -25,6 +25,8 @@ _PART_SETTINGS = (
 ).split()
 # the largest component that a byte holds, if vectors are written as bytes; the least is its negative
 _RANGE = "byte_range"
+_PAIRS = "pairs"  # if the job is one of scores; they have no role, and this instead
+PAIR = "pair"
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,11 @@ class Manifest:
     seconds: float = 0.0
     finished: bool = False
 
+    @property
+    def are_scores(self) -> bool:
+        """Whether the output holds scores and no vectors."""
+        return self.identity.role == PAIR
+
     def as_json(self) -> bytes:
         """Returns the file's content."""
         content = {"embedfleet": 1, **asdict(self)}
@@ -163,6 +170,8 @@ def identify(spec: ModelSpec, settings: Settings, role: Role | None) -> Identity
     Raises InvalidRequest if the model does not support the instruction, the dimensions or the type of
     numbers, or if a kept column has the name of one of its own.
     """
+    if settings.pairs is not None:
+        return _identity_of_scores(spec, settings, role)
     if spec.kind is Kind.SPARSE and (taken := SPARSE_COLUMNS & {*settings.keep}):
         raise InvalidRequest(
             f"--keep {min(taken)}: sparse vectors have a column of that name; rename the input's",
@@ -197,6 +206,23 @@ def identity_of(
     )
 
 
+def _identity_of_scores(spec: ModelSpec, settings: Settings, role: Role | None) -> Identity:
+    if role is not None:
+        raise InvalidRequest(
+            f'--model must not end in "-{role}" here: a reranker reads both texts', "model"
+        )
+    return Identity(
+        model=spec.name,
+        repo=spec.repo,
+        revision=spec.revision,
+        space_id=space_id(spec),
+        role=PAIR,
+        instruction=effective_instruction(spec, Role.QUERY, settings.instruction),
+        dimensions=1,
+        normalized=False,
+    )
+
+
 def _check_dtype(spec: ModelSpec, dtype: OutputDtype) -> None:
     if spec.kind is Kind.SPARSE and dtype.space_suffix:
         raise InvalidRequest(
@@ -217,6 +243,8 @@ def new_manifest(
 ) -> Manifest:
     """Returns the manifest of a new job. ``carried`` are the Arrow fields of the carried columns."""
     kept = {name: getattr(settings, name) for name in _PART_SETTINGS}
+    if settings.pairs is not None:
+        kept[_PAIRS] = asdict(settings.pairs)
     if OutputDtype(settings.dtype).needs_range:
         kept[_RANGE] = byte_range(identity.dimensions)
     inputs = {file.name: (file.size, file.modified) for file in files}
@@ -238,8 +266,9 @@ def check_resumable(
         if (dtype := earlier.settings.get("dtype")) != wanted.settings["dtype"]:
             differences.append(f"dtype {dtype!r}, not {wanted.settings['dtype']!r}")
         raise JobError(
-            f"{output} holds vectors of another kind ({', '.join(differences)}), which cannot be "
-            "compared with those of this job: choose another OUTPUT"
+            f"{output} holds {'scores' if earlier.are_scores else 'vectors'} of another kind "
+            f"({', '.join(differences)}), which cannot be compared with those of this job: choose "
+            "another OUTPUT"
         )
     other = _other_settings(earlier, wanted)
     if other and committed:
@@ -263,7 +292,7 @@ def check_resumable(
 
 
 def _other_settings(earlier: Manifest, wanted: Manifest) -> list[str]:
-    names = (*_PART_SETTINGS, _RANGE)
+    names = (*_PART_SETTINGS, _RANGE, _PAIRS)
     return [n for n in names if earlier.settings.get(n) != wanted.settings.get(n)]
 
 

@@ -79,6 +79,12 @@ def vector_columns(vectors: AnyVectors, dtype: str) -> dict[str, Any]:
     }
 
 
+def score_column(scores: AnyVectors) -> dict[str, Any]:
+    """Returns ``score``: float32, one for each row of ``scores``, ``(rows, 1)``."""
+    assert not isinstance(scores, SparseVectors)
+    return {"score": pa.array(scores[:, 0], pa.float32())}
+
+
 def _is_float(numbers: Any) -> bool:
     """Whether a column holds lists of floats."""
     is_list = pa.types.is_fixed_size_list(numbers.type) or pa.types.is_list(numbers.type)

@@ -35,6 +35,21 @@ class PairFrames:
         """The most tokens that both texts of a pair may have together."""
         return self.spec.max_tokens - len(self.tokens)
 
+    def of_rows(self, queries: Contents, query_of: Sequence[int], documents: Contents) -> Tokenized:
+        """Returns the pair of each document and the query whose number ``query_of`` has for it.
+
+        Pairs over the model's limit are cut, the longer text first.
+        """
+        firsts = [np.asarray(ids, np.int32) for ids in queries.ids]
+        over, pairs = [], list[tuple[Ids, int]]()
+        for row, (query, ids) in enumerate(zip(query_of, documents.ids, strict=True)):
+            first, second = firsts[query], np.asarray(ids, np.int32)
+            is_partial = query in queries.partial or row in documents.partial
+            if is_partial or len(first) + len(second) > self.room:
+                over.append(row)
+            pairs.append(self._pair(first, second, Truncation.LONGEST_FIRST))
+        return Tokenized(_batch(pairs), tuple(over))
+
     def framed(
         self, query: Contents, documents: Contents, truncation: Truncation | None
     ) -> Tokenized:
@@ -132,6 +147,29 @@ def tokenize_pairs(
         return tokenizer.tokenize(joined(spec, query, documents), truncation is not None)
     first, second = (run(tokenizer.read(texts), tokenizer.encode) for texts in ([query], documents))
     return PairFrames(spec, spec.pair_tokens).framed(first, second, truncation)
+
+
+def tokenize_rows(
+    spec: ModelSpec,
+    tokenizer: FastTokenizer,
+    queries: Sequence[str],
+    documents: Sequence[str],
+    instruction: str | None = None,
+) -> Tokenized:
+    """Returns each query with the document beside it, cut to the model's limit.
+
+    A query that stands in several rows is tokenized once.
+    """
+    numbers = {query: number for number, query in enumerate(dict.fromkeys(queries))}
+    query_of = [numbers[query] for query in queries]
+    if spec.pair_tokens is None:
+        before = render(spec, [*numbers], Role.QUERY, instruction)
+        after = render(spec, documents, Role.DOCUMENT)
+        texts = [before[query] + text for query, text in zip(query_of, after, strict=True)]
+        return tokenizer.tokenize(texts, truncate=True)
+    sides = (run(tokenizer.read(texts), tokenizer.encode) for texts in ([*numbers], documents))
+    first, second = sides
+    return PairFrames(spec, spec.pair_tokens).of_rows(first, query_of, second)
 
 
 def kept(first: int, second: int, room: int, truncation: Truncation) -> tuple[int, int]:

@@ -45,7 +45,9 @@ def test_threads(text, value):
     assert threads(text) == value
 
 
-@pytest.mark.parametrize("command", ["serve", "env", "encode", "models", "check", "verify"])
+@pytest.mark.parametrize(
+    "command", ["serve", "env", "encode", "score", "models", "check", "verify"]
+)
 def test_each_command_says_what_it_does(command, capsys):
     with pytest.raises(SystemExit):
         cli.main([command, "--help"])

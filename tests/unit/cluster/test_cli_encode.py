@@ -1,4 +1,4 @@
-"""Who gives way when `embedfleet encode` runs, and what ends it."""
+"""Who gives way when `embedfleet encode` or `score` runs, what ends it, and what it prints."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from cluster import cli
 from cluster.corpus import command, job, start_service
 from cluster.corpus.errors import JobError
 from cluster.corpus.job import Summary
+from cluster.corpus.settings import Pairs, Settings
 from cluster.corpus.write.manifest import Counts, Identity, Manifest
 from deployments.core.engine.cpu import priority as scheduling
 
@@ -139,6 +140,15 @@ def test_under_nohup_it_goes_on(signals, words, capsys):
 
 
 IDENTITY = Identity("m", "r", "v", "s", "document", None, 2, True)
+SCORES = Summary(
+    Manifest(Identity("judge", "r", "v", "s", "pair", None, 1, False), {}, {}, Counts(3, 2, 2, 1)),
+    "out",
+    "out.job",
+    None,
+    9,
+    1.0,
+    None,
+)
 
 
 @pytest.mark.parametrize(
@@ -194,3 +204,46 @@ def test_the_address_of_the_service_reaches_the_job(words, monkeypatch):
     monkeypatch.setattr(scheduling, "give_way", lambda: None)  # for the rest of the tests, too
     assert cli.main([*words, "--url", "127.0.0.1:8001/v1"]) == 1
     assert [run.url for run in runs] == ["http://127.0.0.1:8001"]
+
+
+def test_each_option_of_score_reaches_the_job(tmp_path, monkeypatch):
+    source = tmp_path / "in.csv"
+    source.write_text("q;d;n\na;b;1\n")
+    jobs = []
+    monkeypatch.setattr(scheduling, "give_way", lambda: None)
+    monkeypatch.setattr(job, "encode_opened", lambda opened, run: jobs.append(opened) or SCORES)
+    line = ["score", str(source), str(tmp_path / "out"), "--model", "judge", "--raw-scores"]
+    line += ["--query-column", "q", "--document-column", "d", "--id-column", "n", "--keep", "q,d"]
+    line += ["--instruction", "Judge", "--truncate", "--limit", "7", "--delimiter", ";"]
+    assert cli.main(line) == 0
+    [opened] = jobs
+    assert opened.settings == Settings(
+        str(source),
+        str(tmp_path / "out"),
+        "judge",
+        text_column="d",
+        id_column="n",
+        keep=("q", "d"),
+        instruction="Judge",
+        limit=7,
+        truncate=True,
+        delimiter=";",
+        pairs=Pairs("q", raw_scores=True),
+    )
+
+
+def test_the_summary_of_scores_names_no_space(capsys):
+    print(command.report(SCORES))
+    printed = capsys.readouterr().out
+    assert "3 rows in, 2 scored, 1 rejected" in printed
+    assert "judge, revision v" in printed
+    assert "dimensions" not in printed
+
+
+@pytest.mark.parametrize(
+    "option", ["--chunk", "--dtype", "--dimensions", "--role", "--text-column"]
+)
+def test_score_has_no_options_of_vectors(words, option, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["score", *words[1:], option, "1"])
+    assert option in capsys.readouterr().err

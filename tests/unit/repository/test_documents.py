@@ -41,7 +41,7 @@ CONFIGS = [AppArgs, ModelConfig, PromptsConfig, Limits, Api, Routing, Autoscalin
 FOLDERS = ("deployments/", "cluster/", "tests/", "benchmarks/", "docs/", "examples/")
 # written by the benchmarks or by the user
 NOT_IN_THE_REPOSITORY = {"benchmarks/results/"}
-_COMMANDS = ("serve", "env", "encode", "models", "check", "verify")
+_COMMANDS = ("serve", "env", "encode", "score", "models", "check", "verify")
 OPTIONS_OF_OTHERS = {"--head", "--port", "--address"}
 
 
@@ -227,8 +227,9 @@ def test_options_that_are_named_exist(options):
                 assert code.split()[0] in ours, code
 
 
-def test_each_option_of_encode_is_explained(options):
-    for option in options["encode"] - {"--help"}:
+@pytest.mark.parametrize("command", ["encode", "score"])
+def test_each_option_of_a_corpus_job_is_explained(options, command):
+    for option in options[command] - {"--help"}:
         assert f"`{option}" in PAGES["corpus-jobs.md"], option
 
 

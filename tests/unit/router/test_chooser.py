@@ -32,6 +32,7 @@ SPECS = {
     JUDGE: replace(CATALOG[JUDGE], pair_tokens=PAIRS, max_tokens=20),
     SPLADE: replace(CATALOG[E5], name=SPLADE, kind=Kind.SPARSE, dimension=30_522),
 }
+GIVE_VECTORS, SCORES = (Kind.EMBEDDER, Kind.SPARSE), (Kind.RERANKER,)
 RERANK = RequestFacts(kinds=(Kind.RERANKER, Kind.EMBEDDER), roles=frozenset(Role))
 
 
@@ -179,19 +180,22 @@ async def test_few_texts_of_a_batch_over_a_limit_are_tokenized(fleet, tokenizer,
 async def test_a_corpus_job_has_one_model(fleet, tokenizer):
     shared = {E5: SharedSpace("mine", "0", frozenset(Role))}
     ours = chooser(fleet, tokenizer, shared.get)
-    assert (await ours.choose_for_job("small")).model == MINILM
-    assert (await ours.choose_for_job(f"{E5}-query")).role is Role.QUERY
+    assert (await ours.choose_for_job("small", GIVE_VECTORS)).model == MINILM
+    assert (await ours.choose_for_job(f"{E5}-query", GIVE_VECTORS)).role is Role.QUERY
     for name in ("auto", "auto-document", "mine"):
         with pytest.raises(InvalidRequest, match=f"`{name}`"):
-            await ours.choose_for_job(name)
+            await ours.choose_for_job(name, GIVE_VECTORS)
 
 
-async def test_a_corpus_job_may_have_a_sparse_model_but_no_reranker(fleet, tokenizer):
+async def test_a_corpus_job_has_a_model_of_the_kind_that_it_needs(fleet, tokenizer):
     ours = chooser(fleet, tokenizer, names=(E5, JUDGE, SPLADE))
-    assert (await ours.choose_for_job(SPLADE)).kind is Kind.SPARSE
-    assert (await ours.choose_for_job(E5)).kind is Kind.EMBEDDER
-    with pytest.raises(WrongKind):
-        await ours.choose_for_job(JUDGE)
+    assert (await ours.choose_for_job(SPLADE, GIVE_VECTORS)).kind is Kind.SPARSE
+    assert (await ours.choose_for_job(E5, GIVE_VECTORS)).kind is Kind.EMBEDDER
+    assert (await ours.choose_for_job(JUDGE, SCORES)).kind is Kind.RERANKER
+    for name, kinds, others in ((JUDGE, GIVE_VECTORS, (E5, SPLADE)), (E5, SCORES, (JUDGE,))):
+        with pytest.raises(WrongKind) as refused:
+            await ours.choose_for_job(name, kinds)
+        assert all(other in refused.value.message for other in others)
 
 
 def test_loads_are_those_of_all_replicas(fleet, tokenizer):

@@ -23,7 +23,7 @@ def fails(monkeypatch):
     """Sets what asking the service raises."""
 
     def raises(error: Exception) -> None:
-        async def served(app, model):
+        async def served(app, model, kinds):
             raise error
 
         monkeypatch.setattr(target, "_application", lambda: "app")
@@ -134,7 +134,7 @@ def test_a_job_says_what_it_has_found(monkeypatch, model, words):
     ],
 )
 def test_why_a_job_waits(monkeypatch, now, why):
-    async def answer(app, model):
+    async def answer(app, model, kinds):
         if isinstance(now, OSError):
             raise now
         return now

@@ -17,8 +17,10 @@ from cluster.corpus.write.manifest import identify
 from deployments.core.batch import Encoded
 from deployments.core.errors import InvalidRequest
 from deployments.core.models.space import space_id
+from deployments.core.models.spec import Kind
 from deployments.core.quantization import byte_range
 from testing.encoding import counts, rejects_of, vectors_of
+from tests.support.killing import stamps
 from tests.support.local_job import LocalService, encode_here, preprocessor
 
 ROWS = 300
@@ -103,9 +105,10 @@ def test_an_output_is_not_continued_with_another_range(encode, monkeypatch):
 
 
 def test_the_same_job_finds_its_codes_in_place(encode):
-    encode("int8")
+    out, _ = encode("int8")
+    before = stamps(out)
     _, again = encode("int8")
-    assert again.tokens == 0
+    assert stamps(out) == before
     assert counts(again) == (ROWS, ROWS, 0)
 
 
@@ -137,17 +140,16 @@ def test_a_text_whose_vector_is_zero_costs_its_own_row(encode, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "changes"),
+    ("dtype", "kind"),
     [
-        ("int8", {"normalize": False}),
-        ("uint8", {"normalize": False}),
-        ("binary", "sparse"),
-        ("int8", "sparse"),
+        ("int8", Kind.EMBEDDER),
+        ("uint8", Kind.EMBEDDER),
+        ("binary", Kind.SPARSE),
+        ("int8", Kind.SPARSE),
     ],
 )
-def test_what_a_model_does_not_allow_is_refused(dtype, changes):
-    spec = preprocessor(sparse=changes == "sparse").spec
-    spec = spec if changes == "sparse" else replace(spec, **changes)
+def test_what_a_model_does_not_allow_is_refused(dtype, kind):
+    spec = replace(preprocessor(kind).spec, normalize=False)
     with pytest.raises(InvalidRequest) as refused:
         identify(spec, Settings("in", "out", "m", dtype=dtype), None)
     assert refused.value.param == "output_dtype"

@@ -14,19 +14,21 @@ from cluster.corpus.settings import Settings
 from cluster.corpus.write.manifest import identify
 from deployments.core.errors import InvalidRequest
 from deployments.core.models.space import space_id
+from deployments.core.models.spec import Kind
 from testing.encoding import check_exactly_once, counts
+from tests.support.killing import stamps
 from tests.support.local_job import counts_of, encode_here, preprocessor
 
-SPEC = preprocessor(sparse=True).spec
+SPEC = preprocessor(Kind.SPARSE).spec
 
 
 @pytest.fixture
 def encode(monkeypatch):
     """Runs a job."""
 
-    def run(source, output, sparse=True, **options):
+    def run(source, output, kind=Kind.SPARSE, **options):
         settings = Settings(str(source), str(output), "minilm", id_column="id", **options)
-        return encode_here(settings, monkeypatch, sparse=sparse)
+        return encode_here(settings, monkeypatch, kind=kind)
 
     return run
 
@@ -70,9 +72,11 @@ def test_the_space_is_recorded_and_no_other_vectors_are_added(encode, source, tm
     out = tmp_path / "out"
     summary = encode(source, out)
     assert summary.manifest.identity.space_id == space_id(SPEC)
-    assert encode(source, out).tokens == 0  # nothing was left to do
+    before = stamps(out)
+    encode(source, out)
+    assert stamps(out) == before  # nothing was left to do
     with pytest.raises(JobError, match="another kind"):
-        encode(source, out, sparse=False)
+        encode(source, out, kind=Kind.EMBEDDER)
 
 
 def test_values_in_half_precision_and_of_chunks(encode, source, tmp_path):
@@ -95,7 +99,7 @@ def test_what_sparse_vectors_do_not_allow_is_refused(source, options, field):
 
 def test_a_dense_job_may_keep_a_column_of_that_name(encode, source, tmp_path):
     out = tmp_path / "out"
-    encode(source, out, sparse=False, keep=("values",))
+    encode(source, out, kind=Kind.EMBEDDER, keep=("values",))
     assert pq.read_table(out).column_names == ["id", "values", "embedding"]
 
 

@@ -13,6 +13,7 @@ from ray.serve.exceptions import RayServeException
 
 from cluster.corpus import start_service as starting
 from cluster.corpus.errors import JobError, WrongModel
+from cluster.corpus.settings import GIVE_VECTORS
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def says(monkeypatch):
     """Sets what the service raises when it is asked for the model."""
 
     def find(error: Exception) -> None:
-        def raises(_):
+        def raises(*_):
             raise error
 
         monkeypatch.setattr(starting, "connect", lambda address: None)
@@ -36,7 +37,7 @@ def says(monkeypatch):
 )
 def test_a_half_started_service_is_waited_for(says, error):
     says(error)
-    assert starting._answers("m", None) is False
+    assert starting._answers("m", None, GIVE_VECTORS) is False
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def test_a_half_started_service_is_waited_for(says, error):
 def test_what_does_not_pass_is_said_at_once(says, error):
     says(error)
     with pytest.raises(type(error)):
-        starting._answers("m", None)
+        starting._answers("m", None, GIVE_VECTORS)
 
 
 # a service as `cluster/service/serve.py` runs it, whose own child stops at no signal
@@ -107,10 +108,10 @@ def test_ctrl_c_hurries_the_end():
 def ended(monkeypatch):
     """What happens at the end of `started_service` on a Ray that goes on, in turn; nothing runs."""
     events: list[str] = []
-    monkeypatch.setattr(starting, "_answers", lambda model, address: False)
+    monkeypatch.setattr(starting, "_answers", lambda *_: False)
     monkeypatch.setattr(starting, "_running_ray", lambda address: "here:1")
     monkeypatch.setattr(starting, "_serve", lambda config, address: None)
-    monkeypatch.setattr(starting, "_wait", lambda child, model, address: None)
+    monkeypatch.setattr(starting, "_wait", lambda *_: None)
     monkeypatch.setattr(starting, "_stop", lambda child: events.append("stop"))
     monkeypatch.setattr(starting, "connect", lambda address: None)
     for module, name in ((starting.serve, "clear"), (starting.ray, "leave")):
