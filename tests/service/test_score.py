@@ -26,7 +26,7 @@ QUERIES = ["how does a parser read its input", "which file is opened", "raise an
 @pytest.fixture(scope="module")
 def rows():
     """Pairs of mixed length, of which every hundredth has no document."""
-    documents = all_docstrings()[:PAIRS]
+    documents: list[str | None] = list(all_docstrings()[:PAIRS])
     documents[7::100] = [None] * len(documents[7::100])
     numbers = range(PAIRS)
     return [
@@ -81,12 +81,11 @@ def test_raw_scores_from_python(service, rows, tmp_path):
     join(service)
     few = [row for row in rows[:30:3] if row["document"]]
     (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, few)))
-    settings = ScoreSettings(
-        str(tmp_path / "in.jsonl"), str(tmp_path / "out"), RERANKER, id_column="id", raw_scores=True
-    )
+    options = {"id_column": "id", "raw_scores": True, "truncate": True}
+    settings = ScoreSettings(str(tmp_path / "in.jsonl"), str(tmp_path / "out"), RERANKER, **options)
     assert score_corpus(settings).manifest.counts.documents == len(few)
     table = pq.read_table(tmp_path / "out")
-    logits = reranked(service, few, raw_scores=True)
+    logits = reranked(service, few, raw_scores=True, truncate=True)
     for pair, score in zip(table["id"].to_pylist(), table["score"].to_pylist(), strict=True):
         assert score == pytest.approx(logits[pair], abs=1e-5)
 
