@@ -15,6 +15,7 @@ from deployments.api.http import ApiLimits
 from deployments.api.middleware import (
     ApiKeyMiddleware,
     HostMiddleware,
+    RateLimitMiddleware,
     SlashMiddleware,
     handle_error,
 )
@@ -23,12 +24,20 @@ from deployments.api.responses import dump
 from deployments.api.routes import KEYLESS_PATHS, ROUTES
 from deployments.core.errors import EmbedfleetError
 from deployments.core.routing.overload import ConcurrencyLimiter
+from deployments.core.tenants.limits import TenantLimits
 
 
 def create_app(
-    backend: Backend, limits: ApiLimits, keys: ApiKeys, hosts: Collection[str] = ()
+    backend: Backend,
+    limits: ApiLimits,
+    keys: ApiKeys,
+    hosts: Collection[str] = (),
+    tenant_limits: TenantLimits | None = None,
 ) -> ASGIApp:
-    """Returns the whole HTTP API over ``backend``; requests must name one of ``hosts``, if given."""
+    """Returns the whole HTTP API over ``backend``.
+
+    Requests must name one of ``hosts``, if given. ``tenant_limits`` keeps what the tenants have used.
+    """
     app = Starlette(
         routes=[spec.route for spec in ROUTES],
         exception_handlers={
@@ -39,8 +48,10 @@ def create_app(
     )
     app.state.backend = backend
     app.state.limits = limits
+    app.state.tenant_limits = tenant_limits = tenant_limits or TenantLimits()
     app.state.parsing = asyncio.Lock()
     app.state.offline = ConcurrencyLimiter(limits.max_offline, "offline requests")
     app.state.description = dump(describe(ROUTES))
     app.router.redirect_slashes = False
-    return HostMiddleware(SlashMiddleware(ApiKeyMiddleware(app, keys, KEYLESS_PATHS)), hosts)
+    limited = RateLimitMiddleware(app, tenant_limits)
+    return HostMiddleware(SlashMiddleware(ApiKeyMiddleware(limited, keys, KEYLESS_PATHS)), hosts)

@@ -100,7 +100,12 @@ def set_tenant(scope: Scope, tenant: Tenant) -> None:
 
 def tenant_of(request: Request) -> Tenant:
     """Returns whose request this is; `ANYONE` on routes that need no key."""
-    tenant: Tenant = request.scope.get(_TENANT, ANYONE)
+    return tenant_in(request.scope)
+
+
+def tenant_in(scope: Scope) -> Tenant:
+    """As `tenant_of`."""
+    tenant: Tenant = scope.get(_TENANT, ANYONE)
     return tenant
 
 

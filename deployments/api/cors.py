@@ -7,11 +7,18 @@ from collections.abc import Sequence
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
+from deployments.api.rate_limits import PREFIX
+
 _METHODS = ("GET", "POST")
 # what a page may read of an answer, beside its body
 _EXPOSED = (
     *("x-model", "x-embedding-space", "x-route-reason", "x-request-id", "x-truncated-texts"),
     *("x-queued-ms", "x-computed-ms", "retry-after", "retry-after-ms"),
+    *(
+        f"{PREFIX}{what}-{unit}"
+        for what in ("limit", "remaining", "reset")
+        for unit in ("requests", "tokens")
+    ),
 )
 _MAX_AGE_S = 600
 

@@ -11,6 +11,7 @@ from deployments.api.auth import tenant_of
 from deployments.api.backend import Backend
 from deployments.api.bodies import read_request
 from deployments.api.http import JSON, ApiLimits, admitted, embedding_response, required_space
+from deployments.api.rate_limits import encode
 from deployments.api.requests import EmbeddingRequest
 from deployments.api.responses import embeddings_body, route_body
 from deployments.api.tenants import with_priority
@@ -54,7 +55,7 @@ async def encoded(
         sparse=body.is_sparse,
     )
     with admitted(request, body.priority):
-        embeddings = await backend.encode(decision, to_encode, body.priority, deadline)
+        embeddings = await encode(request, decision, to_encode, body.priority, deadline)
     refuse_replaced(facts, decision.space, embeddings.space)
     space = embeddings.space + body.output_dtype.space_suffix
     return replace(embeddings, space=space), decision

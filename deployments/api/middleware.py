@@ -1,4 +1,4 @@
-"""What wraps the app: the check of API keys, the bound on requests in progress, and metrics.
+"""What wraps the app: the check of API keys, the bounds on requests in progress, and metrics.
 
 Each wraps an ASGI app and passes its answer on, or answers with an error itself.
 """
@@ -10,23 +10,26 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.api.arrivals import Arrivals, ArrivingBody
-from deployments.api.auth import ALLOWED_HOSTS, ApiKeys, host_name, set_tenant
+from deployments.api.auth import ALLOWED_HOSTS, ApiKeys, host_name, set_tenant, tenant_in
 from deployments.api.http import error_response
+from deployments.api.rate_limits import rate_limit_headers
 from deployments.api.routes import ERROR_FORMATS, PATHS, PATHS_OPEN_WHILE_STOPPING, PROBE_PATHS
 from deployments.core.errors import (
     EmbedfleetError,
     Forbidden,
     ModelUnavailable,
     Overloaded,
+    RateLimited,
     Unauthorized,
 )
 from deployments.core.routing.overload import ConcurrencyLimiter
+from deployments.core.tenants.limits import TenantLimits
 
 Observe = Callable[[str, int, float], None]
 _WITH_BODY = ("POST", "PUT", "PATCH")
@@ -51,6 +54,39 @@ class ApiKeyMiddleware:
                 await _refuse(error, scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+class RateLimitMiddleware:
+    """Bounds the requests of each tenant in progress, and says in headers what is left to it."""
+
+    def __init__(self, app: ASGIApp, limits: TenantLimits) -> None:
+        self._app = app
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers 429, or passes the request on."""
+        if scope["type"] != "http" or scope["method"] not in _WITH_BODY:
+            await self._app(scope, receive, send)
+            return
+        tenant = tenant_in(scope)
+        if not tenant.is_limited:
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(rate_limit_headers(scope, self._limits))
+            await send(message)
+
+        try:
+            self._limits.enter(tenant)
+        except RateLimited as error:
+            await _refuse(error, scope, receive, send_with_headers)
+            return
+        try:
+            await self._app(scope, receive, send_with_headers)
+        finally:
+            self._limits.leave(tenant)
 
 
 class AdmissionMiddleware:

@@ -19,6 +19,7 @@ from starlette.responses import Response
 from deployments.api.backend import Backend
 from deployments.api.bodies import read_request
 from deployments.api.http import admitted, embedding_response
+from deployments.api.rate_limits import encode
 from deployments.api.requests import RerankRequest
 from deployments.api.responses import RerankMethod, dump, usage
 from deployments.api.scoring import chosen, cosines, of_side, scoring_facts
@@ -128,10 +129,9 @@ class _Call:
             truncate=facts.truncate,
             scoring=Scoring(body.query, body.truncation, body.chunk, body.raw_scores),
         )
-        backend: Backend = self.request.app.state.backend
         with admitted(self.request, body.priority):
             try:
-                answer = await backend.encode(decision, pairs, body.priority, self.deadline)
+                answer = await encode(self.request, decision, pairs, body.priority, self.deadline)
             except InvalidRequest as error:
                 raise of_side(error, Role.DOCUMENT) from None
         cut = [rows[place] for place in answer.truncated]

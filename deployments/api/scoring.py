@@ -16,6 +16,7 @@ from deployments.api.auth import tenant_of
 from deployments.api.backend import Backend
 from deployments.api.bodies import read_request
 from deployments.api.http import ApiLimits, admitted, embedding_response, required_space
+from deployments.api.rate_limits import encode
 from deployments.api.requests import RerankRequest, SimilarityRequest
 from deployments.api.responses import dump_with_lists, provenance, rows_of, usage
 from deployments.api.tenants import with_priority
@@ -93,9 +94,7 @@ async def cosines(
 ) -> CosineScores:
     """Returns the cosine of each query and each document, both encoded by one model."""
     with admitted(request, body.priority):
-        queries, documents = await _encode_both(
-            request.app.state.backend, decision, body, facts, deadline
-        )
+        queries, documents = await _encode_both(request, decision, body, facts, deadline)
     refuse_replaced(facts, decision.space, queries.space)
     is_large = queries.vectors.size + documents.vectors.size > INLINE_NUMBERS
     scores = await aside(is_large, _cosines, queries.vectors, documents.vectors)
@@ -112,7 +111,7 @@ def scoring_facts(request: Request, body: ScoringRequest) -> RequestFacts:
 
 
 async def _encode_both(
-    backend: Backend,
+    request: Request,
     decision: Decision,
     body: ScoringRequest,
     facts: RequestFacts,
@@ -123,19 +122,19 @@ async def _encode_both(
     During an update, old and new replicas may answer side by side; then both are encoded again.
     """
 
-    async def encode(texts: Sequence[str], role: Role) -> Embeddings:
+    async def encode_side(texts: Sequence[str], role: Role) -> Embeddings:
         instruction = body.instruction if role is Role.QUERY else None
-        request = EncodeRequest(
+        to_encode = EncodeRequest(
             tuple(texts), role, instruction, facts.truncate, normalize=body.normalize
         )
         try:
-            return await backend.encode(decision, request, body.priority, deadline)
+            return await encode(request, decision, to_encode, body.priority, deadline)
         except InvalidRequest as error:
             raise of_side(error, role) from None
 
     for _ in range(_MAX_TRIES):
         queries, documents = await gather_or_cancel(
-            encode(body.queries, Role.QUERY), encode(body.texts, Role.DOCUMENT)
+            encode_side(body.queries, Role.QUERY), encode_side(body.texts, Role.DOCUMENT)
         )
         if queries.space == documents.space:
             return queries, documents

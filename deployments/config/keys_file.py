@@ -15,6 +15,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PositiveInt,
     ValidationError,
     field_validator,
     model_validator,
@@ -32,6 +33,19 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class TokenLimits(_Strict):
+    """Tokens per minute, by lane; a lane that is left out has no limit."""
+
+    online: PositiveInt | None = None
+    offline: PositiveInt | None = None
+
+    @property
+    def by_lane(self) -> dict[Lane, int]:
+        """The limits that there are."""
+        limits = {Lane.ONLINE: self.online, Lane.OFFLINE: self.offline}
+        return {lane: limit for lane, limit in limits.items() if limit is not None}
+
+
 class KeyEntry(_Strict):
     """One tenant. It may have several keys, such as an old and a new one while callers change."""
 
@@ -39,6 +53,8 @@ class KeyEntry(_Strict):
     sha256: tuple[str, ...] = Field(min_length=1)
     models: tuple[str, ...] | None = Field(None, min_length=1)
     highest_priority: Lane = Lane.ONLINE
+    tokens_per_minute: TokenLimits = TokenLimits()
+    concurrent_requests: PositiveInt | None = None
 
     @field_validator("name")
     @classmethod
@@ -65,6 +81,8 @@ class KeyEntry(_Strict):
             self.name,
             None if self.models is None else frozenset(self.models),
             self.highest_priority,
+            self.tokens_per_minute.by_lane,
+            self.concurrent_requests,
         )
 
 

@@ -19,6 +19,7 @@
     ├── UnsupportedEncoding    415  unsupported_encoding
     ├── UnsupportedMediaType   415  unsupported_media_type
     ├── Overloaded             429  overloaded
+    ├── RateLimited            429  rate_limit_exceeded
     ├── ModelUnavailable       503  model_unavailable
     └── DeadlineExceeded       504  deadline_exceeded
 
@@ -183,6 +184,14 @@ class Overloaded(EmbedfleetError):
     status = 429
     type = "rate_limit_error"
     code = "overloaded"
+
+
+class RateLimited(EmbedfleetError):
+    """The caller's tenant has used up its limit; others have not."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
 
 
 class ModelUnavailable(EmbedfleetError):

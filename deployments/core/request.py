@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from deployments.core.batch import Vectors
 from deployments.core.errors import InvalidRequest
 from deployments.core.models.spec import Kind, ModelSpec, Role, Truncation
+from deployments.core.models.token_bounds import estimate_tokens
 from deployments.core.sparse import SparseVectors
 
 
@@ -97,3 +98,15 @@ def check_dimensions(spec: ModelSpec, dimensions: int | None) -> int:
             " (if it was trained to be cut, state smaller ones as its `dimensions` in the config)"
         )
     raise InvalidRequest(f"{spec.name} {choice}, not {dimensions}", "dimensions")
+
+
+def estimated_tokens(request: EncodeRequest, limit: int | None) -> int:
+    """Returns about how many tokens a request has; a text has at most ``limit``."""
+    texts = request.texts
+    if isinstance(texts, TokenInput):
+        return sum(map(len, texts.rows))
+    if (scoring := request.scoring) is None:
+        return estimate_tokens(texts, limit)
+    before = estimate_tokens([scoring.query])
+    room = None if limit is None or scoring.chunk else max(0, limit - before)
+    return len(texts) * before + estimate_tokens(texts, room)

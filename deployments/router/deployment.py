@@ -31,8 +31,7 @@ from deployments.config.schema import AppArgs, Routing, routing_of
 from deployments.core.errors import EmbedfleetError, ModelUnavailable, Overloaded, SpaceMismatch
 from deployments.core.lane import Lane
 from deployments.core.models.spec import Kind
-from deployments.core.models.token_bounds import estimate_tokens
-from deployments.core.request import Embeddings, EncodeRequest, TokenInput
+from deployments.core.request import Embeddings, EncodeRequest, estimated_tokens
 from deployments.core.routing.facts import RequestFacts
 from deployments.core.routing.languages import preload
 from deployments.core.routing.overload import LastRefusal, refuse_if_hopeless
@@ -43,10 +42,11 @@ from deployments.metrics import (
     RequestMetrics,
     scrape_cluster,
 )
-from deployments.ray_private import replace_access_log, request_id
+from deployments.ray_private import KeyValueStore, replace_access_log, request_id
 from deployments.router.chooser import Chooser
 from deployments.router.fleet import Fleet
 from deployments.router.listing import model_item, route_candidate, served_model, space_item
+from deployments.router.peers import Peers
 from deployments.router.pulse import Pulse, node_is_alive
 from deployments.router.shared_spaces import SharedSpaces
 from deployments.router.tenancy import Tenancy
@@ -77,7 +77,7 @@ class Router:
             for name, model in self._models.items()
         }
         self._pulse = Pulse(node_is_alive)
-        self._tenancy = Tenancy(args.api.keys_file, self._models)
+        self._tenancy = Tenancy(args.api.keys_file, self._models, _peers())
         self._spaces = SharedSpaces(self._encode_sample, self._fleet.status)
         self._chooser = Chooser(args, self._clients, self._fleet, self._spaces.of)
         self._decisions = DecisionMetrics()
@@ -138,7 +138,7 @@ class Router:
         cannot be done before its deadline.
         """
         spec, refusals = self._clients[model].spec, self._refusals[model]
-        tokens = _tokens(request, spec.max_tokens if spec else None)
+        tokens = estimated_tokens(request, spec.max_tokens if spec else None)
         speed = self._chooser.load(model).tokens_per_s
         refuse_if_hopeless(tokens, speed, deadline - time.monotonic())
         if lane is Lane.ONLINE:
@@ -202,7 +202,8 @@ class Router:
         keys = ApiKeys.from_environment()
         self._tenancy.start(keys)
         log.info("API keys are %s", "required" if keys else "off: anyone who can connect may call")
-        app = create_app(self, _api_limits(self._args), keys, allowed_hosts())
+        limits = _api_limits(self._args)
+        app = create_app(self, limits, keys, allowed_hosts(), self._tenancy.limits)
         self._admission = AdmissionMiddleware(app, self._args.limits.max_requests)
         open_to_pages = allow_origins(self._admission, self._args.api.cors_origins)
         measured = MetricsMiddleware(open_to_pages, RequestMetrics().answered)
@@ -240,16 +241,10 @@ class Router:
         await self._clients[model].follow_replica(_FOLLOW_TIMEOUT_S)
 
 
-def _tokens(request: EncodeRequest, limit: int | None) -> int:
-    """Returns about how many tokens a request has; a text has at most ``limit``."""
-    texts = request.texts
-    if isinstance(texts, TokenInput):
-        return sum(map(len, texts.rows))
-    if (scoring := request.scoring) is None:
-        return estimate_tokens(texts, limit)
-    before = estimate_tokens([scoring.query])
-    room = None if limit is None or scoring.chunk else max(0, limit - before)
-    return len(texts) * before + estimate_tokens(texts, room)
+def _peers() -> Peers:
+    context = serve.get_replica_context()
+    store = KeyValueStore("embedfleet")
+    return Peers(store, f"routers/{context.app_name}/", context.replica_id.to_full_id_str())
 
 
 def _api_limits(args: AppArgs) -> ApiLimits:

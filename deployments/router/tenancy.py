@@ -1,27 +1,34 @@
-"""What a router does about tenants beside requests: once a second, in the background."""
+"""What a router does about tenants beside requests: every second, in the background."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
 import logging
-from collections.abc import Collection
+import time
+from collections.abc import Awaitable, Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from deployments.api.auth import ApiKeys
+from deployments.core.tenants.limits import TenantLimits
 from deployments.router.keys_watch import KeysWatch
+from deployments.router.peers import Peers
 
 log = logging.getLogger("ray.serve")
 _EVERY_S = 1.0
 
 
 class Tenancy:
-    """Keeps the tenants of the config's keys file up to date."""
+    """Keeps the tenants of the config's keys file up to date, and their limits common to all routers."""
 
-    def __init__(self, keys_file: str | None, models: Collection[str]) -> None:
+    def __init__(self, keys_file: str | None, models: Collection[str], peers: Peers) -> None:
+        self.limits = TenantLimits()
         self._keys_file = keys_file
         self._models = models
-        self._task: asyncio.Task[None] | None = None
+        self._peers = peers
+        self._thread = ThreadPoolExecutor(1, "peers")  # the store may not answer for a minute
+        self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, keys: ApiKeys) -> None:
         """Reads the keys file, if there is one, and watches it. Call it in the event loop.
@@ -31,14 +38,30 @@ class Tenancy:
         if self._keys_file is None:
             return
         watch = KeysWatch(Path(self._keys_file), self._models, keys.use)
-        self._task = asyncio.get_running_loop().create_task(
-            self._run(watch), context=contextvars.Context()
-        )
+        self._begin("the keys file", lambda: asyncio.to_thread(watch.look))
+        self._begin("the limits of tenants", self._exchange)
 
-    async def _run(self, watch: KeysWatch) -> None:
-        while True:
-            await asyncio.sleep(_EVERY_S)
-            try:
-                await asyncio.to_thread(watch.look)
-            except Exception:
-                log.exception("the tenants could not be updated; trying again")
+    def _begin(self, what: str, step: Callable[[], Awaitable[None]]) -> None:
+        loop, empty = asyncio.get_running_loop(), contextvars.Context()
+        self._tasks.append(loop.create_task(_every_second(what, step), context=empty))
+
+    async def _exchange(self) -> None:
+        loop, taken = asyncio.get_running_loop(), self.limits.taken()
+        others = await loop.run_in_executor(
+            self._thread, self._peers.exchange, taken, time.monotonic()
+        )
+        self.limits.exchange(others, time.monotonic())
+
+
+async def _every_second(what: str, step: Callable[[], Awaitable[None]]) -> None:
+    """Repeats a step; a failure is logged once, until the step succeeds again."""
+    has_failed = False
+    while True:
+        try:
+            await step()
+            has_failed = False
+        except Exception:
+            if not has_failed:
+                log.exception("%s could not be updated; trying again", what)
+            has_failed = True
+        await asyncio.sleep(_EVERY_S)

@@ -30,7 +30,8 @@ class Decision:
 
     ``space`` is what the answer calls its space where that is not the model's own: a shared one.
     ``failover`` are other models that would give vectors of that same space, best first.
-    ``passed_over`` says of every other candidate why it is not the one. ``kind`` is the model's.
+    ``passed_over`` says of every other candidate why it is not the one. ``kind`` is the model's, and
+    ``max_tokens`` the longest text that it takes, if that is known.
     """
 
     model: str
@@ -40,6 +41,7 @@ class Decision:
     failover: tuple[str, ...] = ()
     passed_over: Mapping[str, str] = field(default_factory=dict, compare=False)
     kind: Kind = Kind.EMBEDDER
+    max_tokens: int | None = field(default=None, compare=False)
 
 
 def choose(
@@ -118,7 +120,8 @@ def _direct(
     space = reported_space(facts, chosen) if facts.space else None
     others = [c.name for c in inputs.candidates if c is not chosen]
     over = dict.fromkeys(others, f"`model` asks for {facts.requested}")
-    return Decision(chosen.name, reason, role, space, passed_over=over, kind=chosen.kind)
+    limit = chosen.spec.max_tokens if chosen.spec else None
+    return Decision(chosen.name, reason, role, space, (), over, chosen.kind, limit)
 
 
 def _by_policy(
@@ -135,8 +138,9 @@ def _by_policy(
     over |= {o.candidate.name: f"{chosen.candidate.name} is {why}" for o in others}
     space = reported_space(facts, chosen.candidate)
     failover = _same_space(inputs, others, space)
-    reason, given = f"{kind}: {why}", chosen.candidate.kind
-    return Decision(chosen.candidate.name, reason, role, space, failover, over, given)
+    name, reason, given = chosen.candidate.name, f"{kind}: {why}", chosen.candidate.kind
+    limit = chosen.candidate.spec.max_tokens if chosen.candidate.spec else None
+    return Decision(name, reason, role, space, failover, over, given, limit)
 
 
 def _same_space(

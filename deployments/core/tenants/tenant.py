@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from deployments.core.lane import Lane
 
@@ -12,16 +13,24 @@ class Tenant:
     """Whoever calls with certain keys.
 
     ``models`` are the only ones that it may use; None means all. A tenant whose ``highest_priority`` is
-    `offline` may not use the online lane.
+    `offline` may not use the online lane. ``tokens_per_minute`` has the limits of the lanes that have
+    one, and ``concurrent_requests`` the most requests at once, if that is limited.
     """
 
     name: str
     models: frozenset[str] | None = None
     highest_priority: Lane = Lane.ONLINE
+    tokens_per_minute: Mapping[Lane, int] = field(default_factory=dict, hash=False)
+    concurrent_requests: int | None = None
 
     def may_use(self, model: str) -> bool:
         """Whether it may use the model of this name."""
         return self.models is None or model in self.models
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is a limit to what it uses."""
+        return bool(self.tokens_per_minute) or self.concurrent_requests is not None
 
 
 # callers whose key has no name, and all callers of a service without keys

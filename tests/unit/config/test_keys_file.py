@@ -30,6 +30,8 @@ keys:
       - {sha256("c")}
     models: [small]
     highest_priority: offline
+    concurrent_requests: 8
+    tokens_per_minute: {{offline: 600000}}
 """
 
 
@@ -44,7 +46,8 @@ def tenants_of(tmp_path):
 
 def test_each_key_has_its_tenant(tenants_of):
     tenants = tenants_of(FULL)
-    nightly = Tenant("nightly.jobs", frozenset({"small"}), Lane.OFFLINE)
+    models, limits = frozenset({"small"}), {Lane.OFFLINE: 600_000}
+    nightly = Tenant("nightly.jobs", models, Lane.OFFLINE, limits, 8)
     assert tenants == {
         hashlib.sha256(b"a").digest(): Tenant("search"),
         hashlib.sha256(b"b").digest(): nightly,
@@ -58,6 +61,9 @@ def test_json_and_a_byte_order_mark(tenants_of):
 
 ONE = f"{{name: a, sha256: {A}}}"
 WRONG = {
+    f"keys: [{{name: a, sha256: {A}, concurrent_requests: 0}}]": "keys.0.concurrent_requests",
+    f"keys: [{{name: a, sha256: {A}, tokens_per_minute: 5}}]": "keys.0.tokens_per_minute",
+    f"keys: [{{name: a, sha256: {A}, tokens_per_minute: {{on: 5}}}}]": "keys.0.tokens_per_minute",
     f"keys: [{{name: a, sha256: {A}, model: [small]}}]": "did you mean `models`",
     "": "keys",
     "[]": "keys",
