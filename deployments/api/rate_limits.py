@@ -6,6 +6,7 @@ The headers are OpenAI's, which its clients know.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.types import Scope
@@ -25,13 +26,14 @@ PREFIX = "x-ratelimit-"
 async def encode(
     request: Request, decision: Decision, to_encode: EncodeRequest, lane: Lane, deadline: float
 ) -> Embeddings:
-    """As `Backend.encode`, but takes the tokens from the limit of the request's tenant.
+    """As `Backend.encode`, in the name of the request's tenant, from whose limit the tokens are taken.
 
     They are estimated before, and put right after. Raises RateLimited too.
     """
     backend: Backend = request.app.state.backend
     tenant = tenant_in(request.scope)
     request.scope[_LANE] = lane
+    to_encode = replace(to_encode, share=tenant.share)
     if lane not in tenant.tokens_per_minute:
         return await backend.encode(decision, to_encode, lane, deadline)
     limits: TenantLimits = request.app.state.tenant_limits

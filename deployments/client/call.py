@@ -11,7 +11,8 @@ from typing import Protocol
 
 from deployments.core.batch import Encoded, TokenBatch
 from deployments.core.lane import Lane
-from deployments.wire.calls import OtherVersion
+from deployments.core.tenants.tenant import SHARE_OF_ANYONE, Share
+from deployments.wire.calls import OtherVersion, Terms
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Call:
     """Texts for one replica. ``space`` is the embedding space that their token ids were made for.
 
     ``deadline`` is a time of `time.monotonic`. With ``trial``, the name of a trial, the replica gives
-    each text a forward pass of its own (`deployments/client/poison.py`).
+    each text a forward pass of its own (`deployments/client/poison.py`). ``share`` is that of the tenant.
     """
 
     batch: TokenBatch
@@ -27,6 +28,12 @@ class Call:
     deadline: float
     space: str
     trial: str | None = None
+    share: Share = SHARE_OF_ANYONE
+
+    @property
+    def terms(self) -> Terms:
+        """What it asks of its replica."""
+        return Terms(self.space, self.trial, self.share.name, self.share.weight)
 
     @property
     def left_s(self) -> float:

@@ -104,7 +104,7 @@ class EncoderClient:
         preprocessor = version.preprocessor
         check_dimensions(preprocessor.spec, request.dimensions)
         tokenized = await in_time(preprocessor.tokenized(request), deadline)
-        call = Call(tokenized.batch, lane, deadline, version.space)
+        call = Call(tokenized.batch, lane, deadline, version.space, share=request.share)
         replies = await self._send(call, texts_of_a_call(preprocessor.spec))
         return await preprocessor.finished(request, tokenized, replies)
 

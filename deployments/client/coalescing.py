@@ -17,6 +17,7 @@ from deployments.core.awaiting import in_time
 from deployments.core.batch import Encoded, TokenBatch
 from deployments.core.errors import ModelUnavailable
 from deployments.core.lane import Lane
+from deployments.core.tenants.tenant import Share
 
 _CALLS_AT_ONCE = 2
 _LINGER_S = 0.004
@@ -37,7 +38,7 @@ class _Part:
 
 @dataclass(eq=False)
 class _Queue:
-    """The calls of one lane and space that wait, and how many merged ones are under way."""
+    """The calls of one lane, space and tenant that wait, and how many merged ones are under way."""
 
     parts: list[_Part] = field(default_factory=list)
     calls: int = 0
@@ -45,11 +46,11 @@ class _Queue:
 
 
 class Coalescing:
-    """Merges small calls of the same lane and space. For one asyncio loop."""
+    """Merges small calls of the same lane, space and tenant. For one asyncio loop."""
 
     def __init__(self, inner: Sender) -> None:
         self._inner = inner
-        self._queues: dict[tuple[Lane, str], _Queue] = defaultdict(_Queue)
+        self._queues: dict[tuple[Lane, str, Share], _Queue] = defaultdict(_Queue)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def send(self, call: Call) -> Encoded:
@@ -62,7 +63,7 @@ class Coalescing:
         if len(batch) > _SMALL_TEXTS or batch.tokens > _SMALL_TOKENS:
             return await self._inner.send(call)
         loop = asyncio.get_running_loop()
-        queue = self._queues[call.lane, call.space]
+        queue = self._queues[call.lane, call.space, call.share]
         part = _Part(call, loop.create_future())
         queue.parts.append(part)
         if queue.timer is None:

@@ -15,7 +15,6 @@ from deployments.core.batch import Encoded
 from deployments.core.errors import Overloaded
 from deployments.core.lane import Lane
 from deployments.wire import frames
-from deployments.wire.calls import Terms
 from deployments.wire.frames import BadFrame, CallFrame, Frame, FrameReader, Kind
 from deployments.wire.registry import Address
 from deployments.wire.status import ReplicaStatus
@@ -72,8 +71,7 @@ class Connection(asyncio.Protocol):
         future = asyncio.get_running_loop().create_future()
         self._calls[number] = future
         future.add_done_callback(partial(self._settled, number))
-        terms = Terms(call.space, call.trial)
-        fields = CallFrame(call.batch, call.lane, max(0.0, call.left_s), terms)
+        fields = CallFrame(call.batch, call.lane, max(0.0, call.left_s), call.terms)
         self._transport.write(frames.call(number, fields))
         return future
 

@@ -22,7 +22,7 @@ from deployments.client.call import Call, Moved, ReplicaDied
 from deployments.core.batch import Encoded
 from deployments.core.errors import EmbedfleetError, ModelUnavailable, Overloaded
 from deployments.core.lane import Lane
-from deployments.wire.calls import OtherVersion, Terms
+from deployments.wire.calls import OtherVersion
 from deployments.wire.status import ModelState, ModelStatus, late
 
 log = logging.getLogger("ray.serve")
@@ -69,11 +69,10 @@ class HandleTransport:
 
     async def _reply(self, call: Call) -> Encoded | OtherVersion | EmbedfleetError:
         batch, timeout_s = call.batch, self._patience_s(call)
-        terms = Terms(call.space, call.trial)
         # left out where they say nothing: a replica of an older version does not know them
         prompts = {} if batch.prompts is None else {"prompts": batch.prompts}
         response = self._remote.remote(
-            batch.ids, batch.lengths, call.lane.value, timeout_s, terms, **prompts
+            batch.ids, batch.lengths, call.lane.value, timeout_s, call.terms, **prompts
         )
         try:
             async with asyncio.timeout(timeout_s):

@@ -49,8 +49,9 @@ class TokenLimits(_Strict):
 class KeyEntry(_Strict):
     """One tenant. It may have several keys, such as an old and a new one while callers change."""
 
-    name: str = Field(max_length=64, pattern=r"^[\w.-]+$")
+    name: str = Field(max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")
     sha256: tuple[str, ...] = Field(min_length=1)
+    weight: float = Field(1.0, ge=0.01, le=100)
     models: tuple[str, ...] | None = Field(None, min_length=1)
     highest_priority: Lane = Lane.ONLINE
     tokens_per_minute: TokenLimits = TokenLimits()
@@ -83,6 +84,7 @@ class KeyEntry(_Strict):
             self.highest_priority,
             self.tokens_per_minute.by_lane,
             self.concurrent_requests,
+            self.weight,
         )
 
 

@@ -9,6 +9,7 @@ from deployments.core.errors import InvalidRequest
 from deployments.core.models.spec import Kind, ModelSpec, Role, Truncation
 from deployments.core.models.token_bounds import estimate_tokens
 from deployments.core.sparse import SparseVectors
+from deployments.core.tenants.tenant import SHARE_OF_ANYONE, Share
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class EncodeRequest:
 
     ``dimensions`` None keeps all of the model's; ``normalize`` None does what the model does by itself.
     ``scoring`` is for rerankers, which answer with one number for each text, and ``sparse`` for sparse
-    encoders.
+    encoders. ``share`` is that of the tenant who asks.
     """
 
     texts: tuple[str, ...] | TokenInput
@@ -50,6 +51,7 @@ class EncodeRequest:
     normalize: bool | None = None
     scoring: Scoring | None = None
     sparse: bool = False
+    share: Share = SHARE_OF_ANYONE
 
     @property
     def kind(self) -> Kind:

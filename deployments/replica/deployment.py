@@ -155,11 +155,11 @@ class Encoder:
                 )
             refused = out_of_vocabulary(batch, model.engine.vocabulary)
             if not refused:
-                return await self._compute(model, batch, lane, timeout_s, terms.trial)
+                return await self._compute(model, batch, lane, timeout_s, terms)
             if terms.trial or len(refused) == len(batch):
                 return next(iter(refused.values()))
             rows = [row for row in range(len(batch)) if row not in refused]
-            encoded = await self._compute(model, batch.select(rows), lane, timeout_s)
+            encoded = await self._compute(model, batch.select(rows), lane, timeout_s, terms)
             return encoded.among(rows, len(batch), refused)
         except EmbedfleetError as error:
             return error
@@ -170,11 +170,13 @@ class Encoder:
         batch: TokenBatch,
         lane: str,
         timeout_s: float,
-        trial: str | None = None,
+        terms: Terms,
     ) -> Encoded:
         self._arrived[Lane(lane)] += batch.tokens
-        begin = partial(trials.begin, trial) if trial else None
-        return await asyncio.wrap_future(model.batcher.submit(batch, Lane(lane), timeout_s, begin))
+        begin = partial(trials.begin, terms.trial) if terms.trial else None
+        return await asyncio.wrap_future(
+            model.batcher.submit(batch, Lane(lane), timeout_s, begin, share=terms.share)
+        )
 
     def _pinned(self, spec: ModelSpec) -> ModelConfig:
         """Returns the config with the commit that was loaded; a branch may have moved on since.

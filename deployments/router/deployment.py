@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -82,7 +83,8 @@ class Router:
         self._chooser = Chooser(args, self._clients, self._fleet, self._spaces.of)
         self._decisions = DecisionMetrics()
         self._metrics = ClusterMetrics(scrape_cluster)
-        self._refusals = {name: LastRefusal() for name in self._models}
+        # of each model to each tenant: what is full for one may not be for another
+        self._refusals: dict[tuple[str, str], LastRefusal] = defaultdict(LastRefusal)
         self._configure(args.routing)
 
     async def choose(self, facts: RequestFacts, texts: Texts) -> Decision:
@@ -137,7 +139,7 @@ class Router:
         An online request like one just refused is refused at once, and so is one of either lane that
         cannot be done before its deadline.
         """
-        spec, refusals = self._clients[model].spec, self._refusals[model]
+        spec, refusals = self._clients[model].spec, self._refusals[model, request.share.name]
         tokens = estimated_tokens(request, spec.max_tokens if spec else None)
         speed = self._chooser.load(model).tokens_per_s
         refuse_if_hopeless(tokens, speed, deadline - time.monotonic())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from deployments.config.schema import ModelConfig
 from deployments.core.models.spec import Kind, ModelSpec
+from deployments.core.tenants.tenant import SHARE_OF_ANYONE, Share
 
 # gRPC between replicas takes 4 MB a message (RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH)
 _MAX_REPLY_BYTES = 3_000_000
@@ -26,11 +27,20 @@ def texts_of_a_call(spec: ModelSpec) -> int:
 @dataclass(frozen=True)
 class Terms:
     """What a call asks of its replica: to be of this space, and to run the texts one by one where
-    ``trial`` names the trial of texts that may have killed another replica.
+    ``trial`` names the trial of texts that may have killed another replica. ``tenant`` and ``weight``
+    are its share of the lane. Plain values only: calls by handle are pickled, and a replica of an older
+    version has no class for what is new.
     """
 
     space: str
     trial: str | None = None
+    tenant: str = SHARE_OF_ANYONE.name
+    weight: float = SHARE_OF_ANYONE.weight
+
+    @property
+    def share(self) -> Share:
+        """The tenant's share of the lane."""
+        return Share(self.tenant, self.weight)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ pickled, so nothing that arrives can run.
 
     client → replica     HELLO    protocol version and token; always first
                          CALL     texts as token ids, their prompts if the model needs them, lane,
-                                  seconds left, space, trial
+                                  seconds left, space, trial, tenant and its weight
                          CANCEL   the caller has gone
     replica → client     WELCOME  protocol version; the answer to HELLO
                          STATUS   the replica's state and load: at once, then every second
@@ -21,8 +21,9 @@ This module reads and writes bytes. It knows no sockets, so its tests need none.
 from __future__ import annotations
 
 import json
+import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from typing import Any
@@ -39,7 +40,7 @@ from deployments.core.sparse import SparseVectors
 from deployments.wire.calls import OtherVersion, Terms
 from deployments.wire.status import ReplicaState, ReplicaStatus
 
-VERSION = 3
+VERSION = 4
 MAX_BODY_BYTES = 64 * 2**20
 MAX_HELLO_BYTES = 256
 TOKEN_BYTES = 32
@@ -48,8 +49,8 @@ _MAGIC = b"embedfleet"
 _HEADER = struct.Struct("<IBxxxI")  # bytes of the body, kind, number
 _HELLO = struct.Struct(f"<{len(_MAGIC)}sH{TOKEN_BYTES}s")
 _WELCOME = struct.Struct("<H")
-# lane, whether there are prompts, bytes of trial and space, texts, seconds left
-_CALL = struct.Struct("<B?BHId")
+# lane, whether there are prompts, bytes of trial, tenant and space, texts, seconds left, weight
+_CALL = struct.Struct("<B?BBHIdd")
 # whether they are sparse, texts, dimension, numbers, tokens waiting in both lanes, seconds
 _ANSWER = struct.Struct("<?xxxIIIIIdd")
 _LANES = tuple(Lane)
@@ -175,27 +176,32 @@ class CallFrame:
 
 def call(number: int, sent: CallFrame) -> bytes:
     """Returns the frame of a call."""
-    space, trial = sent.terms.space.encode(), (sent.terms.trial or "").encode()
-    batch, lane = sent.batch, _LANES.index(sent.lane)
-    has_prompts = batch.prompts is not None
-    head = _CALL.pack(lane, has_prompts, len(trial), len(space), len(batch), sent.timeout_s)
+    terms, batch, has_prompts = sent.terms, sent.batch, sent.batch.prompts is not None
+    names = [name.encode() for name in (terms.trial or "", terms.tenant, terms.space)]
+    head = _CALL.pack(
+        _LANES.index(sent.lane),
+        has_prompts,
+        *map(len, names),
+        len(batch),
+        sent.timeout_s,
+        terms.weight,
+    )
     arrays = [batch.lengths, *([] if batch.prompts is None else [batch.prompts]), batch.ids]
-    return frame(Kind.CALL, number, head, *(_buffer(a, "<i4") for a in arrays), space, trial)
+    return frame(Kind.CALL, number, head, *(_buffer(a, "<i4") for a in arrays), *names)
 
 
 def read_call(body: bytearray) -> CallFrame:
     """Reads a call; its arrays are views of ``body``. Raises BadFrame."""
     try:
-        lane, has_prompts, trial_bytes, space_bytes, texts, timeout_s = _CALL.unpack_from(body)
+        lane, has_prompts, *sizes, texts, timeout_s, weight = _CALL.unpack_from(body)
         prompts_at = _CALL.size + _ID_BYTES * texts
         ids_at = prompts_at + (2 * _ID_BYTES * texts if has_prompts else 0)
-        space_at = len(body) - trial_bytes - space_bytes
+        names_at = len(body) - sum(sizes)
         lengths = np.frombuffer(body, "<i4", texts, _CALL.size)
         prompts = _prompts(body, texts, prompts_at) if has_prompts else None
-        ids = np.frombuffer(body[ids_at:space_at], "<i4")
-        space = body[space_at : space_at + space_bytes].decode()
-        trial = body[space_at + space_bytes :].decode() or None
-        terms = Terms(space, trial)
+        ids = np.frombuffer(body[ids_at:names_at], "<i4")
+        trial, tenant, space = _names(body, names_at, sizes)
+        terms = Terms(space, trial or None, tenant, weight)
         received = CallFrame(TokenBatch(ids, lengths, prompts), _LANES[lane], timeout_s, terms)
     except (struct.error, ValueError, IndexError) as error:
         raise BadFrame(f"a call that cannot be read: {error}") from None
@@ -203,7 +209,15 @@ def read_call(body: bytearray) -> CallFrame:
         raise BadFrame("a call whose lengths do not add up to its token ids")
     if prompts is not None and not _are_prompts(prompts, lengths):
         raise BadFrame("a call with a prompt of no role, or longer than its text")
+    if not 0 < weight < math.inf:
+        raise BadFrame(f"a call of weight {weight}")
     return received
+
+
+def _names(body: bytearray, at: int, sizes: Sequence[int]) -> Iterator[str]:
+    for size in sizes:
+        yield body[at : at + size].decode()
+        at += size
 
 
 def _prompts(body: bytearray, texts: int, at: int) -> Ids:

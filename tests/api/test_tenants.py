@@ -9,7 +9,7 @@ import pytest
 
 from deployments.api.auth import ApiKeys
 from deployments.core.lane import Lane
-from deployments.core.tenants.tenant import Tenant
+from deployments.core.tenants.tenant import ANYONE, Share, Tenant
 from tests.api.calls import (
     EMBEDDINGS,
     RERANK,
@@ -152,3 +152,13 @@ async def test_a_priority_over_that_of_the_key_is_refused(service, path, body):
     check_refusal(refused, 403, "priority", "priority_not_allowed")
     ok(await service.call("nightly", path, {**body, "priority": "offline"}))
     ok(await service.call("search", path, {**body, "priority": "online"}))
+
+
+@pytest.mark.parametrize(
+    ("key", "share"), [("heavy", Share("heavy", 4.0)), ("plain", ANYONE.share)]
+)
+@pytest.mark.parametrize(("path", "body"), PRIORITIES)
+async def test_replicas_are_told_whose_texts_they_compute(service, path, body, key, share):
+    service.keys.use(keys_of({"heavy": Tenant("heavy", weight=4.0)}))
+    assert (await service.call(key, path, body)).status_code == 200
+    assert {request.share for _, request, _ in service.backend.calls} == {share}

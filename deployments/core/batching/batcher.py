@@ -27,6 +27,7 @@ from deployments.core.batching.results import ResultDispatcher
 from deployments.core.engine.cpu.priority import give_way
 from deployments.core.errors import ModelUnavailable, Overloaded
 from deployments.core.lane import Lane
+from deployments.core.tenants.tenant import SHARE_OF_ANYONE, Share
 
 if TYPE_CHECKING:
     from deployments.core.engine.interface import Engine
@@ -98,8 +99,10 @@ class Batcher:
         lane: Lane,
         timeout_s: float,
         begin: Callable[[int | None], None] | None = None,
+        *,
+        share: Share = SHARE_OF_ANYONE,
     ) -> Future[Encoded]:
-        """Queues a call's texts; the future resolves to their vectors in order.
+        """Queues a call's texts for a tenant; the future resolves to their vectors in order.
 
         Cancelling the future drops the texts that are not yet computed. With ``begin`` the call is a
         trial: each text gets a forward pass of its own, ``begin`` is called with its row before the pass
@@ -111,8 +114,10 @@ class Batcher:
         with self._lock:
             self._refuse_if_broken()
             if begin is None:
-                self._refuse_if_full(lane, batch, now, now + timeout_s)
-                self._scheduler.lanes.put(call, batch.lengths.tolist(), lane, now, now + timeout_s)
+                deadline = now + timeout_s
+                self._refuse_if_full(lane, batch, now, deadline, share)
+                lengths = batch.lengths.tolist()
+                self._scheduler.lanes.put(call, lengths, lane, now, deadline, share=share)
             else:
                 self._scheduler.try_alone(call, now, now + timeout_s)
             self._wake_one()
@@ -163,12 +168,14 @@ class Batcher:
         if failure is not None or self._stopping:
             raise _unavailable(f"has ended: {failure or 'shutting down'}")
 
-    def _refuse_if_full(self, lane: Lane, batch: TokenBatch, now: float, deadline: float) -> None:
+    def _refuse_if_full(
+        self, lane: Lane, batch: TokenBatch, now: float, deadline: float, share: Share
+    ) -> None:
         lanes, speed = self._scheduler.lanes, self.tokens_per_s
         capacity = max(4.0 * self._limits.token_budget, self._max_wait_s[lane] * speed)
         if not lanes.waiting_tokens(lane) or lanes.waiting_tokens(lane) + batch.tokens <= capacity:
             return
-        before = lanes.tokens_before(batch.tokens, lane, now, deadline)
+        before = lanes.tokens_before(batch.tokens, lane, now, deadline, share=share)
         if before and before + batch.tokens > capacity:
             self._observer.refused(lane, len(batch))
             raise Overloaded(

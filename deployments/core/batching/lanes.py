@@ -1,28 +1,28 @@
 """Texts wait in two lanes and leave in micro-batches: which texts share the next forward pass.
 
-The unit of queueing is one text with its token count. Within a lane, calls leave in the order in which
-they are due, so that a short call does not wait for a long one. Online texts go first and offline texts
+The unit of queueing is one text with its token count. Within a lane, the calls of a tenant leave in the
+order in which they are due, so that a short call does not wait for a long one; tenants share the lane
+fairly (`fair_queue`). Online texts go first and offline texts
 fill the rest of the pass. Offline texts never starve: an ageing guard lets them go first now and then, or
 they have streams of their own at a lower priority. Nothing here blocks, and the clock is passed in.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
 
+from deployments.core.batching.fair_queue import FairQueue
 from deployments.core.batching.packing import around_oldest, first_fit
 from deployments.core.lane import Lane
+from deployments.core.tenants.tenant import SHARE_OF_ANYONE, Share
 
 _ONLINE_MEMORY_S = 1.0  # another online text is expected within this time of the last one
 _STRETCH = 16  # a call is due after so many times the seconds that it takes alone
 _RESERVE = 2  # but so many times those seconds before its deadline
 _PATIENCE = 0.5  # or after this part of the time to its deadline, if that is later
-_due = attrgetter("due")
 
 
 class DropReason(StrEnum):
@@ -48,7 +48,7 @@ OwnerT = TypeVar("OwnerT", bound=Owner)
 class QueuedText(Generic[OwnerT]):
     """One text in a lane: row ``row`` of its owner's call. Times are seconds of one clock.
 
-    ``due`` orders the texts of a lane: the earliest goes first.
+    ``due`` orders the texts of one tenant in a lane: the earliest goes first.
     """
 
     owner: OwnerT
@@ -58,6 +58,7 @@ class QueuedText(Generic[OwnerT]):
     arrived: float
     deadline: float
     due: float = 0.0
+    tenant: str = SHARE_OF_ANYONE.name
 
 
 @dataclass(frozen=True)
@@ -137,11 +138,9 @@ class Lanes(Generic[OwnerT]):
 
     limits: BatchLimits
     tokens_per_s: float = float("inf")
-    # each sorted by `due`, those that are due together in order of arrival
-    _queues: dict[Lane, list[QueuedText[OwnerT]]] = field(
-        default_factory=lambda: {lane: [] for lane in Lane}
+    _queues: dict[Lane, FairQueue[QueuedText[OwnerT]]] = field(
+        default_factory=lambda: {lane: FairQueue() for lane in Lane}
     )
-    _tokens: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
     _offline_served: float = float("-inf")
     _online_seen: float = float("-inf")
     # passes may be slower than the patience: offline texts go first at most once in a row
@@ -153,34 +152,46 @@ class Lanes(Generic[OwnerT]):
 
     def waiting_tokens(self, lane: Lane) -> int:
         """Returns how many tokens, without padding, wait in this lane."""
-        return self._tokens[lane]
+        return self._queues[lane].tokens
 
     def __bool__(self) -> bool:
         return any(self._queues.values())
 
-    def tokens_before(self, tokens: int, lane: Lane, now: float, deadline: float) -> int:
-        """Returns how many waiting tokens would leave before a call of so many tokens."""
-        queue = self._queues[lane]
-        place = bisect_right(queue, self._due(tokens, now, deadline), key=_due)
-        if place > len(queue) // 2:  # in a flood of like calls, hardly any text is due later
-            return self._tokens[lane] - sum(text.tokens for text in queue[place:])
-        return sum(text.tokens for text in queue[:place])
+    def tokens_before(
+        self,
+        tokens: int,
+        lane: Lane,
+        now: float,
+        deadline: float,
+        *,
+        share: Share = SHARE_OF_ANYONE,
+    ) -> int:
+        """Returns how many waiting tokens would leave before a tenant's call of so many tokens."""
+        due = self._due(tokens, now, deadline)
+        return self._queues[lane].tokens_before(tokens, due, share)
 
-    def put(
-        self, owner: OwnerT, tokens: Sequence[int], lane: Lane, now: float, deadline: float
+    def put(  # noqa: PLR0913
+        self,
+        owner: OwnerT,
+        tokens: Sequence[int],
+        lane: Lane,
+        now: float,
+        deadline: float,
+        *,
+        share: Share = SHARE_OF_ANYONE,
     ) -> None:
         """Queues an owner's texts, given by their token counts, in order."""
         if not self._queues[Lane.OFFLINE] and lane is Lane.OFFLINE:
             self._offline_served = now  # the patience starts when the lane stops being empty
         if lane is Lane.ONLINE:
             self._online_seen = now
-        due = self._due(sum(tokens), now, deadline)
+        total, name = sum(tokens), share.name
+        due = self._due(total, now, deadline)
         texts = [
-            QueuedText(owner, row, count, lane, now, deadline, due)
+            QueuedText(owner, row, count, lane, now, deadline, due, name)
             for row, count in enumerate(tokens)
         ]
-        _merge(self._queues[lane], texts)
-        self._tokens[lane] += sum(tokens)
+        self._queues[lane].put(texts, total, share)
 
     def take(
         self, now: float, max_cost: int | None = None, lanes: Sequence[Lane] = tuple(Lane)
@@ -195,9 +206,9 @@ class Lanes(Generic[OwnerT]):
         chosen = self._choose(candidates, now, budget)
         taken = set(map(id, chosen))
         for lane, texts in candidates.items():
-            self._queues[lane][:0] = [t for t in texts if id(t) not in taken]
-        for text in chosen:
-            self._tokens[text.lane] -= text.tokens
+            if texts:
+                self._queues[lane].put_back([t for t in texts if id(t) not in taken])
+                self._queues[lane].took([t for t in texts if id(t) in taken])
         online, offline = candidates[Lane.ONLINE], candidates[Lane.OFFLINE]
         if offline and offline[0] in chosen:  # topping up with short texts does not help the oldest
             self._offline_served = now
@@ -242,22 +253,9 @@ class Lanes(Generic[OwnerT]):
         is_open: bool,
     ) -> list[QueuedText[OwnerT]]:
         """Takes the first live texts out of an open lane; the others go to ``dropped``."""
-        queue, alive = self._queues[lane], list[QueuedText[OwnerT]]()
-        seen = 0
-        while is_open and seen < len(queue) and len(alive) < self.limits.window:
-            text = queue[seen]
-            seen += 1
-            if text.owner.gone or text.deadline <= now:
-                self._tokens[lane] -= text.tokens
-                dropped.append((text, DropReason.GONE if text.owner.gone else DropReason.EXPIRED))
-            else:
-                alive.append(text)
-        del queue[:seen]
+        if not is_open:
+            return []
+        alive, dead = self._queues[lane].window(now, self.limits.window)
+        for text in dead:
+            dropped.append((text, DropReason.GONE if text.owner.gone else DropReason.EXPIRED))
         return alive
-
-
-def _merge(queue: list[QueuedText[OwnerT]], texts: list[QueuedText[OwnerT]]) -> None:
-    """Puts the texts of a call into a sorted queue, behind what is due at the same time."""
-    if texts:
-        place = bisect_right(queue, texts[0].due, key=_due)
-        queue[place:place] = texts

@@ -25,6 +25,7 @@ from deployments.core.lane import Lane
 from deployments.core.models.space import space_id
 from deployments.core.models.spec import Role
 from deployments.core.request import EncodeRequest
+from deployments.core.tenants.tenant import Share
 from deployments.wire.status import ModelState, ModelStatus
 from tests.support.scripted import (
     LOST,
@@ -77,6 +78,12 @@ async def test_lane_and_time_left_go_along(connect, lane):
     [(lengths, sent_lane, timeout_s)] = replica.calls
     assert (lengths, sent_lane) == ([5], lane.value)
     assert 59 < timeout_s <= 60
+
+
+async def test_the_share_of_the_tenant_goes_along(connect):
+    replica = Replica()
+    await connect(replica).encode(texts(5, share=Share("search", 4.0)), ONLINE, 60)
+    assert [terms.share for terms in replica.terms] == [Share("search", 4.0)]
 
 
 @pytest.mark.parametrize(

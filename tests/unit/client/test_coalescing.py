@@ -14,6 +14,7 @@ from deployments.client.coalescing import Coalescing
 from deployments.core.batch import Encoded, TokenBatch
 from deployments.core.errors import DeadlineExceeded, EmbedfleetError, ModelUnavailable, Overloaded
 from deployments.core.lane import Lane
+from deployments.core.tenants.tenant import Share
 
 FAR = 1e9
 BAD = 1_313
@@ -48,8 +49,10 @@ def text(first: int, tokens: int = 4) -> TokenBatch:
     return TokenBatch.from_lists([[first] * tokens])
 
 
-def call_of(batch: TokenBatch, lane: Lane = Lane.ONLINE, deadline: float = FAR, space="space"):
-    return Call(batch, lane, deadline, space)
+def call_of(
+    batch: TokenBatch, lane: Lane = Lane.ONLINE, deadline: float = FAR, space="space", **fields
+):
+    return Call(batch, lane, deadline, space, **fields)
 
 
 async def ask(coalescer: Coalescing, first: int, tokens: int = 4, **fields) -> float:
@@ -93,6 +96,13 @@ async def test_token_ids_of_two_spaces_do_not_mix():
     replica = Replica()
     coalescer = Coalescing(replica)
     await asyncio.gather(*(ask(coalescer, 1, space=space) for space in ("old", "new")))
+    assert replica.calls == [1, 1]
+
+
+async def test_calls_of_two_tenants_do_not_mix():
+    replica = Replica()
+    coalescer = Coalescing(replica)
+    await asyncio.gather(*(ask(coalescer, 1, share=Share(name)) for name in "ab"))
     assert replica.calls == [1, 1]
 
 

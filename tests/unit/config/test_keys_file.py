@@ -24,6 +24,7 @@ FULL = f"""
 keys:
   - name: search
     sha256: {A}
+    weight: 4
   - name: nightly.jobs
     sha256:
       - {B.upper()}
@@ -49,7 +50,7 @@ def test_each_key_has_its_tenant(tenants_of):
     models, limits = frozenset({"small"}), {Lane.OFFLINE: 600_000}
     nightly = Tenant("nightly.jobs", models, Lane.OFFLINE, limits, 8)
     assert tenants == {
-        hashlib.sha256(b"a").digest(): Tenant("search"),
+        hashlib.sha256(b"a").digest(): Tenant("search", weight=4.0),
         hashlib.sha256(b"b").digest(): nightly,
         hashlib.sha256(b"c").digest(): nightly,
     }
@@ -61,6 +62,8 @@ def test_json_and_a_byte_order_mark(tenants_of):
 
 ONE = f"{{name: a, sha256: {A}}}"
 WRONG = {
+    f"keys: [{{name: a, sha256: {A}, weight: 0}}]": "keys.0.weight",
+    f"keys: [{{name: a, sha256: {A}, weight: .nan}}]": "keys.0.weight",
     f"keys: [{{name: a, sha256: {A}, concurrent_requests: 0}}]": "keys.0.concurrent_requests",
     f"keys: [{{name: a, sha256: {A}, tokens_per_minute: 5}}]": "keys.0.tokens_per_minute",
     f"keys: [{{name: a, sha256: {A}, tokens_per_minute: {{on: 5}}}}]": "keys.0.tokens_per_minute",
@@ -72,6 +75,7 @@ WRONG = {
     f"keys: [{{name: a, sha256: {A}, models: [medium]}}]": "keys.0.models: 'medium'",
     f"keys: [{{name: a, sha256: {A}, models: []}}]": "keys.0.models",
     f"keys: [{{name: a, sha256: {A}, highest_priority: high}}]": "keys.0.highest_priority",
+    f"keys: [{{name: ä, sha256: {A}}}]": "keys.0.name",
     f"keys: [{{name: 'a b', sha256: {A}}}]": "keys.0.name",
     f"keys: [{{name: default, sha256: {A}}}]": "keys.0.name: 'default'",
     f"keys: [{{sha256: {A}}}]": "keys.0.name: is missing",

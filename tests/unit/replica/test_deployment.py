@@ -74,7 +74,7 @@ async def test_a_trial_records_each_text_during_its_own_pass(encoder, engine, mo
 
 
 async def test_a_refusal_is_returned_and_not_raised(encoder, batcher, monkeypatch):
-    def refuse(*_):
+    def refuse(*_, **__):
         raise Overloaded("full", None, 1.0)
 
     monkeypatch.setattr(batcher, "submit", refuse)
@@ -181,7 +181,7 @@ async def test_it_reports_what_arrived_and_what_waits(encoder, engine, batcher):
 
 
 async def test_refused_work_counts_as_arrived(encoder, batcher, monkeypatch):
-    def refuse(*_):
+    def refuse(*_, **__):
         raise Overloaded("full", None, 1.0)
 
     monkeypatch.setattr(batcher, "submit", refuse)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +17,7 @@ from deployments.core.request import Embeddings, EncodeRequest
 from deployments.core.routing.facts import Load
 from deployments.core.routing.overload import LastRefusal
 from deployments.core.routing.policy import Decision
+from deployments.core.tenants.tenant import Share
 from deployments.router.deployment import Router
 
 REQUEST = EncodeRequest(("a text",))
@@ -46,7 +49,7 @@ def router():
     """A router without Serve: clients of two models."""
     router = SimpleNamespace(
         _clients={name: Client(name) for name in "ab"},
-        _refusals={name: LastRefusal() for name in "ab"},
+        _refusals=defaultdict(LastRefusal),
         _chooser=SimpleNamespace(
             in_progress=lambda *_: nullcontext(), load=lambda model: Load(tokens_per_s=SPEED)
         ),
@@ -91,6 +94,16 @@ async def test_an_online_request_like_one_just_refused_does_not_reach_the_client
         with pytest.raises(Overloaded):
             await encode(router, Decision("a", "name"), lane)
     assert router._clients["a"].calls == calls
+
+
+async def test_what_was_refused_to_one_tenant_is_not_refused_to_another(router):
+    client, decision = router._clients["a"], Decision("a", "name")
+    client.failing = Overloaded("full", None, 60.0)
+    for share in (Share("big"), Share("small")):
+        request = replace(REQUEST, share=share)
+        with pytest.raises(Overloaded):
+            await Router.encode(router, decision, request, Lane.ONLINE, time.monotonic() + 60)
+    assert client.calls == 2
 
 
 @pytest.mark.parametrize("lane", Lane)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import pickletools
 from contextlib import suppress
 
 import numpy as np
@@ -23,6 +25,7 @@ from deployments.core.lane import Lane
 from deployments.core.models.spec import Kind as ModelKind
 from deployments.core.models.spec import ModelSpec
 from deployments.core.sparse import SparseVectors
+from deployments.core.tenants.tenant import SHARE_OF_ANYONE
 from deployments.wire import frames
 from deployments.wire.calls import OtherVersion, Terms, texts_of_a_call
 from deployments.wire.frames import BadFrame, CallFrame, FrameReader, Kind
@@ -44,12 +47,14 @@ texts = st.lists(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=9), ma
 
 
 trials = st.none() | st.text("abc", min_size=1)
+tenants = st.text("xyz-", min_size=1, max_size=64)
+terms = st.builds(Terms, st.text(max_size=20), trials, tenants, st.floats(0.01, 100))
 
 
 @settings(max_examples=50)
-@given(texts, st.sampled_from(Lane), st.floats(0, 1e6), st.text(max_size=20), trials)
-def test_a_call_is_read_as_it_was_written(ids, lane, timeout_s, space, trial):
-    sent = CallFrame(TokenBatch.from_lists(ids), lane, timeout_s, Terms(space, trial))
+@given(texts, st.sampled_from(Lane), st.floats(0, 1e6), terms)
+def test_a_call_is_read_as_it_was_written(ids, lane, timeout_s, terms):
+    sent = CallFrame(TokenBatch.from_lists(ids), lane, timeout_s, terms)
     frame = only(frames.call(7, sent))
     received = frames.read_call(frame.body)
     assert (frame.kind, frame.number) == (Kind.CALL, 7)
@@ -185,8 +190,8 @@ CALL = frames.call(1, CallFrame(TokenBatch.from_lists([[1, 2], [3]]), Lane.ONLIN
 
 @pytest.mark.parametrize(
     ("at", "value"),
-    [(12, 9), (17, 3), (17, 200), (29, 3), (32, 128)],
-    ids=["lane", "texts", "many texts", "lengths", "negative length"],
+    [(12, 9), (18, 3), (18, 200), (38, 3), (41, 128), (37, 255)],
+    ids=["lane", "texts", "many texts", "lengths", "negative length", "weight"],
 )
 def test_a_call_that_does_not_add_up_is_refused(at, value):
     data = bytearray(CALL)
@@ -252,3 +257,17 @@ def test_calls_are_sized_by_what_their_answers_hold():
     assert texts(30_522, ModelKind.SPARSE) == 183
     # at worst every entry is there
     assert texts(250_002, ModelKind.SPARSE) * 250_002 * 8 < frames.MAX_BODY_BYTES
+
+
+def test_terms_of_an_older_version_belong_to_anyone():
+    old = pickle.dumps({"space": "s", "trial": None})
+    terms = Terms.__new__(Terms)
+    vars(terms).update(pickle.loads(old))
+    assert terms.share == SHARE_OF_ANYONE
+
+
+def test_an_older_version_can_unpickle_terms():
+    """It has the class, but no module that came with tenants."""
+    opcodes = pickletools.genops(pickle.dumps(Terms("s", None, "search", 4.0)))
+    named = {value for _, value, _ in opcodes if isinstance(value, str) and "deployments" in value}
+    assert named == {"deployments.wire.calls"}

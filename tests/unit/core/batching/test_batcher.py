@@ -7,9 +7,11 @@ import threading
 import pytest
 import torch
 
+from deployments.core.batch import TokenBatch
 from deployments.core.batching.lanes import DropReason
 from deployments.core.errors import DeadlineExceeded, Overloaded
 from deployments.core.lane import Lane
+from deployments.core.tenants.tenant import Share
 from tests.support.batching import (
     PATIENCE_S,
     Watcher,
@@ -214,6 +216,20 @@ def test_a_long_call_that_fills_a_lane_does_not_make_a_short_one_refused():
         check_answer(short, [3] * 4)
         check_answer(long, *[[2] * 10] * 50)
     assert 3 in engine.passes[1]  # the first pass after the one that was running
+
+
+def test_a_lane_that_one_tenant_has_filled_takes_the_calls_of_another():
+    engine, call = FakeEngine(), TokenBatch.from_lists([[1] * 10])
+    with working(engine, budget=10, max_wait_s=0.6) as batcher:
+        calls = [hold(batcher, engine)]
+        big, small = Share("big"), Share("small")
+        calls += [batcher.submit(call, Lane.ONLINE, 60.0, share=big) for _ in range(6)]
+        with pytest.raises(Overloaded):
+            batcher.submit(call, Lane.ONLINE, 60.0, share=big)
+        calls.append(batcher.submit(call, Lane.ONLINE, 60.0, share=small))
+        engine.release.set()
+        for future in calls:
+            future.result(PATIENCE_S)
 
 
 def test_the_observer_sees_each_pass_once_and_what_is_left():

@@ -265,6 +265,6 @@ def test_what_is_due_before_a_call_is_counted_exactly(limits, steps, tokens_per_
         before = lanes.tokens_before(tokens, lane, now, deadline)
         newcomer = Caller()
         lanes.put(newcomer, [tokens], lane, now, deadline)
-        queue = lanes._queues[lane]
+        queue = list(lanes._queues[lane])
         place = next(i for i, text in enumerate(queue) if text.owner is newcomer)
         assert before == sum(text.tokens for text in queue[:place])
