@@ -20,6 +20,7 @@ from ray.util.metrics import Counter, Gauge, Histogram
 from deployments.core.batching.lanes import DropReason
 from deployments.core.batching.observing import Observer, Pass
 from deployments.core.lane import Lane
+from deployments.core.tenants.usage import Counts
 
 log = logging.getLogger("ray.serve")
 PREFIX = "embedfleet_"
@@ -108,6 +109,22 @@ class DecisionMetrics:
         _counter("decisions_total", "Requests by the model chosen and why", "reason").inc(
             1, {"model": model, "reason": reason}
         )
+
+
+class TenantMetrics:
+    """Records what tenants use. Their names come from the keys file, so there are not many."""
+
+    def used(self, tenant: str, model: str, counts: Counts) -> None:
+        """A tenant has used so much of a model, which is "" if none was chosen."""
+        tags = {"tenant": tenant, "model": model or "none"}
+        totals = {
+            "tenant_requests_total": ("Requests answered to a tenant", counts.requests),
+            "tenant_tokens_total": ("Tokens computed for a tenant", counts.tokens),
+            "tenant_refusals_total": ("Requests of a tenant answered 429", counts.refusals),
+        }
+        for name, (description, count) in totals.items():
+            if count:
+                _counter(name, description, "tenant").inc(count, tags)
 
 
 class RequestMetrics:

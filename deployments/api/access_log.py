@@ -16,6 +16,9 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deployments.api.auth import tenant_in
+from deployments.core.tenants.tenant import ANYONE
+
 log = logging.getLogger("ray.serve")
 _FIELDS = {
     "model": "x-model",
@@ -87,8 +90,12 @@ class AccessLogMiddleware:
         finally:
             _work.reset(token)
             if self._every_request or (status >= _FAILED and self._has_room()):
-                seconds = self._clock() - started
-                self._write(f"{scope['method']} {path!r}", status, headers, work, seconds)
+                fields = {
+                    "status": status,
+                    "total_ms": round((self._clock() - started) * 1000, 1),
+                    **_named_tenant(scope),
+                }
+                self._write(f"{scope['method']} {path!r}", fields, headers, work)
 
     def _has_room(self) -> bool:
         """Whether another failure may be written in this second."""
@@ -98,10 +105,7 @@ class AccessLogMiddleware:
         self._left_out += self._failures > _MOST_FAILURES
         return self._failures <= _MOST_FAILURES
 
-    def _write(
-        self, request: str, status: int, headers: Headers, work: Work, seconds: float
-    ) -> None:
-        fields: dict[str, Any] = {"status": status, "total_ms": round(seconds * 1000, 1)}
+    def _write(self, request: str, fields: dict[str, Any], headers: Headers, work: Work) -> None:
         if work.texts:
             fields |= {"texts": work.texts, "tokens": work.tokens}
         fields |= {name: headers[header] for name, header in _FIELDS.items() if header in headers}
@@ -110,3 +114,8 @@ class AccessLogMiddleware:
         details = " ".join(f"{name}={value}" for name, value in fields.items())
         context = {"request": request, "request_id": self._request_id(), **fields}
         log.info("%s %s", request, details, extra=context)
+
+
+def _named_tenant(scope: Scope) -> dict[str, str]:
+    tenant = tenant_in(scope)
+    return {} if tenant is ANYONE else {"tenant": tenant.name}

@@ -10,6 +10,7 @@ from deployments.core.lane import Lane
 from deployments.core.request import Embeddings, EncodeRequest, TokenInput
 from deployments.core.routing.facts import RequestFacts
 from deployments.core.routing.policy import Decision
+from deployments.core.tenants.usage import TenantUsage
 
 Texts = Sequence[str] | TokenInput
 
@@ -44,6 +45,10 @@ class Backend(Protocol):
 
     def cluster_problem(self) -> str | None:
         """Returns why the service should get no requests although it runs; None if it may."""
+        ...
+
+    async def usage(self, tenant: str, own: TenantUsage) -> TenantUsage:
+        """Returns what a tenant has used at all routers; ``own`` is what this one has counted."""
         ...
 
     async def metrics(self) -> str:

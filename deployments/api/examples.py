@@ -124,6 +124,14 @@ MODEL_ANSWER: dict[str, Any] = {
     "shared_space": None,
 }
 MODELS_ANSWER: dict[str, Any] = {"object": "list", "data": [MODEL_ANSWER], "spaces": []}
+USAGE_ANSWER: dict[str, Any] = {
+    "object": "usage",
+    "tenant": "search",
+    "since": 1764489600,
+    "routers": 2,
+    "complete": True,
+    "data": [{"model": "all-MiniLM-L6-v2", "requests": 42, "tokens": 1290, "refusals": 0}],
+}
 HEALTH_ANSWER: dict[str, Any] = {"status": "ok"}
 READY_ANSWER: dict[str, Any] = {
     "status": "ready",

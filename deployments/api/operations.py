@@ -1,4 +1,4 @@
-"""The routes that describe the service itself: models, health, metrics and documentation."""
+"""The routes that describe the service itself: models, usage, health, metrics and documentation."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from deployments.api.auth import tenant_of
 from deployments.api.backend import Backend
 from deployments.api.http import JSON
-from deployments.api.responses import ModelItem, ModelList, dump
+from deployments.api.responses import ModelItem, ModelList, ModelUsage, UsageReport, dump
 from deployments.api.tenants import visible_models, visible_spaces
 from deployments.core.errors import ModelNotAllowed, UnknownModel
 from deployments.core.routing.policy import PROVIDER
+from deployments.core.tenants.limits import TenantLimits
 
 # Swagger UI 5: earlier ones do not read OpenAPI 3.1. Looked up, not imported: that would import FastAPI
 _SWAGGER_UI = Path(str(distribution("fastapi-swagger").locate_file("fastapi_swagger/resources")))
@@ -67,6 +68,25 @@ def _named(name: str, models: Sequence[ModelItem]) -> ModelItem | None:
     named = [item for item in models if name in (item.id, item.hugging_face_id)]
     of_size = [item for item in models if name == item.size]
     return next(iter(named or of_size), None)
+
+
+async def show_usage(request: Request) -> Response:
+    """Shows what the caller's tenant has used of each model."""
+    backend: Backend = request.app.state.backend
+    limits: TenantLimits = request.app.state.tenant_limits
+    name = tenant_of(request).name
+    used = await backend.usage(name, limits.usage.of(name))
+    report = UsageReport(
+        tenant=name,
+        since=int(used.since),
+        routers=used.routers,
+        complete=used.is_complete,
+        data=[
+            ModelUsage(model=model or None, **vars(counts))
+            for model, counts in sorted(used.models.items())
+        ],
+    )
+    return Response(dump(report.model_dump()), media_type=JSON)
 
 
 async def health(request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""The limits of tenants at the API: calls are charged to them, and headers say what is left.
+"""What tenants use at the API: calls are counted and charged to them, and headers say what is left.
 
 The headers are OpenAI's, which its clients know.
 """
@@ -6,46 +6,87 @@ The headers are OpenAI's, which its clients know.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from starlette.requests import Request
 from starlette.types import Scope
 
 from deployments.api.auth import tenant_in
 from deployments.api.backend import Backend
-from deployments.core.errors import EmbedfleetError
+from deployments.core.errors import EmbedfleetError, Overloaded, RateLimited
 from deployments.core.lane import Lane
 from deployments.core.request import Embeddings, EncodeRequest, estimated_tokens
 from deployments.core.routing.policy import Decision
 from deployments.core.tenants.limits import Quota, TenantLimits
+from deployments.core.tenants.tenant import Tenant
+from deployments.core.tenants.usage import Counts
 
-_LANE = "embedfleet.lane"
+_LANE, _MODELS = "embedfleet.lane", "embedfleet.models"
 PREFIX = "x-ratelimit-"
 
 
 async def encode(
     request: Request, decision: Decision, to_encode: EncodeRequest, lane: Lane, deadline: float
 ) -> Embeddings:
-    """As `Backend.encode`, in the name of the request's tenant, from whose limit the tokens are taken.
+    """As `Backend.encode`, in the name of the request's tenant: what it uses is counted and limited.
 
-    They are estimated before, and put right after. Raises RateLimited too.
+    Tokens are estimated before they are computed, and put right after. Raises RateLimited too.
     """
     backend: Backend = request.app.state.backend
+    limits: TenantLimits = request.app.state.tenant_limits
     tenant = tenant_in(request.scope)
     request.scope[_LANE] = lane
     to_encode = replace(to_encode, share=tenant.share)
-    if lane not in tenant.tokens_per_minute:
-        return await backend.encode(decision, to_encode, lane, deadline)
-    limits: TenantLimits = request.app.state.tenant_limits
-    estimate = estimated_tokens(to_encode, decision.max_tokens)
-    limits.charge(tenant, lane, estimate, time.monotonic())
     try:
-        embeddings = await backend.encode(decision, to_encode, lane, deadline)
-    except EmbedfleetError:
-        limits.correct(tenant, lane, -estimate, time.monotonic())
+        with _charged(limits, tenant, lane, to_encode, decision) as charge:
+            embeddings = await backend.encode(decision, to_encode, lane, deadline)
+            charge.tokens = embeddings.tokens
+    except (RateLimited, Overloaded):
+        limits.usage.add(tenant.name, decision.model, Counts(refusals=1))
         raise
-    limits.correct(tenant, lane, embeddings.tokens - estimate, time.monotonic())
+    is_first = _is_first(request.scope, embeddings.model)
+    counts = Counts(requests=int(is_first), tokens=embeddings.tokens)
+    limits.usage.add(tenant.name, embeddings.model, counts)
     return embeddings
+
+
+@dataclass
+class _Charge:
+    """The tokens that a call was charged with, to be set to those that were computed."""
+
+    tokens: int = 0
+
+
+@contextmanager
+def _charged(
+    limits: TenantLimits, tenant: Tenant, lane: Lane, request: EncodeRequest, decision: Decision
+) -> Iterator[_Charge]:
+    """Takes a call's tokens from the tenant's limit. What fails costs nothing, but a call whose caller
+    leaves keeps its price: it may have been computed. Raises RateLimited.
+    """
+    if lane not in tenant.tokens_per_minute:
+        yield _Charge()
+        return
+    estimate = estimated_tokens(request, decision.max_tokens)
+    limits.charge(tenant, lane, estimate, time.monotonic())
+    charge = _Charge(estimate)
+    try:
+        yield charge
+    except EmbedfleetError:
+        charge.tokens = 0
+        raise
+    finally:
+        limits.correct(tenant, lane, charge.tokens - estimate, time.monotonic())
+
+
+def _is_first(scope: Scope, model: str) -> bool:
+    """Whether the request has not used this model before; some use it twice, or several models."""
+    used: set[str] = scope.setdefault(_MODELS, set())
+    is_first = model not in used
+    used.add(model)
+    return is_first
 
 
 def rate_limit_headers(scope: Scope, limits: TenantLimits) -> dict[str, str]:

@@ -221,6 +221,31 @@ class ModelList(BaseModel):
     spaces: list[SpaceItem]
 
 
+class ModelUsage(BaseModel):
+    """What a tenant has used of one model; null stands for refusals before a model was chosen."""
+
+    model: str | None
+    requests: int
+    tokens: int
+    refusals: int
+
+
+class UsageReport(BaseModel):
+    """What the tenant of the API key has used since ``since`` (seconds since 1970).
+
+    With ``complete``, that is at all routers of the service; without, only at ``routers`` of them.
+    """
+
+    model_config = _ALL_REQUIRED
+
+    object: Literal["usage"] = "usage"
+    tenant: str
+    since: int
+    routers: int
+    complete: bool
+    data: list[ModelUsage]
+
+
 class Health(BaseModel):
     """The process answers."""
 

@@ -140,6 +140,16 @@ _OWN_ROUTES = (
     ),
     RouteSpec(
         method="GET",
+        path="/v1/usage",
+        handler=operations.show_usage,
+        summary="What the tenant of the API key has used",
+        tag="Operations",
+        response=responses.UsageReport,
+        errors=(401, 500),
+        example=examples.USAGE_ANSWER,
+    ),
+    RouteSpec(
+        method="GET",
         path="/health",
         handler=operations.health,
         summary="200 while the process answers",

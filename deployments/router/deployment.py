@@ -37,6 +37,7 @@ from deployments.core.routing.facts import RequestFacts
 from deployments.core.routing.languages import preload
 from deployments.core.routing.overload import LastRefusal, refuse_if_hopeless
 from deployments.core.routing.policy import Decision
+from deployments.core.tenants.usage import TenantUsage
 from deployments.metrics import (
     ClusterMetrics,
     DecisionMetrics,
@@ -44,6 +45,7 @@ from deployments.metrics import (
     scrape_cluster,
 )
 from deployments.ray_private import KeyValueStore, replace_access_log, request_id
+from deployments.router.all_routers import AllRouters
 from deployments.router.chooser import Chooser
 from deployments.router.fleet import Fleet
 from deployments.router.listing import model_item, route_candidate, served_model, space_item
@@ -79,6 +81,7 @@ class Router:
         }
         self._pulse = Pulse(node_is_alive)
         self._tenancy = Tenancy(args.api.keys_file, self._models, _peers())
+        self._others = AllRouters(args.routers)
         self._spaces = SharedSpaces(self._encode_sample, self._fleet.status)
         self._chooser = Chooser(args, self._clients, self._fleet, self._spaces.of)
         self._decisions = DecisionMetrics()
@@ -177,6 +180,16 @@ class Router:
     def cluster_problem(self) -> str | None:
         """Returns why this router should get no further requests; None if its cluster is well."""
         return self._pulse.problem
+
+    async def usage(self, tenant: str, own: TenantUsage) -> TenantUsage:
+        """Returns what a tenant has used at all routers, or at this one if others do not answer."""
+        if self._args.routers == 1:
+            return own
+        return await self._others.usage(tenant, own)
+
+    async def own_usage(self, tenant: str) -> TenantUsage:
+        """Returns what a tenant has used at this router, for another one."""
+        return self._tenancy.limits.usage.of(tenant)
 
     async def metrics(self) -> str:
         """Returns the whole cluster's metrics in Prometheus' text format."""

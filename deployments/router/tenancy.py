@@ -12,6 +12,7 @@ from pathlib import Path
 
 from deployments.api.auth import ApiKeys
 from deployments.core.tenants.limits import TenantLimits
+from deployments.metrics import TenantMetrics
 from deployments.router.keys_watch import KeysWatch
 from deployments.router.peers import Peers
 
@@ -20,13 +21,17 @@ _EVERY_S = 1.0
 
 
 class Tenancy:
-    """Keeps the tenants of the config's keys file up to date, and their limits common to all routers."""
+    """Keeps the tenants of the config's keys file up to date, and their limits common to all routers.
+
+    What they use becomes metrics here, since Ray's counters cost more than a request should.
+    """
 
     def __init__(self, keys_file: str | None, models: Collection[str], peers: Peers) -> None:
-        self.limits = TenantLimits()
+        self.limits = TenantLimits(time.time())
         self._keys_file = keys_file
         self._models = models
         self._peers = peers
+        self._metrics = TenantMetrics()
         self._thread = ThreadPoolExecutor(1, "peers")  # the store may not answer for a minute
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -35,6 +40,7 @@ class Tenancy:
 
         Raises what `read_tenants` raises.
         """
+        self._begin("the usage of tenants", self._report)
         if self._keys_file is None:
             return
         watch = KeysWatch(Path(self._keys_file), self._models, keys.use)
@@ -44,6 +50,10 @@ class Tenancy:
     def _begin(self, what: str, step: Callable[[], Awaitable[None]]) -> None:
         loop, empty = asyncio.get_running_loop(), contextvars.Context()
         self._tasks.append(loop.create_task(_every_second(what, step), context=empty))
+
+    async def _report(self) -> None:
+        for (tenant, model), counts in self.limits.usage.take_news().items():
+            self._metrics.used(tenant, model, counts)
 
     async def _exchange(self) -> None:
         loop, taken = asyncio.get_running_loop(), self.limits.taken()

@@ -34,6 +34,7 @@ from deployments.core.routing.constraints import preferred
 from deployments.core.routing.facts import Candidate, RequestFacts
 from deployments.core.routing.policy import Decision, choose
 from deployments.core.sparse import SparseVectors
+from deployments.core.tenants.usage import TenantUsage
 from deployments.core.vectors import finished, scores
 
 DIMENSION = 8
@@ -204,6 +205,10 @@ class FakeBackend:
     def cluster_problem(self) -> str | None:
         """Returns ``problem``."""
         return self.problem
+
+    async def usage(self, tenant: str, own: TenantUsage) -> TenantUsage:
+        """Returns what the only router has counted."""
+        return own
 
     async def metrics(self) -> str:
         """Returns one metric."""

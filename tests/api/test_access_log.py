@@ -8,6 +8,8 @@ import httpx
 import pytest
 
 from deployments.api.access_log import AccessLogMiddleware, count_work
+from deployments.api.auth import set_tenant
+from deployments.core.tenants.tenant import Tenant
 
 HEADERS = [(b"x-model", b"plain"), (b"x-route-reason", b"size"), (b"x-queued-ms", b"1.5")]
 
@@ -40,6 +42,8 @@ def calls(every_request, clock=None):
         if status == 200:
             count_work(2, 11)
             count_work(1, 4)
+        if scope["path"].startswith("/tenant"):
+            set_tenant(scope, Tenant("search"))
         await send({"type": "http.response.start", "status": status, "headers": HEADERS})
         await send({"type": "http.response.body", "body": b"{}"})
 
@@ -57,6 +61,15 @@ async def test_a_line_has_everything_that_is_known_of_a_request(lines):
     assert fields.items() <= vars(line).items()
     assert (line.request_id, line.total_ms) == ("id-7", 0.0)
     assert "the text" not in str(vars(line))
+    assert not hasattr(line, "tenant")
+
+
+async def test_a_line_names_the_tenant(lines):
+    async with calls(every_request=False) as http:
+        await http.post("/tenant/429")
+    (line,) = lines
+    assert line.tenant == "search"
+    assert " tenant=search " in line.getMessage()
 
 
 async def test_without_an_access_log_failures_have_their_lines(lines):

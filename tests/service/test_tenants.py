@@ -20,7 +20,8 @@ from testing.processes import replicas
 from testing.running import RunningService
 from testing.waiting import until
 
-MODEL = "hashed"
+MODEL, SLOW = "hashed", "slow"
+SLOW_TOKENS_PER_S, SLOW_BUDGET = 8_000, 512
 PER_MINUTE = 60_000
 TEXT = "word " * 40
 
@@ -33,7 +34,9 @@ FIRST = [
     entry("big"),
     entry("small"),
     entry("limited", tokens_per_minute={"online": PER_MINUTE}),
-    entry("one", concurrent_requests=2),
+    # four fifths of a lane, and a third of what the model computes
+    entry("heavy", weight=4),
+    entry("bounded", tokens_per_minute={"online": SLOW_TOKENS_PER_S * 60 // 3}),
 ]
 
 
@@ -62,11 +65,15 @@ class Tenants:
 def tenants(shared_service, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tenants")
     path = str(save_model(folder / MODEL))
-    models = [{"name": MODEL, "path": path, "num_cpus": 0}]
+    slow = save_model(folder / SLOW, seed=2, tokens_per_s=SLOW_TOKENS_PER_S)
+    models = [
+        {"name": MODEL, "path": path, "num_cpus": 0},
+        {"name": SLOW, "path": str(slow), "num_cpus": 0, "token_budget": SLOW_BUDGET},
+    ]
     made = Tenants(None, folder / "keys.yaml")
     made.write(FIRST)
     app, api = {"import_path": "testing.hashing:build"}, {"keys_file": str(made.file)}
-    made.service = shared_service.serve(models, [MODEL], app, routers=2, api=api)
+    made.service = shared_service.serve(models, [MODEL, SLOW], app, routers=2, api=api)
     until(lambda: len(replicas(made.service, "router")) == 2, 60)
     return made
 
@@ -81,15 +88,15 @@ class Traffic:
 
 
 @contextmanager
-def traffic(tenants, key, callers, text=TEXT) -> Iterator[Traffic]:
-    """Callers that send one text after the other, at once after each answer."""
+def traffic(tenants, key, callers, texts=TEXT, model=MODEL) -> Iterator[Traffic]:
+    """Callers that send one request after the other, at once after each answer."""
     seen, over = Traffic(), threading.Event()
 
     def call():
         with tenants.client(key) as http:
             while not over.is_set():
                 started = time.perf_counter()
-                answer = http.post("/v1/embeddings", json={"model": MODEL, "input": text})
+                answer = http.post("/v1/embeddings", json={"model": model, "input": texts})
                 seen.seconds.append(time.perf_counter() - started)
                 seen.statuses[answer.status_code] += 1
                 if answer.status_code == 200:
@@ -142,3 +149,74 @@ def test_two_routers_keep_a_limit_to_within_ten_percent_over_a_minute(tenants):
     for start in (began, began + 30, began + 60):
         tokens = sum(tokens for at, tokens in limited.tokens if start <= at < start + 60)
         assert tokens == pytest.approx(PER_MINUTE, rel=0.1)
+
+
+# 20 texts of 42 tokens: 0.1 s of the slow model alone, in two passes
+BATCH = [TEXT] * 20
+
+
+def slowest_percent(tenants, key, seconds) -> float:
+    """Returns the p99 of one caller, in seconds."""
+    with traffic(tenants, key, 1, BATCH, SLOW) as seen:
+        time.sleep(seconds)
+    assert set(seen.statuses) == {200}
+    return sorted(seen.seconds)[int(0.99 * len(seen.seconds))]
+
+
+def median(seconds):
+    return sorted(seconds)[len(seconds) // 2]
+
+
+def test_the_flood_of_one_tenant_does_not_become_the_wait_of_another(tenants):
+    """Ten callers against one: in one queue the one would wait for ten others, and so ten times as long.
+
+    Each tenant has half of the replica, and "heavy" four fifths.
+    """
+    with traffic(tenants, "small", 1, BATCH, SLOW) as alone:
+        time.sleep(4)
+    with traffic(tenants, "big", 10, BATCH, SLOW) as big:
+        time.sleep(1)
+        with traffic(tenants, "small", 1, BATCH, SLOW) as small:
+            time.sleep(6)
+        with traffic(tenants, "heavy", 1, BATCH, SLOW) as heavy:
+            time.sleep(6)
+    assert set(big.statuses) == set(small.statuses) == set(heavy.statuses) == {200}
+    assert median(small.seconds) < 4 * median(alone.seconds)
+    assert median(heavy.seconds) < median(small.seconds)
+
+
+@pytest.mark.long
+def test_a_tenant_beside_one_that_is_over_its_limit_is_hardly_slower_than_alone(tenants):
+    alone = slowest_percent(tenants, "heavy", 20)
+    with traffic(tenants, "bounded", 10, BATCH, SLOW) as bounded:
+        time.sleep(5)
+        beside = slowest_percent(tenants, "heavy", 20)
+    assert bounded.statuses[429] > 0
+    print(f"p99 alone {alone * 1e3:.0f} ms, beside ten times the load {beside * 1e3:.0f} ms")
+    assert beside < 1.5 * alone
+
+
+def test_usage_is_that_of_both_routers_and_reaches_prometheus(tenants):
+    with tenants.client("small") as http:
+        before = usage(http)
+        for _ in range(20):
+            http.post("/v1/embeddings", json={"model": MODEL, "input": TEXT}).raise_for_status()
+        after = usage(http)
+        assert after["requests"] - before["requests"] == 20
+        assert after["tokens"] - before["tokens"] == 20 * 42
+        with tenants.client("big") as other:
+            assert usage(other) != after
+
+        def reported():
+            lines = http.get("/metrics").text.splitlines()
+            mine = [line for line in lines if line.startswith("embedfleet_tenant_tokens_total{")]
+            return any('tenant="small"' in line and f'model="{MODEL}"' in line for line in mine)
+
+        until(reported, 45)
+
+
+def usage(http):
+    report = http.get("/v1/usage").raise_for_status().json()
+    assert (report["routers"], report["complete"]) == (2, True)
+    nothing = {"requests": 0, "tokens": 0}
+    return next((item for item in report["data"] if item["model"] == MODEL), nothing)

@@ -6,7 +6,9 @@ import asyncio
 
 import pytest
 
-from deployments.metrics import ClusterMetrics, merge_pages
+from deployments import metrics
+from deployments.core.tenants.usage import Counts
+from deployments.metrics import ClusterMetrics, TenantMetrics, merge_pages
 
 HELP = (
     "# HELP ray_embedfleet_texts_total Texts computed\n# TYPE ray_embedfleet_texts_total counter\n"
@@ -101,3 +103,25 @@ async def test_a_gathering_that_failed_is_not_kept():
     with pytest.raises(OSError, match="no"):
         await metrics.page()
     assert await metrics.page() == "page"
+
+
+def test_what_a_tenant_has_used(monkeypatch):
+    recorded = []
+
+    class Recorder:
+        def __init__(self, name, *tags):
+            self.name = name
+
+        def inc(self, value, tags):
+            assert value > 0, "Ray refuses to add nothing"
+            recorded.append((self.name, value, tags))
+
+    monkeypatch.setattr(metrics, "_counter", lambda name, text, *tags: Recorder(name, *tags))
+    TenantMetrics().used("search", "m", Counts(2, 30))
+    TenantMetrics().used("search", "", Counts(refusals=1))
+    tags = {"tenant": "search", "model": "m"}
+    assert recorded == [
+        ("tenant_requests_total", 2, tags),
+        ("tenant_tokens_total", 30, tags),
+        ("tenant_refusals_total", 1, {"tenant": "search", "model": "none"}),
+    ]

@@ -10,7 +10,9 @@ from deployments.core.errors import RateLimited
 from deployments.core.lane import Lane
 from deployments.core.tenants.bucket import TokenBucket
 from deployments.core.tenants.tenant import Tenant
+from deployments.core.tenants.usage import Counts, Usage
 
+NO_MODEL = ""  # of a request that is refused before a model is chosen
 _RETRY_AFTER_S = 1.0  # for a request to end
 
 
@@ -24,9 +26,14 @@ class Quota:
 
 
 class TenantLimits:
-    """Admits or refuses calls of tenants. Not thread-safe; the clock is passed in."""
+    """Admits or refuses calls of tenants. Not thread-safe; the clock is passed in.
 
-    def __init__(self) -> None:
+    ``usage`` counts what they have used, limited or not.
+    """
+
+    def __init__(self, started: float = 0.0) -> None:
+        """``started`` is the time since 1970 from which ``usage`` counts."""
+        self.usage = Usage(started)
         self._buckets: dict[tuple[str, Lane], TokenBucket] = {}
         self._inside: Counter[str] = Counter()
         self._routers = 1
@@ -35,6 +42,7 @@ class TenantLimits:
     def enter(self, tenant: Tenant) -> None:
         """One more request of the tenant is in progress. Raises RateLimited; `leave` must follow."""
         if (most := self._most(tenant)) is not None and self._inside[tenant.name] >= most:
+            self.usage.add(tenant.name, NO_MODEL, Counts(refusals=1))
             raise RateLimited(
                 f"{tenant.name} has {self._inside[tenant.name]} requests in progress at this router, "
                 f"which is its share of the {tenant.concurrent_requests} that it may have; retry when "
