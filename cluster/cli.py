@@ -1,4 +1,4 @@
-"""The command line: ``embedfleet serve | env | encode | score | models | check | verify``."""
+"""The command line: ``embedfleet serve | env | encode | score | batch | models | check | verify``."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_env(commands)
     _add_encode(commands)
     _add_score(commands)
+    _add_batch(commands)
     _add_models(commands)
     _add_check(commands)
     _add_verify(commands)
@@ -150,6 +151,26 @@ def _add_score(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     add_score_arguments(score)
     score.set_defaults(run=_corpus_job, scores=True)
+
+
+def _add_batch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    batch = commands.add_parser(
+        "batch",
+        help="have a running service answer a file of requests, and fetch the results",
+        description="Sends a file of requests as OpenAI's Batch API takes them, shows the progress, and "
+        "fetches the results. The service goes on if the command is stopped; --id continues to watch.",
+    )
+    what = batch.add_mutually_exclusive_group(required=True)
+    what.add_argument("file", nargs="?", metavar="FILE.jsonl", help="a request for each line")
+    what.add_argument("--id", metavar="BATCH", help="a batch that was sent before")
+    batch.add_argument(
+        "--output",
+        metavar="FILE",
+        help="where the results go (default: FILE.output.jsonl or BATCH.output.jsonl); lines with an "
+        "error go to a file beside it that ends in .errors.jsonl",
+    )
+    _add_connection(batch)
+    batch.set_defaults(run=_batch)
 
 
 def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -266,6 +287,16 @@ def _corpus_job(args: argparse.Namespace) -> int:
     from cluster.corpus.command import run
 
     return run(args)
+
+
+def _batch(args: argparse.Namespace) -> int:
+    from cluster.service.batch import run
+    from cluster.service.http import Service, ServiceError
+
+    try:
+        return run(Service(args.url, args.api_key), args.file, args.id, args.output)
+    except (ServiceError, OSError) as error:
+        return _fail(error)
 
 
 def _models(args: argparse.Namespace) -> int:

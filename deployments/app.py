@@ -7,6 +7,8 @@ from typing import Any
 from ray import serve
 from ray.serve import Application
 
+from deployments.batch_runner.deployment import NAME as BATCHES
+from deployments.batch_runner.deployment import Batches
 from deployments.config.schema import AppArgs, Autoscaling, Limits, ModelConfig
 from deployments.replica.autoscaling import LOOK_BACK_S, POLICY, REPORT_EVERY_S
 from deployments.replica.deployment import Encoder
@@ -36,7 +38,21 @@ def graph(args: AppArgs, encoder: type[Encoder]) -> Application:
         graceful_shutdown_timeout_s=_shutdown_timeout_s(args.limits),
         ray_actor_options={"num_cpus": args.router_cpus},
     )
-    return router.bind(args, handles)
+    if args.batches is None:
+        return router.bind(args, handles)
+    return router.bind(args, handles, _batches(args, handles))
+
+
+def _batches(args: AppArgs, handles: dict[str, Application]) -> Application:
+    deployment = serve.deployment(
+        Batches,
+        name=BATCHES,
+        num_replicas=1,
+        max_surge_percent=0,  # two would wait for each other
+        graceful_shutdown_timeout_s=_LAST_ANSWER_S,
+        ray_actor_options={"num_cpus": 0},
+    )
+    return deployment.bind(args, handles)
 
 
 def _encoder(model: ModelConfig, limits: Limits, encoder: type[Encoder]) -> Application:

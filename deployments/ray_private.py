@@ -128,6 +128,14 @@ def logs_folder() -> str:
     return folder
 
 
+def session_root() -> str:
+    """Returns the folder in which this node's Ray keeps its sessions."""
+    from ray._private import worker
+
+    folder: str = worker._global_node.get_temp_dir_path()
+    return folder
+
+
 def started_by_hand() -> str | None:
     """Returns the address of the Ray that `ray start` has started on this machine; None without one."""
     from ray._private.utils import read_ray_address

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import ipaddress
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -110,21 +112,60 @@ class Service:
         except httpx.HTTPError:
             return None
 
-    def _request(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
-        try:
-            response = self._http.request(method, path, json=body)
-        except httpx.HTTPError as error:
-            raise ServiceError(
-                f"no service answers at {self.url} ({error}); start it with `embedfleet serve`"
-            ) from error
-        if response.status_code == httpx.codes.UNAUTHORIZED:
-            raise ServiceError(self._key_message())
-        if response.is_error:
-            raise ServiceError(_message(response))
+    def send_file(self, file: BinaryIO, name: str) -> str:
+        """Sends the input of a batch; returns its id."""
+        form, files = {"purpose": "batch"}, {"file": (name, file)}
+        return str(self._request("POST", "/v1/files", data=form, files=files)["id"])
+
+    def create_batch(self, file_id: str) -> dict[str, Any]:
+        """Queues a batch of lines for `/v1/embeddings`."""
+        body = {
+            "input_file_id": file_id,
+            "endpoint": "/v1/embeddings",
+            "completion_window": "24h",
+        }
+        batch: dict[str, Any] = self._request("POST", "/v1/batches", body)
+        return batch
+
+    def batch(self, batch_id: str) -> dict[str, Any]:
+        """Returns a batch as ``GET /v1/batches`` shows it."""
+        batch: dict[str, Any] = self._request("GET", f"/v1/batches/{quote(batch_id, safe='')}")
+        return batch
+
+    def fetch_file(self, file_id: str, target: BinaryIO) -> None:
+        """Writes the content of a file to ``target``. Raises OSError if that fails."""
+        with self._reaching(), self._http.stream("GET", f"/v1/files/{file_id}/content") as response:
+            if response.is_error:
+                response.read()
+            self._check(response)
+            for chunk in response.iter_bytes():
+                target.write(chunk)
+
+    def _request(
+        self, method: str, path: str, body: dict[str, Any] | None = None, **form: Any
+    ) -> Any:
+        with self._reaching():
+            response = self._http.request(method, path, json=body, **form)
+        self._check(response)
         try:
             return response.json()
         except ValueError as error:
             raise self._another_server(path) from error
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.HTTPError as error:
+            raise ServiceError(
+                f"no service answers at {self.url} ({error}); start it with `embedfleet serve`"
+            ) from error
+
+    def _check(self, response: httpx.Response) -> None:
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            raise ServiceError(self._key_message())
+        if response.is_error:
+            raise ServiceError(_message(response))
 
     def _key_message(self) -> str:
         why = "does not accept this API key" if self.has_key else "requires an API key"

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 
 from deployments.api.auth import ApiKeys
 from deployments.api.backend import Backend
+from deployments.api.files import ApiBatches
 from deployments.api.http import ApiLimits
 from deployments.api.middleware import (
     ApiKeyMiddleware,
@@ -27,16 +28,18 @@ from deployments.core.routing.overload import ConcurrencyLimiter
 from deployments.core.tenants.limits import TenantLimits
 
 
-def create_app(
+def create_app(  # noqa: PLR0913, PLR0917
     backend: Backend,
     limits: ApiLimits,
     keys: ApiKeys,
     hosts: Collection[str] = (),
     tenant_limits: TenantLimits | None = None,
+    batches: ApiBatches | None = None,
 ) -> ASGIApp:
     """Returns the whole HTTP API over ``backend``.
 
     Requests must name one of ``hosts``, if given. ``tenant_limits`` keeps what the tenants have used.
+    Without ``batches``, the routes of files and batches answer 404.
     """
     app = Starlette(
         routes=[spec.route for spec in ROUTES],
@@ -49,6 +52,8 @@ def create_app(
     app.state.backend = backend
     app.state.limits = limits
     app.state.tenant_limits = tenant_limits = tenant_limits or TenantLimits()
+    app.state.keys = keys
+    app.state.batches = batches
     app.state.parsing = asyncio.Lock()
     app.state.offline = ConcurrencyLimiter(limits.max_offline, "offline requests")
     app.state.description = dump(describe(ROUTES))

@@ -41,7 +41,7 @@ async def read_request(
 async def parse_large(kind: type[BodyT], body: bytes, request: Request) -> BodyT:
     """Returns a body of any size, parsed. Raises as `parse`, and for one that holds too many values."""
     limits: ApiLimits = request.app.state.limits
-    await aside(len(body) > _LARGE_BYTES, _check_values, body, limits.max_texts, kind.texts_field)
+    await aside(len(body) > _LARGE_BYTES, check_values, body, limits.max_texts, kind.texts_field)
     if len(body) <= _LARGE_BYTES:
         return parse(kind, body)
     parsing: asyncio.Lock = request.app.state.parsing
@@ -101,7 +101,7 @@ async def _read(request: Request, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-def _check_values(body: bytes, max_texts: int, field: str) -> None:
+def check_values(body: bytes, max_texts: int, field: str) -> None:
     """Raises InvalidRequest for a body of so many values that parsing it would hold the event loop.
 
     numpy lets other threads run meanwhile, as a JSON parser does not.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -33,16 +34,51 @@ async def create_embeddings(request: Request) -> Response:
     return embedding_response(content, embeddings, decision)
 
 
+@dataclass(frozen=True)
+class Conditions:
+    """What holds for a request beside its body.
+
+    ``space`` is the one that a header requires, ``models`` are the only ones that the caller may use.
+    """
+
+    limits: ApiLimits
+    space: str | None = None
+    models: frozenset[str] | None = None
+
+    @classmethod
+    def of(cls, request: Request) -> Conditions:
+        """Returns those of an HTTP request. Raises as `required_space`."""
+        models = tenant_of(request).models
+        return cls(request.app.state.limits, required_space(request), models)
+
+
 async def encoded(
     request: Request, body: EmbeddingRequest, deadline: float
 ) -> tuple[Embeddings, Decision]:
-    """Returns the vectors of a typed request, and why that model gave them.
-
-    The vectors are float32; their space is that of the request's ``output_dtype``.
-    """
+    """Returns the vectors of an HTTP request, and why that model gave them. As `answered`."""
     backend: Backend = request.app.state.backend
     body = with_priority(request, body)
-    facts, texts = _facts_and_texts(request, body)
+
+    async def admit_and_encode(decision: Decision, to_encode: EncodeRequest) -> Embeddings:
+        with admitted(request, body.priority):
+            return await encode(request, decision, to_encode, body.priority, deadline)
+
+    return await answered(backend, body, Conditions.of(request), deadline, admit_and_encode)
+
+
+async def answered(
+    backend: Backend,
+    body: EmbeddingRequest,
+    conditions: Conditions,
+    deadline: float,
+    encode: Callable[[Decision, EncodeRequest], Awaitable[Embeddings]],
+) -> tuple[Embeddings, Decision]:
+    """Returns the vectors of a typed request, wherever it came from, and why that model gave them.
+
+    ``encode`` has the chosen model do the work. The vectors are float32; their space is that of the
+    request's ``output_dtype``.
+    """
+    facts, texts = _facts_and_texts(body, conditions)
     decision = await in_time(backend.choose(facts, texts), deadline)
     role = choose_role(agree(decision.role, body.input_type), body.instruction)
     to_encode = EncodeRequest(
@@ -54,11 +90,10 @@ async def encoded(
         body.normalize,
         sparse=body.is_sparse,
     )
-    with admitted(request, body.priority):
-        embeddings = await encode(request, decision, to_encode, body.priority, deadline)
+    embeddings = await encode(decision, to_encode)
     refuse_replaced(facts, decision.space, embeddings.space)
-    space = embeddings.space + body.output_dtype.space_suffix
-    return replace(embeddings, space=space), decision
+    answered_in = embeddings.space + body.output_dtype.space_suffix
+    return replace(embeddings, space=answered_in), decision
 
 
 async def explain_route(request: Request) -> Response:
@@ -67,22 +102,22 @@ async def explain_route(request: Request) -> Response:
     deadline = request.app.state.limits.deadline()
     body = await read_request(EmbeddingRequest, request, request.app.state.limits, deadline)
     body = with_priority(request, body)
-    facts, texts = _facts_and_texts(request, body)
+    facts, texts = _facts_and_texts(body, Conditions.of(request))
     explanation = await in_time(backend.explain(facts, texts), deadline)
     role = choose_role(agree(explanation.decision.role, body.input_type), body.instruction)
     return Response(route_body(explanation, role), media_type=JSON)
 
 
 def _facts_and_texts(
-    request: Request, body: EmbeddingRequest
+    body: EmbeddingRequest, conditions: Conditions
 ) -> tuple[RequestFacts, tuple[str, ...] | TokenInput]:
-    limits: ApiLimits = request.app.state.limits
+    limits = conditions.limits
     limits.check_count(len(body.inputs), "input")
     facts = replace(
-        body.facts(required_space(request), limits.truncate),
+        body.facts(conditions.space, limits.truncate),
         roles=frozenset({body.input_type}) if body.input_type else None,
         dimensions=body.dimensions,
-        models=tenant_of(request).models,
+        models=conditions.models,
     )
     return facts, _texts(body.inputs, body.tokenizer)
 

@@ -40,7 +40,7 @@ async def encode(
     request.scope[_LANE] = lane
     to_encode = replace(to_encode, share=tenant.share)
     try:
-        with _charged(limits, tenant, lane, to_encode, decision) as charge:
+        with charged(limits, tenant, lane, to_encode, decision) as charge:
             embeddings = await backend.encode(decision, to_encode, lane, deadline)
             charge.tokens = embeddings.tokens
     except (RateLimited, Overloaded):
@@ -53,25 +53,25 @@ async def encode(
 
 
 @dataclass
-class _Charge:
+class Charge:
     """The tokens that a call was charged with, to be set to those that were computed."""
 
     tokens: int = 0
 
 
 @contextmanager
-def _charged(
+def charged(
     limits: TenantLimits, tenant: Tenant, lane: Lane, request: EncodeRequest, decision: Decision
-) -> Iterator[_Charge]:
+) -> Iterator[Charge]:
     """Takes a call's tokens from the tenant's limit. What fails costs nothing, but a call whose caller
     leaves keeps its price: it may have been computed. Raises RateLimited.
     """
     if lane not in tenant.tokens_per_minute:
-        yield _Charge()
+        yield Charge()
         return
     estimate = estimated_tokens(request, decision.max_tokens)
     limits.charge(tenant, lane, estimate, time.monotonic())
-    charge = _Charge(estimate)
+    charge = Charge(estimate)
     try:
         yield charge
     except EmbedfleetError:

@@ -17,8 +17,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from deployments.api import (
+    batches,
     embeddings,
     examples,
+    files,
     operations,
     requests,
     reranking,
@@ -45,7 +47,7 @@ class RouteSpec:
     another server, and its errors have that server's shape.
     """
 
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "DELETE"]
     path: str
     handler: Handler
     summary: str | None = None
@@ -225,7 +227,19 @@ DIALECT_ROUTES = (
     _VLLM(method="POST", path="/v1/score", handler=vllm.score, request=vllm.ScoreBody),
     _COG(method="POST", path="/predictions", handler=cog.predict, request=cog.PredictionBody),
 )
-ROUTES = (*_OWN_ROUTES, *DIALECT_ROUTES)
+# nor these, which OpenAI's own reference describes
+BATCH_ROUTES = (
+    RouteSpec(method="POST", path="/v1/files", handler=files.create_file),
+    RouteSpec(method="GET", path="/v1/files", handler=files.list_files),
+    RouteSpec(method="GET", path="/v1/files/{id}", handler=files.show_file),
+    RouteSpec(method="DELETE", path="/v1/files/{id}", handler=files.delete_file),
+    RouteSpec(method="GET", path="/v1/files/{id}/content", handler=files.file_content),
+    RouteSpec(method="POST", path="/v1/batches", handler=batches.create_batch),
+    RouteSpec(method="GET", path="/v1/batches", handler=batches.list_batches),
+    RouteSpec(method="GET", path="/v1/batches/{id}", handler=batches.show_batch),
+    RouteSpec(method="POST", path="/v1/batches/{id}/cancel", handler=batches.cancel_batch),
+)
+ROUTES = (*_OWN_ROUTES, *DIALECT_ROUTES, *BATCH_ROUTES)
 PATHS = frozenset(route.path for route in ROUTES)
 KEYLESS_PATHS = frozenset(route.path for route in ROUTES if not route.needs_key)
 PROBE_PATHS = frozenset(route.path for route in ROUTES if route.is_probe)

@@ -329,6 +329,27 @@ class Api(_Config):
         return value
 
 
+class BatchesConfig(_Config):
+    """Batches over HTTP, which are off without this block.
+
+    ``store`` is a folder that all nodes see, or a URI of a pyarrow file system; by default it is a folder
+    beside Ray's, which is enough on a single machine. ``max_batches`` may wait or run, and
+    ``max_running`` run at once. ``wait_s`` is how long a line waits for a model that does not answer.
+    """
+
+    store: str | None = Field(None, min_length=1)
+    max_file_bytes: int = Field(200_000_000, ge=1)
+    max_batches: int = Field(1_000, ge=1)
+    max_running: int = Field(2, ge=1)
+    retention_days: float = Field(30.0, ge=1)
+    wait_s: float = Field(900.0, gt=0)
+
+    @property
+    def retention_s(self) -> int:
+        """The same in seconds."""
+        return int(self.retention_days * 86_400)
+
+
 class AppArgs(_Config):
     """Everything under ``args`` in ``serve_config.yaml``.
 
@@ -343,6 +364,7 @@ class AppArgs(_Config):
     routing: Routing = Routing()
     limits: Limits = Limits()
     api: Api = Api()
+    batches: BatchesConfig | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

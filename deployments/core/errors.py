@@ -13,6 +13,7 @@
     ├── ModelNotAllowed        403  model_not_allowed
     ├── PriorityNotAllowed     403  priority_not_allowed
     ├── UnknownModel           404  model_not_found
+    ├── UnknownObject          404  object_not_found (a file or a batch)
     ├── BodyTooSlow            408  body_timeout
     ├── SpaceMismatch          409  embedding_space_mismatch
     ├── BodyTooLarge           413  body_too_large
@@ -21,7 +22,8 @@
     ├── Overloaded             429  overloaded
     ├── RateLimited            429  rate_limit_exceeded
     ├── ModelUnavailable       503  model_unavailable
-    └── DeadlineExceeded       504  deadline_exceeded
+    ├── DeadlineExceeded       504  deadline_exceeded
+    └── StoreFailed            507  store_failed
 
 Errors cross process boundaries, so each passes all its arguments to ``Exception.__init__``: an
 exception that does not is not unpickled on the other side.
@@ -138,6 +140,14 @@ class UnknownModel(EmbedfleetError):
     code = "model_not_found"
 
 
+class UnknownObject(EmbedfleetError):
+    """No file or batch of the caller has this id."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "object_not_found"
+
+
 class BodyTooSlow(EmbedfleetError):
     """The request body had not arrived within the request's deadline."""
 
@@ -208,3 +218,10 @@ class DeadlineExceeded(EmbedfleetError):
     status = 504
     type = "server_error"
     code = "deadline_exceeded"
+
+
+class StoreFailed(EmbedfleetError):
+    """The store of files and batches cannot be read or written, such as when its disk is full."""
+
+    status = 507
+    code = "store_failed"

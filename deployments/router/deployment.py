@@ -24,12 +24,19 @@ from deployments.api.app import create_app
 from deployments.api.auth import ApiKeys, allowed_hosts
 from deployments.api.backend import Texts
 from deployments.api.cors import allow_origins
+from deployments.api.files import ApiBatches
 from deployments.api.http import ApiLimits
 from deployments.api.middleware import AdmissionMiddleware, MetricsMiddleware
 from deployments.api.responses import Explanation, ModelItem, SpaceItem
 from deployments.client.client import EncoderClient
-from deployments.config.schema import AppArgs, Routing, routing_of
-from deployments.core.errors import EmbedfleetError, ModelUnavailable, Overloaded, SpaceMismatch
+from deployments.config.schema import AppArgs, BatchesConfig, Routing, routing_of
+from deployments.core.errors import (
+    EmbedfleetError,
+    ModelUnavailable,
+    Overloaded,
+    SpaceMismatch,
+    StoreFailed,
+)
 from deployments.core.lane import Lane
 from deployments.core.models.spec import Kind
 from deployments.core.request import Embeddings, EncodeRequest, estimated_tokens
@@ -46,6 +53,7 @@ from deployments.metrics import (
 )
 from deployments.ray_private import KeyValueStore, replace_access_log, request_id
 from deployments.router.all_routers import AllRouters
+from deployments.router.batches import configured_store
 from deployments.router.chooser import Chooser
 from deployments.router.fleet import Fleet
 from deployments.router.listing import model_item, route_candidate, served_model, space_item
@@ -60,9 +68,10 @@ _FOLLOW_TIMEOUT_S = 5.0
 _MAY_FAIL_OVER = (ModelUnavailable, Overloaded)
 
 
-@serve.ingress()
-class Router:
-    """The HTTP API's backend: one EncoderClient for each model, and the choice between them."""
+class FleetBackend:
+    """The API's backend in any process of the service: one EncoderClient for each model, and the choice
+    between them.
+    """
 
     def __init__(self, args: AppArgs, handles: Mapping[str, DeploymentHandle]) -> None:
         self._args = args
@@ -80,8 +89,6 @@ class Router:
             for name, model in self._models.items()
         }
         self._pulse = Pulse(node_is_alive)
-        self._tenancy = Tenancy(args.api.keys_file, self._models, _peers())
-        self._others = AllRouters(args.routers)
         self._spaces = SharedSpaces(self._encode_sample, self._fleet.status)
         self._chooser = Chooser(args, self._clients, self._fleet, self._spaces.of)
         self._decisions = DecisionMetrics()
@@ -195,6 +202,45 @@ class Router:
         """Returns the whole cluster's metrics in Prometheus' text format."""
         return await self._metrics.page()
 
+    def start(self) -> None:
+        """Starts what runs in the background. Call it in the event loop."""
+        self._fleet.start()
+        self._pulse.start()
+        self._spaces.start()
+        asyncio.get_running_loop().run_in_executor(None, preload)
+
+    def _configure(self, routing: Routing) -> None:
+        self._routing = routing
+        self._spaces.configure(routing)
+        self._chooser.configure(routing)
+
+    async def _encode_sample(self, model: str, request: EncodeRequest) -> Embeddings:
+        deadline = time.monotonic() + self._args.limits.request_timeout_s
+        return await self._encode_with(model, request, Lane.OFFLINE, deadline)
+
+    def _replica_statuses(self, model: str) -> Sequence[ReplicaStatus]:
+        return self._clients[model].statuses()
+
+    async def _follow_replica(self, model: str) -> None:
+        await self._clients[model].follow_replica(_FOLLOW_TIMEOUT_S)
+
+
+@serve.ingress()
+class Router(FleetBackend):
+    """The router process: that backend behind the HTTP API."""
+
+    def __init__(
+        self,
+        args: AppArgs,
+        handles: Mapping[str, DeploymentHandle],
+        batches: DeploymentHandle | None = None,
+    ) -> None:
+        """``batches`` is here to be deployed with the router, which meets it only in the store."""
+        super().__init__(args, handles)
+        del batches
+        self._tenancy = Tenancy(args.api.keys_file, self._models, _peers())
+        self._others = AllRouters(args.routers)
+
     async def served(self, model: str, kinds: tuple[Kind, ...]) -> ServedModel | EmbedfleetError:
         """Returns the model that has this name, for corpus jobs that need one of these kinds.
 
@@ -210,19 +256,21 @@ class Router:
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Starts what runs in the background and returns the HTTP API; Serve calls it once."""
-        self._fleet.start()
-        self._pulse.start()
-        self._spaces.start()
-        asyncio.get_running_loop().run_in_executor(None, preload)
+        self.start()
         keys = ApiKeys.from_environment()
         self._tenancy.start(keys)
         log.info("API keys are %s", "required" if keys else "off: anyone who can connect may call")
-        limits = _api_limits(self._args)
-        app = create_app(self, limits, keys, allowed_hosts(), self._tenancy.limits)
+        batches = _api_batches(self._args.batches)
+        limits, used = api_limits(self._args), self._tenancy.limits
+        app = create_app(self, limits, keys, allowed_hosts(), used, batches)
         self._admission = AdmissionMiddleware(app, self._args.limits.max_requests)
         open_to_pages = allow_origins(self._admission, self._args.api.cors_origins)
         measured = MetricsMiddleware(open_to_pages, RequestMetrics().answered)
         return AccessLogMiddleware(measured, replace_access_log(), request_id)
+
+    async def routing(self) -> Routing:
+        """Returns how models are chosen now, for the runner of batches."""
+        return self._routing
 
     async def reconfigure(self, user_config: Any) -> None:
         """Applies ``user_config``, which has the fields of ``routing``, without a restart.
@@ -241,19 +289,16 @@ class Router:
         left = await self._admission.close(self._args.limits.request_timeout_s)
         log.info("the service is stopping; %d requests are left without an answer", left)
 
-    def _configure(self, routing: Routing) -> None:
-        self._spaces.configure(routing)
-        self._chooser.configure(routing)
 
-    async def _encode_sample(self, model: str, request: EncodeRequest) -> Embeddings:
-        deadline = time.monotonic() + self._args.limits.request_timeout_s
-        return await self._encode_with(model, request, Lane.OFFLINE, deadline)
-
-    def _replica_statuses(self, model: str) -> Sequence[ReplicaStatus]:
-        return self._clients[model].statuses()
-
-    async def _follow_replica(self, model: str) -> None:
-        await self._clients[model].follow_replica(_FOLLOW_TIMEOUT_S)
+def _api_batches(config: BatchesConfig | None) -> ApiBatches | None:
+    """Returns what the routes of batches need; without a store, the other routes answer all the same."""
+    if config is None:
+        return None
+    try:
+        return ApiBatches(config, configured_store(config))
+    except StoreFailed as error:
+        log.error("there are no batches: %s", error)
+        return ApiBatches(config, None, error)
 
 
 def _peers() -> Peers:
@@ -262,7 +307,8 @@ def _peers() -> Peers:
     return Peers(store, f"routers/{context.app_name}/", context.replica_id.to_full_id_str())
 
 
-def _api_limits(args: AppArgs) -> ApiLimits:
+def api_limits(args: AppArgs) -> ApiLimits:
+    """Returns the limits of a request."""
     limits = args.limits
     return ApiLimits(
         max_body_bytes=limits.max_body_bytes,

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from deployments.api.app import create_app
 from deployments.api.auth import ApiKeys
 from deployments.api.backend import Backend
+from deployments.api.files import ApiBatches
 from deployments.api.http import ApiLimits
 from deployments.config.schema import AppArgs, Limits
 from testing.running import free_port
@@ -26,17 +27,27 @@ ROUTE = "/v1/route"
 JSON = {"content-type": "application/json"}
 
 
-def app_of(backend: Backend, keys: ApiKeys | None = None, **limits: Any) -> ASGIApp:
+def app_of(
+    backend: Backend,
+    keys: ApiKeys | None = None,
+    batches: ApiBatches | None = None,
+    **limits: Any,
+) -> ASGIApp:
     """Returns the app over ``backend``, with the default limits except those given."""
+    usual = replace(default_limits(), **limits)
+    return create_app(backend, usual, keys or ApiKeys(), batches=batches)
+
+
+def default_limits() -> ApiLimits:
+    """Returns the limits of a config that sets none."""
     default = Limits()
-    usual = ApiLimits(
+    return ApiLimits(
         max_body_bytes=default.max_body_bytes,
         max_texts=default.max_texts,
         max_offline=default.max_requests // 2,
         truncate=AppArgs.model_fields["truncate"].default,
         request_timeout_s=default.request_timeout_s,
     )
-    return create_app(backend, replace(usual, **limits), keys or ApiKeys())
 
 
 def connect(app: ASGIApp) -> httpx.AsyncClient:

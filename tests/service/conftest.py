@@ -105,4 +105,5 @@ def service(shared_service: SharedService, models_folder: Path) -> RunningServic
     ]
     app = {"import_path": "testing.hashing:build_with_computed"}
     compare_in_advance([model for model in models if model["name"] in KINDS])
-    return shared_service.serve(models, (*COMPUTED, "hashed", "sparse", "slow"), app)
+    ready = (*COMPUTED, "hashed", "sparse", "slow")
+    return shared_service.serve(models, ready, app, batches={"wait_s": 3})

@@ -66,6 +66,13 @@ def close_to(value):
     return pytest.approx(value, abs=0.005) if isinstance(value, float) else value
 
 
+def test_a_batch_is_answered(service, tmp_path):
+    (code,) = [b for b in code_blocks("bash") if "embedfleet batch" in b]
+    run_bash(code.replace("embedfleet batch", f"{CLI} batch"), service, tmp_path)
+    results = (tmp_path / "requests.output.jsonl").read_text().splitlines()
+    assert sorted(json.loads(line)["custom_id"] for line in results) == ["fr", "jp"]
+
+
 @pytest.mark.parametrize("name", ["embedfleet models", "embedfleet verify"])
 def test_commands_beside_a_running_service(service, tmp_path, name):
     assert "all-MiniLM-L6-v2" in run_bash(name.replace("embedfleet", CLI), service, tmp_path)

@@ -17,6 +17,7 @@ from deployments.config.schema import (
     Api,
     AppArgs,
     Autoscaling,
+    BatchesConfig,
     Limits,
     ModelConfig,
     PromptsConfig,
@@ -36,12 +37,12 @@ from tests.support.documents import (
 )
 
 # their defaults are described in words
-DESCRIBED = {"spaces", "replicas", "routing", "limits", "api"}
-CONFIGS = [AppArgs, ModelConfig, PromptsConfig, Limits, Api, Routing, Autoscaling]
+DESCRIBED = {"spaces", "replicas", "routing", "limits", "api", "batches"}
+CONFIGS = [AppArgs, ModelConfig, PromptsConfig, Limits, Api, Routing, Autoscaling, BatchesConfig]
 FOLDERS = ("deployments/", "cluster/", "tests/", "benchmarks/", "docs/", "examples/")
 # written by the benchmarks or by the user
 NOT_IN_THE_REPOSITORY = {"benchmarks/results/"}
-_COMMANDS = ("serve", "env", "encode", "score", "models", "check", "verify")
+_COMMANDS = ("serve", "env", "encode", "score", "batch", "models", "check", "verify")
 OPTIONS_OF_OTHERS = {"--head", "--port", "--address"}
 
 
@@ -169,6 +170,7 @@ RUN_BY = {
     "make serve": "tests/clusters/test_by_hand.py",
     "curl -s": "tests/service/test_readme.py",
     "embedfleet encode": "tests/service/test_readme.py",
+    "embedfleet batch": "tests/service/test_readme.py",
     "embedfleet check": "tests/unit/cluster/test_check.py",
     "ray get-auth-token": "tests/clusters/test_by_hand.py",
     "serve deploy one_gpu.yaml": "tests/clusters/test_by_hand.py",

@@ -1,0 +1,92 @@
+"""``embedfleet batch``: sends a file of requests, shows the progress, and fetches the results."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from cluster.service.http import Service, ServiceError
+
+_EVERY_S = 1.0
+_SILENT_S = 120.0  # as long as a service may take to start again
+_RESULTS, _ERRORS = ".output.jsonl", ".errors.jsonl"
+_FINAL = ("completed", "failed", "expired", "cancelled")
+_INTERRUPTED = 130
+
+
+def run(service: Service, file: str | None, batch_id: str | None, output: str | None) -> int:
+    """Runs a batch of ``file``, or goes on with one that was sent. Returns the exit status: 0 if the
+    batch was completed, whatever its lines got.
+
+    Raises ServiceError, and OSError if a file cannot be read or written.
+    """
+    stem = Path(file or str(batch_id)).with_suffix("")
+    results = Path(output) if output else stem.with_name(stem.name + _RESULTS)
+    results.parent.mkdir(parents=True, exist_ok=True)  # before the work, not after it
+    batch_id = batch_id or _send(service, Path(str(file)))
+    try:
+        batch = _follow(service, batch_id)
+    except KeyboardInterrupt:
+        print(
+            f"\nembedfleet: {batch_id} goes on; `embedfleet batch --id {batch_id}` fetches its results",
+            file=sys.stderr,
+        )
+        return _INTERRUPTED
+    _fetch(service, batch, results)
+    for problem in (batch["errors"] or {"data": []})["data"]:
+        where = f"line {problem['line']}: " if problem["line"] else ""
+        print(f"embedfleet: {where}{problem['message']}", file=sys.stderr)
+    return 0 if batch["status"] == "completed" else 1
+
+
+def _send(service: Service, file: Path) -> str:
+    with file.open("rb") as content:
+        file_id = service.send_file(content, file.name)
+    batch_id = str(service.create_batch(file_id)["id"])
+    print(f"embedfleet: {file} is {batch_id}", flush=True)
+    return batch_id
+
+
+def _follow(service: Service, batch_id: str) -> dict[str, Any]:
+    """Returns the batch once it is final. Raises ServiceError if the service stays away."""
+    heard_at, shown = time.monotonic(), ""
+    while True:
+        try:
+            batch = service.batch(batch_id)
+            heard_at = time.monotonic()
+        except ServiceError:
+            if time.monotonic() - heard_at > _SILENT_S or not shown:
+                raise
+        else:
+            shown = _show(batch, shown)
+            if batch["status"] in _FINAL:
+                return batch
+        time.sleep(_EVERY_S)
+
+
+def _show(batch: dict[str, Any], shown: str) -> str:
+    """Writes the progress line, unless it says nothing new; returns it."""
+    counts, is_final = batch["request_counts"], batch["status"] in _FINAL
+    done = counts["completed"] + counts["failed"]
+    line = f"{batch['status']}: {done} of {counts['total']} lines, {counts['failed']} with an error"
+    is_terminal = sys.stderr.isatty()
+    if line != shown and (is_terminal or is_final or not shown.startswith(batch["status"])):
+        start, end = ("\r\033[K", "\n" if is_final else "") if is_terminal else ("", "\n")
+        print(f"{start}{line}", end=end, file=sys.stderr, flush=True)
+    return line
+
+
+def _fetch(service: Service, batch: dict[str, Any], results: Path) -> None:
+    errors = results.with_name(
+        results.name.removesuffix(".jsonl").removesuffix(".output") + _ERRORS
+    )
+    for name, target in (("output_file_id", results), ("error_file_id", errors)):
+        if (file_id := batch[name]) is None:
+            continue
+        partial = target.with_name(target.name + ".partial")
+        with partial.open("wb") as stream:
+            service.fetch_file(file_id, stream)
+        partial.replace(target)
+        print(target)

@@ -1,0 +1,165 @@
+"""``/v1/batches``: OpenAI's Batch API. The routes read and write the store, and the runner works."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import asdict
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from deployments.api.auth import tenant_of
+from deployments.api.bodies import read_request
+from deployments.api.files import PURPOSE, batches_of, following, limit_of, page
+from deployments.api.http import JSON
+from deployments.api.requests import Body, Name
+from deployments.api.responses import dump
+from deployments.batches.states import (
+    BATCH_PREFIX,
+    COMPLETION_S,
+    COMPLETION_WINDOW,
+    Batch,
+    Rights,
+    Status,
+    new_id,
+)
+from deployments.batches.store import Store
+from deployments.core.errors import InvalidRequest, UnknownObject
+
+_LISTED, _MOST_LISTED = 20, 100
+_TIMED = tuple(status.value for status in Status if status is not Status.VALIDATING)
+Key = Annotated[str, Field(max_length=64)]
+Value = Annotated[str, Field(max_length=512)]
+
+
+class ExpiresAfter(BaseModel):
+    """How long the results of a batch are kept."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    anchor: Literal["created_at"]
+    seconds: int = Field(ge=3_600, le=2_592_000)
+
+
+class BatchRequest(Body):
+    """``POST /v1/batches``."""
+
+    texts_field: ClassVar[str] = "metadata"
+
+    input_file_id: Name
+    endpoint: Literal["/v1/embeddings"]
+    completion_window: Literal["24h"]
+    metadata: Annotated[dict[Key, Value], Field(max_length=16)] | None = None
+    output_expires_after: ExpiresAfter | None = None
+
+
+async def create_batch(request: Request) -> Response:
+    """Queues a batch."""
+    config, store, owner = batches_of(request)
+    limits = request.app.state.limits
+    body = await read_request(BatchRequest, request, limits, limits.deadline())
+    now, wanted = time.time(), body.output_expires_after
+    if wanted and wanted.seconds > config.retention_s:
+        raise InvalidRequest(
+            f"`output_expires_after.seconds` may be {config.retention_s} at most here",
+            "output_expires_after",
+        )
+    batch = Batch(
+        id=new_id(BATCH_PREFIX, now),
+        input_file_id=body.input_file_id,
+        endpoint=body.endpoint,
+        created_at=int(now),
+        expires_at=int(now) + COMPLETION_S,
+        output_ttl_s=wanted.seconds if wanted else config.retention_s,
+        rights=Rights.of(tenant_of(request)),
+        metadata=body.metadata,
+    )
+    await asyncio.to_thread(_create, store, owner, batch, config.max_batches)
+    return _json(_batch_object(batch))
+
+
+def _create(store: Store, owner: str, batch: Batch, most: int) -> None:
+    try:
+        file = store.file(owner, batch.input_file_id)
+    except UnknownObject as error:
+        raise UnknownObject(error.message, "input_file_id") from None
+    if file.purpose != PURPOSE:
+        raise InvalidRequest(
+            f"the file {file.id} has the purpose {file.purpose!r}; send the input with {PURPOSE!r}",
+            "input_file_id",
+        )
+    store.create_batch(owner, batch, most)
+
+
+async def list_batches(request: Request) -> Response:
+    """Lists the caller's batches, the newest first."""
+    _, store, owner = batches_of(request)
+    limit = limit_of(request, _LISTED, _MOST_LISTED)
+    after = request.query_params.get("after")
+    return _json(await asyncio.to_thread(_listed, store, owner, after, limit))
+
+
+def _listed(store: Store, owner: str, after: str | None, limit: int) -> dict[str, Any]:
+    ids = following(store.batches(owner), after)[: limit + 1]
+    return page([_shown(store, store.batch(owner, batch_id)) for batch_id in ids], limit)
+
+
+async def show_batch(request: Request) -> Response:
+    """Shows a batch."""
+    _, store, owner = batches_of(request)
+    return _json(await asyncio.to_thread(_show, store, owner, request.path_params["id"]))
+
+
+def _show(store: Store, owner: str, batch_id: str) -> dict[str, Any]:
+    return _shown(store, store.batch(owner, batch_id))
+
+
+async def cancel_batch(request: Request) -> Response:
+    """Has a batch stop. What is answered until then is in its output file."""
+    _, store, owner = batches_of(request)
+    batch_id = request.path_params["id"]
+    return _json(await asyncio.to_thread(_cancel, store, owner, batch_id, time.time()))
+
+
+def _cancel(store: Store, owner: str, batch_id: str, now: float) -> dict[str, Any]:
+    batch = store.batch(owner, batch_id)
+    if not batch.may_be_cancelled and batch.status is not Status.CANCELLING:
+        raise InvalidRequest(
+            f"{batch_id} is {batch.status} and cannot be cancelled any more", "batch_id"
+        )
+    store.ask_to_cancel(batch_id, now)
+    return _shown(store, batch)
+
+
+def _shown(store: Store, batch: Batch) -> dict[str, Any]:
+    """Returns a batch as its owner sees it: its runner may not know yet that it is cancelled."""
+    if batch.may_be_cancelled and (at := store.cancelled_at(batch.id)) is not None:
+        batch = batch.moved(Status.CANCELLING, at)
+    return _batch_object(batch)
+
+
+def _batch_object(batch: Batch) -> dict[str, Any]:
+    problems = [asdict(problem) for problem in batch.problems]
+    return {
+        "id": batch.id,
+        "object": "batch",
+        "endpoint": batch.endpoint,
+        "errors": {"object": "list", "data": problems} if problems else None,
+        "input_file_id": batch.input_file_id,
+        "completion_window": COMPLETION_WINDOW,
+        "status": batch.status.value,
+        "output_file_id": batch.output_file_id,
+        "error_file_id": batch.error_file_id,
+        "created_at": batch.created_at,
+        "expires_at": batch.expires_at,
+        **{f"{name}_at": batch.times.get(name) for name in _TIMED},
+        "request_counts": asdict(batch.request_counts),
+        "metadata": batch.metadata,
+    }
+
+
+def _json(body: dict[str, Any]) -> Response:
+    return Response(dump(body), media_type=JSON)

@@ -1,0 +1,82 @@
+"""``embedfleet batch`` against the real API behind a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from cluster import cli
+from deployments.api.files import ApiBatches
+from deployments.batch_runner.answering import LineAnswers
+from deployments.batches.store import Store, open_store
+from deployments.config.schema import BatchesConfig
+from tests.api.calls import app_of, default_limits
+from tests.api.fake_backend import FakeBackend
+from tests.api.serving import serving
+from tests.support.batches import as_jsonl, hurry, ids_of, input_line, running
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch) -> Store:
+    hurry(monkeypatch)
+    monkeypatch.setattr("cluster.service.batch._EVERY_S", 0.05)
+    return open_store(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def url(store, monkeypatch) -> Iterator[str]:
+    """The address of a service that runs batches in a thread."""
+    stop, answers = threading.Event(), LineAnswers(FakeBackend(), default_limits(), 5)
+
+    async def run() -> None:
+        async with running(store, answers.answer):
+            while not stop.is_set():
+                await asyncio.sleep(0.05)
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),))
+    thread.start()
+    with serving(app_of(FakeBackend(), batches=ApiBatches(BatchesConfig(), store))) as url:
+        monkeypatch.setenv("EMBEDFLEET_URL", url)
+        yield url
+    stop.set()
+    thread.join(10)
+
+
+def read(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_it_sends_waits_and_fetches(url, tmp_path, capsys):
+    file = tmp_path / "in.jsonl"
+    file.write_bytes(as_jsonl([*map(input_line, "abc"), b"nonsense"]))
+    assert cli.main(["batch", str(file)]) == 0
+    assert ids_of(read(tmp_path / "in.output.jsonl")) == ["a", "b", "c"]
+    (error,) = read(tmp_path / "in.errors.jsonl")
+    assert error["error"]["line"] == 4
+    printed = capsys.readouterr()
+    assert "completed: 4 of 4 lines, 1 with an error" in printed.err
+    batch_id = printed.out.split(" is ")[1].splitlines()[0]
+    results = tmp_path / "again" / "results.jsonl"
+    assert cli.main(["batch", "--id", batch_id, "--output", str(results)]) == 0
+    assert ids_of(read(results)) == ["a", "b", "c"]
+    assert results.with_name("results.errors.jsonl").exists()
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_batch_that_fails_says_why(url, tmp_path, capsys):
+    file = tmp_path / "in.jsonl"
+    file.write_bytes(as_jsonl([input_line("a"), input_line("a")]))
+    assert cli.main(["batch", str(file)]) == 1
+    assert "line 2" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "store"]
+
+
+@pytest.mark.parametrize("arguments", [["no-such-file"], ["--id", "batch_no"], ["--id", "../x"]])
+def test_what_is_not_there_is_an_error_in_a_sentence(url, tmp_path, capsys, arguments, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["batch", *arguments]) == 1
+    assert capsys.readouterr().err.startswith("embedfleet: ")

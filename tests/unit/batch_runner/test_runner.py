@@ -1,0 +1,278 @@
+"""The runner over the real store: each custom_id once, whatever is cut off."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import Counter
+
+import pytest
+
+from deployments.batch_runner import parts
+from deployments.batches.states import Counts, Status
+from deployments.batches.store import Store, open_store
+from deployments.core.errors import StoreFailed
+from tests.support.batches import (
+    LONGEST,
+    OWNER,
+    ended,
+    hurry,
+    ids_of,
+    input_line,
+    results,
+    running,
+    send,
+)
+
+IDS = [f"id-{n:04}" for n in range(1_000)]
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch) -> Store:
+    hurry(monkeypatch)
+    return open_store(str(tmp_path / "store"))
+
+
+class Answers:
+    """Answers each body with itself; refuses texts that say so, and counts.
+
+    After ``most`` answers it gives no more, until it is set ``free``.
+    """
+
+    def __init__(self, pause_s: float = 0.0, most: int = 1_000_000) -> None:
+        self.pause_s = pause_s
+        self.seen: Counter[str] = Counter()
+        self.begun, self.most = 0, most
+        self.free = asyncio.Event()
+
+    async def __call__(self, body: bytes, tenant: object) -> tuple[int, bytes]:
+        text = json.loads(body)["input"]
+        self.begun += 1
+        if self.begun > self.most:
+            await self.free.wait()
+        await asyncio.sleep(self.pause_s)
+        self.seen[text] += 1
+        return (400 if "refuse" in text else 200), body
+
+
+async def test_each_line_is_answered_once(store):
+    answers = Answers()
+    lines = [input_line(i, input=f"{i} refuse" if i.endswith("7") else i) for i in IDS]
+    batch_id = send(store, lines)
+    async with running(store, answers):
+        batch = await ended(store, batch_id)
+    output, errors = results(store, batch)
+    assert batch.status is Status.COMPLETED
+    assert batch.request_counts == Counts(1_000, 900, 100)
+    assert ids_of(output, errors) == IDS
+    assert {line["custom_id"][-1] for line in errors} == {"7"}
+    for line in output:
+        assert line["response"]["body"]["input"] == line["custom_id"]
+        assert (line["response"]["status_code"], line["error"]) == (200, None)
+    assert {line["response"]["status_code"] for line in errors} == {400}
+    assert set(answers.seen.values()) == {1}
+    assert list(batch.times) == ["in_progress", "finalizing", "completed"]
+
+
+async def test_bad_lines_are_errors_of_their_own(store):
+    lines = [input_line("a"), b"nonsense", b"", {**input_line("b"), "url": "/x"}, b"\xff"]
+    lines += [b"x" * (LONGEST + 1), input_line("c")]
+    async with running(store, Answers()):
+        batch = await ended(store, send(store, lines))
+    output, errors = results(store, batch)
+    assert ids_of(output) == ["a", "c"]
+    assert {(e["custom_id"], e["error"]["code"], e["error"]["line"]) for e in errors} == {
+        (None, "invalid_json_line", 2),
+        ("b", "invalid_url", 4),
+        (None, "invalid_json_line", 5),
+        (None, "line_too_long", 6),
+    }
+    assert batch.request_counts == Counts(6, 2, 4)
+
+
+async def test_results_without_errors_have_no_error_file(store):
+    async with running(store, Answers()):
+        good = await ended(store, send(store, [input_line("a")]))
+        bad = await ended(store, send(store, [b"nonsense"]))
+    assert good.error_file_id is None
+    assert bad.output_file_id is None
+    assert bad.status is Status.COMPLETED
+
+
+@pytest.mark.parametrize("lines", [[], [b"", b"  "]])
+async def test_a_file_without_lines_fails(store, lines):
+    async with running(store, Answers()):
+        batch = await ended(store, send(store, lines))
+    assert batch.status is Status.FAILED
+    assert [p.code for p in batch.problems] == ["empty_file"]
+
+
+async def test_an_id_that_is_there_twice_fails_the_batch_before_any_work(store):
+    answers = Answers()
+    lines = [*map(input_line, IDS[:500]), input_line(IDS[3]), input_line(IDS[4], input="x")]
+    async with running(store, answers):
+        batch = await ended(store, send(store, lines))
+    assert batch.status is Status.FAILED
+    found = [(p.code, p.line, p.param) for p in batch.problems]
+    assert found == [("duplicate_custom_id", n, "custom_id") for n in (501, 502)]
+    assert not answers.seen
+
+
+async def test_ids_of_one_digest_are_not_duplicates(store, monkeypatch):
+    monkeypatch.setattr(parts, "_digest", lambda custom_id: b"collides")
+    async with running(store, Answers()):
+        batch = await ended(store, send(store, map(input_line, "abc")))
+    assert batch.request_counts == Counts(3, 3, 0)
+
+
+async def test_an_input_that_is_gone_fails_the_batch(store):
+    batch_id = send(store, [input_line("a")])
+    store.delete_file(OWNER, store.batch(OWNER, batch_id).input_file_id)
+    async with running(store, Answers()):
+        batch = await ended(store, batch_id)
+    assert batch.status is Status.FAILED
+    assert [p.code for p in batch.problems] == ["input_file_not_found"]
+
+
+async def parts_done(store: Store, batch_id: str, count: int) -> None:
+    async with asyncio.timeout(20):
+        while len(store.parts(batch_id)) < count:
+            await asyncio.sleep(0.005)
+
+
+async def test_a_cancelled_batch_keeps_what_is_answered(store):
+    batch_id = send(store, map(input_line, IDS))
+    async with running(store, Answers(most=600)):
+        await parts_done(store, batch_id, 2)
+        store.ask_to_cancel(batch_id, 1_800_000_000)
+        batch = await ended(store, batch_id)
+    output, errors = results(store, batch)
+    assert batch.status is Status.CANCELLED
+    assert batch.times["cancelling"] == 1_800_000_000
+    assert ids_of(output, errors) == IDS
+    assert len(output) == 600
+    assert {line["error"]["code"] for line in errors} == {"batch_cancelled"}
+    assert batch.request_counts == Counts(1_000, len(output), len(errors))
+
+
+async def test_a_batch_that_is_cancelled_in_the_queue_answers_nothing(store):
+    batch_id = send(store, map(input_line, IDS[:3]))
+    store.ask_to_cancel(batch_id, 1_800_000_000)
+    async with running(store, Answers(most=0)):
+        batch = await ended(store, batch_id)
+    assert batch.status is Status.CANCELLED
+    assert ids_of(*results(store, batch)) == IDS[:3]
+
+
+async def test_a_batch_expires_with_what_is_answered(store):
+    batch_id = send(store, map(input_line, IDS), seconds=2)
+    async with running(store, Answers(most=600)):
+        batch = await ended(store, batch_id)
+    output, errors = results(store, batch)
+    assert batch.status is Status.EXPIRED
+    assert ids_of(output, errors) == IDS
+    assert len(output) == 600
+    assert {line["error"]["code"] for line in errors} == {"batch_expired"}
+
+
+async def test_runners_that_are_killed_at_random_lose_and_double_nothing(store):
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    draw = random.Random(seed)
+    answers = Answers(pause_s=0.01)
+    batch_id = send(store, [*map(input_line, IDS), b"nonsense"])
+    for _ in range(8):
+        async with running(store, answers):
+            await asyncio.sleep(draw.uniform(0.0, 1.0))
+    async with running(store, answers):
+        batch = await ended(store, batch_id)
+    output, errors = results(store, batch)
+    assert ids_of(output) == IDS
+    assert [line["error"]["code"] for line in errors] == ["invalid_json_line"]
+    assert store.files(OWNER) == sorted(
+        [batch.input_file_id, batch.output_file_id, batch.error_file_id]
+    )
+
+
+async def test_parts_that_are_done_are_not_answered_again(store):
+    answers = Answers(most=600)
+    batch_id = send(store, map(input_line, IDS))
+    async with running(store, answers):
+        await parts_done(store, batch_id, 2)
+    lost = sum(answers.seen.values()) - 512
+    answers.free.set()
+    async with running(store, answers):
+        await ended(store, batch_id)
+    assert sum(answers.seen.values()) == len(IDS) + lost
+
+
+async def test_at_most_so_many_run_at_once_and_the_oldest_first(store):
+    answers = Answers(most=0)
+    batches = []
+    for n in range(4):
+        batches.append(send(store, [input_line(f"{n}")]))
+        await asyncio.sleep(0.002)  # ids of one millisecond have no order
+    async with running(store, answers, max_running=2):
+        async with asyncio.timeout(10):
+            while [store.batch(OWNER, b).status for b in batches].count(Status.IN_PROGRESS) < 2:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)
+        states = [store.batch(OWNER, b).status for b in batches]
+        assert states == [Status.IN_PROGRESS] * 2 + [Status.VALIDATING] * 2
+        answers.free.set()
+        for batch_id in batches:
+            assert (await ended(store, batch_id)).status is Status.COMPLETED
+
+
+async def test_a_store_that_fails_for_a_while_costs_nothing(store, monkeypatch):
+    save, failures = Store.save_part, []
+
+    def failing(self, *args):
+        if len(failures) < 3:
+            failures.append(args)
+            raise StoreFailed("the disk is full")
+        save(self, *args)
+
+    monkeypatch.setattr(Store, "save_part", failing)
+    async with running(store, Answers()):
+        batch = await ended(store, send(store, map(input_line, IDS)))
+    assert len(failures) == 3
+    assert batch.status is Status.COMPLETED
+    assert ids_of(*results(store, batch)) == IDS
+
+
+async def test_a_second_runner_waits(store):
+    first, second = Answers(), Answers()
+    async with running(store, first):
+        await ended(store, send(store, [input_line("a")]))
+        async with running(store, second):
+            for custom_id in "bcd":
+                await ended(store, send(store, [input_line(custom_id)]))
+                await asyncio.sleep(0.2)
+            assert not second.seen
+
+
+def plan_of(store: Store, lines: list, longest: int = LONGEST) -> parts.Plan:
+    return parts.make_plan(store, store.batch(OWNER, send(store, lines)), longest)
+
+
+def test_parts_are_bounded_in_lines_texts_and_bytes(store):
+    many = plan_of(store, list(map(input_line, IDS)))
+    assert [p.lines for p in many.parts] == [256, 256, 256, 232]
+    texts = plan_of(store, [input_line(i, input=["x"] * 1_000) for i in IDS[:5]])
+    assert [p.lines for p in texts.parts] == [2, 2, 1]
+    long = plan_of(store, [input_line(i, input="x" * 300_000) for i in IDS[:5]], 400_000)
+    assert [p.lines for p in long.parts] == [3, 2]
+    alone = plan_of(store, [input_line(i, input=["x"] * 3_000) for i in IDS[:2]])
+    assert [p.lines for p in alone.parts] == [1, 1]
+
+
+def test_the_parts_of_a_plan_hold_each_line_once(store):
+    lines = [line for i in IDS for line in (input_line(i), b"")]
+    batch = store.batch(OWNER, send(store, lines))
+    plan = parts.make_plan(store, batch, LONGEST)
+    assert parts.Plan.from_dict(plan.as_dict()) == plan
+    read = [line for part in plan.parts for line in parts.lines_of(store, batch, plan, part)]
+    assert [line.custom_id for line in read] == IDS
+    assert [line.number for line in read] == list(range(1, 2_000, 2))

@@ -1,0 +1,206 @@
+"""The store of files and batches: owners, atomic writes, the queue, and failing file systems."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deployments.batches.states import BATCH_PREFIX, FILE_PREFIX, new_id
+from deployments.batches.store import Store, open_store
+from deployments.core.errors import Overloaded, StoreFailed, UnknownObject
+from tests.support.small_disk import mounted
+from tests.unit.batches.test_states import a_batch
+
+MINE, OTHERS = "mine", "others"
+TTL_S = 3_600
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return open_store(str(tmp_path / "store"))
+
+
+def keep(store: Store, content: bytes = b"{}\n", now: float = 1_000.0, ttl_s: int = TTL_S) -> str:
+    upload = store.upload(now)
+    upload.write(content)
+    return upload.keep(MINE, "a.jsonl", "batch", now, ttl_s).id
+
+
+def files_of(store: Store) -> set[str]:
+    root = store._root
+    return {
+        os.path.relpath(os.path.join(folder, name), root)
+        for folder, _, names in os.walk(root)
+        for name in names
+    }
+
+
+def test_the_folder_is_its_owners_alone(store):
+    assert os.stat(store._root).st_mode & 0o777 == 0o700
+
+
+def test_a_file_is_read_as_it_was_written(store):
+    file_id = keep(store, b"abc")
+    info = store.file(MINE, file_id)
+    assert (info.bytes, info.created_at, info.expires_at) == (3, 1_000, 4_600)
+    assert (info.filename, info.purpose) == ("a.jsonl", "batch")
+    with store.open(file_id) as file:
+        assert file.read() == b"abc"
+    store.delete_file(MINE, file_id)
+    with pytest.raises(UnknownObject):
+        store.file(MINE, file_id)
+    with pytest.raises(UnknownObject):
+        store.open(file_id)
+    assert not files_of(store)
+
+
+def test_another_owner_sees_nothing(store):
+    file_id, batch = keep(store), a_batch()
+    store.create_batch(MINE, batch, 10)
+    assert (store.files(MINE), store.batches(MINE)) == ([file_id], [batch.id])
+    assert (store.files(OTHERS), store.batches(OTHERS)) == ([], [])
+    for call in (store.file, store.delete_file):
+        with pytest.raises(UnknownObject):
+            call(OTHERS, file_id)
+    with pytest.raises(UnknownObject):
+        store.batch(OTHERS, batch.id)
+    assert store.file(MINE, file_id)
+
+
+@given(st.text() | st.sampled_from(["../mine/x", "..", "", "a/b", "file-", "file-" + "g" * 33]))
+def test_an_id_that_is_not_ours_never_becomes_a_path(tmp_path_factory, name):
+    store = open_store(str(tmp_path_factory.getbasetemp() / "ids"))
+    for call in (store.file, store.batch, store.delete_file):
+        with pytest.raises(UnknownObject):
+            call(MINE, name)
+    with pytest.raises(UnknownObject):
+        store.open(name)
+
+
+def test_an_upload_that_is_dropped_leaves_nothing(store):
+    upload = store.upload(1_000)
+    upload.write(b"x" * 100_000)
+    assert not store.files(MINE)
+    upload.drop()
+    assert not files_of(store)
+
+
+def test_a_write_that_fails_keeps_what_was_there(store):
+    batch = a_batch()
+    store.save_batch(MINE, batch)
+    half = store._replacing(f"batches/{MINE}/{batch.id}.json")
+    half.__enter__().write(b'{"half": ')
+    with pytest.raises(RuntimeError):
+        half.gen.throw(RuntimeError())
+    assert store.batch(MINE, batch.id) == batch
+    assert files_of(store) == {f"batches/{MINE}/{batch.id}.json"}
+
+
+def test_a_torn_read_is_repeated_and_damage_is_said(store, monkeypatch):
+    batch, pauses = a_batch(), []
+    path = f"{store._root}/batches/{MINE}/{batch.id}.json"
+    store.save_batch(MINE, batch)
+    with open(path, "rb") as file:
+        whole = file.read()
+
+    def mend(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            with open(path, "wb") as file:
+                file.write(whole)
+
+    monkeypatch.setattr("deployments.batches.store.time.sleep", mend)
+    os.truncate(path, 100)
+    assert store.batch(MINE, batch.id) == batch
+    assert len(pauses) == 2
+    os.truncate(path, 100)
+    with pytest.raises(StoreFailed):
+        store.batch(MINE, batch.id)
+
+
+def test_the_queue_is_bounded_and_the_oldest_comes_first(store):
+    batches = [a_batch(id=new_id(BATCH_PREFIX, now)) for now in (3_000, 1_000, 2_000)]
+    for batch in batches:
+        store.create_batch(MINE, batch, 3)
+    with pytest.raises(Overloaded) as refused:
+        store.create_batch(OTHERS, a_batch(), 3)
+    assert refused.value.retry_after_s
+    assert store.queue() == sorted(batch.id for batch in batches)
+    assert store.owner_of(batches[0].id) == MINE
+    store.dequeue(batches[0].id)
+    assert store.owner_of(batches[0].id) is None
+    store.create_batch(OTHERS, a_batch(), 3)
+
+
+def test_leaving_the_queue_forgets_the_work(store):
+    batch = a_batch()
+    store.create_batch(MINE, batch, 1)
+    store.save_plan(batch.id, {"parts": []})
+    store.save_part(batch.id, 7, [b"+a\n", b"-b\n"])
+    store.ask_to_cancel(batch.id, 1_234.5)
+    store.ask_to_cancel(batch.id, 9_999)
+    assert store.cancelled_at(batch.id) == 1_234
+    assert store.cancellations() == {batch.id}
+    assert store.parts(batch.id) == [7]
+    with store.open_part(batch.id, 7) as stream:
+        assert stream.read() == b"+a\n-b\n"
+    store.dequeue(batch.id)
+    store.dequeue(batch.id)
+    assert files_of(store) == {f"batches/{MINE}/{batch.id}.json"}
+
+
+def test_the_sweep_takes_what_has_expired_and_what_was_abandoned(store):
+    old, used, young = keep(store, now=1_000), keep(store, now=1_001), keep(store, now=9_000)
+    ended = [a_batch(id=new_id(BATCH_PREFIX, now)) for now in (1_000, 9_000)]
+    waiting = a_batch(id=new_id(BATCH_PREFIX, 1_002))
+    for batch in ended:
+        store.save_batch(MINE, batch)
+    store.create_batch(MINE, waiting, 1)
+    abandoned = store.upload(9_000)
+    abandoned.write(b"x")
+    store.sweep(9_500, {used}, TTL_S)
+    assert store.files(MINE) == [used, young]
+    assert store.batches(MINE) == sorted([waiting.id, ended[1].id])
+    assert any(path.startswith("tmp/") for path in files_of(store))  # it may go on
+    long_ago = time.time() - 90_000
+    os.utime(abandoned._path, (long_ago, long_ago))
+    store.sweep(9_500, {used}, TTL_S)
+    assert not any(path.startswith("tmp/") for path in files_of(store))
+    assert f"data/{old}" not in files_of(store)
+
+
+def test_a_full_disk_is_an_error_that_loses_nothing(tmp_path):
+    with mounted(tmp_path / "small", "size=400k") as folder:
+        store = open_store(str(folder / "store"))
+        file_id, batch = keep(store, b"kept\n"), a_batch()
+        store.create_batch(MINE, batch, 1)
+        upload = store.upload(1_000)
+        with pytest.raises(StoreFailed) as failed:
+            upload.write(b"x" * 1_000_000)
+        assert (failed.value.status, failed.value.code) == (507, "store_failed")
+        with pytest.raises(StoreFailed):
+            store.save_part(batch.id, 0, [b"+" + b"x" * 100_000 + b"\n"])
+        assert store.parts(batch.id) == []
+        upload.drop()
+        store.save_part(batch.id, 0, [b"+" + b"x" * 100_000 + b"\n"])
+        assert store.parts(batch.id) == [0]
+        assert store.batch(MINE, batch.id) == batch
+        with store.open(file_id) as file:
+            assert file.read() == b"kept\n"
+
+
+def test_a_place_that_cannot_be_a_store(tmp_path):
+    (tmp_path / "file").write_text("")
+    for location in (str(tmp_path / "file"), "nonsense://bucket/x"):
+        with pytest.raises(StoreFailed):
+            open_store(location)
+
+
+def test_an_unknown_file_id_of_the_right_form(store):
+    with pytest.raises(UnknownObject) as refused:
+        store.file(MINE, new_id(FILE_PREFIX, 1))
+    assert (refused.value.status, refused.value.code) == (404, "object_not_found")
