@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Mapping
 
 from ray import serve
@@ -19,15 +18,12 @@ from deployments.batch_runner.answering import LineAnswers
 from deployments.batch_runner.runner import BatchRunner
 from deployments.config.schema import AppArgs
 from deployments.core.engine.cpu.priority import give_way
-from deployments.core.tenants.limits import TenantLimits
-from deployments.metrics import TenantMetrics
 from deployments.router.batches import configured_store
 from deployments.router.deployment import FleetBackend, api_limits
 
 log = logging.getLogger("ray.serve")
 NAME = "batches"
 _FOLLOW_S = 5.0
-_REPORT_S = 1.0
 _LONGEST_BODIES = 4  # a line that is this many times over the limit of a body is not read
 
 
@@ -41,34 +37,24 @@ class Batches(FleetBackend):
         give_way()  # routers and replicas go first
         store = configured_store(args.batches)
         log.info("batches are kept in %s", store)
-        limits, self._used = api_limits(args), TenantLimits(time.time())
+        limits = api_limits(args)
         runner = BatchRunner(
             store,
-            LineAnswers(self, limits, args.batches.wait_s, used=self._used).answer,
+            LineAnswers(self, limits, args.batches.wait_s, used=self._tenancy.limits).answer,
             args.batches.max_running,
             _LONGEST_BODIES * limits.max_body_bytes,
             args.batches.retention_s,
         )
         self.start()
         loop = asyncio.get_running_loop()
-        self._tasks = [
-            loop.create_task(work)
-            for work in (runner.run(), self._follow_routing(), self._report_usage())
-        ]
+        self._tasks = [loop.create_task(runner.run()), loop.create_task(self._follow_routing())]
+        self._tenancy.report()
 
     async def check_health(self) -> None:
         """Raises if the runner has ended, so that Serve starts another one."""
         for task in self._tasks:
             if task.done():
                 raise RuntimeError("the runner of batches has ended") from task.exception()
-
-    async def _report_usage(self) -> None:
-        """Makes metrics of what tenants use, as the routers do."""
-        metrics = TenantMetrics()
-        while True:
-            for (tenant, model), counts in self._used.usage.take_news().items():
-                metrics.used(tenant, model, counts)
-            await asyncio.sleep(_REPORT_S)
 
     async def _follow_routing(self) -> None:
         """Chooses models as the routers do, also after their ``user_config`` has changed."""

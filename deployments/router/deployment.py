@@ -89,6 +89,8 @@ class FleetBackend:
             for name, model in self._models.items()
         }
         self._pulse = Pulse(node_is_alive)
+        self._tenancy = Tenancy(args.api.keys_file, self._models, _peers())
+        self._others = AllRouters(args.routers)
         self._spaces = SharedSpaces(self._encode_sample, self._fleet.status)
         self._chooser = Chooser(args, self._clients, self._fleet, self._spaces.of)
         self._decisions = DecisionMetrics()
@@ -238,8 +240,6 @@ class Router(FleetBackend):
         """``batches`` is here to be deployed with the router, which meets it only in the store."""
         super().__init__(args, handles)
         del batches
-        self._tenancy = Tenancy(args.api.keys_file, self._models, _peers())
-        self._others = AllRouters(args.routers)
 
     async def served(self, model: str, kinds: tuple[Kind, ...]) -> ServedModel | EmbedfleetError:
         """Returns the model that has this name, for corpus jobs that need one of these kinds.

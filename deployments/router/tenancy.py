@@ -40,12 +40,16 @@ class Tenancy:
 
         Raises what `read_tenants` raises.
         """
-        self._begin("the usage of tenants", self._report)
+        self.report()
         if self._keys_file is None:
             return
         watch = KeysWatch(Path(self._keys_file), self._models, keys.use)
         self._begin("the keys file", lambda: asyncio.to_thread(watch.look))
         self._begin("the limits of tenants", self._exchange)
+
+    def report(self) -> None:
+        """Makes metrics of what tenants use. Call it in the event loop."""
+        self._begin("the usage of tenants", self._report)
 
     def _begin(self, what: str, step: Callable[[], Awaitable[None]]) -> None:
         loop, empty = asyncio.get_running_loop(), contextvars.Context()
