@@ -23,6 +23,7 @@ from testing.waiting import until
 MODEL, SLOW = "hashed", "slow"
 SLOW_TOKENS_PER_S, SLOW_BUDGET = 8_000, 512
 PER_MINUTE = 60_000
+PAGE = "https://app.example.com"
 TEXT = "word " * 40
 
 
@@ -72,7 +73,8 @@ def tenants(shared_service, tmp_path_factory):
     ]
     made = Tenants(None, folder / "keys.yaml")
     made.write(FIRST)
-    app, api = {"import_path": "testing.hashing:build"}, {"keys_file": str(made.file)}
+    app = {"import_path": "testing.hashing:build"}
+    api = {"keys_file": str(made.file), "cors_origins": [PAGE]}
     made.service = shared_service.serve(models, [MODEL, SLOW], app, routers=2, api=api)
     until(lambda: len(replicas(made.service, "router")) == 2, 60)
     return made
@@ -133,22 +135,31 @@ def test_keys_come_and_go_under_load_and_nobody_is_disturbed(tenants):
 
 def test_a_tenant_over_its_limit_is_refused_and_another_is_not(tenants):
     with traffic(tenants, "limited", 8) as limited, traffic(tenants, "small", 1) as small:
-        time.sleep(5)
+        time.sleep(3)
     assert set(small.statuses) == {200}
     assert set(limited.statuses) == {200, 429}
-    # what three seconds and five seconds bring, at most one router's three seconds more
-    assert sum(tokens for _, tokens in limited.tokens) <= PER_MINUTE / 60 * (3 + 5 + 3)
+    # what three seconds bring and what is held, which the other router may not know of in time
+    assert sum(tokens for _, tokens in limited.tokens) <= PER_MINUTE / 60 * (3 + 3 + 3)
 
 
 @pytest.mark.long
 def test_two_routers_keep_a_limit_to_within_ten_percent_over_a_minute(tenants):
-    time.sleep(10)  # until everything has come back
+    time.sleep(4)  # until all has come back, which makes the minute that follows the fullest
     with traffic(tenants, "limited", 8) as limited:
         began = time.monotonic()
-        time.sleep(121)
-    for start in (began, began + 30, began + 60):
-        tokens = sum(tokens for at, tokens in limited.tokens if start <= at < start + 60)
-        assert tokens == pytest.approx(PER_MINUTE, rel=0.1)
+        time.sleep(60.5)
+    tokens = sum(tokens for at, tokens in limited.tokens if at < began + 60)
+    print(f"{tokens} of {PER_MINUTE} tokens in a minute")
+    assert tokens == pytest.approx(PER_MINUTE, rel=0.1)
+
+
+def test_a_page_of_a_listed_origin_may_call_and_others_may_not(tenants):
+    asked = {"access-control-request-method": "POST"}
+    with httpx.Client(base_url=tenants.service.url, trust_env=False) as browser:
+        ours = browser.options("/v1/embeddings", headers={"origin": PAGE, **asked})
+        other = browser.options("/v1/embeddings", headers={"origin": PAGE + ".evil.com", **asked})
+    assert (ours.status_code, ours.headers["access-control-allow-origin"]) == (200, PAGE)
+    assert (other.status_code, other.headers.get("access-control-allow-origin")) == (400, None)
 
 
 # 20 texts of 42 tokens: 0.1 s of the slow model alone, in two passes
@@ -173,13 +184,13 @@ def test_the_flood_of_one_tenant_does_not_become_the_wait_of_another(tenants):
     Each tenant has half of the replica, and "heavy" four fifths.
     """
     with traffic(tenants, "small", 1, BATCH, SLOW) as alone:
-        time.sleep(4)
+        time.sleep(2)
     with traffic(tenants, "big", 10, BATCH, SLOW) as big:
         time.sleep(1)
         with traffic(tenants, "small", 1, BATCH, SLOW) as small:
-            time.sleep(6)
+            time.sleep(3)
         with traffic(tenants, "heavy", 1, BATCH, SLOW) as heavy:
-            time.sleep(6)
+            time.sleep(3)
     assert set(big.statuses) == set(small.statuses) == set(heavy.statuses) == {200}
     assert median(small.seconds) < 4 * median(alone.seconds)
     assert median(heavy.seconds) < median(small.seconds)

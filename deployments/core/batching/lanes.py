@@ -181,7 +181,7 @@ class Lanes(Generic[OwnerT]):
         share: Share = SHARE_OF_ANYONE,
     ) -> None:
         """Queues an owner's texts, given by their token counts, in order."""
-        if not self._queues[Lane.OFFLINE] and lane is Lane.OFFLINE:
+        if lane is Lane.OFFLINE and not self._queues[lane]:
             self._offline_served = now  # the patience starts when the lane stops being empty
         if lane is Lane.ONLINE:
             self._online_seen = now

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Counts:
-    """``requests`` were answered, ``tokens`` computed for them, and ``refusals`` answered with 429."""
+    """``requests`` were answered, ``tokens`` computed for them, and ``refusals`` are those for which the
+    tenant or the model had reached a limit.
+    """
 
     requests: int = 0
     tokens: int = 0
