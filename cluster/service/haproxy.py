@@ -10,6 +10,8 @@ Ray renders HAProxy's configuration from a template. What is changed here has no
   when the router dies.
 - Each router gets a bound on its connections, and loses them once it fails its health checks. Among
   several routers, a refused connection is no such failure: the request goes to another router.
+- As many requests again may wait for a connection. Further ones get 429 at once, for a tenth of the
+  processor time that a router's refusal takes.
 - HAProxy stops once the process that started it has ended.
 
 Then the process becomes the real HAProxy. It keeps its pid, by which Ray knows it. This file imports
@@ -25,6 +27,7 @@ import re
 import shutil
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 from cluster.service.fate_sharing import signal_when_parent_ends
@@ -36,11 +39,15 @@ _RETRY_AFTER_S = 1
 _BODY_S = 40  # for the first 64 KB; a router allows 5 s for each 8 KB
 _REASONS = {
     408: ("Request Timeout", "body_timeout", f"the request has not arrived within {_BODY_S} s"),
+    429: ("Too Many Requests", "overloaded", "too many requests are waiting; send it again later"),
     503: ("Service Unavailable", "model_unavailable", "no router can answer now; send it again"),
     504: ("Gateway Timeout", "deadline_exceeded", "the router has not answered in time"),
 }
 _BACKEND = r"^backend .*\n(?:[ \t].*\n|\n)*"
+_ROUTER = r"^    server (?!.* backup).*$"
 _OBSERVE = r" observe layer4 error-limit \d+ on-error mark-down"
+_TYPES = {408: "invalid_request_error", 429: "rate_limit_error"}
+_RETRIED = (429, 503)
 # Ray's three error pages, and ours: a router that breaks off its answer can be asked again
 _PAGES = {502: 503, 503: 503, 504: 504}
 
@@ -72,12 +79,15 @@ def amended(config: str, folder: Path, connections: str | None) -> str:
         line = rf"^(    errorfile {theirs} )\S+$"
         config = _replace(config, line, rf"\g<1>{page(folder, ours)}")
     bodies = f"option http-buffer-request\n    timeout http-request {_BODY_S}s"
-    bodies += f"\n    errorfile 408 {page(folder, 408)}"
+    bodies += "".join(f"\n    errorfile {status} {page(folder, status)}" for status in (408, 429))
     config = _replace(config, r"^(    option abortonclose)$", rf"\1\n    {bodies}")
     if not re.search(r"^    use_backend ", config, re.MULTILINE):
         unavailable = "    http-request return status 503 default-errorfiles"
         config = _replace(config, r"^    http-request return status 404 .*$", unavailable)
     config = re.sub(_BACKEND, _without_observing, config, flags=re.MULTILINE)
+    if connections:
+        bounded = partial(_with_bounded_queue, connections=int(connections))
+        config = re.sub(_BACKEND, bounded, config, flags=re.MULTILINE)
     return _with_server_settings(config, connections)
 
 
@@ -89,6 +99,17 @@ def _without_observing(backend: re.Match[str]) -> str:
     """
     lines = backend[0]
     return re.sub(_OBSERVE, "", lines) if len(re.findall(_OBSERVE, lines)) > 1 else lines
+
+
+def _with_bounded_queue(backend: re.Match[str], connections: int) -> str:
+    """Returns the lines of a backend, which refuses what does not find a place in its queue.
+
+    The queue has as many places as all routers have connections. Without a bound, a storm of short
+    requests waits there until its time-out, and takes the processor time in which it could be refused.
+    """
+    places = connections * len(re.findall(_ROUTER, backend[0], re.MULTILINE))
+    refusal = f"    http-request return status 429 default-errorfiles if {{ queue ge {places} }}"
+    return re.sub(r"^    default-server .*$", rf"\g<0>\n{refusal}", backend[0], flags=re.MULTILINE)
 
 
 def _with_server_settings(config: str, connections: str | None) -> str:
@@ -112,12 +133,12 @@ def page(folder: Path, status: int) -> Path:
 def error_page(status: int) -> bytes:
     """Returns a whole response of this status, as HAProxy's ``errorfile`` takes it."""
     reason, code, message = _REASONS[status]
-    kind = "server_error" if status >= 500 else "invalid_request_error"
+    kind = _TYPES.get(status, "server_error")
     error = {"message": message, "type": kind, "param": None, "code": code}
     body = json.dumps({"error": error})
     headers = ["Content-Type: application/json", f"Content-Length: {len(body)}"]
-    if status == 503:
-        headers.append(f"Retry-After: {_RETRY_AFTER_S}")
+    if status in _RETRIED:
+        headers += [f"Retry-After: {_RETRY_AFTER_S}", f"Retry-After-Ms: {_RETRY_AFTER_S * 1000}"]
     return "\r\n".join([f"HTTP/1.1 {status} {reason}", *headers, "", body]).encode()
 
 

@@ -11,9 +11,11 @@ import sys
 import tempfile
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,6 +25,7 @@ from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig,
 from ray.serve.config import HTTPOptions
 
 from cluster.service.haproxy import CONNECTIONS, amended, haproxy
+from deployments.core.errors import Overloaded
 from testing.running import free_port
 from testing.waiting import until
 from tests.support.admin_socket import ask
@@ -102,6 +105,8 @@ def test_rays_own_template_is_changed_in_every_place(folder, servers):
     assert config.count("/embedfleet-503.http") == 2
     assert config.count("/embedfleet-504.http") == 1
     assert config.count("/embedfleet-408.http") == 1
+    assert config.count("/embedfleet-429.http") == 1
+    assert ("if { queue ge 7 }" in config) == bool(servers)
     assert "timeout http-request 40s" in config
     assert ("status 404" in config) == bool(servers)
     assert (" maxconn 7\n" in config) == bool(servers)
@@ -243,6 +248,39 @@ def test_requests_of_a_router_that_has_died_go_to_the_other(launched):
                 pool.map(lambda _: httpx.post(url, content=b"{}").status_code, range(400))
             )
     assert set(statuses) == {200}
+
+
+@pytest.fixture
+def waits_with_posts():
+    """A router that answers each POST once the event is set; yields its port and the event."""
+    goes_on = threading.Event()
+
+    class Waits(Router):
+        def do_POST(self):
+            goes_on.wait(30)
+            super().do_POST()
+
+    with listening(Waits) as port:
+        yield port, goes_on
+        goes_on.set()
+
+
+def test_what_finds_no_place_in_the_queue_is_refused_at_once(launched, waits_with_posts):
+    """Seven requests at the router, seven in the queue; the others do not wait for these."""
+    port, goes_on = waits_with_posts
+    url, _ = launched(port)
+    until(lambda: answers(url).status_code == 200, 20, "the router is known to be up")
+    with ThreadPoolExecutor(20) as pool:
+        calls = [pool.submit(httpx.post, url, content=b"{}", timeout=30) for _ in range(20)]
+        refused = [call.result() for call in islice(as_completed(calls, timeout=10), 6)]
+        goes_on.set()
+        statuses = Counter(call.result().status_code for call in calls)
+    assert statuses == {200: 14, 429: 6}
+    for answer in refused:
+        error = answer.json()["error"]
+        assert (error["type"], error["code"]) == (Overloaded.type, Overloaded.code)
+        assert answer.headers["retry-after"] == "1"
+        assert answer.headers["retry-after-ms"] == "1000"
 
 
 def status_of_a_late_body(address):
