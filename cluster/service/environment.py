@@ -121,12 +121,10 @@ def private_folder() -> Path:
 
 
 def _haproxy(ingress: Ingress) -> dict[str, str]:
-    # as many again whose bodies still arrive; the rest are refused at once
-    most = 2 * ingress.max_requests + max(16, ingress.max_requests // 4)
     return {
         **_HAPROXY,
         BINARY_PATH: _launcher(),
-        CONNECTIONS: str(most),
+        CONNECTIONS: str(ingress.max_requests),
         "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(
             math.ceil(ingress.request_timeout_s + _LAST_ANSWER_S)
         ),

@@ -10,8 +10,8 @@ Ray renders HAProxy's configuration from a template. What is changed here has no
   when the router dies.
 - Each router gets a bound on its connections, and loses them once it fails its health checks. Among
   several routers, a refused connection is no such failure: the request goes to another router.
-- As many requests again may wait for a connection. Further ones get 429 at once, for a tenth of the
-  processor time that a router's refusal takes.
+- Three requests for each of these connections may wait in its queue, which probes pass. Further ones get
+  429 at once.
 - HAProxy stops once the process that started it has ended.
 
 Then the process becomes the real HAProxy. It keeps its pid, by which Ray knows it. This file imports
@@ -47,6 +47,8 @@ _BACKEND = r"^backend .*\n(?:[ \t].*\n|\n)*"
 _ROUTER = r"^    server (?!.* backup).*$"
 _OBSERVE = r" observe layer4 error-limit \d+ on-error mark-down"
 _TYPES = {408: "invalid_request_error", 429: "rate_limit_error"}
+_WAITING = 3  # for each connection to a router, so that a thousand callers at once find a place
+PROBES = ("/health", "/metrics", "/ready")
 _RETRIED = (429, 503)
 # Ray's three error pages, and ours: a router that breaks off its answer can be asked again
 _PAGES = {502: 503, 503: 503, 504: 504}
@@ -104,12 +106,14 @@ def _without_observing(backend: re.Match[str]) -> str:
 def _with_bounded_queue(backend: re.Match[str], connections: int) -> str:
     """Returns the lines of a backend, which refuses what does not find a place in its queue.
 
-    The queue has as many places as all routers have connections. Without a bound, a storm of short
-    requests waits there until its time-out, and takes the processor time in which it could be refused.
+    Without a bound, most of a storm of short requests waits there until the time-out of the queue.
     """
-    places = connections * len(re.findall(_ROUTER, backend[0], re.MULTILINE))
-    refusal = f"    http-request return status 429 default-errorfiles if {{ queue ge {places} }}"
-    return re.sub(r"^    default-server .*$", rf"\g<0>\n{refusal}", backend[0], flags=re.MULTILINE)
+    places = _WAITING * connections * len(re.findall(_ROUTER, backend[0], re.MULTILINE))
+    rules = f"""\\g<0>
+    acl is_probe path {" ".join(PROBES)}
+    http-request set-priority-class int(-1) if is_probe
+    http-request return status 429 default-errorfiles if !is_probe {{ queue ge {places} }}"""
+    return re.sub(r"^    default-server .*$", rules, backend[0], flags=re.MULTILINE)
 
 
 def _with_server_settings(config: str, connections: str | None) -> str:

@@ -1,7 +1,8 @@
 """Request bodies that still arrive: each must keep coming, and takes no place from what waits.
 
-A connection that sends one byte and then nothing costs its sender nothing. Such bodies have a bound of
-their own, and where it is reached, the one that has stood still the longest makes room.
+A connection that sends one byte and then nothing costs its sender nothing. From half of the bound on, the
+body that has stood still the longest makes room for a new one, so that such connections never take
+all that HAProxy opens to a router.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class Arrivals:
 
         Raises Overloaded if too many arrive and none of them stands still.
         """
-        if len(self._bodies) >= self._most:
-            self._make_room()
+        if len(self._bodies) >= self._most / 2 and not self._make_room():
+            self._check_bound()
         body = ArrivingBody()
         self._bodies.add(body)
         return body
@@ -40,16 +41,22 @@ class Arrivals:
         """Counts a body no longer, because it is there or given up. May be called again."""
         self._bodies.discard(body)
 
-    def _make_room(self) -> None:
+    def _make_room(self) -> bool:
+        """Gives up the body that has stood still the longest. Returns False if none stands still."""
         slowest = min(self._bodies, key=lambda body: body.last_byte)
         if asyncio.get_running_loop().time() - slowest.last_byte < _STANDS_STILL_S:
+            return False
+        slowest.give_up()
+        self._bodies.discard(slowest)
+        return True
+
+    def _check_bound(self) -> None:
+        if len(self._bodies) >= self._most:
             raise Overloaded(
                 f"{len(self._bodies)} request bodies are arriving at this router; retry later, or add "
                 "routers",
                 retry_after_s=_RETRY_AFTER_S,
             )
-        slowest.give_up()
-        self._bodies.discard(slowest)
 
 
 class ArrivingBody:

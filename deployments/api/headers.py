@@ -10,6 +10,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from deployments.api.accepting import accept_many_a_turn
 from deployments.api.http import error_response
 from deployments.core.errors import InvalidRequest
 
@@ -53,6 +54,7 @@ class HeaderMiddleware:
 
 def checks() -> list[Middleware]:
     """Returns what Serve puts around every app (``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH``)."""
+    accept_many_a_turn()
     return [Middleware(HeaderMiddleware)]
 
 

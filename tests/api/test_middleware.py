@@ -189,6 +189,21 @@ async def test_the_body_that_stands_still_the_longest_makes_room(few):
         assert (await second.answer).status_code == 200
 
 
+async def test_a_still_body_makes_room_from_half_of_the_bound_on(monkeypatch):
+    """HAProxy opens no more connections to a router than the bound."""
+    monkeypatch.setattr(arrivals, "_STANDS_STILL_S", 0.1)
+    four = AdmissionMiddleware(app_of(FakeBackend()), max_requests=4)
+    async with asyncio.timeout(20), connect(four) as http:
+        still = [Upload(http) for _ in range(2)]
+        for upload in still:
+            await upload.send(b"{")
+        await asyncio.sleep(0.2)
+        assert (await send(http, EMBEDDINGS, {"input": "a"})).status_code == 200
+        check_refusal(await still[0].answer, 408, None, "body_timeout")
+        assert not still[1].answer.done()
+        still[1].answer.cancel()
+
+
 async def test_bodies_that_keep_coming_are_not_cut_off_for_others(few):
     async with asyncio.timeout(20), connect(few) as http:
         uploads = [Upload(http) for _ in range(2)]

@@ -58,4 +58,4 @@ def test_haproxy_queues_more_requests_than_it_has_connections(service):
     lines = Path(command[command.index("-f") + 1]).read_text().splitlines()
     servers = [line.split() for line in lines if line.strip().startswith("default-server")]
     assert servers
-    assert all(words[words.index("maxconn") + 1] == "576" for words in servers)
+    assert all(words[words.index("maxconn") + 1] == "256" for words in servers)

@@ -24,7 +24,8 @@ import pytest
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import HTTPOptions
 
-from cluster.service.haproxy import CONNECTIONS, amended, haproxy
+from cluster.service.haproxy import CONNECTIONS, PROBES, amended, haproxy
+from deployments.api.routes import PROBE_PATHS
 from deployments.core.errors import Overloaded
 from testing.running import free_port
 from testing.waiting import until
@@ -106,7 +107,7 @@ def test_rays_own_template_is_changed_in_every_place(folder, servers):
     assert config.count("/embedfleet-504.http") == 1
     assert config.count("/embedfleet-408.http") == 1
     assert config.count("/embedfleet-429.http") == 1
-    assert ("if { queue ge 7 }" in config) == bool(servers)
+    assert ("{ queue ge 21 }" in config) == bool(servers)
     assert "timeout http-request 40s" in config
     assert ("status 404" in config) == bool(servers)
     assert (" maxconn 7\n" in config) == bool(servers)
@@ -250,6 +251,10 @@ def test_requests_of_a_router_that_has_died_go_to_the_other(launched):
     assert set(statuses) == {200}
 
 
+def test_haproxy_knows_the_apps_probes():
+    assert set(PROBES) == PROBE_PATHS
+
+
 @pytest.fixture
 def waits_with_posts():
     """A router that answers each POST once the event is set; yields its port and the event."""
@@ -266,16 +271,18 @@ def waits_with_posts():
 
 
 def test_what_finds_no_place_in_the_queue_is_refused_at_once(launched, waits_with_posts):
-    """Seven requests at the router, seven in the queue; the others do not wait for these."""
+    """Seven requests at the router, 21 in the queue; the others do not wait for these. Probes do."""
     port, goes_on = waits_with_posts
     url, _ = launched(port)
     until(lambda: answers(url).status_code == 200, 20, "the router is known to be up")
-    with ThreadPoolExecutor(20) as pool:
-        calls = [pool.submit(httpx.post, url, content=b"{}", timeout=30) for _ in range(20)]
+    with ThreadPoolExecutor(40) as pool:
+        calls = [pool.submit(httpx.post, url, content=b"{}", timeout=30) for _ in range(34)]
         refused = [call.result() for call in islice(as_completed(calls, timeout=10), 6)]
+        probe = pool.submit(httpx.get, f"{url}/health", timeout=30)
         goes_on.set()
         statuses = Counter(call.result().status_code for call in calls)
-    assert statuses == {200: 14, 429: 6}
+        assert probe.result().status_code == 200
+    assert statuses == {200: 28, 429: 6}
     for answer in refused:
         error = answer.json()["error"]
         assert (error["type"], error["code"]) == (Overloaded.type, Overloaded.code)
