@@ -1,36 +1,65 @@
 """Live traffic beside offline work: what each costs the other.
 
-    python -m benchmarks.mixed [--rounds N] [--threads N]
+    python -m benchmarks.mixed [--rounds N] [--threads N] [--rerank]
 
 Online: one query a request, arriving at random at 20% of the rate that the service can answer.
-Offline: four callers that each send 64 passages after 64 passages. Each is measured alone and
-beside the other in every round. Figures are the median, the least and the most of the rounds.
+Offline: four callers that each send 64 passages after 64 passages. With --rerank, one caller sends
+large online requests in their place: reranks of 1,000 passages by cosine, with the same model. Each is
+measured alone and beside the other in every round. Figures are the median, the least and the most of the
+rounds.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from benchmarks.common.load import Load, OpenLoop, closed_loop, open_loop
 from benchmarks.common.machine import describe_pauses, pauses_watched
 from benchmarks.common.reporting import parser, percentile, report, spread
-from benchmarks.common.service import MODEL, ONE_QUERY, micro_batch_s, service
+from benchmarks.common.service import MODEL, ONE_QUERY, QUERY, micro_batch_s, service
 from benchmarks.common.texts import paragraphs
 from testing.running import RunningService
 
 SECONDS = 12.0
-CALLERS = 4
-TEXTS_PER_REQUEST = 64
-OFFLINE = {"priority": "offline", "truncate": True, "encoding_format": "base64"}
+
+
+@dataclass(frozen=True)
+class Work:
+    """Requests of ``texts`` passages, which some callers send one after another."""
+
+    name: str
+    route: str
+    field: str
+    callers: int
+    texts: int
+    options: Mapping[str, object]
+
+
+OFFLINE = Work(
+    "offline",
+    "/v1/embeddings",
+    "input",
+    callers=4,
+    texts=64,
+    options={"priority": "offline", "truncate": True, "encoding_format": "base64"},
+)
+RERANK = Work(
+    "rerank",
+    "/v1/rerank",
+    "documents",
+    callers=1,
+    texts=1_000,
+    options={"query": QUERY, "truncate": True},
+)
 
 
 @dataclass
 class Offline:
-    """What the offline callers got through."""
+    """What the callers beside the online load got through."""
 
     texts: int = 0
     seconds: float = 0.0
@@ -41,35 +70,35 @@ class Offline:
         return self.texts / self.seconds if self.seconds else 0.0
 
 
-def saturate(running: RunningService, stop: threading.Event) -> Offline:
-    """Sends offline requests from all callers until ``stop`` is set."""
+def saturate(running: RunningService, work: Work, stop: threading.Event) -> Offline:
+    """Sends requests from all callers until ``stop`` is set."""
     done = Offline()
     texts, lock, started = paragraphs(), threading.Lock(), time.perf_counter()
 
     def call(number: int) -> None:
-        start = number * TEXTS_PER_REQUEST
+        start = number * work.texts
         with running.client() as http:
             while not stop.is_set():
-                batch = texts[start : start + TEXTS_PER_REQUEST]
-                body = {"model": MODEL, "input": batch, **OFFLINE}
-                http.post("/v1/embeddings", json=body).raise_for_status()
+                batch = texts[start : start + work.texts]
+                body = {"model": MODEL, work.field: batch, **work.options}
+                http.post(work.route, json=body, timeout=120).raise_for_status()
                 with lock:
-                    done.texts += TEXTS_PER_REQUEST
+                    done.texts += work.texts
                     done.seconds = time.perf_counter() - started
-                start = (start + CALLERS * TEXTS_PER_REQUEST) % (len(texts) - TEXTS_PER_REQUEST)
+                start = (start + work.callers * work.texts) % (len(texts) - work.texts)
 
-    with ThreadPoolExecutor(CALLERS) as pool:
-        list(pool.map(call, range(CALLERS)))
+    with ThreadPoolExecutor(work.callers) as pool:
+        list(pool.map(call, range(work.callers)))
     return done
 
 
 def beside_offline(
-    running: RunningService, seconds: float, load: Load | None
+    running: RunningService, work: Work, seconds: float, load: Load | None
 ) -> tuple[Offline, OpenLoop | None]:
-    """Runs the offline callers for a while, with or without an online load beside them."""
+    """Runs the callers for a while, with or without an online load beside them."""
     stop = threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        offline = pool.submit(saturate, running, stop)
+        offline = pool.submit(saturate, running, work, stop)
         time.sleep(2)
         try:
             online = open_loop(load) if load else None
@@ -103,11 +132,11 @@ class Round:
         return self.offline_beside.rate / self.offline_alone.rate
 
 
-def measure(running: RunningService, load: Load) -> Round:
+def measure(running: RunningService, work: Work, load: Load) -> Round:
     """Runs the three loads one after another."""
     online_alone = open_loop(load)
-    offline_alone, _ = beside_offline(running, SECONDS, None)
-    offline_beside, online_beside = beside_offline(running, SECONDS, load)
+    offline_alone, _ = beside_offline(running, work, SECONDS, None)
+    offline_beside, online_beside = beside_offline(running, work, SECONDS, load)
     assert online_beside is not None
     seconds = micro_batch_s(running)
     return Round(online_alone, online_beside, offline_alone, offline_beside, seconds)
@@ -118,7 +147,9 @@ def main() -> None:
     options = parser("mixed", __doc__)
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--threads", help="of the replica, a number; default: auto")
+    options.add_argument("--rerank", action="store_true", help="large online requests, not offline")
     args = options.parse_args()
+    work = RERANK if args.rerank else OFFLINE
     with service(threads=args.threads or "auto") as running, pauses_watched() as pauses:
         url = f"{running.url}/v1/embeddings"
         capacity = closed_loop(url, ONE_QUERY, connections=32).rate
@@ -126,15 +157,15 @@ def main() -> None:
             Load(url, [ONE_QUERY], 0.2 * capacity, SECONDS, seed=seed)
             for seed in range(args.rounds)
         ]
-        rounds = [measure(running, load) for load in loads]
+        rounds = [measure(running, work, load) for load in loads]
     offline_alone = spread([r.offline_alone.rate for r in rounds])
     offline_beside = spread([r.offline_beside.rate for r in rounds])
     report(
         "mixed",
-        ("WORK", "REQ/S", "P50 MS", "P99 MS", "ERRORS", "OFFLINE TEXTS/S"),
+        ("WORK", "REQ/S", "P50 MS", "P99 MS", "ERRORS", f"{work.name.upper()} TEXTS/S"),
         [
             ("online alone", *_online([r.online_alone for r in rounds]), "-"),
-            ("offline alone", "-", "-", "-", "-", offline_alone),
+            (f"{work.name} alone", "-", "-", "-", "-", offline_alone),
             ("both", *_online([r.online_beside for r in rounds]), offline_beside),
         ],
         capacity_req_s=round(capacity),

@@ -27,6 +27,7 @@ async def score(engine: Any, query: str, documents: list[str]) -> dict[str, Any]
 
 async def main(folder: str, dtype: str) -> None:
     """Answers lines until standard input ends."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # libraries print, too
     infinity: Any = importlib.import_module("infinity_emb")
     arguments = infinity.EngineArgs(
         model_name_or_path=folder,
@@ -36,9 +37,11 @@ async def main(folder: str, dtype: str) -> None:
         bettertransformer=False,
         model_warmup=False,
     )
-    async with infinity.AsyncEmbeddingEngine.from_args(arguments) as engine:
+    engine = infinity.AsyncEmbeddingEngine.from_args(arguments)
+    async with engine:
         while line := await asyncio.to_thread(sys.stdin.readline):
-            print(json.dumps(await score(engine, **json.loads(line))), flush=True)
+            answer = await score(engine, **json.loads(line))
+            print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -66,6 +66,10 @@ class Settings:
         object.__setattr__(self, "keep", tuple(dict.fromkeys(self.keep)))
         if self.dtype not in get_args(Dtype):
             raise JobError(f"--dtype must be one of {', '.join(get_args(Dtype))}, not {self.dtype}")
+        if self.pairs is not None and self._says_which_vectors:
+            raise JobError(
+                "scores have no role, dimensions, dtype or chunks: leave these settings out"
+            )
         if self.chunk is not None and self.truncate:
             raise JobError("--chunk and --truncate cannot be combined: drop one")
         for name, value in (
@@ -88,6 +92,11 @@ class Settings:
                 f"--keep {', '.join(sorted(taken))}: the output already has a column of that name; "
                 "rename it in the input"
             )
+
+    @property
+    def _says_which_vectors(self) -> bool:
+        options = (self.role, self.dimensions, self.chunk)
+        return self.dtype != "float32" or any(option is not None for option in options)
 
     @property
     def kinds(self) -> tuple[Kind, ...]:

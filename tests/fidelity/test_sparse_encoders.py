@@ -96,6 +96,7 @@ def test_weights_are_those_of_sentence_transformers(tmp_path, base, by_task):
     description = describe(files.spec, files.folder)
     engine = TorchEngine(description.spec, files.folder, "cpu", "float32")
     assert engine.network is Network.GENERAL
+    assert engine.pads, "texts of all lengths share a pass, since padding changes none"
     batch = description.fast_tokenizer().tokenize(TEXTS, truncate=True).batch
     model = stock(folder)
     ids = [model.preprocess([text])["input_ids"][0].tolist() for text in TEXTS]

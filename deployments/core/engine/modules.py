@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from safetensors import SafetensorError
 from sentence_transformers.base.modules import Module, Router, Transformer
 from sentence_transformers.cross_encoder.modules import LogitScore
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
-from sentence_transformers.sparse_encoder.modules import MLMTransformer
+from sentence_transformers.sparse_encoder.modules import MLMTransformer, SpladePooling
 from sentence_transformers.util.misc import import_module_class
 from torch import Tensor, nn
 from transformers import AutoConfig
@@ -59,9 +60,37 @@ class CheckedMLMTransformer(_RefusesMissing, MLMTransformer):
     """Loads as a MLMTransformer, which a sparse encoder begins with."""
 
 
-_CHECKED: dict[Any, type[Transformer]] = {
+class LargestFirst(SpladePooling):
+    """A SpladePooling that makes weights of the largest logits only, if it takes the largest weights.
+
+    These are the same, since a weight grows with its logit. The logits of a pass, of which each token has
+    as many as the vocabulary, are then read once and in the transformer's precision. Padding stands on
+    the right.
+    """
+
+    @property
+    def applies(self) -> bool:
+        """Whether the model's pooling is the largest weight."""
+        return self.pooling_strategy == "max"
+
+    def forward(self, features: Features) -> Features:  # type: ignore[override]
+        """Returns the features with ``sentence_embedding``, float32 ``(texts, vocabulary)``."""
+        if not self.applies:
+            pooled: Features = super().forward(features)
+            return pooled
+        lengths = features["attention_mask"].sum(dim=1).tolist()
+        texts = zip(features["token_embeddings"], lengths, strict=True)
+        largest = torch.stack([logits[:length].amax(dim=0) for logits, length in texts])
+        weights = largest.float().relu_().log1p_()
+        if self.activation_function == "log1p_relu":
+            weights = weights.log1p_()
+        return {**features, "sentence_embedding": weights}
+
+
+_CHECKED: dict[Any, type[Module]] = {
     Transformer: CheckedTransformer,
     MLMTransformer: CheckedMLMTransformer,
+    SpladePooling: LargestFirst,
 }
 
 
@@ -134,8 +163,10 @@ def load_tail(folder: Path, entries: Sequence[files.Module]) -> Modules:
 def _prepared(modules: Modules) -> Modules:
     """Makes everything but transformers float32, and hands it float32."""
     _to_float32(modules)
+    pairs = pairwise(modules.steps)
+    widens_itself = [a for a, b in pairs if isinstance(b, LargestFirst) and b.applies]
     for module in modules.modules():
-        if isinstance(module, Transformer):
+        if isinstance(module, Transformer) and module not in widens_itself:
             module.register_forward_hook(_widen)
     return modules.eval()
 

