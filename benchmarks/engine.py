@@ -24,7 +24,6 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig
 
-from benchmarks.common.bound import Bound
 from benchmarks.common.charts import Bars, draw_bars
 from benchmarks.common.machine import cores, machine
 from benchmarks.common.reporting import median_ratio, parser, report, spread
@@ -35,6 +34,7 @@ from benchmarks.peers.engines import Encode, Setting
 from deployments.core.batch import Vectors
 from deployments.core.engine.device import choose_device
 from deployments.core.engine.engine import TorchEngine
+from deployments.core.engine.matrix_rate import Bound
 from deployments.core.models.description import describe
 
 GENERAL = "embedfleet, general path"
@@ -95,7 +95,7 @@ class LoadedEngines:
             encode(texts)
         for _ in range(rounds):
             rate = self.bound.operations_per_s()
-            measured.rates[BOUND].append(self.bound.tokens_per_s(texts, rate))
+            measured.rates[BOUND].append(self.bound.tokens_per_s(texts.attended, rate))
             for name, encode in self.encoders.items():
                 started = time.perf_counter()
                 measured.vectors[name] = encode(texts)

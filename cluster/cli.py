@@ -1,4 +1,4 @@
-"""The command line: ``embedfleet serve | env | encode | score | batch | models | check | verify``."""
+"""The command line: ``embedfleet`` and its commands."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_models(commands)
     _add_check(commands)
     _add_verify(commands)
+    _add_bench(commands)
     return parser
 
 
@@ -221,6 +222,34 @@ def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     verify.set_defaults(run=_verify)
 
 
+def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    bench = commands.add_parser(
+        "bench",
+        help="measure how fast this machine encodes with a model; needs no service",
+        description="Measures the tokens per second of a model on this machine, for texts of several "
+        "lengths, and compares its vectors with sentence-transformers. Stop a service that runs here.",
+    )
+    bench.add_argument(
+        "model",
+        nargs="?",
+        default="all-minilm-l6-v2",
+        help="a name of the catalog, a hub id, or a folder (default: the bundled %(default)s)",
+    )
+    bench.add_argument("--revision", metavar="COMMIT", help="default: the catalog's, or the newest")
+    bench.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    bench.add_argument(
+        "--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto"
+    )
+    bench.add_argument(
+        "--threads", type=positive, metavar="N", help="of a CPU (default: all cores)"
+    )
+    bench.add_argument(
+        "--seconds", type=float, default=3.0, metavar="S", help="for each length (default: 3)"
+    )
+    bench.add_argument("--json", action="store_true", help="print the report as JSON")
+    bench.set_defaults(run=_bench)
+
+
 def _add_connection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--url",
@@ -322,6 +351,13 @@ def _check(args: argparse.Namespace) -> int:
     from cluster.check import check
 
     return check(args.what, args.revision, args.weights)
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from cluster.bench import Options, bench
+
+    options = Options(args.device, args.dtype, args.threads, args.seconds)
+    return bench(args.model, args.revision, options, args.json)
 
 
 def _verify(args: argparse.Namespace) -> int:

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from transformers import AutoModel
 
-from benchmarks.common.bound import Work
 from benchmarks.common.load import parse_wrk
 from benchmarks.common.reporting import median_ratio, spread
 from benchmarks.common.shapes import BUNDLED, SHAPES
 from benchmarks.common.texts import KINDS, case
+from deployments.core.engine.matrix_rate import Work
 from deployments.core.models.description import describe
 from deployments.core.models.loading import find_model
 

@@ -42,7 +42,7 @@ CONFIGS = [AppArgs, ModelConfig, PromptsConfig, Limits, Api, Routing, Autoscalin
 FOLDERS = ("deployments/", "cluster/", "tests/", "benchmarks/", "docs/", "examples/")
 # written by the benchmarks or by the user
 NOT_IN_THE_REPOSITORY = {"benchmarks/results/"}
-_COMMANDS = ("serve", "env", "encode", "score", "batch", "models", "check", "verify")
+_COMMANDS = ("serve", "env", "encode", "score", "batch", "models", "check", "verify", "bench")
 OPTIONS_OF_OTHERS = {"--head", "--port", "--address"}
 
 

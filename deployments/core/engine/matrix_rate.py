@@ -1,4 +1,4 @@
-"""The bound on tokens a second: the measured rate of matrix multiplication ÷ operations per token."""
+"""How fast a device could encode with a model: its rate of matrix products ÷ operations per token."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from benchmarks.common.texts import Case
 from deployments.core.engine.backbones import is_causal
 
 _ROWS = {"cpu": (256, 512, 1_024, 2_048), "cuda": (4_096, 16_384, 32_768)}
@@ -72,9 +71,12 @@ class Bound:
         """Measures the rate again, at the fastest number of rows."""
         return self._operations_per_s(self._rows)
 
-    def tokens_per_s(self, case: Case, operations_per_s: float) -> float:
-        """Returns the tokens a second of an engine that only multiplies, at this rate."""
-        return operations_per_s / self.work.operations(case.attended)
+    def tokens_per_s(self, attended: float, operations_per_s: float) -> float:
+        """Returns the tokens a second of an engine that only multiplies, at this rate.
+
+        Each token attends to ``attended`` others on average.
+        """
+        return operations_per_s / self.work.operations(attended)
 
     @torch.inference_mode()
     def _operations_per_s(self, rows: int) -> float:
