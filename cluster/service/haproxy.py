@@ -106,9 +106,12 @@ def _without_observing(backend: re.Match[str]) -> str:
 def _with_bounded_queue(backend: re.Match[str], connections: int) -> str:
     """Returns the lines of a backend, which refuses what does not find a place in its queue.
 
-    Without a bound, most of a storm of short requests waits there until the time-out of the queue.
+    Without a bound, most of a storm of short requests waits there until the time-out of the queue. While
+    no router is known, Serve's own proxy takes all requests.
     """
     places = _WAITING * connections * len(re.findall(_ROUTER, backend[0], re.MULTILINE))
+    if not places:
+        return backend[0]
     rules = f"""\\g<0>
     acl is_probe path {" ".join(PROBES)}
     http-request set-priority-class int(-1) if is_probe

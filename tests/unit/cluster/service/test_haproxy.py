@@ -43,11 +43,14 @@ def folder():
         yield Path(name)
 
 
-def rendered(folder, port, *servers, host="127.0.0.1", **settings):
-    """Writes the configuration as Ray does, for an app with these ports of routers; returns the file."""
+def rendered(folder, port, *servers, host="127.0.0.1", fallback=None, **settings):
+    """Writes the configuration as Ray does, for an app with these ports of routers; returns the file.
+
+    ``fallback`` is the port of Serve's own proxy.
+    """
     config = HAProxyConfig(
-        has_received_routes=bool(servers),
-        has_received_servers=bool(servers),
+        has_received_routes=bool(servers or fallback),
+        has_received_servers=bool(servers or fallback),
         http_options=HTTPOptions(host=host, port=port),
         socket_path=str(folder / "admin.sock"),
         metrics_socket_path=str(folder / "metrics.sock"),
@@ -61,8 +64,10 @@ def rendered(folder, port, *servers, host="127.0.0.1", **settings):
         **settings,
     )
     routers = [ServerConfig(f"router{number}", "127.0.0.1", number) for number in servers]
-    app = BackendConfig("http-app", "/", servers=routers, app_name="app")
-    api = HAProxyApi(config, {"http-app": app} if servers else {}, str(folder / "haproxy.cfg"))
+    proxy = ServerConfig("proxy", "127.0.0.1", fallback) if fallback else None
+    app = BackendConfig("http-app", "/", servers=routers, app_name="app", fallback_server=proxy)
+    apps = {"http-app": app} if servers or fallback else {}
+    api = HAProxyApi(config, apps, str(folder / "haproxy.cfg"))
     api._generate_config_file_internal()
     return folder / "haproxy.cfg"
 
@@ -249,6 +254,13 @@ def test_requests_of_a_router_that_has_died_go_to_the_other(launched):
                 pool.map(lambda _: httpx.post(url, content=b"{}").status_code, range(400))
             )
     assert set(statuses) == {200}
+
+
+def test_while_no_router_is_known_serves_own_proxy_is_asked(launched):
+    with listening(Router) as port:
+        url, _ = launched(fallback=port)
+        until(lambda: answers(url).status_code == 200, 20, "the proxy is known to be up")
+        assert httpx.post(url, content=b"{}").status_code == 200
 
 
 def test_haproxy_knows_the_apps_probes():
