@@ -43,8 +43,10 @@ class Arrivals:
 
     def _make_room(self) -> bool:
         """Gives up the body that has stood still the longest. Returns False if none stands still."""
-        slowest = min(self._bodies, key=lambda body: body.last_byte)
-        if asyncio.get_running_loop().time() - slowest.last_byte < _STANDS_STILL_S:
+        awaited = [body for body in self._bodies if body.is_awaited]
+        slowest = min(awaited, key=lambda body: body.last_byte, default=None)
+        now = asyncio.get_running_loop().time()
+        if slowest is None or now - slowest.last_byte < _STANDS_STILL_S:
             return False
         slowest.give_up()
         self._bodies.discard(slowest)
@@ -60,16 +62,27 @@ class Arrivals:
 
 
 class ArrivingBody:
-    """The parts of one body, each within its time."""
+    """The parts of one body, each within its time.
+
+    The time in which nobody asks for the next part, such as while an upload is written, does not count.
+    """
 
     def __init__(self) -> None:
-        self.last_byte = self._part_began = asyncio.get_running_loop().time()
+        self.last_byte = self._part_began = self._left = asyncio.get_running_loop().time()
         self._missing = _PART_BYTES
         self._timeout: asyncio.Timeout | None = None
         self._is_given_up = False
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for the next part."""
+        return self._timeout is not None
+
     async def next(self, receive: Receive) -> Message:
         """Returns the next message. Raises BodyTooSlow if the body does not keep coming."""
+        loop = asyncio.get_running_loop()
+        self.last_byte = loop.time()
+        self._part_began += self.last_byte - self._left
         try:
             async with asyncio.timeout_at(self._part_began + _PART_S) as self._timeout:
                 if self._is_given_up:
@@ -80,6 +93,8 @@ class ArrivingBody:
                 f"the body stopped arriving: send at least {_PART_BYTES} bytes of it in each "
                 f"{_PART_S:g} s"
             ) from None
+        finally:
+            self._timeout, self._left = None, loop.time()
         self._arrived(len(message.get("body", b"")))
         return message
 

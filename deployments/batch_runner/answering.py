@@ -86,7 +86,8 @@ class LineAnswers:
         return parse(EmbeddingRequest, body).model_copy(update={"priority": Lane.OFFLINE})
 
     async def _until_answered(self, request: EmbeddingRequest, tenant: Tenant) -> bytes:
-        started, bugs = self._clock(), 0
+        failing_since: float | None = None
+        bugs = 0
         while True:
             try:
                 content = await self._attempt(request, tenant)
@@ -95,9 +96,10 @@ class LineAnswers:
             except RateLimited as error:
                 if error.retry_after_s is None:  # it is over the limit of a whole minute
                     raise
-                pause_s = error.retry_after_s
+                pause_s, failing_since = error.retry_after_s, None
             except _PASSING as error:
-                if self._is_given_up(request.model, started):
+                failing_since = self._clock() if failing_since is None else failing_since
+                if self._is_given_up(request.model, failing_since):
                     raise
                 pause_s = error.retry_after_s or _PAUSE_S
             except EmbedfleetError:
@@ -109,11 +111,11 @@ class LineAnswers:
                     raise EmbedfleetError("internal error; the service's log has it") from None
             await asyncio.sleep(pause_s)
 
-    def _is_given_up(self, model: str | None, started: float) -> bool:
-        """Whether a line, or its model, has gone without an answer for too long."""
+    def _is_given_up(self, model: str | None, failing_since: float) -> bool:
+        """Whether a line has failed, or its model has given no answer, for too long."""
         now = self._clock()
         silent_since = self._silent_since.setdefault(model, now)
-        return now - min(started, silent_since) > self._patience_s
+        return now - min(failing_since, silent_since) > self._patience_s
 
     async def _attempt(self, request: EmbeddingRequest, tenant: Tenant) -> bytes:
         deadline = time.monotonic() + _ATTEMPT_S

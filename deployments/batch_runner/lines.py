@@ -81,13 +81,13 @@ def _request(
         return Line(number, None, fault=fault)
     if fault := _fault(content, endpoint):
         return Line(number, custom_id, fault=fault)
+    try:
+        body = dumps(content["body"])
+    except (TypeError, ValueError, RecursionError):  # it can be read, but not written
+        fault = Fault("invalid_json_line", "`body` is nested too deeply", "body")
+        return Line(number, custom_id, fault=fault)
     texts = content["body"].get("input")
-    return Line(
-        number,
-        custom_id,
-        dumps(content["body"]),
-        len(texts) if isinstance(texts, list) else 1,
-    )
+    return Line(number, custom_id, body, len(texts) if isinstance(texts, list) else 1)
 
 
 def _fault_of_id(custom_id: object) -> Fault | None:

@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from typing import Any, Self
 
 import numpy as np
@@ -32,6 +33,7 @@ OUTPUT_PURPOSE = "batch_output"
 # what a kill costs at most, and what the results of a part take of memory: vectors of 4,096 numbers
 # are 50 kB each as JSON
 _MOST_LINES, _MOST_TEXTS, _MOST_BYTES = 256, 2_048, 1_000_000
+_MOST_REQUESTS = 50_000  # as OpenAI allows
 _MOST_PROBLEMS = 20
 
 
@@ -73,7 +75,9 @@ class Plan:
 
 
 def make_plan(store: Store, batch: Batch, longest: int) -> Plan:
-    """Reads the input once. Raises Refused if it is empty, or two lines have one custom_id."""
+    """Reads the input once. Raises Refused if it is empty, has more requests than OpenAI's batches
+    may have, or two lines have one custom_id.
+    """
     parts: list[Part] = []
     ids = bytearray()
     total = lines = texts = size = offset = 0
@@ -90,6 +94,13 @@ def make_plan(store: Store, batch: Batch, longest: int) -> Plan:
             total += line is not None
             if line and line.custom_id is not None:
                 ids += _digest(line.custom_id)
+            if total > _MOST_REQUESTS:
+                raise Refused(
+                    Problem(
+                        "too_many_requests",
+                        f"the input file has over {_MOST_REQUESTS} requests; split it",
+                    )
+                )
     if not total:
         raise Refused(Problem("empty_file", "the input file has no lines"))
     digests, counts = np.unique(np.frombuffer(ids, "<u8"), return_counts=True)
@@ -107,7 +118,7 @@ def _refuse_repeated(store: Store, batch: Batch, longest: int, digests: set[int]
             custom_id = line.custom_id if line else None
             if custom_id and int.from_bytes(_digest(custom_id), "little") in digests:
                 places[custom_id].append(number)
-    problems = [
+    problems = (
         Problem(
             "duplicate_custom_id",
             f"line {number} has the `custom_id` {custom_id!r} of line {first}; make each unique",
@@ -116,9 +127,9 @@ def _refuse_repeated(store: Store, batch: Batch, longest: int, digests: set[int]
         )
         for custom_id, (first, *others) in places.items()
         for number in others
-    ]
-    if problems:
-        raise Refused(*problems[:_MOST_PROBLEMS])
+    )
+    if shown := list(islice(problems, _MOST_PROBLEMS)):
+        raise Refused(*shown)
 
 
 def _digest(custom_id: str) -> bytes:

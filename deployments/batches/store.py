@@ -196,6 +196,7 @@ class Store:
         ``batches_s`` and have ended, and what nobody goes on writing.
         """
         queued, kept = set(self.queue()), set()
+        in_use = in_use | self._inputs_of(queued)
         for owner in self._names("batches"):
             for batch_id in self.batches(owner):
                 if batch_id not in queued and made_at(batch_id, BATCH_PREFIX) + batches_s < now:
@@ -214,6 +215,16 @@ class Store:
                     self._delete(f"{folder}/{info.base_name}")
 
     # how it is stored
+
+    def _inputs_of(self, batch_ids: Iterable[str]) -> set[str]:
+        """Returns the input files of batches that have not ended."""
+        inputs = set()
+        for batch_id in batch_ids:
+            owner = self.owner_of(batch_id)
+            with suppress(UnknownObject):  # it has just left the queue
+                if owner:
+                    inputs.add(self.batch(owner, batch_id).input_file_id)
+        return inputs
 
     def _ids(self, folder: str) -> list[str]:
         names = (name.removesuffix(".json") for name in self._names(folder))

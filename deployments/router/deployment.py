@@ -241,7 +241,9 @@ class Router(FleetBackend):
         super().__init__(args, handles)
         del batches
 
-    async def served(self, model: str, kinds: tuple[Kind, ...]) -> ServedModel | EmbedfleetError:
+    async def served(
+        self, model: str, kinds: tuple[Kind, ...] = (Kind.EMBEDDER, Kind.SPARSE)
+    ) -> ServedModel | EmbedfleetError:
         """Returns the model that has this name, for corpus jobs that need one of these kinds.
 
         A refusal is returned, not raised.

@@ -189,6 +189,21 @@ async def test_the_body_that_stands_still_the_longest_makes_room(few):
         assert (await second.answer).status_code == 200
 
 
+async def test_a_body_that_the_service_lets_wait_does_not_stand_still(monkeypatch):
+    """Such as an upload while a part of it is written."""
+    monkeypatch.setattr(arrivals, "_STANDS_STILL_S", 0.05)
+    monkeypatch.setattr(arrivals, "_PART_S", 0.3)
+    bodies = arrivals.Arrivals(2)
+    parts = asyncio.Queue()
+    waits = bodies.begin()
+    await parts.put({"type": "http.request", "body": b"a", "more_body": True})
+    await waits.next(parts.get)
+    await asyncio.sleep(0.5)
+    bodies.begin()
+    await parts.put({"type": "http.request", "body": b"b", "more_body": False})
+    assert (await waits.next(parts.get))["body"] == b"b"
+
+
 async def test_a_still_body_makes_room_from_half_of_the_bound_on(monkeypatch):
     """HAProxy opens no more connections to a router than the bound."""
     monkeypatch.setattr(arrivals, "_STANDS_STILL_S", 0.1)

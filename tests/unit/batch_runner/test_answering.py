@@ -114,6 +114,17 @@ async def test_what_passes_is_waited_for(clock):
     assert clock.now == 7 + 2 + 2
 
 
+async def test_a_line_that_was_long_in_the_queue_is_not_given_up_at_its_first_fault(clock):
+    class Slow(Failing):
+        async def encode(self, *args):
+            clock.now += 100
+            return await super().encode(*args)
+
+    backend = Slow(Overloaded("full", None, 7.0))
+    status, _ = await LineAnswers(backend, default_limits(), 60, clock).answer(b'{"input": "a"}')
+    assert status == 200
+
+
 async def test_a_model_that_stays_away_is_waited_for_once(clock):
     backend = FakeBackend(failing=ModelUnavailable("gone", "model", 5.0))
     answers = LineAnswers(backend, default_limits(), 60, clock)

@@ -115,6 +115,15 @@ def test_blank_lines_are_nothing(blank):
     assert line(blank) is None
 
 
+def test_a_body_that_can_be_read_but_not_written_is_a_fault():
+    deep = line(json.dumps(GOOD).encode().replace(b'"x"', b"[" * 280 + b"]" * 280))
+    assert (deep.custom_id, deep.fault.code, deep.fault.param) == (
+        "a",
+        "invalid_json_line",
+        "body",
+    )
+
+
 def test_the_number_of_texts_is_seen():
     for value, texts in (("x", 1), (["a", "b"], 2), ([[1, 2], [3]], 2), (7, 1)):
         assert line(json.dumps({**GOOD, "body": {"input": value}}).encode()).texts == texts

@@ -119,6 +119,14 @@ async def test_an_id_that_is_there_twice_fails_the_batch_before_any_work(store):
     assert not answers.seen
 
 
+async def test_a_file_with_too_many_requests_fails(store, monkeypatch):
+    monkeypatch.setattr(parts, "_MOST_REQUESTS", 3)
+    async with running(store, Answers()):
+        batch = await ended(store, send(store, map(input_line, "abcd")))
+    assert batch.status is Status.FAILED
+    assert [p.code for p in batch.problems] == ["too_many_requests"]
+
+
 async def test_ids_of_one_digest_are_not_duplicates(store, monkeypatch):
     monkeypatch.setattr(parts, "_digest", lambda custom_id: b"collides")
     async with running(store, Answers()):

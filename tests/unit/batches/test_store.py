@@ -156,14 +156,15 @@ def test_leaving_the_queue_forgets_the_work(store):
 def test_the_sweep_takes_what_has_expired_and_what_was_abandoned(store):
     old, used, young = keep(store, now=1_000), keep(store, now=1_001), keep(store, now=9_000)
     ended = [a_batch(id=new_id(BATCH_PREFIX, now)) for now in (1_000, 9_000)]
-    waiting = a_batch(id=new_id(BATCH_PREFIX, 1_002))
+    queued = keep(store, now=1_002)
+    waiting = a_batch(id=new_id(BATCH_PREFIX, 1_002), input_file_id=queued)
     for batch in ended:
         store.save_batch(MINE, batch)
     store.create_batch(MINE, waiting, 1)
     abandoned = store.upload(9_000)
     abandoned.write(b"x")
     store.sweep(9_500, {used}, TTL_S)
-    assert store.files(MINE) == [used, young]
+    assert store.files(MINE) == [used, queued, young]
     assert store.batches(MINE) == sorted([waiting.id, ended[1].id])
     assert any(path.startswith("tmp/") for path in files_of(store))  # it may go on
     long_ago = time.time() - 90_000
