@@ -23,6 +23,7 @@ from tests.support.reporting import report
 MODEL = "hashed"
 APP = {"import_path": "testing.hashing:build"}
 BODY = {"model": MODEL, "input": "a text"}
+CALLERS = 4
 HAPROXY, ROUTER, CONTROLLER = "bin/haproxy -db", "embedfleet:router", "ray::ServeController"
 
 
@@ -47,7 +48,7 @@ class Callers:
         self._begun = {}  # by thread: when its call began
         self._service = service
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._call) for _ in range(4)]
+        self._threads = [threading.Thread(target=self._call) for _ in range(CALLERS)]
 
     def __enter__(self):
         for thread in self._threads:
@@ -134,7 +135,12 @@ def test_callers_of_a_router_that_is_killed_are_answered_by_the_other(service, r
         until(lambda: callers.answered_since(killed) > 100, 60)
     slowest = max(seconds for _, seconds, _ in callers.outcomes)
     report(record_property, "one of two routers killed, the slowest answer", slowest)
-    assert callers.seen <= {200, 503}
+    broken = callers.seen - {
+        200,
+        503,
+    }  # HAProxy had passed on the head of an answer, but not its body
+    assert all("without sending complete message body" in error for error in broken)
+    assert len([seen for seen, *_ in callers.outcomes if seen in broken]) <= CALLERS
 
 
 @pytest.mark.long
