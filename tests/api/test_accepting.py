@@ -25,7 +25,7 @@ def copies():
 async def accepted_after_some_turns() -> int:
     """Returns how many of 64 connections, opened while the loop was busy, are soon accepted."""
 
-    async def app(*_):
+    async def app(scope, receive, send):
         raise AssertionError("nothing is sent")
 
     server = uvicorn.Server(uvicorn.Config(app, interface="asgi3", lifespan="off"))
