@@ -25,13 +25,14 @@ import torch
 from transformers import AutoConfig
 
 from benchmarks.common.charts import Bars, draw_bars
-from benchmarks.common.machine import cores, machine
+from benchmarks.common.machine import machine
 from benchmarks.common.reporting import median_ratio, parser, report, spread
 from benchmarks.common.shapes import BUNDLED, SHAPES, find
 from benchmarks.common.texts import KINDS, Case, case
 from benchmarks.peers import Missing, engines
 from benchmarks.peers.engines import Encode, Setting
 from deployments.core.batch import Vectors
+from deployments.core.engine.cpu.cores import usable_cores
 from deployments.core.engine.device import choose_device
 from deployments.core.engine.engine import TorchEngine
 from deployments.core.engine.matrix_rate import Bound
@@ -190,7 +191,7 @@ def arguments() -> argparse.Namespace:
     options.add_argument("--texts", nargs="+", choices=KINDS, default=list(KINDS))
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--tokens", type=int, help="tokens a round; default: by model")
-    options.add_argument("--threads", type=int, default=cores(), help="default: all cores")
+    options.add_argument("--threads", type=int, default=usable_cores(), help="default: all cores")
     options.add_argument("--token-budget", type=int, help="most (padded) tokens of a forward pass")
     options.add_argument("--device", default="auto")
     options.add_argument("--quick", action="store_true", help="the bundled model, few texts")

@@ -7,7 +7,6 @@ replica reaches without the way through HTTP.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,6 +83,7 @@ def _measured(target: Target, options: Options) -> Report:
 
     from deployments.core.checking.verdict import Engines, checked_engine
     from deployments.core.engine.calibration import calibrate
+    from deployments.core.engine.cpu.cores import usable_cores
     from deployments.core.engine.device import choose_device, pass_sizes
     from deployments.core.engine.speed import measure_speeds
     from deployments.core.models.describing import described
@@ -94,7 +94,7 @@ def _measured(target: Target, options: Options) -> Report:
     description = described(files)
     device = choose_device(options.device)
     on_cpu = device.type == "cpu"
-    threads = (options.threads or _cores()) if on_cpu else 1
+    threads = (options.threads or usable_cores()) if on_cpu else 1
     engines = Engines(description, files, options.device, options.dtype, threads=1)
     engine, verdict = checked_engine(engines)
     most = description.spec.max_tokens
@@ -201,12 +201,6 @@ def _device_name(engine: TorchEngine) -> str:
     import torch
 
     return "cpu" if engine.device.type == "cpu" else torch.cuda.get_device_name(engine.device)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _fail(message: str, status: int) -> int:

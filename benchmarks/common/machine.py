@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
+
+from deployments.core.engine.cpu.cores import usable_cores
 
 _SLEEP_S = 0.005
 _PAUSE_S = 0.05
@@ -19,14 +20,7 @@ def machine() -> str:
     """Returns one line: processor, cores, GPU."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {cores()} cores, {_gpu()}"
-
-
-def cores() -> int:
-    """Returns how many processor cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return f"{names[0] if names else platform.processor()}, {usable_cores()} cores, {_gpu()}"
 
 
 def _gpu() -> str:

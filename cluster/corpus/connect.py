@@ -25,9 +25,8 @@ from ray.serve.handle import DeploymentHandle
 
 from cluster.arguments import service_url
 from cluster.corpus.errors import JobError, WrongModel
-from cluster.corpus.settings import GIVE_VECTORS
 from deployments.core.errors import EmbedfleetError
-from deployments.core.models.spec import Kind
+from deployments.core.models.spec import GIVE_VECTORS, Kind
 from deployments.ray_private import (
     application_details,
     forget_ended_serve,

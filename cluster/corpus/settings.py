@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from cluster.corpus.errors import JobError
-from deployments.core.models.spec import Kind, Role
+from deployments.core.models.spec import GIVE_VECTORS, Kind, Role
 
 Dtype = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 Sink = Literal["parquet", "lance"]
 WORKER_CPUS = 0.25  # CPUs that each worker reserves on its node
 JOB_SUFFIX = ".job"  # OUTPUT.job holds the rejects and the manifest of OUTPUT
-GIVE_VECTORS = (Kind.EMBEDDER, Kind.SPARSE)
 _RESERVED = frozenset({"id", "embedding", "document_id", "chunk", "start", "stop"})
 _RESERVED_OF_SCORES = frozenset({"id", "score"})
 

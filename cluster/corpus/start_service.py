@@ -18,8 +18,7 @@ from ray.serve.exceptions import RayServeException
 
 from cluster.corpus.connect import applications, connect, find_model
 from cluster.corpus.errors import JobError, WrongModel
-from cluster.corpus.settings import GIVE_VECTORS
-from deployments.core.models.spec import Kind
+from deployments.core.models.spec import GIVE_VECTORS, Kind
 from deployments.wire.status import ModelState
 
 _START_TIMEOUT_S = 900.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ import torch
 from deployments.config.schema import Limits, ModelConfig
 from deployments.core.batching.lanes import BatchLimits
 from deployments.core.engine.calibration import Calibration
+from deployments.core.engine.cpu.cores import usable_cores
 from deployments.core.engine.cpu.priority import can_give_way
 from deployments.core.engine.device import choose_device
 from deployments.core.engine.engine import TorchEngine
@@ -60,18 +60,12 @@ def _may_preempt(threads: int) -> bool:
     It does so only if all cores are in use. With fewer threads than cores, offline passes would take
     the cores of others on the node; under a CPU quota, all threads would be stopped together.
     """
-    return threads >= _usable() and can_give_way()
-
-
-def _usable() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return threads >= usable_cores() and can_give_way()
 
 
 def cores() -> int:
     """Returns the number of this machine's cores that Ray may use."""
-    usable = _usable()
+    usable = usable_cores()
     if not ray.is_initialized():
         return usable
     node_id = ray.get_runtime_context().get_node_id()

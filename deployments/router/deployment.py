@@ -38,7 +38,7 @@ from deployments.core.errors import (
     StoreFailed,
 )
 from deployments.core.lane import Lane
-from deployments.core.models.spec import Kind
+from deployments.core.models.spec import GIVE_VECTORS, Kind
 from deployments.core.request import Embeddings, EncodeRequest, estimated_tokens
 from deployments.core.routing.facts import RequestFacts
 from deployments.core.routing.languages import preload
@@ -242,7 +242,7 @@ class Router(FleetBackend):
         del batches
 
     async def served(
-        self, model: str, kinds: tuple[Kind, ...] = (Kind.EMBEDDER, Kind.SPARSE)
+        self, model: str, kinds: tuple[Kind, ...] = GIVE_VECTORS
     ) -> ServedModel | EmbedfleetError:
         """Returns the model that has this name, for corpus jobs that need one of these kinds.
 

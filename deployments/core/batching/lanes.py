@@ -2,9 +2,9 @@
 
 The unit of queueing is one text with its token count. Within a lane, the calls of a tenant leave in the
 order in which they are due, so that a short call does not wait for a long one; tenants share the lane
-fairly (`fair_queue`). Online texts go first and offline texts
-fill the rest of the pass. Offline texts never starve: an ageing guard lets them go first now and then, or
-they have streams of their own at a lower priority. Nothing here blocks, and the clock is passed in.
+fairly (`fair_queue`). Online texts go first and offline texts fill the rest of the pass. Offline texts
+never starve: an ageing guard lets them go first now and then, or they have streams of their own at a
+lower priority. Nothing here blocks, and the clock is passed in.
 """
 
 from __future__ import annotations

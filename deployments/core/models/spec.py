@@ -24,6 +24,9 @@ class Kind(StrEnum):
     SPARSE = "sparse"
 
 
+GIVE_VECTORS = (Kind.EMBEDDER, Kind.SPARSE)
+
+
 class Activation(StrEnum):
     """What turns a reranker's logit into the score that its authors publish."""
 

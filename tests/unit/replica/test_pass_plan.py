@@ -28,7 +28,7 @@ from deployments.replica.pass_plan import ThreadPlan, plan_threads
 )
 def test_threads_of_a_pass_and_passes_at_once(monkeypatch, fields, each, streams, preempt):
     monkeypatch.setattr(pass_plan, "cores", lambda: 8)
-    monkeypatch.setattr(pass_plan, "_usable", lambda: 8)
+    monkeypatch.setattr(pass_plan, "usable_cores", lambda: 8)
     monkeypatch.setattr(pass_plan, "can_give_way", lambda: True)
     monkeypatch.setattr(pass_plan, "_THREADS", 3)
     config = ModelConfig(name="all-MiniLM-L6-v2", device="cpu", **fields)
@@ -48,7 +48,7 @@ def test_one_core_is_left_free_if_threads_cannot_be_preempted(
     monkeypatch, counted, usable, gives_way, threads
 ):
     monkeypatch.setattr(pass_plan, "cores", lambda: counted)
-    monkeypatch.setattr(pass_plan, "_usable", lambda: usable)
+    monkeypatch.setattr(pass_plan, "usable_cores", lambda: usable)
     monkeypatch.setattr(pass_plan, "can_give_way", lambda: gives_way)
     config = ModelConfig(name="all-MiniLM-L6-v2", device="cpu", threads="auto")
     assert plan_threads(config) == ThreadPlan(threads, threads)
@@ -56,7 +56,7 @@ def test_one_core_is_left_free_if_threads_cannot_be_preempted(
 
 def test_on_a_gpu_offline_texts_share_its_passes(monkeypatch):
     monkeypatch.setattr(pass_plan, "choose_device", lambda asked: torch.device("cuda"))
-    monkeypatch.setattr(pass_plan, "_usable", lambda: 1)
+    monkeypatch.setattr(pass_plan, "usable_cores", lambda: 1)
     monkeypatch.setattr(pass_plan, "can_give_way", lambda: True)
     config = ModelConfig(name="all-MiniLM-L6-v2", num_gpus=1)
     assert (plan_threads(config).streams, plan_threads(config).preempt) == (1, False)

@@ -17,7 +17,7 @@ from deployments.core.lane import Lane
 from deployments.core.models import token_bounds
 from deployments.core.models.catalog import CATALOG
 from deployments.core.models.reading import read
-from deployments.core.models.spec import Kind, PairTokens, Role, Size
+from deployments.core.models.spec import GIVE_VECTORS, Kind, PairTokens, Role, Size
 from deployments.core.models.token_bounds import estimate_tokens, upper_bound
 from deployments.core.request import TokenInput
 from deployments.core.routing.facts import RequestFacts, SharedSpace
@@ -32,7 +32,7 @@ SPECS = {
     JUDGE: replace(CATALOG[JUDGE], pair_tokens=PAIRS, max_tokens=20),
     SPLADE: replace(CATALOG[E5], name=SPLADE, kind=Kind.SPARSE, dimension=30_522),
 }
-GIVE_VECTORS, SCORES = (Kind.EMBEDDER, Kind.SPARSE), (Kind.RERANKER,)
+SCORES = (Kind.RERANKER,)
 RERANK = RequestFacts(kinds=(Kind.RERANKER, Kind.EMBEDDER), roles=frozenset(Role))
 
 

@@ -13,7 +13,7 @@ from ray.serve.exceptions import RayServeException
 
 from cluster.corpus import start_service as starting
 from cluster.corpus.errors import JobError, WrongModel
-from cluster.corpus.settings import GIVE_VECTORS
+from deployments.core.models.spec import GIVE_VECTORS
 
 
 @pytest.fixture
