@@ -4,7 +4,8 @@ The unit of queueing is one text with its token count. Within a lane, the calls 
 order in which they are due, so that a short call does not wait for a long one; tenants share the lane
 fairly (`fair_queue`). Online texts go first and offline texts fill the rest of the pass. Offline texts
 never starve: an ageing guard lets them go first now and then, or they have streams of their own at a
-lower priority. Nothing here blocks, and the clock is passed in.
+lower priority. A large online call, such as a rerank of 1,000 documents, must not slow short ones down:
+its passes are as small as those of offline texts. Nothing here blocks, and the clock is passed in.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ OwnerT = TypeVar("OwnerT", bound=Owner)
 class QueuedText(Generic[OwnerT]):
     """One text in a lane: row ``row`` of its owner's call. Times are seconds of one clock.
 
-    ``due`` orders the texts of one tenant in a lane: the earliest goes first.
+    ``due`` orders the texts of one tenant in a lane: the earliest goes first. ``is_large`` marks the
+    texts of a large call.
     """
 
     owner: OwnerT
@@ -59,6 +61,7 @@ class QueuedText(Generic[OwnerT]):
     deadline: float
     due: float = 0.0
     tenant: str = SHARE_OF_ANYONE.name
+    is_large: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,9 @@ class BatchLimits:
 
     - ``token_budget``: the highest cost of a pass (see `MicroBatch.cost`); a single text may exceed it.
     - ``shared_budget``: the highest cost of a pass that both lanes share, and of an offline pass within
-      a second of an online text, since the next online text would wait for that pass.
+      a second of an online text, since the next online text would wait for that pass. The same holds for
+      large online calls beside others.
+    - ``large_call``: a call of more tokens is large. Small calls that are merged into one have fewer.
     - ``offline_patience_s``: how long offline texts let online ones go first.
     - ``window``: how many texts of a lane, in the order in which they are due, a pass is chosen from.
     - ``pads``: whether the engine pads texts to the longest of the pass.
@@ -110,6 +115,7 @@ class BatchLimits:
     token_budget: int
     shared_budget: int
     offline_patience_s: float = 2.0
+    large_call: int = 4_096
     window: int = 512
     pads: bool = True
     streams: int = 1
@@ -143,6 +149,7 @@ class Lanes(Generic[OwnerT]):
     )
     _offline_served: float = float("-inf")
     _online_seen: float = float("-inf")
+    _small_seen: float = float("-inf")  # of online calls that are not large
     # passes may be slower than the patience: offline texts go first at most once in a row
     _online_owed: bool = False
 
@@ -183,12 +190,14 @@ class Lanes(Generic[OwnerT]):
         """Queues an owner's texts, given by their token counts, in order."""
         if lane is Lane.OFFLINE and not self._queues[lane]:
             self._offline_served = now  # the patience starts when the lane stops being empty
+        total, name = sum(tokens), share.name
+        is_large = total > self.limits.large_call
         if lane is Lane.ONLINE:
             self._online_seen = now
-        total, name = sum(tokens), share.name
+            self._small_seen = self._small_seen if is_large else now
         due = self._due(total, now, deadline)
         texts = [
-            QueuedText(owner, row, count, lane, now, deadline, due, name)
+            QueuedText(owner, row, count, lane, now, deadline, due, name, is_large)
             for row, count in enumerate(tokens)
         ]
         self._queues[lane].put(texts, total, share)
@@ -223,8 +232,21 @@ class Lanes(Generic[OwnerT]):
         impatient = now - self._offline_served > self.limits.offline_patience_s
         if offline and ((impatient and not self._online_owed) or not online):
             return self._fill(offline, min(budget, self._offline_budget(now)))
-        chosen = self._fill(online, budget)
+        chosen = self._choose_online(online, now, budget)
         return first_fit(chosen, offline, self.limits.shared_budget, self.limits.pads)
+
+    def _choose_online(
+        self, texts: list[QueuedText[OwnerT]], now: float, budget: int
+    ) -> list[QueuedText[OwnerT]]:
+        low_budget = min(budget, self.limits.shared_budget)
+        large = [text for text in texts if text.is_large]
+        if not large:
+            return self._fill(texts, budget)
+        if texts[0].is_large:
+            small_are_active = now - self._small_seen <= _ONLINE_MEMORY_S
+            return self._fill(texts, low_budget if small_are_active else budget)
+        small = [text for text in texts if not text.is_large]
+        return first_fit(self._fill(small, budget), large, low_budget, self.limits.pads)
 
     def _fill(self, texts: list[QueuedText[OwnerT]], budget: int) -> list[QueuedText[OwnerT]]:
         if self.limits.pads:

@@ -21,7 +21,7 @@ class Caller:
 
 
 def lanes_of(budget=100, most=0, patience=2.0, window=512):
-    return Lanes[Caller](BatchLimits(budget, most, patience, window))
+    return Lanes[Caller](BatchLimits(budget, most, patience, window=window))
 
 
 def put(lanes, name, tokens, lane=ONLINE, now=0.0, deadline=NEVER):
@@ -218,8 +218,8 @@ def test_only_the_oldest_of_a_long_lane_are_looked_at():
     assert passes == [[10], [50], [50], [10, 10]]
 
 
-def flat_lanes(budget, shared):
-    return Lanes[Caller](BatchLimits(budget, shared, pads=False))
+def flat_lanes(budget, shared, large=4_096):
+    return Lanes[Caller](BatchLimits(budget, shared, large_call=large, pads=False))
 
 
 def test_without_padding_a_pass_costs_the_sum_of_its_tokens():
@@ -244,3 +244,35 @@ def test_while_online_texts_come_an_offline_pass_is_short(since, rows):
     taken(lanes, 10.0)
     put(lanes, "offline", [100] * 20, OFFLINE, now=10.0)
     assert len(taken(lanes, 10.0 + since)) == rows
+
+
+@pytest.mark.parametrize(
+    ("small", "added"),
+    [
+        ([12], 2),  # up to the shared budget, not to the whole one
+        ([12, 88], 2),
+        ([200, 200, 200], 0),  # small calls still fill a pass
+    ],
+)
+def test_a_pass_of_small_calls_takes_few_texts_of_a_large_one(small, added):
+    lanes = flat_lanes(budget=600, shared=300, large=1_000)
+    lanes.tokens_per_s = 1_000.0
+    put(lanes, "large", [100] * 20, deadline=1e9)
+    put(lanes, "small", small, now=1.0, deadline=1e9)
+    assert taken(lanes, 1.0) == [("small", t) for t in small] + [("large", 100)] * added
+
+
+@pytest.mark.parametrize(("since", "rows"), [(0.0, 3), (0.9, 3), (1.1, 6)])
+def test_passes_of_a_large_call_are_short_while_small_ones_come(since, rows):
+    lanes = flat_lanes(budget=600, shared=300, large=1_000)
+    put(lanes, "small", [5], now=10.0)
+    taken(lanes, 10.0)
+    put(lanes, "large", [100] * 20, now=10.0)
+    assert len(taken(lanes, 10.0 + since)) == rows
+
+
+def test_large_calls_alone_fill_their_passes():
+    lanes = flat_lanes(budget=600, shared=300, large=1_000)
+    put(lanes, "first", [100] * 20)
+    put(lanes, "second", [100] * 20)
+    assert len(taken(lanes)) == 6

@@ -32,6 +32,7 @@ LIMITS = st.builds(
     share=st.sampled_from([0.0, 0.25, 0.5, 1.0]),
     pads=st.booleans(),
     offline_patience_s=st.sampled_from([0.05, 2.0, 1e9]),
+    large_call=st.sampled_from([0, 60, 4_096]),
     window=st.sampled_from([1, 2, 5, 512]),
 )
 
@@ -128,6 +129,14 @@ def test_topping_up_costs_online_no_more_than_agreed(limits, steps):
     for take in takes(limits, steps):
         if take.lanes == {ONLINE, OFFLINE}:
             assert take.batch.cost <= limits.shared_budget
+
+
+@given(LIMITS, STEPS)
+def test_texts_of_large_calls_cost_small_ones_no_more_than_agreed(limits, steps):
+    for take in takes(limits, steps):
+        online = [text for text in take.batch.texts if text.lane is ONLINE]
+        if online and {text.is_large for text in take.alive[ONLINE][:1]} == {False}:
+            assert take.batch.cost <= limits.shared_budget or not any(t.is_large for t in online)
 
 
 @given(LIMITS, STEPS)
