@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -13,10 +13,9 @@ from starlette.responses import Response
 
 from deployments.api.auth import tenant_of
 from deployments.api.bodies import read_request
-from deployments.api.files import PURPOSE, batches_of, following, limit_of, page
-from deployments.api.http import JSON
+from deployments.api.files import PURPOSE, batches_of
+from deployments.api.paging import json_response, list_page
 from deployments.api.requests import Body, Name
-from deployments.api.responses import dump
 from deployments.batches.states import (
     BATCH_PREFIX,
     COMPLETION_S,
@@ -69,6 +68,7 @@ async def create_batch(request: Request) -> Response:
         )
     batch = Batch(
         id=new_id(BATCH_PREFIX, now),
+        owner=owner,
         input_file_id=body.input_file_id,
         endpoint=body.endpoint,
         created_at=int(now),
@@ -77,13 +77,13 @@ async def create_batch(request: Request) -> Response:
         rights=Rights.of(tenant_of(request)),
         metadata=body.metadata,
     )
-    await asyncio.to_thread(_create, store, owner, batch, config.max_batches)
-    return _json(_batch_object(batch))
+    await store(_create, batch, config.max_batches)
+    return json_response(_batch_object(batch))
 
 
-def _create(store: Store, owner: str, batch: Batch, most: int) -> None:
+def _create(store: Store, batch: Batch, most: int) -> None:
     try:
-        file = store.file(owner, batch.input_file_id)
+        file = store.file(batch.owner, batch.input_file_id)
     except UnknownObject as error:
         raise UnknownObject(error.message, "input_file_id") from None
     if file.purpose != PURPOSE:
@@ -91,37 +91,31 @@ def _create(store: Store, owner: str, batch: Batch, most: int) -> None:
             f"the file {file.id} has the purpose {file.purpose!r}; send the input with {PURPOSE!r}",
             "input_file_id",
         )
-    store.create_batch(owner, batch, most)
+    store.create_batch(batch, most)
 
 
 async def list_batches(request: Request) -> Response:
-    """Lists the caller's batches, the newest first."""
+    """Lists the caller's batches."""
     _, store, owner = batches_of(request)
-    limit = limit_of(request, _LISTED, _MOST_LISTED)
-    after = request.query_params.get("after")
-    return _json(await asyncio.to_thread(_listed, store, owner, after, limit))
 
+    async def read(batch_id: str) -> dict[str, Any] | None:
+        with suppress(UnknownObject):  # its retention has just ended
+            return await store(_show, owner, batch_id)
+        return None
 
-def _listed(store: Store, owner: str, after: str | None, limit: int) -> dict[str, Any]:
-    ids = following(store.batches(owner), after)[: limit + 1]
-    return page([_shown(store, store.batch(owner, batch_id)) for batch_id in ids], limit)
+    return await list_page(request, await store(Store.batches, owner), read, _LISTED, _MOST_LISTED)
 
 
 async def show_batch(request: Request) -> Response:
     """Shows a batch."""
     _, store, owner = batches_of(request)
-    return _json(await asyncio.to_thread(_show, store, owner, request.path_params["id"]))
-
-
-def _show(store: Store, owner: str, batch_id: str) -> dict[str, Any]:
-    return _shown(store, store.batch(owner, batch_id))
+    return json_response(await store(_show, owner, request.path_params["id"]))
 
 
 async def cancel_batch(request: Request) -> Response:
     """Has a batch stop. What is answered until then is in its output file."""
     _, store, owner = batches_of(request)
-    batch_id = request.path_params["id"]
-    return _json(await asyncio.to_thread(_cancel, store, owner, batch_id, time.time()))
+    return json_response(await store(_cancel, owner, request.path_params["id"], time.time()))
 
 
 def _cancel(store: Store, owner: str, batch_id: str, now: float) -> dict[str, Any]:
@@ -131,11 +125,12 @@ def _cancel(store: Store, owner: str, batch_id: str, now: float) -> dict[str, An
             f"{batch_id} is {batch.status} and cannot be cancelled any more", "batch_id"
         )
     store.ask_to_cancel(batch_id, now)
-    return _shown(store, batch)
+    return _show(store, owner, batch_id)
 
 
-def _shown(store: Store, batch: Batch) -> dict[str, Any]:
+def _show(store: Store, owner: str, batch_id: str) -> dict[str, Any]:
     """Returns a batch as its owner sees it: its runner may not know yet that it is cancelled."""
+    batch = store.batch(owner, batch_id)
     if batch.may_be_cancelled and (at := store.cancelled_at(batch.id)) is not None:
         batch = batch.moved(Status.CANCELLING, at)
     return _batch_object(batch)
@@ -159,7 +154,3 @@ def _batch_object(batch: Batch) -> dict[str, Any]:
         "request_counts": asdict(batch.request_counts),
         "metadata": batch.metadata,
     }
-
-
-def _json(body: dict[str, Any]) -> Response:
-    return Response(dump(body), media_type=JSON)

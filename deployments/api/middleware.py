@@ -19,7 +19,13 @@ from deployments.api.arrivals import Arrivals, ArrivingBody
 from deployments.api.auth import ALLOWED_HOSTS, ApiKeys, host_name, set_tenant, tenant_in
 from deployments.api.http import error_response
 from deployments.api.rate_limits import rate_limit_headers
-from deployments.api.routes import ERROR_FORMATS, PATHS, PATHS_OPEN_WHILE_STOPPING, PROBE_PATHS
+from deployments.api.routes import (
+    DOWNLOADS,
+    ERROR_FORMATS,
+    PATHS,
+    PATHS_OPEN_WHILE_STOPPING,
+    PROBE_PATHS,
+)
 from deployments.core.errors import (
     EmbedfleetError,
     Forbidden,
@@ -32,6 +38,7 @@ from deployments.core.routing.overload import ConcurrencyLimiter
 from deployments.core.tenants.limits import TenantLimits
 
 Observe = Callable[[str, int, float], None]
+_MOST_DOWNLOADS = 32
 _WITH_BODY = ("POST", "PUT", "PATCH")
 _CLIENT_GONE = 499  # nginx's status for a client that left before its answer
 _STOPPING = ModelUnavailable("the service is stopping", retry_after_s=5.0)
@@ -93,13 +100,15 @@ class AdmissionMiddleware:
     """Bounds the requests in progress, and admits none once the service stops.
 
     Probes are always admitted. A request whose body still arrives is not in progress yet: such bodies
-    have a bound of the same size, and must keep coming. For one asyncio loop.
+    have a bound of the same size, and must keep coming. Downloads, which last as long as their clients
+    read, have a bound of their own. For one asyncio loop.
     """
 
     def __init__(self, app: ASGIApp, max_requests: int) -> None:
         """With ``max_requests`` in progress, further ones are answered 429."""
         self._app = app
         self._limiter = ConcurrencyLimiter(max_requests)
+        self._downloads = ConcurrencyLimiter(_MOST_DOWNLOADS, "downloads")
         self._arrivals = Arrivals(max_requests)
         self._in_progress = 0
         self._closed = False
@@ -125,7 +134,8 @@ class AdmissionMiddleware:
                 self._empty.set()
 
     async def _within_limit(self, scope: Scope, receive: Receive, send: Send) -> None:
-        place = _Place(self._limiter, self._arrivals)
+        is_download = any(path.fullmatch(path_of(scope)) for path in DOWNLOADS)
+        place = _Place(self._downloads if is_download else self._limiter, self._arrivals)
         try:
             if scope.get("method") in _WITH_BODY:
                 place.wait_for_body()

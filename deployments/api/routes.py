@@ -61,6 +61,7 @@ class RouteSpec:
     dialect: Dialect | None = None
     needs_key: bool = True
     is_probe: bool = False  # answered even when too many requests are in progress
+    is_download: bool = False  # its answer may take minutes, and has a bound of its own
     open_while_stopping: bool = False
 
     @property
@@ -233,7 +234,9 @@ BATCH_ROUTES = (
     RouteSpec(method="GET", path="/v1/files", handler=files.list_files),
     RouteSpec(method="GET", path="/v1/files/{id}", handler=files.show_file),
     RouteSpec(method="DELETE", path="/v1/files/{id}", handler=files.delete_file),
-    RouteSpec(method="GET", path="/v1/files/{id}/content", handler=files.file_content),
+    RouteSpec(
+        method="GET", path="/v1/files/{id}/content", handler=files.file_content, is_download=True
+    ),
     RouteSpec(method="POST", path="/v1/batches", handler=batches.create_batch),
     RouteSpec(method="GET", path="/v1/batches", handler=batches.list_batches),
     RouteSpec(method="GET", path="/v1/batches/{id}", handler=batches.show_batch),
@@ -243,6 +246,7 @@ ROUTES = (*_OWN_ROUTES, *DIALECT_ROUTES, *BATCH_ROUTES)
 PATHS = frozenset(route.path for route in ROUTES)
 KEYLESS_PATHS = frozenset(route.path for route in ROUTES if not route.needs_key)
 PROBE_PATHS = frozenset(route.path for route in ROUTES if route.is_probe)
+DOWNLOADS = tuple(route.route.path_regex for route in ROUTES if route.is_download)
 PATHS_OPEN_WHILE_STOPPING = frozenset(r.path for r in ROUTES if r.open_while_stopping)
 ERROR_FORMATS: Mapping[str, ErrorFormat] = {
     spec.path: spec.dialect.error_format for spec in ROUTES if spec.dialect

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from functools import partial
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.batch_runner.answering import LineAnswers
 from deployments.batch_runner.runner import BatchRunner
+from deployments.batches.threads import StoreThreads
 from deployments.config.schema import AppArgs
 from deployments.core.engine.cpu.priority import give_way
 from deployments.router.batches import configured_store
@@ -31,15 +33,13 @@ class Batches(FleetBackend):
     """Runs the batches of the configured store, with a backend like a router's."""
 
     def __init__(self, args: AppArgs, handles: Mapping[str, DeploymentHandle]) -> None:
-        """Serve calls it in its event loop. Raises StoreFailed."""
+        """Serve calls it in its event loop."""
         super().__init__(args, handles)
         assert args.batches is not None
         give_way()  # routers and replicas go first
-        store = configured_store(args.batches)
-        log.info("batches are kept in %s", store)
         limits = api_limits(args)
         runner = BatchRunner(
-            store,
+            StoreThreads(partial(configured_store, args.batches)),
             LineAnswers(self, limits, args.batches.wait_s, used=self._tenancy.limits).answer,
             args.batches.max_running,
             _LONGEST_BODIES * limits.max_body_bytes,

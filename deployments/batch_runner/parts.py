@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from typing import Any, Self
-
-import numpy as np
 
 from deployments.batch_runner.lines import Fault, Line, fault_line, raw_lines, read_line
 from deployments.batches.states import (
@@ -79,9 +76,9 @@ def make_plan(store: Store, batch: Batch, longest: int) -> Plan:
     may have, or two lines have one custom_id.
     """
     parts: list[Part] = []
-    ids = bytearray()
+    ids = _CustomIds()
     total = lines = texts = size = offset = 0
-    with closing(store.open(batch.input_file_id)) as file:
+    with closing(_input(store, batch)) as file:
         for number, length, raw in raw_lines(file, 1, longest):
             line = read_line(raw, number, batch.endpoint)
             texts += line.texts if line else 0
@@ -93,52 +90,42 @@ def make_plan(store: Store, batch: Batch, longest: int) -> Plan:
             offset += length
             total += line is not None
             if line and line.custom_id is not None:
-                ids += _digest(line.custom_id)
+                ids.add(line.custom_id, number)
             if total > _MOST_REQUESTS:
-                raise Refused(
-                    Problem(
-                        "too_many_requests",
-                        f"the input file has over {_MOST_REQUESTS} requests; split it",
-                    )
-                )
+                raise Refused(_too_many_requests())
     if not total:
         raise Refused(Problem("empty_file", "the input file has no lines"))
-    digests, counts = np.unique(np.frombuffer(ids, "<u8"), return_counts=True)
-    if len(repeated := digests[counts > 1]):
-        _refuse_repeated(store, batch, longest, set(repeated.tolist()))
+    if ids.problems:
+        raise Refused(*ids.problems)
     return Plan(tuple(parts), total, longest)
 
 
-def _refuse_repeated(store: Store, batch: Batch, longest: int, digests: set[int]) -> None:
-    """Raises Refused unless the ids of those digests are distinct after all."""
-    places: defaultdict[str, list[int]] = defaultdict(list)
-    with closing(store.open(batch.input_file_id)) as file:
-        for number, _, raw in raw_lines(file, 1, longest):
-            line = read_line(raw, number, batch.endpoint)
-            custom_id = line.custom_id if line else None
-            if custom_id and int.from_bytes(_digest(custom_id), "little") in digests:
-                places[custom_id].append(number)
-    problems = (
-        Problem(
-            "duplicate_custom_id",
-            f"line {number} has the `custom_id` {custom_id!r} of line {first}; make each unique",
-            number,
-            "custom_id",
-        )
-        for custom_id, (first, *others) in places.items()
-        for number in others
-    )
-    if shown := list(islice(problems, _MOST_PROBLEMS)):
-        raise Refused(*shown)
+def _too_many_requests() -> Problem:
+    message = f"the input file has over {_MOST_REQUESTS} requests; split it"
+    return Problem("too_many_requests", message)
 
 
-def _digest(custom_id: str) -> bytes:
-    return hashlib.blake2b(custom_id.encode(), digest_size=8).digest()
+class _CustomIds:
+    """The ids of an input, and the lines on which one is there again. Long ids take no more memory."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self._first: dict[bytes, int] = {}
+
+    def add(self, custom_id: str, number: int) -> None:
+        """The line of this number has the id."""
+        digest = hashlib.blake2b(custom_id.encode(), digest_size=16).digest()
+        first = self._first.setdefault(digest, number)
+        if first != number and len(self.problems) < _MOST_PROBLEMS:
+            message = (
+                f"line {number} has the `custom_id` {custom_id!r} of line {first}; make each unique"
+            )
+            self.problems.append(Problem("duplicate_custom_id", message, number, "custom_id"))
 
 
 def lines_of(store: Store, batch: Batch, plan: Plan, part: Part) -> Iterator[Line]:
     """Yields the lines of a part that are not blank."""
-    with closing(store.open(batch.input_file_id)) as file:
+    with closing(_input(store, batch)) as file:
         file.seek(part.offset)
         for number, _, raw in raw_lines(file, part.first, plan.longest):
             if number >= part.first + part.lines:
@@ -147,32 +134,33 @@ def lines_of(store: Store, batch: Batch, plan: Plan, part: Part) -> Iterator[Lin
                 yield line
 
 
+def _input(store: Store, batch: Batch) -> Any:
+    return store.open(store.file(batch.owner, batch.input_file_id))
+
+
 def assemble(  # noqa: PLR0913, PLR0917
-    store: Store, owner: str, batch: Batch, plan: Plan, unfinished: Fault, now: float
+    store: Store, batch: Batch, plan: Plan, unfinished: Fault, now: float, check: Callable[[], None]
 ) -> Batch:
     """Returns the batch with its output and error files, which it writes.
 
-    Lines of parts that are not done get the fault ``unfinished``. May be repeated.
+    Lines of parts that are not done get the fault ``unfinished``. May be repeated: the files of each
+    attempt replace those of the one before. Raises what ``check`` raises, which is called before that.
     """
-    files = {
-        kind: store.upload(now, derived_id(FILE_PREFIX, batch.id, BATCH_PREFIX, what))
-        for kind, what in ((DONE, "output"), (FAILED, "errors"))
-    }
+    files = {DONE: store.upload(), FAILED: store.upload()}
     lines: Counter[bytes] = Counter()
     try:
         for result in _results(store, batch, plan, unfinished):
             files[result[:1]].write(result[1:])
             lines[result[:1]] += 1
-    except BaseException:
+        return replace(
+            batch,
+            request_counts=Counts(plan.total, lines[DONE], lines[FAILED]),
+            output_file_id=_kept(files[DONE], batch, "output", now, check),
+            error_file_id=_kept(files[FAILED], batch, "errors", now, check),
+        )
+    finally:
         for file in files.values():
             file.drop()
-        raise
-    return replace(
-        batch,
-        request_counts=Counts(plan.total, lines[DONE], lines[FAILED]),
-        output_file_id=_kept(files[DONE], owner, batch, "output", now),
-        error_file_id=_kept(files[FAILED], owner, batch, "errors", now),
-    )
 
 
 def _results(store: Store, batch: Batch, plan: Plan, unfinished: Fault) -> Iterator[bytes]:
@@ -186,9 +174,12 @@ def _results(store: Store, batch: Batch, plan: Plan, unfinished: Fault) -> Itera
                 yield FAILED + fault_line(batch.id, line, line.fault or unfinished)
 
 
-def _kept(file: Upload, owner: str, batch: Batch, what: str, now: float) -> str | None:
+def _kept(
+    file: Upload, batch: Batch, what: str, now: float, check: Callable[[], None]
+) -> str | None:
     if not file.bytes:
-        file.drop()
         return None
-    file.keep(owner, f"{batch.id}_{what}.jsonl", OUTPUT_PURPOSE, now, batch.output_ttl_s)
-    return file.id
+    check()
+    file_id = derived_id(FILE_PREFIX, batch.id, BATCH_PREFIX, what)
+    name = f"{batch.id}_{what}.jsonl"
+    return file.keep(batch.owner, name, OUTPUT_PURPOSE, now, batch.output_ttl_s, file_id).id

@@ -2,7 +2,8 @@
 
 The runner rewrites a note every few seconds. Another one takes over once the note has stood still for a
 while, by its own clock: those of machines differ. Of two that take over at once, the one that wrote last
-has the lease, because both look again before they go on.
+has the lease, because both look again before they go on. A runner that could not renew its note in time,
+such as while its process was suspended, has lost the lease before another one can have it.
 """
 
 from __future__ import annotations
@@ -10,45 +11,58 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from math import inf
 
 from deployments.batches.store import Store
 
 BEAT_S = 2.0
 _NOTE = "runner.json"
-_STALE_S = 10.0
+VALID_S, _STALE_S = 7.0, 10.0
 _SETTLE_S = 1.0
 
 
-class Lease:
-    """One runner's claim to a store. Each method blocks for as long as the store takes."""
+class LeaseLost(Exception):
+    """Another runner may have taken over; what it writes must not be replaced."""
 
-    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
-        self._store = store
+
+class Lease:
+    """One runner's claim to a store."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._name = uuid.uuid4().hex
         self._beats = 0
         self._others: object = None
         self._since = clock()
-        self._claimed_at: float | None = None
+        self._claimed_at = self._until = -inf
+        self._has_settled = False
 
     @property
     def is_held(self) -> bool:
-        """Whether this runner may work, as of the last `renew`."""
-        return self._claimed_at is not None and self._clock() - self._claimed_at >= _SETTLE_S
+        """Whether this runner may work."""
+        return self._has_settled and self._clock() < self._until
 
-    def renew(self) -> bool:
+    def check(self) -> None:
+        """Raises LeaseLost unless this runner may work."""
+        if not self.is_held:
+            raise LeaseLost("another runner may have taken over")
+
+    def renew(self, store: Store) -> None:
         """Looks who has the lease, takes it if nobody does, and shows that this runner is alive.
 
-        Returns `is_held`. Call it every `BEAT_S`. Raises StoreFailed.
+        Blocks. Call it every `BEAT_S`. Raises StoreFailed.
         """
-        note = self._store.note(_NOTE)
+        now = self._clock()
+        note = store.note(_NOTE)
         if note is not None and note["runner"] != self._name and self._is_alive(note):
-            self._claimed_at = None
-            return False
-        self._claimed_at = self._claimed_at or self._clock()
+            self._until = -inf
+            return
+        if now >= self._until:  # it is new, or another one may have had the lease meanwhile
+            self._claimed_at, self._has_settled = now, False
         self._beats += 1
-        self._store.write_note(_NOTE, {"runner": self._name, "beats": self._beats})
-        return self.is_held
+        store.write_note(_NOTE, {"runner": self._name, "beats": self._beats})
+        self._has_settled = now - self._claimed_at >= _SETTLE_S
+        self._until = now + VALID_S
 
     def _is_alive(self, note: object) -> bool:
         """Whether another runner's note has changed within the last while."""

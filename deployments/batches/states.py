@@ -20,6 +20,7 @@ from deployments.core.lane import Lane
 from deployments.core.tenants.tenant import ANYONE, Tenant
 
 BATCH_PREFIX, FILE_PREFIX = "batch_", "file-"
+EVERYONE = "everyone"  # the owner of all files and batches of a service without keys
 COMPLETION_WINDOW = "24h"
 COMPLETION_S = 24 * 3600
 _TIME_DIGITS, _RANDOM_BYTES = 11, 11  # milliseconds as hex digits, until the year 2527
@@ -78,7 +79,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class FileInfo:
-    """A file of the store, without its content."""
+    """A file of the store. ``content`` is the name under which the store keeps its bytes."""
 
     id: str
     bytes: int
@@ -86,6 +87,7 @@ class FileInfo:
     filename: str
     purpose: str
     expires_at: int
+    content: str
 
 
 @dataclass(frozen=True)
@@ -120,10 +122,12 @@ class Batch:
     """One batch. ``times`` holds when it entered each state after the first.
 
     ``output_ttl_s`` is how long its results are kept. Their files exist once the batch `is_final`; one
-    that would have no lines does not.
+    that would have no lines does not. ``starts`` counts how often work on it has begun since it last
+    made progress.
     """
 
     id: str
+    owner: str
     input_file_id: str
     endpoint: str
     created_at: int
@@ -137,6 +141,7 @@ class Batch:
     problems: tuple[Problem, ...] = ()
     output_file_id: str | None = None
     error_file_id: str | None = None
+    starts: int = 0
 
     @property
     def is_final(self) -> bool:

@@ -1,33 +1,36 @@
 """The store of files and batches: a folder, or any other pyarrow file system (S3, GCS).
 
     files/OWNER/FILE.json      what is known of a file; without it, the file does not exist
-    data/FILE                  its content
+    data/CONTENT               the content of a file, under a name that nothing else is written to
     batches/OWNER/BATCH.json   a batch; after its creation only the runner writes it
-    queue/BATCH                its owner, for the runner; there until the batch is final
+    queue/OWNER/BATCH          there until the batch is final
     cancel/BATCH               when somebody asked for its cancellation
     work/BATCH/plan.json       where the parts of the input begin
     work/BATCH/NUMBER          the results of one part
     tmp/                       what is being written
 
-Files are written to ``tmp`` and then moved into place. Ids are ours, and an owner sees
+All but contents are written to ``tmp`` and then moved into place. Ids are ours, and an owner sees
 nothing of other owners, since each path begins with who owns it. Every method blocks.
 """
 
 from __future__ import annotations
 
+import logging
 import re
+import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import pyarrow as pa
 from pyarrow import fs as pafs
 
+from deployments.batches.sharing import has_room
 from deployments.batches.states import (
     BATCH_PREFIX,
     FILE_PREFIX,
@@ -38,6 +41,8 @@ from deployments.batches.states import (
 )
 from deployments.core.errors import Overloaded, StoreFailed, UnknownObject
 
+log = logging.getLogger("ray.serve")
+T = TypeVar("T")
 _ID = re.compile(rf"(?:{BATCH_PREFIX}|{FILE_PREFIX})[0-9a-f]{{33}}")
 _FULL_RETRY_S = 60.0
 _READS, _READ_AGAIN_S = 5, 0.1
@@ -69,59 +74,59 @@ class Store:
 
     # files
 
-    def upload(self, now: float, file_id: str | None = None) -> Upload:
+    def upload(self) -> Upload:
         """Returns a file that is empty, and does not exist until it is kept."""
-        return Upload(self, file_id or new_id(FILE_PREFIX, now))
+        return Upload(self)
 
     def file(self, owner: str, file_id: str) -> FileInfo:
         """Returns what is known of a file. Raises UnknownObject."""
-        content = self._get(f"files/{owner}/{_checked(file_id)}.json")
-        if content is None:
+        info = self._get(f"files/{owner}/{_checked(file_id)}.json")
+        if info is None:
             raise UnknownObject(f"no file {file_id!r} here; GET /v1/files lists yours", "file_id")
-        return FileInfo(**content)
+        return FileInfo(**info)
 
     def files(self, owner: str) -> list[str]:
         """Returns the ids of an owner's files, the oldest first."""
         return self._ids(f"files/{owner}")
 
-    def open(self, file_id: str) -> Any:
-        """Returns the content of a file that exists, as a pyarrow file. Raises UnknownObject."""
+    def open(self, info: FileInfo) -> Any:
+        """Returns the content of a file, as a pyarrow file. Raises UnknownObject."""
         with _failing():
             try:
-                return self._fs.open_input_file(f"{self._root}/data/{_checked(file_id)}")
+                return self._fs.open_input_file(f"{self._root}/data/{info.content}")
             except FileNotFoundError:
-                raise UnknownObject(f"the file {file_id!r} was deleted", "file_id") from None
+                raise UnknownObject(f"the file {info.id!r} was deleted", "file_id") from None
 
     def delete_file(self, owner: str, file_id: str) -> None:
         """Deletes a file. Raises UnknownObject."""
-        self.file(owner, file_id)
-        self._delete(f"files/{owner}/{file_id}.json", f"data/{file_id}")
+        content = self.file(owner, file_id).content
+        self._delete(f"files/{owner}/{file_id}.json", f"data/{content}")
 
     # batches
 
-    def create_batch(self, owner: str, batch: Batch, most: int) -> None:
-        """Queues a batch. Raises Overloaded if ``most`` are queued or running already."""
-        if (queued := len(self.queue())) >= most:
+    def create_batch(self, batch: Batch, most: int) -> None:
+        """Queues a batch. Raises Overloaded if `has_room` finds none among ``most`` places."""
+        if not has_room(queue := self.queue(), batch.owner, most):
             raise Overloaded(
-                f"{queued} batches wait or run already; retry later, or raise `batches.max_batches` in "
-                "the config",
+                f"{len(queue)} batches wait or run already, and an API key or tenant may have as many as "
+                "it leaves for others; retry later, or raise `batches.max_batches` in the config",
                 retry_after_s=_FULL_RETRY_S,
             )
-        self._put(f"queue/{batch.id}", owner)
-        self.save_batch(owner, batch)
+        self.save_batch(batch)
+        self._put(_queued(batch.owner, batch.id), None)
 
-    def save_batch(self, owner: str, batch: Batch) -> None:
+    def save_batch(self, batch: Batch) -> None:
         """Replaces a batch."""
-        self._put(f"batches/{owner}/{batch.id}.json", batch.as_dict())
+        self._put(f"batches/{batch.owner}/{batch.id}.json", batch.as_dict())
 
     def batch(self, owner: str, batch_id: str) -> Batch:
         """Returns a batch. Raises UnknownObject."""
-        content = self._get(f"batches/{owner}/{_checked(batch_id)}.json")
-        if content is None:
+        batch = self._get(f"batches/{owner}/{_checked(batch_id)}.json")
+        if batch is None:
             raise UnknownObject(
                 f"no batch {batch_id!r} here; GET /v1/batches lists yours", "batch_id"
             )
-        return Batch.from_dict(content)
+        return Batch.from_dict(batch)
 
     def batches(self, owner: str) -> list[str]:
         """Returns the ids of an owner's batches, the oldest first."""
@@ -139,22 +144,17 @@ class Store:
 
     # for the runner
 
-    def queue(self) -> list[str]:
-        """Returns the batches that are not final, the oldest first."""
-        return self._ids("queue")
+    def queue(self) -> dict[str, str]:
+        """Returns the owner of each batch that is not final, the oldest batch first."""
+        infos = self._infos("queue", recursive=True)
+        paths = (info.path.removeprefix(f"{self._root}/queue/").split("/") for info in infos)
+        owners = {path[1]: path[0] for path in paths if len(path) == 2 and _ID.fullmatch(path[1])}
+        return dict(sorted(owners.items()))
 
-    def owner_of(self, batch_id: str) -> str | None:
-        """Returns the owner of a queued batch; None if it has left the queue."""
-        owner: str | None = self._get(f"queue/{batch_id}")
-        return owner
-
-    def dequeue(self, batch_id: str) -> None:
+    def dequeue(self, owner: str, batch_id: str) -> None:
         """Forgets the work on a batch that is final."""
-        with _failing():
-            self._fs.delete_dir_contents(f"{self._root}/work/{batch_id}", missing_dir_ok=True)
-            with suppress(FileNotFoundError):
-                self._fs.delete_dir(f"{self._root}/work/{batch_id}")
-        self._delete(f"cancel/{batch_id}", f"queue/{batch_id}")
+        self._forget_work(batch_id)
+        self._delete(f"cancel/{batch_id}", _queued(owner, batch_id))
 
     def plan(self, batch_id: str) -> Any:
         """Returns what `save_plan` has saved; None if it has not."""
@@ -191,40 +191,60 @@ class Store:
         """Replaces a note about the whole store."""
         self._put(name, content)
 
-    def sweep(self, now: float, in_use: set[str], batches_s: float) -> None:
-        """Deletes files that have expired, but not those ``in_use``, batches that are older than
-        ``batches_s`` and have ended, and what nobody goes on writing.
+    # what time leaves behind
+
+    def sweep(self, now: float, batches_s: float) -> None:
+        """Deletes files that have expired and that no queued batch reads, batches that are older than
+        ``batches_s`` and have ended, and what nobody goes on writing. Queues batches that have not ended
+        again if they have left the queue, such as when a router died in their creation.
+
+        A damaged record is left alone and logged, and with it all contents of files.
         """
-        queued, kept = set(self.queue()), set()
-        in_use = in_use | self._inputs_of(queued)
+        at_work = self._names("work")
+        queue = self.queue()
+        inputs = self._sweep_batches(queue, now - batches_s)
+        contents = None if inputs is None else self._sweep_files(now, inputs)
+        for batch_id in set(at_work) - queue.keys():
+            self._forget_work(batch_id)
+        self._sweep_abandoned("tmp", set())
+        if contents is not None:
+            self._sweep_abandoned("data", contents)
+
+    def _sweep_batches(self, queue: dict[str, str], oldest: float) -> set[str] | None:
+        """Returns the inputs of the batches that have not ended; None if one cannot be read."""
+        inputs, all_read = set(), True
         for owner in self._names("batches"):
             for batch_id in self.batches(owner):
-                if batch_id not in queued and made_at(batch_id, BATCH_PREFIX) + batches_s < now:
+                if batch_id not in queue and made_at(batch_id, BATCH_PREFIX) < oldest:
                     self._delete(f"batches/{owner}/{batch_id}.json")
+                elif (batch := _readable(self.batch, owner, batch_id)) is None:
+                    all_read = False
+                elif not batch.is_final:
+                    inputs.add(batch.input_file_id)
+                    if batch_id not in queue:
+                        self._put(_queued(owner, batch_id), None)
+        return inputs if all_read else None
+
+    def _sweep_files(self, now: float, inputs: set[str]) -> set[str] | None:
+        """Returns the contents of the files that are kept; None if one's record cannot be read."""
+        contents, all_read = set(), True
         for owner in self._names("files"):
             for file_id in self.files(owner):
-                content = self._get(f"files/{owner}/{file_id}.json")
-                if content and (FileInfo(**content).expires_at > now or file_id in in_use):
-                    kept.add(file_id)
-                elif content:
-                    self._delete(f"files/{owner}/{file_id}.json", f"data/{file_id}")
-        for folder in ("data", "tmp"):
-            for info in self._infos(folder):
-                age_s = time.time() - info.mtime.timestamp()
-                if info.base_name not in kept and age_s > _ABANDONED_S:
-                    self._delete(f"{folder}/{info.base_name}")
+                if (info := _readable(self.file, owner, file_id)) is None:
+                    all_read = False
+                elif info.expires_at > now or file_id in inputs:
+                    contents.add(info.content)
+                else:
+                    self._delete(f"files/{owner}/{file_id}.json", f"data/{info.content}")
+        return contents if all_read else None
+
+    def _sweep_abandoned(self, folder: str, kept: set[str]) -> None:
+        for info in self._infos(folder):
+            age_s = time.time() - info.mtime.timestamp()
+            if info.base_name not in kept and age_s > _ABANDONED_S:
+                self._delete(f"{folder}/{info.base_name}")
 
     # how it is stored
-
-    def _inputs_of(self, batch_ids: Iterable[str]) -> set[str]:
-        """Returns the input files of batches that have not ended."""
-        inputs = set()
-        for batch_id in batch_ids:
-            owner = self.owner_of(batch_id)
-            with suppress(UnknownObject):  # it has just left the queue
-                if owner:
-                    inputs.add(self.batch(owner, batch_id).input_file_id)
-        return inputs
 
     def _ids(self, folder: str) -> list[str]:
         names = (name.removesuffix(".json") for name in self._names(folder))
@@ -233,9 +253,9 @@ class Store:
     def _names(self, folder: str) -> list[str]:
         return [info.base_name for info in self._infos(folder)]
 
-    def _infos(self, folder: str) -> list[Any]:
+    def _infos(self, folder: str, *, recursive: bool = False) -> list[Any]:
         with _failing():
-            selector = pafs.FileSelector(f"{self._root}/{folder}", allow_not_found=True)
+            selector = pafs.FileSelector(f"{self._root}/{folder}", True, recursive)
             infos: list[Any] = self._fs.get_file_info(selector)
             return infos
 
@@ -273,6 +293,12 @@ class Store:
                     self._fs.delete_file(temporary)
                 raise
 
+    def _forget_work(self, batch_id: str) -> None:
+        with _failing():
+            self._fs.delete_dir_contents(f"{self._root}/work/{batch_id}", missing_dir_ok=True)
+            with suppress(FileNotFoundError):
+                self._fs.delete_dir(f"{self._root}/work/{batch_id}")
+
     def _delete(self, *paths: str) -> None:
         with _failing():
             for path in paths:
@@ -281,45 +307,67 @@ class Store:
 
 
 class Upload:
-    """A file that is being written. Not thread-safe."""
+    """A file that is being written, whose content no other attempt writes or removes.
 
-    def __init__(self, store: Store, file_id: str) -> None:
+    One call waits for another: a caller that has given up on one may drop the file at any time.
+    """
+
+    def __init__(self, store: Store) -> None:
         """Raises StoreFailed."""
-        self.id = file_id
         self.bytes = 0
         self._store = store
-        self._path = self._target = f"{store._root}/data/{file_id}"
-        if store._fs.type_name == "local":  # others show a file once its stream is closed
-            self._path = f"{store._root}/tmp/{uuid.uuid4().hex}"
+        self._content = uuid.uuid4().hex
+        self._path = f"{store._root}/data/{self._content}"
+        self._lock = threading.Lock()
+        self._is_kept = False
         with _failing():
-            for folder in ("data", "tmp"):
-                store._fs.create_dir(f"{store._root}/{folder}")
+            store._fs.create_dir(f"{store._root}/data")
             self._stream = store._fs.open_output_stream(self._path)
 
     def write(self, content: bytes) -> None:
         """Raises StoreFailed."""
-        with _failing():
+        with self._lock, _failing():
             self._stream.write(content)
-        self.bytes += len(content)
+            self.bytes += len(content)
 
-    def keep(self, owner: str, filename: str, purpose: str, now: float, ttl_s: int) -> FileInfo:
-        """Makes it a file of this owner. Raises StoreFailed."""
-        with _failing():
-            self._stream.close()
-            if self._path != self._target:
-                self._store._fs.move(self._path, self._target)
-        info = FileInfo(
-            self.id, self.bytes, int(now), filename, purpose, expires_at=int(now) + ttl_s
-        )
-        self._store._put(f"files/{owner}/{self.id}.json", asdict(info))
+    def keep(  # noqa: PLR0913, PLR0917
+        self, owner: str, filename: str, purpose: str, now: float, ttl_s: int, file_id: str = ""
+    ) -> FileInfo:
+        """Makes it a file of this owner, instead of one that has this id. Raises StoreFailed."""
+        file_id = file_id or new_id(FILE_PREFIX, now)
+        expires_at = int(now) + ttl_s
+        with self._lock:
+            with _failing():
+                self._stream.close()
+            info = FileInfo(
+                file_id, self.bytes, int(now), filename, purpose, expires_at, self._content
+            )
+            self._store._put(f"files/{owner}/{file_id}.json", asdict(info))
+            self._is_kept = True
         return info
 
     def drop(self) -> None:
-        """Removes it again."""
-        with suppress(OSError):
-            self._stream.close()
-        with suppress(OSError):
-            self._store._fs.delete_file(self._path)
+        """Removes it again, unless it is kept."""
+        with self._lock:
+            if self._is_kept:
+                return
+            with suppress(OSError):
+                self._stream.close()
+            with suppress(OSError):
+                self._store._fs.delete_file(self._path)
+
+
+def _queued(owner: str, batch_id: str) -> str:
+    return f"queue/{owner}/{batch_id}"
+
+
+def _readable(read: Callable[[str, str], T], owner: str, object_id: str) -> T | None:
+    """Returns an object; None if its record is damaged."""
+    try:
+        return read(owner, object_id)
+    except (UnknownObject, StoreFailed, TypeError, ValueError, KeyError) as error:
+        log.warning("the record of %s cannot be read: %r", object_id, error)
+        return None
 
 
 def _checked(object_id: str) -> str:

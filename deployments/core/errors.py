@@ -24,6 +24,7 @@
     ├── ModelUnavailable       503  model_unavailable
     ├── DeadlineExceeded       504  deadline_exceeded
     └── StoreFailed            507  store_failed
+        └── StoreSilent        503  store_unavailable
 
 Errors cross process boundaries, so each passes all its arguments to ``Exception.__init__``: an
 exception that does not is not unpickled on the other side.
@@ -225,3 +226,10 @@ class StoreFailed(EmbedfleetError):
 
     status = 507
     code = "store_failed"
+
+
+class StoreSilent(StoreFailed):
+    """The store of files and batches does not answer."""
+
+    status = 503
+    code = "store_unavailable"

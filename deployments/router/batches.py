@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -12,16 +13,22 @@ from deployments.config.schema import BatchesConfig
 from deployments.core.errors import StoreFailed
 from deployments.ray_private import session_root
 
+log = logging.getLogger("ray.serve")
 _FOLDER = "embedfleet-batches"
 
 
 def configured_store(config: BatchesConfig) -> Store:
     """Returns the store of a config, by default a folder of this user beside Ray's own.
 
-    Raises StoreFailed if it cannot be used, or if there is no ``store`` on several machines.
+    The log says where it is. Raises StoreFailed if it cannot be used, or if there is no ``store`` on
+    several machines.
     """
-    if config.store is not None:
-        return open_store(config.store)
+    store = _default_store() if config.store is None else open_store(config.store)
+    log.info("batches are kept in %s", store)
+    return store
+
+
+def _default_store() -> Store:
     if sum(node["Alive"] for node in ray.nodes()) > 1:
         raise StoreFailed(
             "`batches.store` is missing in the config: the cluster has several nodes, so name a folder "
@@ -29,7 +36,7 @@ def configured_store(config: BatchesConfig) -> Store:
         )
     folder = Path(session_root()).parent / f"{_FOLDER}-{os.getuid()}"
     store = open_store(str(folder))
-    found = folder.lstat()
-    if found.st_uid != os.getuid() or found.st_mode & 0o077:
+    status = folder.lstat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise StoreFailed(f"{folder} is not a folder of this user alone; set `batches.store`")
     return store

@@ -28,6 +28,7 @@ from deployments.api.files import ApiBatches
 from deployments.api.http import ApiLimits
 from deployments.api.middleware import AdmissionMiddleware, MetricsMiddleware
 from deployments.api.responses import Explanation, ModelItem, SpaceItem
+from deployments.batches.threads import StoreThreads
 from deployments.client.client import EncoderClient
 from deployments.config.schema import AppArgs, BatchesConfig, Routing, routing_of
 from deployments.core.errors import (
@@ -35,7 +36,6 @@ from deployments.core.errors import (
     ModelUnavailable,
     Overloaded,
     SpaceMismatch,
-    StoreFailed,
 )
 from deployments.core.lane import Lane
 from deployments.core.models.spec import GIVE_VECTORS, Kind
@@ -191,13 +191,11 @@ class FleetBackend:
         return self._pulse.problem
 
     async def usage(self, tenant: str, own: TenantUsage) -> TenantUsage:
-        """Returns what a tenant has used at all routers, or at this one if others do not answer."""
-        if self._args.routers == 1:
-            return own
+        """Returns what a tenant has used at all routers and in batches, as far as they answer."""
         return await self._others.usage(tenant, own)
 
     async def own_usage(self, tenant: str) -> TenantUsage:
-        """Returns what a tenant has used at this router, for another one."""
+        """Returns what a tenant has used in this process, for another router."""
         return self._tenancy.limits.usage.of(tenant)
 
     async def metrics(self) -> str:
@@ -237,9 +235,9 @@ class Router(FleetBackend):
         handles: Mapping[str, DeploymentHandle],
         batches: DeploymentHandle | None = None,
     ) -> None:
-        """``batches`` is here to be deployed with the router, which meets it only in the store."""
+        """``batches`` runs what the routes of batches put into the store."""
         super().__init__(args, handles)
-        del batches
+        self._others = AllRouters(args.routers, batches)
 
     async def served(
         self, model: str, kinds: tuple[Kind, ...] = GIVE_VECTORS
@@ -293,14 +291,10 @@ class Router(FleetBackend):
 
 
 def _api_batches(config: BatchesConfig | None) -> ApiBatches | None:
-    """Returns what the routes of batches need; without a store, the other routes answer all the same."""
+    """Returns what the routes of batches need. Their store is opened at the first request for it."""
     if config is None:
         return None
-    try:
-        return ApiBatches(config, configured_store(config))
-    except StoreFailed as error:
-        log.error("there are no batches: %s", error)
-        return ApiBatches(config, None, error)
+    return ApiBatches(config, StoreThreads(partial(configured_store, config)))
 
 
 def _peers() -> Peers:

@@ -13,6 +13,7 @@ from cluster import cli
 from deployments.api.files import ApiBatches
 from deployments.batch_runner.answering import LineAnswers
 from deployments.batches.store import Store, open_store
+from deployments.batches.threads import StoreThreads
 from deployments.config.schema import BatchesConfig
 from tests.api.calls import app_of, default_limits
 from tests.api.fake_backend import FakeBackend
@@ -39,7 +40,9 @@ def url(store, monkeypatch) -> Iterator[str]:
 
     thread = threading.Thread(target=asyncio.run, args=(run(),))
     thread.start()
-    with serving(app_of(FakeBackend(), batches=ApiBatches(BatchesConfig(), store))) as url:
+    with serving(
+        app_of(FakeBackend(), batches=ApiBatches(BatchesConfig(), StoreThreads(lambda: store)))
+    ) as url:
         monkeypatch.setenv("EMBEDFLEET_URL", url)
         yield url
     stop.set()

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from typing import Any
 
 import httpx
 import pytest
+from starlette.types import ASGIApp, Message
 
 from deployments.api.auth import ApiKeys
 from deployments.api.files import ApiBatches
+from deployments.api.middleware import AdmissionMiddleware
 from deployments.batch_runner.answering import LineAnswers
 from deployments.batches.store import Store, open_store
+from deployments.batches.threads import StoreThreads
 from deployments.config.schema import BatchesConfig
 from deployments.core.errors import StoreFailed
 from deployments.core.tenants.tenant import Tenant
@@ -23,7 +29,7 @@ from tests.api.fake_backend import FakeBackend
 from tests.support.batches import URL, as_jsonl, hurry, ids_of, input_line, running
 
 FILES, BATCHES = "/v1/files", "/v1/batches"
-CONFIG = BatchesConfig(max_file_bytes=300_000, max_batches=3, retention_days=2)
+CONFIG = BatchesConfig(max_file_bytes=300_000, max_batches=6, retention_days=2)
 KEYS = {"authorization": "Bearer first"}, {"authorization": "Bearer second"}
 INVALID, NONE = "invalid_value", "object_not_found"
 
@@ -34,10 +40,14 @@ def store(tmp_path, monkeypatch) -> Store:
     return open_store(str(tmp_path / "store"))
 
 
+def api_batches(store: Store) -> ApiBatches:
+    return ApiBatches(CONFIG, StoreThreads(lambda: store))
+
+
 @pytest.fixture
 async def http(store) -> AsyncIterator[httpx.AsyncClient]:
     """A client with the first of two keys; nothing runs the batches."""
-    app = app_of(FakeBackend(), ApiKeys(["first", "second"]), ApiBatches(CONFIG, store))
+    app = app_of(FakeBackend(), ApiKeys(["first", "second"]), api_batches(store))
     async with connect(app) as http:
         http.headers.update(KEYS[0])
         yield http
@@ -279,6 +289,8 @@ async def test_too_many_batches(http):
     refused = await create(http, file_id)
     check_refusal(refused, 429, None, "overloaded")
     assert int(refused.headers["retry-after"]) > 0
+    http.headers.update(KEYS[1])
+    await sent(http, [input_line("a")])  # there is room for others
 
 
 async def test_a_file_that_is_needed_cannot_be_deleted(http, store):
@@ -363,10 +375,20 @@ async def test_batches_that_are_off():
         check_refusal(await upload(http, b"x"), 404, None, "not_found", "batches: {}")
 
 
-async def test_a_store_that_cannot_be_used():
-    batches = ApiBatches(CONFIG, None, StoreFailed("no such bucket"))
+async def test_a_store_that_is_away_at_first_is_opened_later(store):
+    stores = [StoreFailed("no such bucket"), store]
+
+    def opening() -> Store:
+        if isinstance(opened := stores.pop(0), StoreFailed):
+            raise opened
+        return opened
+
+    batches = ApiBatches(CONFIG, StoreThreads(opening))
     async with connect(app_of(FakeBackend(), batches=batches)) as http:
         check_refusal(await http.get(FILES), 507, None, "store_failed", "no such bucket")
+        for _ in range(2):
+            assert ok(await http.get(FILES))["data"] == []
+    assert not stores
 
 
 async def test_a_full_disk_is_said_to_the_sender(http, store, monkeypatch):
@@ -376,6 +398,97 @@ async def test_a_full_disk_is_said_to_the_sender(http, store, monkeypatch):
     monkeypatch.setattr("deployments.batches.store.Upload.write", full)
     check_refusal(await upload(http, b"x"), 507, None, "store_failed")
     assert not store._infos("tmp")
+
+
+async def test_a_store_that_hangs_costs_nobody_else_anything(store, monkeypatch):
+    hung = threading.Event()
+    monkeypatch.setattr(Store, "files", lambda self, owner: hung.wait(30))
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    batches = ApiBatches(CONFIG, StoreThreads(lambda: store, threads=2, answer_s=0.2))
+    async with connect(app_of(FakeBackend(), batches=batches)) as http:
+        lists = [asyncio.ensure_future(http.get(FILES)) for _ in range(8)]
+        await asyncio.sleep(0.05)
+        large = ["word"] * 2_000 + ["x" * 40_000]
+        answered = await asyncio.wait_for(embed(http, input=large, truncate=True), 10)
+        assert len(answered["data"]) == len(large)
+        for response in await asyncio.gather(*lists):
+            check_refusal(response, 503, None, "store_unavailable", store._root)
+            assert int(response.headers["retry-after"]) > 0
+    hung.set()
+
+
+async def test_a_list_reads_several_files_at_once(http, monkeypatch):
+    ids = [ok(await upload(http, b"x"))["id"] for _ in range(12)]
+    together, read = threading.Barrier(4), Store.file
+
+    def at_once(self, owner, file_id):
+        together.wait(5)
+        return read(self, owner, file_id)
+
+    monkeypatch.setattr(Store, "file", at_once)
+    listed = ok(await http.get(FILES, params={"limit": 10_000}))["data"]
+    assert sorted(file["id"] for file in listed) == sorted(ids)
+
+
+async def test_a_list_has_a_deadline(store, monkeypatch):
+    app = app_of(FakeBackend(), None, api_batches(store), request_timeout_s=0.2)
+    async with connect(app) as http:
+        ok(await upload(http, b"x"))
+        monkeypatch.setattr(Store, "file", lambda self, owner, file_id: time.sleep(0.5))
+        check_refusal(await http.get(FILES), 504, "limit", "deadline_exceeded")
+
+
+async def test_an_upload_has_a_deadline(http, store, monkeypatch):
+    monkeypatch.setattr("deployments.api.uploads._SETUP_S", -2.8)  # and 3 s for the bytes
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield FILE.removesuffix(b"\r\n")
+        while True:
+            await asyncio.sleep(0.05)
+            yield b"x"
+
+    async with asyncio.timeout(5):
+        response = await http.post(FILES, content=slowly(), headers=BOUNDARY)
+    check_refusal(response, 408, None, "body_timeout")
+    assert not store._infos("data")
+
+
+async def test_a_download_takes_no_place_of_online_requests(store):
+    """Clients that do not read what they have asked for."""
+    admission = AdmissionMiddleware(app_of(FakeBackend(), batches=api_batches(store)), 1)
+    async with connect(admission) as http:
+        file_id = ok(await upload(http, b"x" * 100_000))["id"]
+        begun = asyncio.Semaphore(0)
+        downloads = [asyncio.ensure_future(stuck(admission, file_id, begun)) for _ in range(32)]
+        for _ in downloads:
+            await asyncio.wait_for(begun.acquire(), 5)
+        await embed(http, input="x")
+        path = f"{FILES}/{file_id}/content"
+        check_refusal(await http.get(path), 429, None, "overloaded")
+        for download in downloads:
+            download.cancel()
+        await asyncio.gather(*downloads, return_exceptions=True)
+        assert (await http.get(path)).content == b"x" * 100_000
+
+
+async def test_a_download_has_a_deadline(store, monkeypatch):
+    monkeypatch.setattr("deployments.api.uploads._SETUP_S", 0.2)
+    app = app_of(FakeBackend(), batches=api_batches(store))
+    async with connect(app) as http:
+        file_id = ok(await upload(http, b"x"))["id"]
+    await asyncio.wait_for(stuck(app, file_id, asyncio.Semaphore(0)), 5)
+
+
+async def stuck(app: ASGIApp, file_id: str, begun: asyncio.Semaphore) -> None:
+    """Downloads a file for a client that does not read. ``begun`` gets one with its first byte."""
+
+    async def send_nothing(message: Message) -> None:
+        begun.release()
+        await asyncio.Event().wait()
+
+    path = f"{FILES}/{file_id}/content"
+    scope = {"type": "http", "method": "GET", "path": path, "headers": [], "query_string": b""}
+    await app(scope, asyncio.Event().wait, send_nothing)
 
 
 TENANTS = {
@@ -389,7 +502,7 @@ TENANTS = {
 
 
 async def test_a_tenant_keeps_its_files_and_its_limits(store):
-    app = app_of(FakeBackend(), ApiKeys(["first"], TENANTS), ApiBatches(CONFIG, store))
+    app = app_of(FakeBackend(), ApiKeys(["first"], TENANTS), api_batches(store))
     async with connect(app) as http:
         http.headers["authorization"] = "Bearer old"
         names = ("plain", "instruct", "small", "auto")
@@ -409,7 +522,7 @@ async def test_a_tenant_keeps_its_files_and_its_limits(store):
 
 
 async def test_a_page_of_another_site_sends_no_files_without_a_key(store):
-    async with connect(app_of(FakeBackend(), batches=ApiBatches(CONFIG, store))) as http:
+    async with connect(app_of(FakeBackend(), batches=api_batches(store))) as http:
         form = {"data": {"purpose": "batch"}, "files": {"file": ("a", b"x")}}
         evil = {"origin": "http://evil.example"}
         check_refusal(await http.post(FILES, headers=evil, **form), 403, "origin", "forbidden_host")
@@ -418,7 +531,7 @@ async def test_a_page_of_another_site_sends_no_files_without_a_key(store):
 
 
 async def test_without_keys_everyone_shares(store):
-    app = app_of(FakeBackend(), batches=ApiBatches(CONFIG, store))
+    app = app_of(FakeBackend(), batches=api_batches(store))
     async with connect(app) as http:
         file = ok(await upload(http, b"x"))
         shown = await http.get(f"{FILES}/{file['id']}", headers=KEYS[1])

@@ -180,6 +180,19 @@ def test_what_is_wrong_has_openais_errors(client):
         )
 
 
+def test_what_a_batch_uses_is_part_of_the_usage(service, client):
+    def used() -> dict[str, Any]:
+        with service.client() as http:
+            report = http.get("/v1/usage").json()
+        assert report["complete"]
+        return next((m for m in report["data"] if m["model"] == HASHED), {"requests": 0})
+
+    before = used()["requests"]
+    batch = send(client, [input_line(i, model=HASHED) for i in "abc"])
+    assert ended(client, batch.id).status == "completed"
+    assert used()["requests"] == before + 3
+
+
 def test_the_log_says_where_batches_are_kept(service):
     logs = list((service.log.parent / "ray").rglob("*batches*.log"))
     assert any("batches are kept in local" in log.read_text() for log in logs)

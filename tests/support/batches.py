@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from deployments.batch_runner.runner import Answer, BatchRunner
+from deployments.batch_runner.runner import BatchRunner
+from deployments.batch_runner.work import Answer
 from deployments.batches import lease
 from deployments.batches.states import BATCH_PREFIX, COMPLETION_S, Batch, new_id
 from deployments.batches.store import Store
+from deployments.batches.threads import StoreThreads
 
 URL = "/v1/embeddings"
 OWNER = "owner"
@@ -35,32 +37,38 @@ def as_jsonl(lines: Iterable[Any]) -> bytes:
     return b"".join(row + b"\n" for row in rows)
 
 
-def keep(store: Store, content: bytes) -> str:
-    """Returns the id of a new file of `OWNER`."""
-    upload = store.upload(time.time())
+def keep(store: Store, content: bytes, owner: str = OWNER) -> str:
+    """Returns the id of a new file."""
+    upload = store.upload()
     upload.write(content)
-    return upload.keep(OWNER, "in.jsonl", "batch", time.time(), 86_400).id
+    return upload.keep(owner, "in.jsonl", "batch", time.time(), 86_400).id
 
 
-def send(store: Store, lines: Iterable[Any], seconds: float = COMPLETION_S) -> str:
+def send(
+    store: Store, lines: Iterable[Any], seconds: float = COMPLETION_S, owner: str = OWNER
+) -> str:
     """Queues a batch that expires after ``seconds``; returns its id."""
     now = time.time()
     batch = Batch(
         id=new_id(BATCH_PREFIX, now),
-        input_file_id=keep(store, as_jsonl(lines)),
+        owner=owner,
+        input_file_id=keep(store, as_jsonl(lines), owner),
         endpoint=URL,
         created_at=int(now),
         expires_at=now + seconds,
         output_ttl_s=86_400,
     )
-    store.create_batch(OWNER, batch, 100)
+    store.create_batch(batch, 1_000)
     return batch.id
 
 
 @asynccontextmanager
-async def running(store: Store, answer: Answer, max_running: int = 2) -> AsyncIterator[BatchRunner]:
-    """Runs batches, until the end of the block kills the runner."""
-    runner = BatchRunner(store, answer, max_running, LONGEST, 86_400)
+async def running(
+    store: Store | Callable[[], Store], answer: Answer, max_running: int = 2, threads: int = 8
+) -> AsyncIterator[BatchRunner]:
+    """Runs the batches of a store, or of what opens it, until the end of the block kills the runner."""
+    opening = store if callable(store) else lambda: store
+    runner = BatchRunner(StoreThreads(opening, threads), answer, max_running, LONGEST, 86_400)
     task = asyncio.create_task(runner.run())
     try:
         yield runner
@@ -71,7 +79,7 @@ async def running(store: Store, answer: Answer, max_running: int = 2) -> AsyncIt
 
 
 async def ended(store: Store, batch_id: str, within_s: float = 20.0) -> Batch:
-    """Returns a batch once it is final."""
+    """Returns a batch of `OWNER` once it is final."""
     async with asyncio.timeout(within_s):
         while not (batch := store.batch(OWNER, batch_id)).is_final or batch_id in store.queue():
             await asyncio.sleep(0.02)
@@ -88,7 +96,7 @@ def results(store: Store, batch: Batch) -> tuple[list[dict[str, Any]], list[dict
 def _lines(store: Store, file_id: str | None) -> list[dict[str, Any]]:
     if file_id is None:
         return []
-    with store.open(file_id) as file:
+    with store.open(store.file(OWNER, file_id)) as file:
         content = file.read()
     assert content.endswith(b"\n")
     return [json.loads(line) for line in content.splitlines()]
@@ -103,5 +111,6 @@ def hurry(monkeypatch: Any) -> None:
     """Shortens the pauses of runners."""
     monkeypatch.setattr("deployments.batch_runner.runner._TURN_S", 0.05)
     monkeypatch.setattr("deployments.batch_runner.runner._STORE_FAILED_S", 0.1)
+    monkeypatch.setattr("deployments.batch_runner.runner.BEAT_S", 0.05)
     monkeypatch.setattr(lease, "_SETTLE_S", 0.05)
     monkeypatch.setattr(lease, "_STALE_S", 0.5)

@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import threading
+import time
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from deployments.batch_runner import parts
+from deployments.batch_runner import parts, runner
+from deployments.batches import lease
 from deployments.batches.states import Counts, Status
 from deployments.batches.store import Store, open_store
 from deployments.core.errors import StoreFailed
@@ -125,13 +130,6 @@ async def test_a_file_with_too_many_requests_fails(store, monkeypatch):
         batch = await ended(store, send(store, map(input_line, "abcd")))
     assert batch.status is Status.FAILED
     assert [p.code for p in batch.problems] == ["too_many_requests"]
-
-
-async def test_ids_of_one_digest_are_not_duplicates(store, monkeypatch):
-    monkeypatch.setattr(parts, "_digest", lambda custom_id: b"collides")
-    async with running(store, Answers()):
-        batch = await ended(store, send(store, map(input_line, "abc")))
-    assert batch.request_counts == Counts(3, 3, 0)
 
 
 async def test_an_input_that_is_gone_fails_the_batch(store):
@@ -259,6 +257,172 @@ async def test_a_second_runner_waits(store):
                 await ended(store, send(store, [input_line(custom_id)]))
                 await asyncio.sleep(0.2)
             assert not second.seen
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not is_so():
+            await asyncio.sleep(0.01)
+
+
+async def test_large_batches_of_one_owner_do_not_keep_those_of_others_waiting(store, monkeypatch):
+    monkeypatch.setattr(runner, "_PLACE_S", 0.2)
+    large = []
+    for _ in range(2):
+        large.append(send(store, map(input_line, IDS), owner="large"))
+        await asyncio.sleep(0.002)
+    answers = Answers(pause_s=0.05)
+    async with running(store, answers):
+        await until(lambda: all(store.parts(batch_id) for batch_id in large))
+        small = [send(store, [input_line(i)]) for i in "ab"]
+        for batch_id in small:
+            assert (await ended(store, batch_id)).status is Status.COMPLETED
+        assert all(len(store.parts(batch_id)) < 4 for batch_id in large)
+        await until(lambda: not store.queue())
+    for batch_id in large:
+        batch = store.batch("large", batch_id)
+        assert batch.status is Status.COMPLETED
+        assert batch.request_counts == Counts(1_000, 1_000, 0)
+    assert answers.seen["text id-0000"] == 2  # nothing is answered again after a pause
+
+
+async def test_a_batch_over_which_runners_die_is_given_up(store):
+    batch_id = send(store, map(input_line, IDS))
+    answers = Answers(most=256)
+    async with running(store, answers):
+        await parts_done(store, batch_id, 1)
+        await until(lambda: store.batch(OWNER, batch_id).starts == 0)  # it has made progress
+    for starts in range(1, 6):
+        async with running(store, answers):
+            await until(lambda n=starts: store.batch(OWNER, batch_id).starts == n)
+    async with running(store, answers):
+        batch = await ended(store, batch_id)
+    assert batch.status is Status.FAILED
+    assert [p.code for p in batch.problems] == ["runner_died"]
+
+
+async def test_a_batch_that_may_kill_runners_runs_alone(store):
+    victim, suspect = (send(store, map(input_line, IDS), owner=owner) for owner in ("a", OWNER))
+    store.save_batch(replace(store.batch(OWNER, suspect), starts=2))
+    answers = Answers(most=100)
+    async with running(store, answers):
+        await until(lambda: store.batch(OWNER, suspect).starts == 3)
+        await asyncio.sleep(0.3)
+        assert store.batch("a", victim).starts == 0
+        answers.free.set()  # it makes progress, so it is no suspect any more
+        await until(lambda: store.batch("a", victim).times != {})
+
+
+async def test_a_suspect_does_not_run_alone_for_long(store, monkeypatch):
+    monkeypatch.setattr(runner, "_ALONE_S", 0.2)
+    suspect, other = send(store, map(input_line, IDS)), send(store, [input_line("a")], owner="a")
+    store.save_batch(replace(store.batch(OWNER, suspect), starts=2))
+    async with running(store, Answers(most=0)):
+        await until(lambda: store.batch("a", other).starts == 1)
+
+
+async def test_a_batch_that_is_saved_late_runs(store, monkeypatch):
+    put = Store._put
+
+    def late(self, path, content):  # the record comes last, or the process ends before the queue
+        if not path.startswith("queue/"):
+            put(self, path, content)
+
+    with monkeypatch.context() as dying:
+        dying.setattr(Store, "_put", late)
+        batch_id = send(store, [input_line("a")])
+    assert store.queue() == {}
+    async with running(store, Answers()):
+        await until(lambda: store.batch(OWNER, batch_id).is_final)
+
+
+async def test_a_queued_batch_without_a_record_leaves_the_queue(store):
+    batch_id = send(store, [input_line("a")])
+    store._delete(f"batches/{OWNER}/{batch_id}.json")
+    async with running(store, Answers()):
+        await until(lambda: not store.queue())
+
+
+async def test_sweeping_goes_on_after_any_error(store, monkeypatch):
+    monkeypatch.setattr(runner, "_SWEEP_S", 0.02)
+    sweeps = []
+
+    def failing(self, *args):
+        sweeps.append(args)
+        raise RuntimeError("unexpected")
+
+    monkeypatch.setattr(Store, "sweep", failing)
+    async with running(store, Answers()):
+        await until(lambda: len(sweeps) > 2)
+
+
+async def test_a_damaged_record_keeps_no_other_batch_waiting(store):
+    for _ in range(2):
+        damaged = send(store, [input_line("a")])
+        store._put(f"batches/{OWNER}/{damaged}.json", {"id": 1})
+    async with running(store, Answers()):
+        batch = await ended(store, send(store, [input_line("b")]))
+    assert batch.status is Status.COMPLETED
+
+
+async def test_a_store_that_is_away_at_first(store):
+    is_away = True
+
+    def opening() -> Store:
+        if is_away:
+            raise StoreFailed("no such bucket")
+        return store
+
+    batch_id = send(store, [input_line("a")])
+    async with running(opening, Answers()):
+        await asyncio.sleep(0.2)
+        is_away = False
+        assert (await ended(store, batch_id)).status is Status.COMPLETED
+
+
+async def test_a_slow_store_does_not_cost_the_lease(store, monkeypatch):
+    monkeypatch.setattr(lease, "VALID_S", 0.5)
+    listed = Store.queue
+
+    def slow(self):
+        time.sleep(1.0)  # twice as long as a lease lasts
+        return listed(self)
+
+    held, first = [], Answers(most=0)
+    async with running(store, first, threads=1) as at_work:
+        send(store, [input_line("a")])
+        await until(lambda: first.begun)
+        monkeypatch.setattr(Store, "queue", slow)
+        for _ in range(20):
+            held.append(at_work._lease.is_held)
+            await asyncio.sleep(0.1)
+    assert all(held)
+
+
+async def test_a_runner_that_has_lost_its_lease_keeps_no_results(store, monkeypatch):
+    """One stands still as it writes the results, and goes on after another one has finished."""
+    monkeypatch.setattr(lease, "VALID_S", 0.4)
+    is_still, may_go_on = threading.Event(), threading.Event()
+    results_of = parts._results
+
+    def standing_still(*args):
+        yield from results_of(*args)
+        if not is_still.is_set():
+            is_still.set()
+            assert may_go_on.wait(20)
+
+    monkeypatch.setattr(parts, "_results", standing_still)
+    batch_id = send(store, map(input_line, IDS[:3]))
+    async with running(store, Answers()):
+        await until(is_still.is_set)
+    async with running(store, Answers()):
+        batch = await ended(store, batch_id)
+        info = store.file(OWNER, batch.output_file_id)
+        may_go_on.set()
+        await until(lambda: len(store._infos("data")) == 2)  # the late one has dropped its own
+    assert store.file(OWNER, batch.output_file_id) == info
+    assert store.batch(OWNER, batch_id) == batch
+    assert ids_of(*results(store, batch)) == IDS[:3]
 
 
 def plan_of(store: Store, lines: list, longest: int = LONGEST) -> parts.Plan:

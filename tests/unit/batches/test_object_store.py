@@ -34,12 +34,13 @@ async def test_a_batch_in_a_bucket(store):
     output, errors = results(store, batch)
     assert ids_of(output) == ids
     assert [line["error"]["code"] for line in errors] == ["invalid_json_line"]
-    upload = store.upload(1_000)
+    upload = store.upload()
     upload.write(b"x")
     upload.drop()
     kept = [batch.input_file_id, batch.output_file_id, batch.error_file_id]
     assert store.files(OWNER) == sorted(kept)
-    assert {info.base_name for info in store._infos("data")} == set(kept)
+    contents = {store.file(OWNER, file_id).content for file_id in kept}
+    assert {info.base_name for info in store._infos("data")} == contents
     store.delete_file(OWNER, kept[0])
     assert store.files(OWNER) == sorted(kept[1:])
-    assert store.queue() == []
+    assert store.queue() == {}

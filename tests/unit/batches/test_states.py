@@ -34,6 +34,7 @@ WAYS = {
 def a_batch(**changes: object) -> Batch:
     values = {
         "id": new_id(BATCH_PREFIX, 1_000.0),
+        "owner": "mine",
         "input_file_id": new_id(FILE_PREFIX, 900.0),
         "endpoint": "/v1/embeddings",
         "created_at": 1_000,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.batches.states import BATCH_PREFIX, FILE_PREFIX, new_id
+from deployments.batches.states import BATCH_PREFIX, EVERYONE, FILE_PREFIX, Status, new_id
 from deployments.batches.store import Store, open_store
 from deployments.core.errors import Overloaded, StoreFailed, UnknownObject
 from tests.support.small_disk import mounted
@@ -25,7 +26,7 @@ def store(tmp_path) -> Store:
 
 
 def keep(store: Store, content: bytes = b"{}\n", now: float = 1_000.0, ttl_s: int = TTL_S) -> str:
-    upload = store.upload(now)
+    upload = store.upload()
     upload.write(content)
     return upload.keep(MINE, "a.jsonl", "batch", now, ttl_s).id
 
@@ -48,19 +49,19 @@ def test_a_file_is_read_as_it_was_written(store):
     info = store.file(MINE, file_id)
     assert (info.bytes, info.created_at, info.expires_at) == (3, 1_000, 4_600)
     assert (info.filename, info.purpose) == ("a.jsonl", "batch")
-    with store.open(file_id) as file:
+    with store.open(store.file(MINE, file_id)) as file:
         assert file.read() == b"abc"
     store.delete_file(MINE, file_id)
     with pytest.raises(UnknownObject):
         store.file(MINE, file_id)
     with pytest.raises(UnknownObject):
-        store.open(file_id)
+        store.open(info)
     assert not files_of(store)
 
 
 def test_another_owner_sees_nothing(store):
     file_id, batch = keep(store), a_batch()
-    store.create_batch(MINE, batch, 10)
+    store.create_batch(batch, 10)
     assert (store.files(MINE), store.batches(MINE)) == ([file_id], [batch.id])
     assert (store.files(OTHERS), store.batches(OTHERS)) == ([], [])
     for call in (store.file, store.delete_file):
@@ -77,12 +78,10 @@ def test_an_id_that_is_not_ours_never_becomes_a_path(tmp_path_factory, name):
     for call in (store.file, store.batch, store.delete_file):
         with pytest.raises(UnknownObject):
             call(MINE, name)
-    with pytest.raises(UnknownObject):
-        store.open(name)
 
 
 def test_an_upload_that_is_dropped_leaves_nothing(store):
-    upload = store.upload(1_000)
+    upload = store.upload()
     upload.write(b"x" * 100_000)
     assert not store.files(MINE)
     upload.drop()
@@ -91,7 +90,7 @@ def test_an_upload_that_is_dropped_leaves_nothing(store):
 
 def test_a_write_that_fails_keeps_what_was_there(store):
     batch = a_batch()
-    store.save_batch(MINE, batch)
+    store.save_batch(batch)
     half = store._replacing(f"batches/{MINE}/{batch.id}.json")
     half.__enter__().write(b'{"half": ')
     with pytest.raises(RuntimeError):
@@ -103,7 +102,7 @@ def test_a_write_that_fails_keeps_what_was_there(store):
 def test_a_torn_read_is_repeated_and_damage_is_said(store, monkeypatch):
     batch, pauses = a_batch(), []
     path = f"{store._root}/batches/{MINE}/{batch.id}.json"
-    store.save_batch(MINE, batch)
+    store.save_batch(batch)
     with open(path, "rb") as file:
         whole = file.read()
 
@@ -123,22 +122,32 @@ def test_a_torn_read_is_repeated_and_damage_is_said(store, monkeypatch):
 
 
 def test_the_queue_is_bounded_and_the_oldest_comes_first(store):
-    batches = [a_batch(id=new_id(BATCH_PREFIX, now)) for now in (3_000, 1_000, 2_000)]
+    batches = [
+        a_batch(id=new_id(BATCH_PREFIX, now), owner=EVERYONE) for now in (3_000, 1_000, 2_000)
+    ]
     for batch in batches:
-        store.create_batch(MINE, batch, 3)
+        store.create_batch(batch, 3)
     with pytest.raises(Overloaded) as refused:
-        store.create_batch(OTHERS, a_batch(), 3)
+        store.create_batch(a_batch(), 3)
     assert refused.value.retry_after_s
-    assert store.queue() == sorted(batch.id for batch in batches)
-    assert store.owner_of(batches[0].id) == MINE
-    store.dequeue(batches[0].id)
-    assert store.owner_of(batches[0].id) is None
-    store.create_batch(OTHERS, a_batch(), 3)
+    assert store.queue() == dict.fromkeys(sorted(batch.id for batch in batches), EVERYONE)
+    store.dequeue(EVERYONE, batches[0].id)
+    assert batches[0].id not in store.queue()
+    store.create_batch(a_batch(), 3)
+
+
+def test_one_owner_cannot_fill_the_queue_for_others(store):
+    for _ in range(3):
+        store.create_batch(a_batch(id=new_id(BATCH_PREFIX, 1)), 6)
+    with pytest.raises(Overloaded):
+        store.create_batch(a_batch(), 6)
+    store.create_batch(a_batch(owner=OTHERS), 6)
+    assert sorted(store.queue().values()) == [MINE, MINE, MINE, OTHERS]
 
 
 def test_leaving_the_queue_forgets_the_work(store):
     batch = a_batch()
-    store.create_batch(MINE, batch, 1)
+    store.create_batch(batch, 1)
     store.save_plan(batch.id, {"parts": []})
     store.save_part(batch.id, 7, [b"+a\n", b"-b\n"])
     store.ask_to_cancel(batch.id, 1_234.5)
@@ -148,38 +157,81 @@ def test_leaving_the_queue_forgets_the_work(store):
     assert store.parts(batch.id) == [7]
     with store.open_part(batch.id, 7) as stream:
         assert stream.read() == b"+a\n-b\n"
-    store.dequeue(batch.id)
-    store.dequeue(batch.id)
+    store.dequeue(MINE, batch.id)
+    store.dequeue(MINE, batch.id)
     assert files_of(store) == {f"batches/{MINE}/{batch.id}.json"}
 
 
 def test_the_sweep_takes_what_has_expired_and_what_was_abandoned(store):
-    old, used, young = keep(store, now=1_000), keep(store, now=1_001), keep(store, now=9_000)
-    ended = [a_batch(id=new_id(BATCH_PREFIX, now)) for now in (1_000, 9_000)]
+    _, young = keep(store, now=1_000), keep(store, now=9_000)
+    ended = [
+        a_batch(id=new_id(BATCH_PREFIX, now), status=Status.COMPLETED) for now in (1_000, 9_000)
+    ]
     queued = keep(store, now=1_002)
     waiting = a_batch(id=new_id(BATCH_PREFIX, 1_002), input_file_id=queued)
     for batch in ended:
-        store.save_batch(MINE, batch)
-    store.create_batch(MINE, waiting, 1)
-    abandoned = store.upload(9_000)
+        store.save_batch(batch)
+    store.create_batch(waiting, 1)
+    abandoned = store.upload()
     abandoned.write(b"x")
-    store.sweep(9_500, {used}, TTL_S)
-    assert store.files(MINE) == [used, queued, young]
+    store.sweep(9_500, TTL_S)
+    assert store.files(MINE) == [queued, young]
     assert store.batches(MINE) == sorted([waiting.id, ended[1].id])
-    assert any(path.startswith("tmp/") for path in files_of(store))  # it may go on
-    long_ago = time.time() - 90_000
-    os.utime(abandoned._path, (long_ago, long_ago))
-    store.sweep(9_500, {used}, TTL_S)
-    assert not any(path.startswith("tmp/") for path in files_of(store))
-    assert f"data/{old}" not in files_of(store)
+    contents = {store.file(MINE, file_id).content for file_id in (queued, young)}
+    assert {info.base_name for info in store._infos("data")} == {*contents, abandoned._content}
+    long_ago = time.time() - 90_000  # all contents are old, but only this one is nobody's
+    for info in store._infos("data"):
+        os.utime(info.path, (long_ago, long_ago))
+    store.sweep(9_500, TTL_S)
+    assert {info.base_name for info in store._infos("data")} == contents
+
+
+def test_the_sweep_queues_a_batch_whose_creation_was_cut_off(store):
+    batch = a_batch(id=new_id(BATCH_PREFIX, 9_000))
+    store.save_batch(batch)
+    store.save_plan(batch.id, {})
+    store.sweep(9_500, TTL_S)
+    assert store.queue() == {batch.id: MINE}
+    store.save_batch(replace(batch, status=Status.COMPLETED))
+    store.dequeue(MINE, batch.id)
+    store.save_part(batch.id, 1, [b"+late\n"])  # by a runner that has lost its lease
+    store.sweep(9_500, TTL_S)
+    assert store.queue() == {}
+    assert files_of(store) == {f"batches/{MINE}/{batch.id}.json"}
+
+
+@pytest.mark.parametrize("record", [b"", b"{", b"{}", b'{"id": 1}'])
+def test_a_damaged_record_costs_no_other_file(store, monkeypatch, record):
+    monkeypatch.setattr("deployments.batches.store._READ_AGAIN_S", 0)
+    damaged, expired = keep(store, now=9_000), keep(store, now=1_000)
+    content = store.file(MINE, damaged).content
+    with open(f"{store._root}/files/{MINE}/{damaged}.json", "wb") as file:
+        file.write(record)
+    os.utime(f"{store._root}/data/{content}", (1, 1))
+    store.sweep(9_500, TTL_S)
+    assert store.files(MINE) == [damaged] != [expired]
+    assert {info.base_name for info in store._infos("data")} == {content}
+
+
+def test_an_attempt_cannot_remove_what_another_one_has_written(store):
+    file_id = new_id(FILE_PREFIX, 1_000)
+    first, second = store.upload(), store.upload()
+    first.write(b"the first")
+    second.write(b"the second")
+    second.keep(MINE, "a.jsonl", "batch", 1_000, TTL_S, file_id)
+    first.drop()
+    second.drop()
+    with store.open(store.file(MINE, file_id)) as file:
+        assert file.read() == b"the second"
+    assert store.files(MINE) == [file_id]
 
 
 def test_a_full_disk_is_an_error_that_loses_nothing(tmp_path):
     with mounted(tmp_path / "small", "size=400k") as folder:
         store = open_store(str(folder / "store"))
         file_id, batch = keep(store, b"kept\n"), a_batch()
-        store.create_batch(MINE, batch, 1)
-        upload = store.upload(1_000)
+        store.create_batch(batch, 1)
+        upload = store.upload()
         with pytest.raises(StoreFailed) as failed:
             upload.write(b"x" * 1_000_000)
         assert (failed.value.status, failed.value.code) == (507, "store_failed")
@@ -190,7 +242,7 @@ def test_a_full_disk_is_an_error_that_loses_nothing(tmp_path):
         store.save_part(batch.id, 0, [b"+" + b"x" * 100_000 + b"\n"])
         assert store.parts(batch.id) == [0]
         assert store.batch(MINE, batch.id) == batch
-        with store.open(file_id) as file:
+        with store.open(store.file(MINE, file_id)) as file:
             assert file.read() == b"kept\n"
 
 

@@ -1,4 +1,4 @@
-"""What a tenant has used at all routers, some of which may not answer."""
+"""What a tenant has used at all routers and in batches, some of which may not answer."""
 
 from __future__ import annotations
 
@@ -45,3 +45,28 @@ async def test_the_usage_says_how_many_routers_it_is_of(monkeypatch, answers, ex
     routers = AllRouters(2)
     vars(routers)["_handle"] = Handle(answers)
     assert await routers.usage("search", OWN) == expected
+
+
+class Runner:
+    """Stands for the handle of the runner of batches."""
+
+    def __init__(self, answer: TenantUsage | None) -> None:
+        self.own_usage, self._answer = self, answer
+
+    async def remote(self, tenant: str) -> TenantUsage:
+        assert tenant == "search"
+        if self._answer is None:
+            await asyncio.Event().wait()
+        return self._answer
+
+
+@pytest.mark.parametrize(
+    ("of_batches", "expected"),
+    [
+        (OTHER, TenantUsage(3.0, {"m": Counts(3, 30)}, 1, True)),
+        (None, TenantUsage(5.0, {"m": Counts(1, 10)}, 1, False)),
+    ],
+)
+async def test_what_batches_use_is_part_of_the_usage(monkeypatch, of_batches, expected):
+    monkeypatch.setattr(all_routers, "_TIMEOUT_S", 0.05)
+    assert await AllRouters(1, Runner(of_batches)).usage("search", OWN) == expected
