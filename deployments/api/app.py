@@ -16,13 +16,14 @@ from deployments.api.http import ApiLimits
 from deployments.api.middleware import (
     ApiKeyMiddleware,
     HostMiddleware,
+    PageMiddleware,
     RateLimitMiddleware,
     SlashMiddleware,
     handle_error,
 )
 from deployments.api.openapi import describe
 from deployments.api.responses import dump
-from deployments.api.routes import KEYLESS_PATHS, ROUTES
+from deployments.api.routes import KEYLESS_PATHS, PAGE_ROUTES, ROUTES
 from deployments.core.errors import EmbedfleetError
 from deployments.core.routing.overload import ConcurrencyLimiter
 from deployments.core.tenants.limits import TenantLimits
@@ -35,14 +36,16 @@ def create_app(  # noqa: PLR0913, PLR0917
     hosts: Collection[str] = (),
     tenant_limits: TenantLimits | None = None,
     batches: ApiBatches | None = None,
+    page: bool = True,
 ) -> ASGIApp:
     """Returns the whole HTTP API over ``backend``.
 
     Requests must name one of ``hosts``, if given. ``tenant_limits`` keeps what the tenants have used.
-    Without ``batches``, the routes of files and batches answer 404.
+    Without ``batches``, the routes of files and batches answer 404, and so do those of the page
+    without ``page``.
     """
     app = Starlette(
-        routes=[spec.route for spec in ROUTES],
+        routes=[spec.route for spec in ROUTES if page or spec not in PAGE_ROUTES],
         exception_handlers={
             EmbedfleetError: handle_error,
             HTTPException: handle_error,
@@ -59,4 +62,7 @@ def create_app(  # noqa: PLR0913, PLR0917
     app.state.description = dump(describe(ROUTES))
     app.router.redirect_slashes = False
     limited = RateLimitMiddleware(app, tenant_limits)
-    return HostMiddleware(SlashMiddleware(ApiKeyMiddleware(limited, keys, KEYLESS_PATHS)), hosts)
+    guarded: ASGIApp = ApiKeyMiddleware(limited, keys, KEYLESS_PATHS)
+    if page:
+        guarded = PageMiddleware(guarded)
+    return HostMiddleware(SlashMiddleware(guarded), hosts)

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deployments.api.arrivals import Arrivals, ArrivingBody
 from deployments.api.auth import ALLOWED_HOSTS, ApiKeys, host_name, set_tenant, tenant_in
 from deployments.api.http import error_response
+from deployments.api.page import PATH as PAGE
 from deployments.api.rate_limits import rate_limit_headers
 from deployments.api.routes import (
     DOWNLOADS,
@@ -214,6 +215,19 @@ class SlashMiddleware:
         await self._app(scope, receive, send)
 
 
+class PageMiddleware:
+    """Shows the page to browsers that open `/`, a path that is also a route of other servers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on."""
+        if scope["type"] == "http" and path_of(scope) == "/" and _wants_page(scope):
+            scope = {**scope, "path": scope.get("root_path", "") + PAGE}
+        await self._app(scope, receive, send)
+
+
 class HostMiddleware:
     """Answers 403 unless the request names one of ``hosts``; without any, each may be named.
 
@@ -276,6 +290,11 @@ def path_of(scope: Scope) -> str:
     # not the request's URL, which is made from the Host header and a query of any bytes
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", ""))
+
+
+def _wants_page(scope: Scope) -> bool:
+    is_read = scope["method"] in ("GET", "HEAD")
+    return is_read and "text/html" in Headers(scope=scope).get("accept", "")
 
 
 async def handle_error(request: Request, error: Exception) -> Response:

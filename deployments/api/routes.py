@@ -22,6 +22,7 @@ from deployments.api import (
     examples,
     files,
     operations,
+    page,
     requests,
     reranking,
     responses,
@@ -194,6 +195,14 @@ _OWN_ROUTES = (
         for path in operations.ASSETS
     ),
 )
+# nor does the page, which has its user enter a key
+PAGE_ROUTES = (
+    RouteSpec(method="GET", path=page.PATH, handler=page.page, needs_key=False),
+    *(
+        RouteSpec(method="GET", path=path, handler=page.asset, needs_key=False)
+        for path in page.ASSETS
+    ),
+)
 _TEI = partial(RouteSpec, dialect=tei.DIALECT)
 _COHERE = partial(RouteSpec, dialect=cohere.DIALECT)
 _OLLAMA = partial(RouteSpec, dialect=ollama.DIALECT)
@@ -242,7 +251,7 @@ BATCH_ROUTES = (
     RouteSpec(method="GET", path="/v1/batches/{id}", handler=batches.show_batch),
     RouteSpec(method="POST", path="/v1/batches/{id}/cancel", handler=batches.cancel_batch),
 )
-ROUTES = (*_OWN_ROUTES, *DIALECT_ROUTES, *BATCH_ROUTES)
+ROUTES = (*_OWN_ROUTES, *PAGE_ROUTES, *DIALECT_ROUTES, *BATCH_ROUTES)
 PATHS = frozenset(route.path for route in ROUTES)
 KEYLESS_PATHS = frozenset(route.path for route in ROUTES if not route.needs_key)
 PROBE_PATHS = frozenset(route.path for route in ROUTES if route.is_probe)

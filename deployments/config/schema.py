@@ -307,15 +307,16 @@ class Limits(_Config):
 
 
 class Api(_Config):
-    """Who may call.
+    """Who may call, and what browsers get.
 
     ``keys_file`` lists tenants and what their keys may do (`deployments/config/keys_file.py`).
     ``cors_origins`` are the web pages that may call from a browser, such as ``https://app.example.com``;
-    ``*`` means all.
+    ``*`` means all. ``page`` serves the page at ``/``.
     """
 
     keys_file: str | None = Field(None, min_length=1)
     cors_origins: tuple[str, ...] = ()
+    page: bool = True
 
     @field_validator("cors_origins")
     @classmethod

@@ -262,7 +262,8 @@ class Router(FleetBackend):
         log.info("API keys are %s", "required" if keys else "off: anyone who can connect may call")
         batches = _api_batches(self._args.batches)
         limits, used = api_limits(self._args), self._tenancy.limits
-        app = create_app(self, limits, keys, allowed_hosts(), used, batches)
+        page = self._args.api.page
+        app = create_app(self, limits, keys, allowed_hosts(), used, batches, page)
         self._admission = AdmissionMiddleware(app, self._args.limits.max_requests)
         open_to_pages = allow_origins(self._admission, self._args.api.cors_origins)
         measured = MetricsMiddleware(open_to_pages, RequestMetrics().answered)

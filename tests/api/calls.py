@@ -31,11 +31,12 @@ def app_of(
     backend: Backend,
     keys: ApiKeys | None = None,
     batches: ApiBatches | None = None,
+    page: bool = True,
     **limits: Any,
 ) -> ASGIApp:
     """Returns the app over ``backend``, with the default limits except those given."""
     usual = replace(default_limits(), **limits)
-    return create_app(backend, usual, keys or ApiKeys(), batches=batches)
+    return create_app(backend, usual, keys or ApiKeys(), batches=batches, page=page)
 
 
 def default_limits() -> ApiLimits:

@@ -10,15 +10,22 @@ from tests.api.calls import EMBEDDINGS, JSON, app_of, check_refusal, connect
 from tests.api.fake_backend import FakeBackend
 
 BODY = b'{"input": "a"}'
+FILES_OF_THE_PAGE = (
+    *("page.css", "icon.svg", "main.js", "answer.js", "elements.js", "fleet.js", "service.js"),
+    *("similarity.js", "snippets.js", "texts.js", "throughput.js"),
+)
 OPEN = {
     *("/health", "/ready", "/openapi.json", "/docs"),
     *("/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/docs/favicon-32x32.png"),
+    *("/page", *(f"/page/{name}" for name in FILES_OF_THE_PAGE)),
 }
 CLOSED = [
     *((s.method, s.path) for s in ROUTES if s.path not in OPEN and s not in DIALECT_ROUTES),
     ("GET", "/v1/models/plain"),
     ("GET", "/docs/__init__.py"),
     ("GET", "/docs/../v1/models"),
+    ("GET", "/page/index.html"),
+    ("GET", "/page/../v1/models"),
     ("GET", "/unknown"),
     ("GET", "/health/more"),
     ("GET", "http://test//health"),

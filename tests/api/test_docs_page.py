@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import html
 import re
-import shutil
 import subprocess
-
-import pytest
 
 from deployments.api.auth import ApiKeys
 from deployments.api.routes import ROUTES
 from tests.api.calls import app_of
 from tests.api.fake_backend import FakeBackend
 from tests.api.serving import serving
-
-BROWSERS = ("chromium", "chromium-headless-shell", "google-chrome", "chrome")
-BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
+from tests.support.browser import BROWSER, OPTIONS, needs_browser
 
 
 def page_at(url: str, profile: str) -> str:
     """Returns the page as the browser has built it, with its scripts run."""
-    sandbox = "--no-sandbox"  # root may not use it, and the page is our own
     waits = "--virtual-time-budget=10000"
     run = subprocess.run(
-        [BROWSER, "--headless", sandbox, waits, f"--user-data-dir={profile}", "--dump-dom", url],
+        [BROWSER, "--headless", *OPTIONS, waits, f"--user-data-dir={profile}", "--dump-dom", url],
         capture_output=True,
         text=True,
         timeout=50,
@@ -33,7 +27,7 @@ def page_at(url: str, profile: str) -> str:
     return run.stdout
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium: apt-get install chromium")
+@needs_browser
 def test_a_browser_lists_every_operation_though_the_service_has_keys(tmp_path):
     with serving(app_of(FakeBackend(), keys=ApiKeys(["secret"]))) as url:
         page = page_at(f"{url}/docs", str(tmp_path))

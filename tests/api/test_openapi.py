@@ -9,7 +9,7 @@ import pytest
 import schemathesis
 
 from deployments.api.openapi import describe as description_of
-from deployments.api.routes import BATCH_ROUTES, DIALECT_ROUTES, ROUTES
+from deployments.api.routes import BATCH_ROUTES, DIALECT_ROUTES, PAGE_ROUTES, ROUTES
 from deployments.core.errors import EmbedfleetError, StoreFailed
 from tests.api.calls import EMBEDDINGS, RERANK, ROUTE, SIMILARITY, ok, send
 
@@ -34,7 +34,7 @@ REFUSALS = [
 NOT_DESCRIBED = {
     *("/openapi.json", "/docs"),
     *("/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/docs/favicon-32x32.png"),
-    *(spec.path for spec in (*DIALECT_ROUTES, *BATCH_ROUTES)),
+    *(spec.path for spec in (*DIALECT_ROUTES, *BATCH_ROUTES, *PAGE_ROUTES)),
 }
 DESCRIBED = [spec for spec in ROUTES if spec.path not in NOT_DESCRIBED]
 KINDS = [k for k in EmbedfleetError.__subclasses__() if k is not StoreFailed]
