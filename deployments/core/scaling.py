@@ -1,8 +1,8 @@
 """How many replicas a model should have, from the tokens that wait for it and the tokens that arrive.
 
-Replicas are added soon and removed late. A short delay before adding lets the measured rates settle, so
-one step of the load causes one change. A long delay before removing means that a lull costs no restart.
-The clock is passed in.
+What these need is followed by its mean. Noise averages out, and the mean jumps once the need has been
+away from it for a few seconds, further than noise goes. So a step of the load causes one change, and
+noisy traffic few. Replicas are removed late, so a lull costs no restart. The clock is passed in.
 """
 
 from __future__ import annotations
@@ -13,8 +13,13 @@ from dataclasses import dataclass, field, replace
 
 from deployments.core.lane import Lane
 
-CONFIRM_AFTER_S = 3.0  # how long more replicas must be needed before they are requested
+CONFIRM_AFTER_S = 3.0  # how long a need must differ before the mean jumps to it
 _TOLERANCE = 0.1  # relative differences below this change nothing
+_SLACK = 1.1  # when replicas are removed, this many times the mean are left
+_MEAN_S = 60.0  # time constant of the mean, about the start of a replica: what is shorter is noise
+_VARIANCE_S = 300.0
+_SIGMAS = 3.0  # how far noise goes
+_FIRST_NOISE = 0.2  # of the replicas, before any is measured
 _OFFLINE_BACKLOG_S = 0.1  # with this much offline work waiting, a replica never runs out of it
 
 
@@ -69,23 +74,30 @@ class Demand:
 class State:
     """What one decision remembers for the next. Times are seconds of one clock.
 
-    ``above_since`` and ``below_since`` say since when more or fewer replicas have been needed.
-    ``sum_of_needs`` adds up ``needs_summed`` needs, from the second half of the time since
-    ``below_since``. ``raised_at`` is when more replicas were requested last, until all of them run;
+    ``mean`` is that of the need, as of ``mean_at``, and ``variance`` that of its noise. ``away_since``
+    says since when the need has been away from its mean, ``below_since`` since when fewer replicas have
+    been enough. ``raised_at`` is when more replicas were requested last, until all of them run;
     ``lead_s`` is how long that took.
     """
 
     last_work: float | None = None
-    above_since: float | None = None
+    mean: float | None = None
+    mean_at: float = 0.0
+    variance: float = 0.0
+    away_since: float | None = None
     below_since: float | None = None
     offline_since: float | None = None
-    sum_of_needs: float = 0.0
-    needs_summed: int = 0
     raised_at: float | None = None
     lead_s: float | None = None
 
-    def reset(self, last_work: float | None = None, raised_at: float | None = None) -> State:
-        """Returns a state that has seen nothing yet. Only ``lead_s`` is kept."""
+    def changed(self, raised_at: float | None) -> State:
+        """Returns the state after a change of the replicas, which does not change what the load needs."""
+        return replace(
+            self, away_since=None, below_since=None, offline_since=None, raised_at=raised_at
+        )
+
+    def restarted(self, last_work: float | None = None, raised_at: float | None = None) -> State:
+        """Returns a state that has seen no load yet. Only ``lead_s`` is kept."""
         return State(last_work=last_work, raised_at=raised_at, lead_s=self.lead_s)
 
 
@@ -95,18 +107,18 @@ def decide(
     """Returns how many replicas to request, and the new state; ``replicas`` are requested now."""
     if replicas == 0:
         wanted = max(goal.min_replicas, min(1, math.ceil(demand.calls)))
-        return wanted, state.reset(raised_at=now if wanted else None)
+        return wanted, state.restarted(raised_at=now if wanted else None)
     if demand.running == 0 or demand.speed <= 0:  # replicas that are starting are kept
-        return _bounded(goal, replicas), state.reset(last_work=now, raised_at=state.raised_at)
+        return _bounded(goal, replicas), state.restarted(now, state.raised_at)
     state = _observed(demand, replicas, state, now)
     if _idle(goal, state, now):
-        return 0, state.reset()
-    wanted, state = _damped(goal, _needed(goal, demand, replicas, state, now), replicas, state, now)
+        return 0, state.restarted()
+    state = _followed(_needed(goal, demand, replicas, state, now), replicas, state, now)
+    wanted, state = _damped(goal, replicas, state, now)
     wanted = _bounded(goal, wanted)
     if wanted == replicas:
         return wanted, state
-    raised_at = now if wanted > replicas else None
-    return wanted, state.reset(last_work=state.last_work, raised_at=raised_at)
+    return wanted, state.changed(raised_at=now if wanted > replicas else None)
 
 
 def _observed(demand: Demand, replicas: int, state: State, now: float) -> State:
@@ -158,30 +170,43 @@ def _offline_never_runs_out(demand: Demand) -> bool:
     return demand.waiting[Lane.OFFLINE] >= enough
 
 
-def _damped(
-    goal: Goal, needed: float, replicas: int, state: State, now: float
-) -> tuple[int, State]:
-    """Returns the need once it has been above, or well below, ``replicas`` for long enough."""
-    above = needed > replicas * (1 + _TOLERANCE)
-    below = _with_slack(needed) < replicas
-    since = _since(below, state.below_since, now)
-    late = _has_lasted(since, goal.downscale_delay_s / 2, now)
-    state = replace(
+def _followed(needed: float, replicas: int, state: State, now: float) -> State:
+    """Returns the state with the need's mean and variance, which wait while the need is away."""
+    if state.mean is None:
+        state = replace(
+            state, mean=float(replicas), variance=(_FIRST_NOISE * replicas) ** 2, mean_at=now
+        )
+    assert state.mean is not None
+    mean, seconds, away = state.mean, now - state.mean_at, needed - state.mean
+    noise = _TOLERANCE * mean + _SIGMAS * math.sqrt(state.variance)
+    since = _since(abs(away) > noise, state.away_since, now)
+    state = replace(state, mean_at=now, away_since=since)
+    if _has_lasted(since, CONFIRM_AFTER_S, now):
+        return replace(state, mean=needed, away_since=None)
+    if since is not None:
+        return state
+    return replace(
         state,
-        above_since=_since(above, state.above_since, now),
-        below_since=since,
-        sum_of_needs=state.sum_of_needs + needed if late else 0.0,
-        needs_summed=state.needs_summed + 1 if late else 0,
+        mean=mean + away * _weight(seconds, _MEAN_S),
+        variance=state.variance + (away**2 - state.variance) * _weight(seconds, _VARIANCE_S),
     )
-    if _has_lasted(state.above_since, CONFIRM_AFTER_S, now):
-        return math.ceil(needed), state
-    if _has_lasted(since, goal.downscale_delay_s, now):
-        return _with_slack(state.sum_of_needs / state.needs_summed), state
-    return replicas, state
 
 
-def _with_slack(needed: float) -> int:
-    return math.ceil(needed * (1 + _TOLERANCE))
+def _weight(seconds: float, time_constant_s: float) -> float:
+    """Returns the weight of what was seen for this long in an exponential mean."""
+    return -math.expm1(-seconds / time_constant_s)
+
+
+def _damped(goal: Goal, replicas: int, state: State, now: float) -> tuple[int, State]:
+    """Returns what the mean needs if it is above ``replicas``, or has long been well below them."""
+    assert state.mean is not None
+    if state.mean > replicas * (1 + _TOLERANCE):
+        return math.ceil(state.mean), state
+    enough = state.mean * _SLACK
+    below = math.ceil(enough * (1 + _TOLERANCE)) < replicas
+    since = _since(below, state.below_since, now)
+    wanted = math.ceil(enough) if _has_lasted(since, goal.downscale_delay_s, now) else replicas
+    return wanted, replace(state, below_since=since)
 
 
 def _since(holds: bool, since: float | None, now: float) -> float | None:

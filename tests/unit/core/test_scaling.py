@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.core.lane import Lane
+from deployments.core.planning.fluid import Fluid
 from deployments.core.scaling import CONFIRM_AFTER_S, Demand, Goal, State, decide, need
-from testing.fluid import Fluid
 
 SPEED = 1_000.0
 GOAL = Goal(1, 8, downscale_delay_s=20, downscale_to_zero_delay_s=40)
@@ -93,15 +93,41 @@ def test_noise_does_not_make_it_flap(load, seed):
     assert changes(watch(GOAL, 600, noisy)) <= 3
 
 
+def test_noise_that_lasts_is_not_followed():
+    """The load is off by 15% for 20 s at a time, which is less than a replica takes to start."""
+    dice, noise, goal = Random(0), 0.0, Goal(1, 200)
+
+    def noisy(now, fleet):
+        nonlocal noise
+        noise = 0.95 * noise + dice.gauss(0, 0.047)
+        return 70_000 * (1 + noise), 0.0
+
+    asked = watch(goal, 3_600, noisy, start_s=60, running=100)
+    assert changes(asked) <= 12
+    assert max(asked) <= 130
+
+
+def test_what_is_known_of_the_load_outlives_a_change_and_not_an_idle_time():
+    state = State(mean=3.0, mean_at=9.0, variance=0.5, lead_s=20.0)
+    load = Demand(1, SPEED, 0.5, {Lane.ONLINE: 2_100.0, Lane.OFFLINE: 0.0})
+    replicas, changed = decide(GOAL, load, 1, state, 10.0)
+    assert replicas == 3
+    assert (changed.mean, changed.lead_s) == (pytest.approx(3), 20)
+    idle = replace(state, last_work=0.0)
+    replicas, rested = decide(TO_ZERO, Demand(1, SPEED), 1, idle, 50.0)
+    assert (replicas, rested.mean, rested.lead_s) == (0, None, 20)
+
+
 @FEW
 @given(st.floats(5, 50), st.floats(0, 30))
 def test_a_ramp_is_followed_up_and_down(slope, start_s):
-    top = int(5_000 / slope)
+    rise, stay = int(5_000 / slope), 120
+    end = 2 * rise + stay
 
     def ramp(now, fleet):
-        return slope * min(now, max(0, 2 * top - now)), 0.0
+        return slope * max(0, min(now, rise, end - now)), 0.0
 
-    asked = watch(GOAL, 2 * top + 100, ramp, start_s=start_s)
+    asked = watch(GOAL, end + 200, ramp, start_s=start_s)
     assert max(asked) in (7, 8)
     assert asked[-1] == 1
     peak = asked.index(max(asked))

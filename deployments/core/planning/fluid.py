@@ -1,7 +1,6 @@
-"""A simulation of one model's replicas: tokens arrive, wait in two lanes, and are computed. No clock.
+"""One model's replicas, simulated: tokens arrive, wait in two lanes, and are computed like a fluid.
 
-Tests of the autoscaling policy and its benchmark use it, since only the number of replicas matters there.
-A replica takes ``start_s`` to start and stops at once.
+It has no clock of its own, and nothing sleeps. A replica takes ``start_s`` to start and stops at once.
 """
 
 from __future__ import annotations
