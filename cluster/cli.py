@@ -20,6 +20,7 @@ from cluster.arguments import (
     service_url,
     threads,
 )
+from cluster.plan.arguments import add_plan_arguments
 
 _BROKEN_PIPE = 141  # as a process that SIGPIPE ends
 
@@ -49,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_check(commands)
     _add_verify(commands)
     _add_bench(commands)
+    _add_plan(commands)
     return parser
 
 
@@ -250,6 +252,17 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     bench.set_defaults(run=_bench)
 
 
+def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    plan = commands.add_parser(
+        "plan",
+        help="say what a corpus or a course of traffic needs; needs no service",
+        description="Says how many replicas a corpus needs for a deadline or a budget, and what that "
+        "takes and costs; or simulates recorded traffic with the service's autoscaling.",
+    )
+    add_plan_arguments(plan)
+    plan.set_defaults(run=_plan)
+
+
 def _add_connection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--url",
@@ -358,6 +371,12 @@ def _bench(args: argparse.Namespace) -> int:
 
     options = Options(args.device, args.dtype, args.threads, args.seconds)
     return bench(args.model, args.revision, options, args.json)
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from cluster.plan.command import run
+
+    return run(args)
 
 
 def _verify(args: argparse.Namespace) -> int:

@@ -42,7 +42,18 @@ CONFIGS = [AppArgs, ModelConfig, PromptsConfig, Limits, Api, Routing, Autoscalin
 FOLDERS = ("deployments/", "cluster/", "tests/", "benchmarks/", "docs/", "examples/")
 # written by the benchmarks or by the user
 NOT_IN_THE_REPOSITORY = {"benchmarks/results/"}
-_COMMANDS = ("serve", "env", "encode", "score", "batch", "models", "check", "verify", "bench")
+_COMMANDS = (
+    "serve",
+    "env",
+    "encode",
+    "score",
+    "batch",
+    "models",
+    "check",
+    "verify",
+    "bench",
+    "plan",
+)
 OPTIONS_OF_OTHERS = {"--head", "--port", "--address"}
 
 
@@ -172,6 +183,7 @@ RUN_BY = {
     "embedfleet encode": "tests/service/test_readme.py",
     "embedfleet batch": "tests/service/test_readme.py",
     "embedfleet check": "tests/unit/cluster/test_check.py",
+    "embedfleet plan": "tests/unit/cluster/plan/test_command.py",
     "ray get-auth-token": "tests/clusters/test_by_hand.py",
     "serve deploy one_gpu.yaml": "tests/clusters/test_by_hand.py",
     "--model ./our-model": "tests/clusters/test_service_ends.py",
