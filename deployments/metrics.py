@@ -11,6 +11,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
 
 import httpx
@@ -20,6 +21,7 @@ from ray.util.metrics import Counter, Gauge, Histogram
 from deployments.core.batching.lanes import DropReason
 from deployments.core.batching.observing import Observer, Pass
 from deployments.core.lane import Lane
+from deployments.core.routing.facts import ModelState
 from deployments.core.tenants.usage import Counts
 
 log = logging.getLogger("ray.serve")
@@ -127,6 +129,36 @@ class TenantMetrics:
                 _counter(name, description, "tenant").inc(count, tags)
 
 
+@dataclass(frozen=True)
+class Replicas:
+    """How many replicas of a model run and should run, and the speed of one in tokens per second."""
+
+    running: int
+    wanted: int
+    tokens_per_s: int
+
+
+class FleetMetrics:
+    """Records what a router knows of models and spaces. Every router records the same."""
+
+    def model(self, model: str, state: ModelState, replicas: Replicas) -> None:
+        """The state of a model, and its replicas."""
+        tags = {"model": model}
+        _gauge("replicas", "Replicas of a model").set(replicas.running, tags)
+        _gauge("replicas_wanted", "Replicas that a model should have").set(replicas.wanted, tags)
+        _gauge("capacity_tokens_per_second", "Measured speed of all replicas").set(
+            replicas.running * replicas.tokens_per_s, tags
+        )
+        for each in ModelState:
+            _gauge("model_state", "1 for the state that a model is in", "state").set(
+                each is state, {**tags, "state": each}
+            )
+
+    def space(self, space: str, agrees: bool) -> None:
+        """Whether the members of a configured space were found to agree."""
+        _space_gauge().set(agrees, {"space": space})
+
+
 class RequestMetrics:
     """Records what the wire answers."""
 
@@ -156,6 +188,11 @@ def _histogram_of(
     name: str, description: str, bounds: tuple[float, ...], tags: tuple[str, ...]
 ) -> Histogram:
     return Histogram(PREFIX + name, description, list(bounds), ("model", *tags))
+
+
+@cache
+def _space_gauge() -> Gauge:
+    return Gauge(PREFIX + "space_agrees", "1 if the members of a space agree", ("space",))
 
 
 @cache

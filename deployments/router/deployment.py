@@ -48,11 +48,14 @@ from deployments.core.tenants.usage import TenantUsage
 from deployments.metrics import (
     ClusterMetrics,
     DecisionMetrics,
+    FleetMetrics,
+    Replicas,
     RequestMetrics,
     scrape_cluster,
 )
 from deployments.ray_private import KeyValueStore, replace_access_log, request_id
 from deployments.router.all_routers import AllRouters
+from deployments.router.background import every_second
 from deployments.router.batches import configured_store
 from deployments.router.chooser import Chooser
 from deployments.router.fleet import Fleet
@@ -94,6 +97,7 @@ class FleetBackend:
         self._spaces = SharedSpaces(self._encode_sample, self._fleet.status)
         self._chooser = Chooser(args, self._clients, self._fleet, self._spaces.of)
         self._decisions = DecisionMetrics()
+        self._fleet_metrics = FleetMetrics()
         self._metrics = ClusterMetrics(scrape_cluster)
         # of each model to each tenant: what is full for one may not be for another
         self._refusals: dict[tuple[str, str], LastRefusal] = defaultdict(LastRefusal)
@@ -259,6 +263,9 @@ class Router(FleetBackend):
         self.start()
         keys = ApiKeys.from_environment()
         self._tenancy.start(keys)
+        self._reporting = asyncio.get_running_loop().create_task(
+            every_second("the metrics of the fleet", self._report)
+        )
         log.info("API keys are %s", "required" if keys else "off: anyone who can connect may call")
         batches = _api_batches(self._args.batches)
         limits, used = api_limits(self._args), self._tenancy.limits
@@ -268,6 +275,14 @@ class Router(FleetBackend):
         open_to_pages = allow_origins(self._admission, self._args.api.cors_origins)
         measured = MetricsMiddleware(open_to_pages, RequestMetrics().answered)
         return AccessLogMiddleware(measured, replace_access_log(), request_id)
+
+    async def _report(self) -> None:
+        for name in self._models:
+            status, wanted = self._fleet.status(name), self._fleet.wanted(name)
+            replicas = Replicas(status.replicas, wanted, status.replica.tokens_per_s or 0)
+            self._fleet_metrics.model(name, status.state, replicas)
+        for space, verdict in self._spaces.verdicts().items():
+            self._fleet_metrics.space(space.name, verdict.problem is None)
 
     async def routing(self) -> Routing:
         """Returns how models are chosen now, for the runner of batches."""

@@ -26,7 +26,7 @@ from deployments.wire.status import ModelState, ModelStatus, ReplicaState, Repli
 
 log = logging.getLogger("ray.serve")
 _EVERY_S = 1.0
-_MESSAGES_EVERY_S = 5.0
+_DESCRIBED_EVERY_S = 5.0
 _STATUS_TIMEOUT_S = 3.0
 _CONTROLLER_TIMEOUT_S = 5.0
 _MODEL_STATES = {
@@ -58,8 +58,10 @@ class Fleet:
             for name in models
         }
         self._measured: dict[str, ReplicaStatus] = {}
-        self._messages: Mapping[str, str] = {}
-        self._messages_at = -math.inf
+        self._deployments: Mapping[
+            str, Mapping[str, Any]
+        ] = {}  # as Serve's controller describes them
+        self._described_at = -math.inf
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -74,6 +76,11 @@ class Fleet:
         """Returns what a ready replica of this model said last, even if none runs now."""
         return self._measured.get(model)
 
+    def wanted(self, model: str) -> int:
+        """Returns how many replicas Serve's controller wants this model to have."""
+        name = self._models[model][0].deployment_name
+        return int(self._deployments.get(name, {}).get("target_num_replicas", 0))
+
     async def _watch(self) -> None:
         while True:
             try:
@@ -83,9 +90,9 @@ class Fleet:
             await asyncio.sleep(_EVERY_S)
 
     async def _refresh(self) -> None:
-        if time.monotonic() - self._messages_at > _MESSAGES_EVERY_S:
-            self._messages_at = time.monotonic()  # first: no retry each second if the read fails
-            self._messages = await asyncio.to_thread(self._controller_messages)
+        if time.monotonic() - self._described_at > _DESCRIBED_EVERY_S:
+            self._described_at = time.monotonic()  # first: no retry each second if the read fails
+            self._deployments = await asyncio.to_thread(self._described_deployments)
         nodes = await asyncio.to_thread(ray.nodes)
         await asyncio.gather(*(self._refresh_model(name, nodes) for name in self._models))
 
@@ -98,19 +105,20 @@ class Fleet:
         if not statuses and running:
             statuses = await self._replica_status(status_method)
         replica = combined(statuses, running)
-        message = self._messages.get(config.deployment_name, "not deployed")
+        deployment = self._deployments.get(config.deployment_name, {})
+        message = deployment.get("message", "not deployed")
         if replica is not None and replica.state is ReplicaState.READY:
             self._measured[name] = replica
             if self._statuses[name].state is ModelState.STARTING:
                 # the message is of its start, which is over
-                message, self._messages_at = "", -math.inf
+                message, self._described_at = "", -math.inf
         self._statuses[name] = model_status(config, running, message, replica, nodes)
         if self._statuses[name].state is ModelState.READY:
             await self._on_ready(name)
 
-    def _controller_messages(self) -> dict[str, str]:
+    def _described_deployments(self) -> Mapping[str, Mapping[str, Any]]:
         app = application_details(_CONTROLLER_TIMEOUT_S).get(self._app_name)
-        return {name: d["message"] for name, d in app["deployments"].items()} if app else {}
+        return app["deployments"] if app else {}
 
     async def _replica_status(self, status_method: DeploymentHandle) -> Sequence[ReplicaStatus]:
         """Returns what one replica says by handle, if it does."""

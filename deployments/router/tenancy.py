@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 import time
 from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +12,9 @@ from pathlib import Path
 from deployments.api.auth import ApiKeys
 from deployments.core.tenants.limits import TenantLimits
 from deployments.metrics import TenantMetrics
+from deployments.router.background import every_second
 from deployments.router.keys_watch import KeysWatch
 from deployments.router.peers import Peers
-
-log = logging.getLogger("ray.serve")
-_EVERY_S = 1.0
 
 
 class Tenancy:
@@ -53,7 +50,7 @@ class Tenancy:
 
     def _begin(self, what: str, step: Callable[[], Awaitable[None]]) -> None:
         loop, empty = asyncio.get_running_loop(), contextvars.Context()
-        self._tasks.append(loop.create_task(_every_second(what, step), context=empty))
+        self._tasks.append(loop.create_task(every_second(what, step), context=empty))
 
     async def _report(self) -> None:
         for (tenant, model), counts in self.limits.usage.take_news().items():
@@ -65,17 +62,3 @@ class Tenancy:
             self._thread, self._peers.exchange, taken, time.monotonic()
         )
         self.limits.exchange(others, time.monotonic())
-
-
-async def _every_second(what: str, step: Callable[[], Awaitable[None]]) -> None:
-    """Repeats a step; a failure is logged once, until the step succeeds again."""
-    has_failed = False
-    while True:
-        try:
-            await step()
-            has_failed = False
-        except Exception:
-            if not has_failed:
-                log.exception("%s could not be updated; trying again", what)
-            has_failed = True
-        await asyncio.sleep(_EVERY_S)

@@ -63,7 +63,7 @@ def without_config(folder):
 
 
 def test_requests_in_progress_are_answered_after_sigterm(shared_service, tmp_path):
-    folder = save_model(tmp_path / SLOW, tokens_per_s=8_000)
+    folder = save_model(tmp_path / SLOW, tokens_per_s=16_000)
     service = shared_service.serve(
         [{"name": SLOW, "path": str(folder)}],
         [SLOW],

@@ -19,7 +19,7 @@ from testing.shared_service import join
 from tests.service.conftest import REAL, RERANKER
 from tests.support.killing import outcome, stamps, start, wait_for_parts
 
-PAIRS = 1_500
+PAIRS = 600
 QUERIES = ["how does a parser read its input", "which file is opened", "raise an error " * 30]
 
 
@@ -71,7 +71,7 @@ def test_a_killed_job_continues_and_scores_are_those_of_the_api(service, rows, s
     assert table.schema.field("score").type == pa.float32()
     scores = dict(zip(table["id"].to_pylist(), table["score"].to_pylist(), strict=True))
     for first in range(3):
-        valid = [row for row in rows[first:300:3] if row["document"]]
+        valid = [row for row in rows[first:150:3] if row["document"]]
         for pair, score in reranked(service, valid, truncate=True).items():
             assert scores[pair] == pytest.approx(score, abs=1e-5)
     assert np.std([*scores.values()]) > 0.001
