@@ -34,6 +34,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "quantization": ["--texts", "300"],
     "scaling": [],
     "simulation": [],
+    "scaling_bound": ["--days", "1"],
     "balancing": ["--seconds", "60"],
 }
 

@@ -19,13 +19,27 @@ def a_day(peak: float = PEAK, trough: float = TROUGH, bursts: int = 24, seed: in
     Bursts come at random, last 1 to 10 minutes and multiply the load by 1.25 to 2 at once. The noise is
     3% a second.
     """
-    dice = np.random.default_rng(seed)
-    daily = _daily(4)
-    load = trough + (peak - trough) * daily
-    for start in dice.integers(0, DAY_S, bursts):
-        load[start : start + dice.integers(60, 600)] *= 1 + dice.uniform(0.25, 1.0)
-    noise = np.clip(dice.normal(1, 0.03, DAY_S), 0.8, 1.2)
-    return Traffic(load * noise, np.geomspace(3_000, 300, 1_001)[(daily * 1_000).astype(int)])
+    return Day(peak, trough, bursts, seed).traffic
+
+
+class Day:
+    """The parts of `a_day`: the ``calm`` curve without bursts and noise, the ``load`` without noise, the
+    first and last second of each burst, and the ``traffic``.
+    """
+
+    def __init__(self, peak: float, trough: float, bursts: int, seed: int) -> None:
+        dice = np.random.default_rng(seed)
+        daily = _daily(4)
+        self.calm = trough + (peak - trough) * daily
+        self.load = self.calm.copy()
+        self.bursts: list[tuple[int, int]] = []
+        for start in dice.integers(0, DAY_S, bursts).tolist():
+            stop = start + int(dice.integers(60, 600))
+            self.load[start:stop] *= 1 + dice.uniform(0.25, 1.0)
+            self.bursts.append((start, min(stop, DAY_S)))
+        noise = np.clip(dice.normal(1, 0.03, DAY_S), 0.8, 1.2)
+        sizes = np.geomspace(3_000, 300, 1_001)[(daily * 1_000).astype(int)]
+        self.traffic = Traffic(self.load * noise, sizes)
 
 
 def noisy(seed: int) -> Traffic:

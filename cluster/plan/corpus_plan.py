@@ -63,7 +63,7 @@ class CorpusPlan:
             ("one replica", f"{self.tokens_per_s:,.0f} tokens/s ({self.speed_source})"),
             ("a job reaches", f"{self.efficiency:g} of that, {self.start_s:g} s after its start"),
             ("replicas", f"{self.replicas:,}"),
-            ("hours", f"{self.hours:,.2f}"),
+            ("time", _duration(self.hours)),
             ("replica-hours", f"{self.replica_hours:,.2f}"),
         ]
         if self.cost is not None:
@@ -76,6 +76,10 @@ class CorpusPlan:
             )
         )
         return "\n".join([table(("PLAN", ""), rows), *self.notes])
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:,.2f} hours" if hours >= 1 else f"{hours * 60:,.1f} minutes"
 
 
 def corpus_plan(args: argparse.Namespace) -> CorpusPlan:
