@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -36,18 +37,18 @@ from embedfleet.results import Embeddings, Ranking
 from embedfleet.retries import Attempts
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-_JSON = {"content-type": "application/json"}
 
 ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True)
 class _Call:
-    """What the requests of one call have in common."""
+    """What the requests of one call have in common, also in other threads than the caller's."""
 
     path: str
     field: str
     fields: dict[str, Any]
+    headers: dict[str, str]
 
     def content(self, piece: Piece, **more: Any) -> bytes:
         return piece.body(self.field, {**self.fields, **more})
@@ -225,18 +226,20 @@ class Client(_Base):
                 future.cancel()
 
     def _embed_one(self, call: _Call, piece: Piece) -> Embeddings:
-        content = self._send(call.path, call.content(piece, space=self._space), piece)
+        content = self._send(call, call.content(piece, space=self._space), piece)
         return self._pinned(embeddings_of(content, piece))
 
     def _rank_one(self, call: _Call, piece: Piece) -> Ranking:
-        return ranking_of(self._send(call.path, call.content(piece), piece), piece)
+        return ranking_of(self._send(call, call.content(piece), piece), piece)
 
-    def _send(self, path: str, body: bytes, piece: Piece) -> bytes:
+    def _send(self, call: _Call, body: bytes, piece: Piece) -> bytes:
         attempts = self._attempts()
         while True:
             left_s = attempts.left_s(time.monotonic())
             try:
-                response = self._http.post(path, content=body, headers=_JSON, timeout=left_s)
+                response = self._http.post(
+                    call.path, content=body, headers=call.headers, timeout=left_s
+                )
             except httpx.TransportError as error:
                 pause = self._pause_after(attempts, error, self._http.base_url)
             else:
@@ -340,18 +343,20 @@ class AsyncClient(_Base):
         return [task.result() for task in tasks]
 
     async def _embed_one(self, call: _Call, piece: Piece) -> Embeddings:
-        content = await self._send(call.path, call.content(piece, space=self._space), piece)
+        content = await self._send(call, call.content(piece, space=self._space), piece)
         return self._pinned(embeddings_of(content, piece))
 
     async def _rank_one(self, call: _Call, piece: Piece) -> Ranking:
-        return ranking_of(await self._send(call.path, call.content(piece), piece), piece)
+        return ranking_of(await self._send(call, call.content(piece), piece), piece)
 
-    async def _send(self, path: str, body: bytes, piece: Piece) -> bytes:
+    async def _send(self, call: _Call, body: bytes, piece: Piece) -> bytes:
         attempts = self._attempts()
         while True:
             left_s = attempts.left_s(time.monotonic())
             try:
-                response = await self._http.post(path, content=body, headers=_JSON, timeout=left_s)
+                response = await self._http.post(
+                    call.path, content=body, headers=call.headers, timeout=left_s
+                )
             except httpx.TransportError as error:
                 pause = self._pause_after(attempts, error, self._http.base_url)
             else:
@@ -359,6 +364,16 @@ class AsyncClient(_Base):
                 if content is not None:
                     return content
             await asyncio.sleep(pause)
+
+
+def _headers() -> dict[str, str]:
+    """Returns the headers of a request, with those of the caller's span if the program makes traces."""
+    headers = {"content-type": "application/json"}
+    if "opentelemetry.trace" in sys.modules:
+        from opentelemetry.propagate import inject
+
+        inject(headers)
+    return headers
 
 
 def _embedding(
@@ -378,7 +393,7 @@ def _embedding(
         "priority": priority,
         "encoding_format": "base64",
     }
-    return _Call("/v1/embeddings", "input", fields)
+    return _Call("/v1/embeddings", "input", fields, _headers())
 
 
 def _scoring(
@@ -397,7 +412,7 @@ def _scoring(
         "truncate": truncate,
         "priority": priority,
     }
-    return _Call("/v1/rerank", "documents", fields)
+    return _Call("/v1/rerank", "documents", fields, _headers())
 
 
 def _of_model(call: _Call, model: str) -> _Call:

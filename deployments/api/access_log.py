@@ -7,6 +7,7 @@ a field of the record.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -20,7 +21,8 @@ from deployments.api.auth import tenant_in
 from deployments.core.tenants.tenant import ANYONE
 
 log = logging.getLogger("ray.serve")
-_FIELDS = {
+TRACE_ID = "embedfleet.trace_id"  # where a request's scope has it
+FIELDS = {
     "model": "x-model",
     "space": "x-embedding-space",
     "reason": "x-route-reason",
@@ -40,6 +42,11 @@ class Work:
     tokens: int = 0
 
 
+# of W3C's header: a version, the trace's id, the caller's span, and flags
+_TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
+)
+
 _work: ContextVar[Work | None] = ContextVar("work", default=None)
 
 
@@ -48,6 +55,11 @@ def count_work(texts: int, tokens: int) -> None:
     if (work := _work.get()) is not None:
         work.texts += texts
         work.tokens += tokens
+
+
+def work_so_far() -> Work | None:
+    """Returns the work of the request that is being answered; None outside of the middleware below."""
+    return _work.get()
 
 
 class AccessLogMiddleware:
@@ -94,6 +106,7 @@ class AccessLogMiddleware:
                     "status": status,
                     "total_ms": round((self._clock() - started) * 1000, 1),
                     **_named_tenant(scope),
+                    **_trace_id(scope),
                 }
                 self._write(f"{scope['method']} {path!r}", fields, headers, work)
 
@@ -108,7 +121,7 @@ class AccessLogMiddleware:
     def _write(self, request: str, fields: dict[str, Any], headers: Headers, work: Work) -> None:
         if work.texts:
             fields |= {"texts": work.texts, "tokens": work.tokens}
-        fields |= {name: headers[header] for name, header in _FIELDS.items() if header in headers}
+        fields |= {name: headers[header] for name, header in FIELDS.items() if header in headers}
         if self._left_out:
             fields["left_out"], self._left_out = self._left_out, 0
         details = " ".join(f"{name}={value}" for name, value in fields.items())
@@ -119,3 +132,11 @@ class AccessLogMiddleware:
 def _named_tenant(scope: Scope) -> dict[str, str]:
     tenant = tenant_in(scope)
     return {} if tenant is ANYONE else {"tenant": tenant.name}
+
+
+def _trace_id(scope: Scope) -> dict[str, str]:
+    """Returns the trace's id: the service's own, or that of the caller if the service makes no traces."""
+    if own := scope.get(TRACE_ID):
+        return {"trace_id": own}
+    sent = _TRACEPARENT.fullmatch(Headers(scope=scope).get("traceparent", ""))
+    return {"trace_id": sent[1]} if sent else {}

@@ -19,6 +19,7 @@ from deployments.core.errors import (
     UnsupportedEncoding,
     UnsupportedMediaType,
 )
+from deployments.traces.spans import span
 
 _MAX_DISCARDED_BYTES = 64_000_000
 _SMALL_BYTES = 32_768  # whatever it holds, it is parsed within about 10 ms
@@ -32,10 +33,11 @@ async def read_request(
     kind: type[BodyT], request: Request, limits: ApiLimits, deadline: float
 ) -> BodyT:
     """Returns the body of a request, parsed. Raises as `read_body` and `parse`."""
-    body = await read_body(request, limits, deadline)
-    if len(body) <= _SMALL_BYTES:
-        return parse(kind, body)
-    return await parse_large(kind, body, request)
+    with span("read"):
+        body = await read_body(request, limits, deadline)
+        if len(body) <= _SMALL_BYTES:
+            return parse(kind, body)
+        return await parse_large(kind, body, request)
 
 
 async def parse_large(kind: type[BodyT], body: bytes, request: Request) -> BodyT:

@@ -23,6 +23,7 @@ from deployments.core.request import Embeddings, EncodeRequest, TokenInput
 from deployments.core.routing.facts import RequestFacts
 from deployments.core.routing.policy import Decision, agree
 from deployments.core.routing.refusals import refuse_replaced
+from deployments.traces.spans import span
 
 
 async def create_embeddings(request: Request) -> Response:
@@ -79,7 +80,8 @@ async def answered(
     request's ``output_dtype``.
     """
     facts, texts = _facts_and_texts(body, conditions)
-    decision = await in_time(backend.choose(facts, texts), deadline)
+    with span("choose"):
+        decision = await in_time(backend.choose(facts, texts), deadline)
     role = choose_role(agree(decision.role, body.input_type), body.instruction)
     to_encode = EncodeRequest(
         texts,

@@ -15,6 +15,7 @@ from deployments.api.http import error_response
 from deployments.core.errors import InvalidRequest
 
 _MOST_BYTES = 256
+_MOST_BYTES_OF = {b"tracestate": 512}  # W3C's least that should be passed on
 # in lower case and with `_` for `-`, as Serve compares some of them
 _READ_BY_SERVE = frozenset(
     {
@@ -60,12 +61,14 @@ def checks() -> list[Middleware]:
 
 def _check(headers: list[tuple[bytes, bytes]]) -> None:
     for name, value in headers:
-        if name.lower().replace(b"-", b"_") not in _READ_BY_SERVE:
+        known_as = name.lower().replace(b"-", b"_")
+        if known_as not in _READ_BY_SERVE:
             continue
         shown = name.decode("latin-1")
-        if len(value) > _MOST_BYTES:
+        most = _MOST_BYTES_OF.get(known_as, _MOST_BYTES)
+        if len(value) > most:
             raise InvalidHeader(
-                f"the header {shown} has {len(value)} bytes; send at most {_MOST_BYTES}", shown
+                f"the header {shown} has {len(value)} bytes; send at most {most}", shown
             )
         if not all(0x20 <= byte < 0x7F for byte in value):
             raise InvalidHeader(

@@ -89,6 +89,12 @@ def _is_first(scope: Scope, model: str) -> bool:
     return is_first
 
 
+def lane_in(scope: Scope) -> Lane | None:
+    """Returns the lane of a request; None before its texts were to be encoded."""
+    lane: Lane | None = scope.get(_LANE)
+    return lane
+
+
 def rate_limit_headers(scope: Scope, limits: TenantLimits) -> dict[str, str]:
     """Returns what is left to the tenant of a request: in the request's lane, or in its highest one."""
     tenant = tenant_in(scope)

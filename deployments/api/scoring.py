@@ -29,6 +29,7 @@ from deployments.core.routing.facts import RequestFacts
 from deployments.core.routing.policy import Decision
 from deployments.core.routing.refusals import refuse_replaced
 from deployments.core.vectors import INLINE_NUMBERS, normalized
+from deployments.traces.spans import span
 
 _MAX_TRIES = 10
 
@@ -76,7 +77,8 @@ async def chosen(
     backend: Backend, body: ScoringRequest, facts: RequestFacts, deadline: float
 ) -> Decision:
     """Returns the one model that scores. Raises InvalidRequest if its name has a role's ending."""
-    decision = await in_time(backend.choose(facts, [*body.queries, *body.texts]), deadline)
+    with span("choose"):
+        decision = await in_time(backend.choose(facts, [*body.queries, *body.texts]), deadline)
     if decision.role is not None:
         raise InvalidRequest(
             f'`model` must not end in "-{decision.role}" here: both roles are encoded', "model"

@@ -18,7 +18,7 @@ from functools import partial
 
 from ray.serve.handle import DeploymentHandle
 
-from deployments.client.call import Call, Moved, ReplicaDied
+from deployments.client.call import Call, Moved, ReplicaDied, Sender
 from deployments.client.coalescing import Coalescing
 from deployments.client.connections import Connections
 from deployments.client.direct_transport import DirectTransport
@@ -36,6 +36,7 @@ from deployments.core.lane import Lane
 from deployments.core.models.spec import ModelSpec
 from deployments.core.request import Embeddings, EncodeRequest, check_dimensions
 from deployments.ray_private import known_replicas
+from deployments.traces.spans import span
 from deployments.wire.calls import texts_of_a_call
 from deployments.wire.status import ModelStatus, ReplicaStatus, assume_ready
 from deployments.wire.trials import ClusterRecord
@@ -103,7 +104,8 @@ class EncoderClient:
     ) -> Embeddings:
         preprocessor = version.preprocessor
         check_dimensions(preprocessor.spec, request.dimensions)
-        tokenized = await in_time(preprocessor.tokenized(request), deadline)
+        with span("tokenize", model=self._name):
+            tokenized = await in_time(preprocessor.tokenized(request), deadline)
         call = Call(tokenized.batch, lane, deadline, version.space, share=request.share)
         replies = await self._send(call, texts_of_a_call(preprocessor.spec))
         return await preprocessor.finished(request, tokenized, replies)
@@ -112,15 +114,25 @@ class EncoderClient:
         """Returns the answers to a request's texts, which are split into calls of bounded size."""
         cuts = split_in_order(call.batch.lengths.tolist(), _MAX_CALL_TOKENS, most_texts)
         if len(cuts) == 1:
-            return [await self._calls.send(call)]
+            return [await self._traced(self._calls, call)]
         slots = asyncio.Semaphore(_CALLS_AT_ONCE)
 
         async def send(start: int, stop: int) -> Encoded:
             layers = self._later_part if start else self._first_part
             async with slots:
-                return await layers.send(replace(call, batch=call.batch.slice(start, stop)))
+                return await self._traced(
+                    layers, replace(call, batch=call.batch.slice(start, stop))
+                )
 
         return await gather_or_cancel(*(send(*cut) for cut in cuts))
+
+    async def _traced(self, layers: Sender, call: Call) -> Encoded:
+        texts, tokens = len(call.batch), call.batch.tokens
+        about = {"model": self._name, "space": call.space, "lane": call.lane.value}
+        with span("encode", **about, texts=texts, tokens=tokens) as sent:
+            reply = await layers.send(call)
+            sent.split(reply.queued_s, reply.computed_s)
+            return reply
 
     async def encode_tokens(self, batch: TokenBatch, lane: Lane, timeout_s: float) -> Encoded:
         """Returns the answer to one call of this size, with each failed row's own error in it.

@@ -28,6 +28,7 @@ from deployments.api.files import ApiBatches
 from deployments.api.http import ApiLimits
 from deployments.api.middleware import AdmissionMiddleware, MetricsMiddleware
 from deployments.api.responses import Explanation, ModelItem, SpaceItem
+from deployments.api.tracing import TracingMiddleware
 from deployments.batches.threads import StoreThreads
 from deployments.client.client import EncoderClient
 from deployments.config.schema import AppArgs, BatchesConfig, Routing, routing_of
@@ -64,6 +65,7 @@ from deployments.router.peers import Peers
 from deployments.router.pulse import Pulse, node_is_alive
 from deployments.router.shared_spaces import SharedSpaces
 from deployments.router.tenancy import Tenancy
+from deployments.traces.export import tracing_from
 from deployments.wire.status import ReplicaStatus, ServedModel
 
 log = logging.getLogger("ray.serve")
@@ -274,7 +276,9 @@ class Router(FleetBackend):
         self._admission = AdmissionMiddleware(app, self._args.limits.max_requests)
         open_to_pages = allow_origins(self._admission, self._args.api.cors_origins)
         measured = MetricsMiddleware(open_to_pages, RequestMetrics().answered)
-        return AccessLogMiddleware(measured, replace_access_log(), request_id)
+        self._tracing = tracing_from()
+        traced = TracingMiddleware(measured, self._tracing) if self._tracing else measured
+        return AccessLogMiddleware(traced, replace_access_log(), request_id)
 
     async def _report(self) -> None:
         for name in self._models:
@@ -304,6 +308,8 @@ class Router(FleetBackend):
         """Admits no further request, and returns once those in progress have their answers."""
         left = await self._admission.close(self._args.limits.request_timeout_s)
         log.info("the service is stopping; %d requests are left without an answer", left)
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
 
 
 def _api_batches(config: BatchesConfig | None) -> ApiBatches | None:

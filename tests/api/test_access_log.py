@@ -102,3 +102,25 @@ async def test_requests_beside_each_other_are_counted_apart(lines):
         await http.get("/200")
     assert not hasattr(lines[0], "texts")
     assert lines[1].texts == 3
+
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "trace"),
+    [
+        (f"00-{TRACE}-b7ad6b7169203331-01", TRACE),
+        (f"01-{TRACE}-b7ad6b7169203331-00-more", TRACE),
+        (f"00-{'0' * 32}-b7ad6b7169203331-01", None),
+        (f"ff-{TRACE}-b7ad6b7169203331-01", None),
+        (f"00-{TRACE.upper()}-b7ad6b7169203331-01", None),
+        ("a text of somebody", None),
+    ],
+)
+async def test_a_failure_has_the_callers_trace_though_no_traces_are_made(lines, traceparent, trace):
+    async with calls(every_request=False) as http:
+        await http.get("/404", headers={"traceparent": traceparent})
+    (line,) = lines
+    assert getattr(line, "trace_id", None) == trace
+    assert "somebody" not in line.getMessage()

@@ -327,6 +327,13 @@ async def test_other_headers_may_hold_any_bytes():
         assert (await http.get("/health", headers=headers)).status_code == 200
 
 
+@pytest.mark.parametrize(("length", "status"), [(512, 200), (513, 400)])
+async def test_tracestate_may_be_as_long_as_w3c_wants(length, status):
+    async with connect(HeaderMiddleware(app_of(FakeBackend()))) as http:
+        response = await http.get("/health", headers={"tracestate": "a" * length})
+    assert response.status_code == status
+
+
 def test_serve_takes_the_checks():
     [check] = checks()
     assert check.cls is HeaderMiddleware

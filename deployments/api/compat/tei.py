@@ -49,6 +49,7 @@ from deployments.core.errors import (
 from deployments.core.models.spec import Kind, Role
 from deployments.core.routing.facts import RequestFacts
 from deployments.core.vectors import INLINE_NUMBERS
+from deployments.traces.spans import span
 
 # routes of that server without a counterpart here, and what to use instead
 NOT_SERVED: Mapping[str, str] = {
@@ -199,7 +200,8 @@ async def rerank(request: Request) -> Response:
     """
     limits: ApiLimits = request.app.state.limits
     deadline = limits.deadline()
-    content = await read_body(request, limits, deadline)
+    with span("read"):
+        content = await read_body(request, limits, deadline)
     if _HAS_DOCUMENTS.search(content) and not _HAS_TEXTS.search(content):
         return await _rerank_documents(request, content, deadline)
     body = await parse_large(RerankBody, content, request)

@@ -43,7 +43,8 @@ export function heatMap(matrix, texts) {
 
 /** Returns a cosine as people read it. */
 export function shown(cosine) {
-  return cosine.toFixed(2).replace("-", "−");
+  const rounded = Math.round(cosine * 100) / 100 || 0; // no −0.00
+  return rounded.toFixed(2).replace("-", "−");
 }
 
 function unit(vector) {
