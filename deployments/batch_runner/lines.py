@@ -8,24 +8,17 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
+
+from deployments.batches.states import Problem
 
 _BOM = b"\xef\xbb\xbf"
 _SKIPPED_AT_ONCE = 1 << 20
 _READ_BYTES = 1 << 20
 _MOST_ID = 512  # characters of a custom_id
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Why a line is no request; ``param`` is the field."""
-
-    code: str
-    message: str
-    param: str | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +32,7 @@ class Line:
     custom_id: str | None
     body: bytes = b""
     texts: int = 1
-    fault: Fault | None = None
+    fault: Problem | None = None
 
 
 def raw_lines(stream: Any, number: int, longest: int) -> Iterator[tuple[int, int, bytes | None]]:
@@ -58,17 +51,17 @@ def raw_lines(stream: Any, number: int, longest: int) -> Iterator[tuple[int, int
 def read_line(raw: bytes | None, number: int, endpoint: str) -> Line | None:
     """Returns one line of the input; None if it is blank. Without content it is too long."""
     if raw is None:
-        return Line(number, None, fault=Fault("line_too_long", "the line is too long to be read"))
+        return Line(number, None, fault=Problem("line_too_long", "the line is too long to be read"))
     raw = raw.removeprefix(_BOM) if number == 1 else raw
     if not raw.strip():
         return None
     try:
         content, dumps = _loads(raw)
     except (ValueError, RecursionError) as error:
-        return Line(number, None, fault=Fault("invalid_json_line", _why_not_json(raw, error)))
+        return Line(number, None, fault=Problem("invalid_json_line", _why_not_json(raw, error)))
     if not isinstance(content, dict):
         return Line(
-            number, None, fault=Fault("invalid_json_line", "the line must be a JSON object")
+            number, None, fault=Problem("invalid_json_line", "the line must be a JSON object")
         )
     return _request(content, number, endpoint, dumps)
 
@@ -84,21 +77,21 @@ def _request(
     try:
         body = dumps(content["body"])
     except (TypeError, ValueError, RecursionError):  # it can be read, but not written
-        fault = Fault("invalid_json_line", "`body` is nested too deeply", "body")
+        fault = Problem("invalid_json_line", "`body` is nested too deeply", "body")
         return Line(number, custom_id, fault=fault)
     texts = content["body"].get("input")
     return Line(number, custom_id, body, len(texts) if isinstance(texts, list) else 1)
 
 
-def _fault_of_id(custom_id: object) -> Fault | None:
+def _fault_of_id(custom_id: object) -> Problem | None:
     if custom_id is None:
-        return Fault("missing_required_parameter", "`custom_id` is missing", "custom_id")
+        return Problem("missing_required_parameter", "`custom_id` is missing", "custom_id")
     if (
         not isinstance(custom_id, str)
         or not 0 < len(custom_id) <= _MOST_ID
         or not _is_text(custom_id)
     ):
-        return Fault(
+        return Problem(
             "invalid_custom_id",
             f"`custom_id` must be a string of 1 to {_MOST_ID} characters",
             "custom_id",
@@ -106,13 +99,15 @@ def _fault_of_id(custom_id: object) -> Fault | None:
     return None
 
 
-def _fault(content: dict[str, Any], endpoint: str) -> Fault | None:
+def _fault(content: dict[str, Any], endpoint: str) -> Problem | None:
     if content.get("method") != "POST":
-        return Fault("invalid_method", '`method` must be "POST"', "method")
+        return Problem("invalid_method", '`method` must be "POST"', "method")
     if content.get("url") != endpoint:
-        return Fault("invalid_url", f'`url` must be "{endpoint}", the endpoint of the batch', "url")
+        return Problem(
+            "invalid_url", f'`url` must be "{endpoint}", the endpoint of the batch', "url"
+        )
     if not isinstance(content.get("body"), dict):
-        return Fault(
+        return Problem(
             "missing_required_parameter",
             f"`body` must be an object with the fields of {endpoint}",
             "body",
@@ -156,14 +151,9 @@ def answer_line(batch_id: str, line: Line, status: int, body: bytes) -> bytes:
     return b'{"id":%s,"custom_id":%s,"response":%s,"error":null}\n' % (name, custom_id, response)
 
 
-def fault_line(batch_id: str, line: Line, fault: Fault) -> bytes:
+def fault_line(batch_id: str, line: Line, fault: Problem) -> bytes:
     """Returns the result of a line that the route has not seen."""
-    error = {
-        "code": fault.code,
-        "message": fault.message,
-        "param": fault.param,
-        "line": line.number,
-    }
+    error = replace(fault, line=line.number)
     return b'{"id":%s,"custom_id":%s,"response":null,"error":%s}\n' % (
         _name(batch_id, line),
         orjson.dumps(line.custom_id),

@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
-from deployments.batch_runner.lines import Fault, Line, fault_line, raw_lines, read_line
+from deployments.batch_runner.lines import Line, fault_line, raw_lines, read_line
 from deployments.batches.states import (
     BATCH_PREFIX,
     FILE_PREFIX,
@@ -120,7 +120,7 @@ class _CustomIds:
             message = (
                 f"line {number} has the `custom_id` {custom_id!r} of line {first}; make each unique"
             )
-            self.problems.append(Problem("duplicate_custom_id", message, number, "custom_id"))
+            self.problems.append(Problem("duplicate_custom_id", message, "custom_id", number))
 
 
 def lines_of(store: Store, batch: Batch, plan: Plan, part: Part) -> Iterator[Line]:
@@ -139,7 +139,12 @@ def _input(store: Store, batch: Batch) -> Any:
 
 
 def assemble(  # noqa: PLR0913, PLR0917
-    store: Store, batch: Batch, plan: Plan, unfinished: Fault, now: float, check: Callable[[], None]
+    store: Store,
+    batch: Batch,
+    plan: Plan,
+    unfinished: Problem,
+    now: float,
+    check: Callable[[], None],
 ) -> Batch:
     """Returns the batch with its output and error files, which it writes.
 
@@ -163,7 +168,7 @@ def assemble(  # noqa: PLR0913, PLR0917
             file.drop()
 
 
-def _results(store: Store, batch: Batch, plan: Plan, unfinished: Fault) -> Iterator[bytes]:
+def _results(store: Store, batch: Batch, plan: Plan, unfinished: Problem) -> Iterator[bytes]:
     done = set(store.parts(batch.id))
     for number, part in enumerate(plan.parts):
         if number in done:

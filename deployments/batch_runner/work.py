@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from deployments.batch_runner.lines import Fault, Line, answer_line, fault_line
+from deployments.batch_runner.lines import Line, answer_line, fault_line
 from deployments.batch_runner.parts import (
     DONE,
     FAILED,
@@ -33,8 +33,8 @@ log = logging.getLogger("ray.serve")
 Answer = Callable[[bytes, Tenant], Awaitable[tuple[int, bytes]]]
 _MOST_STARTS = 5
 _PARTS_AT_ONCE = 2  # one is computed while the last lines of another come back
-CANCELLED = Fault("batch_cancelled", "the batch was cancelled before this line was answered")
-EXPIRED = Fault("batch_expired", "the batch expired before this line was answered")
+CANCELLED = Problem("batch_cancelled", "the batch was cancelled before this line was answered")
+EXPIRED = Problem("batch_expired", "the batch expired before this line was answered")
 _ENDS = {
     Status.IN_PROGRESS: Status.EXPIRED,
     Status.FINALIZING: Status.COMPLETED,
@@ -77,7 +77,7 @@ class Work:
         self._stopped = asyncio.Event()
         self._why = CANCELLED
 
-    def stop(self, why: Fault) -> None:
+    def stop(self, why: Problem) -> None:
         """Leaves the lines that have no answer yet without one."""
         if not self._stopped.is_set():
             self._why = why

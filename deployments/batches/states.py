@@ -69,12 +69,12 @@ class Counts:
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a batch failed as a whole; ``line`` counts from 1."""
+    """Why a batch or one of its lines failed; ``param`` is the field, and ``line`` counts from 1."""
 
     code: str
     message: str
-    line: int | None = None
     param: str | None = None
+    line: int | None = None
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from testing.running import (
     short_folder,
     wait_until_ready,
 )
+from tests.support.batches import as_jsonl, input_line
 from tests.support.documents import ROOT
 
 pytestmark = pytest.mark.long
@@ -85,6 +86,8 @@ def test_the_image_serves_the_bundled_model(folder):
     app.mkdir()
     for config in ("serve_config.yaml", "cluster/gpu_config.yaml"):
         shutil.copy(context / config, app)
+    with (app / "serve_config.yaml").open("a") as config:
+        config.write("      batches: {}\n")
     shutil.rmtree(context)
     settings = dict(pair.split("=", 1) for pair in shlex.split(instruction("ENV")))
     settings["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(programs / "embedfleet-haproxy")
@@ -104,9 +107,15 @@ def test_the_image_serves_the_bundled_model(folder):
     try:
         wait_until_ready(service, [MODEL])
         with service.client() as http:
-            answer = http.post("/v1/embeddings", json={"input": "a text"}).json()
+            answer = http.post("/v1/embeddings", json={"input": "text a"}).json()
         assert answer["model"] == MODEL
         assert len(answer["data"][0]["embedding"]) == 384
+        (app / "in.jsonl").write_bytes(as_jsonl([input_line("a"), b"nonsense"]))
+        address = {"EMBEDFLEET_URL": service.url, "EMBEDFLEET_API_KEY": API_KEY}
+        line = [programs / "embedfleet", "batch", "in.jsonl"]
+        subprocess.run(line, cwd=app, env={**environment, **address}, check=True, timeout=60)
+        (result,) = map(json.loads, (app / "in.output.jsonl").read_text().splitlines())
+        assert result["response"]["body"]["data"] == answer["data"]
     finally:
         process.terminate()
         process.wait(60)

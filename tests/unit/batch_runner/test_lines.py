@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.batch_runner.lines import (
-    Fault,
     Line,
     answer_line,
     fault_line,
     raw_lines,
     read_line,
 )
+from deployments.batches.states import Problem
 
 URL = "/v1/embeddings"
 GOOD = {"custom_id": "a", "method": "POST", "url": URL, "body": {"input": "x", "model": "m"}}
@@ -165,7 +165,7 @@ def test_the_results_are_lines_of_json_as_openai_writes_them():
         },
         "error": None,
     }
-    refused = fault_line("batch_0f", request, Fault("invalid_url", "wrong", "url"))
+    refused = fault_line("batch_0f", request, Problem("invalid_url", "wrong", "url"))
     assert json.loads(refused) == {
         "id": "batch_req_0f_3",
         "custom_id": 'a "quoted" id\n',

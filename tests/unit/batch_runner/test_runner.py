@@ -15,6 +15,7 @@ import pytest
 
 from deployments.batch_runner import parts, runner
 from deployments.batches import lease
+from deployments.batches.lease import Lease, LeaseLost
 from deployments.batches.states import Counts, Status
 from deployments.batches.store import Store, open_store
 from deployments.core.errors import StoreFailed
@@ -141,16 +142,20 @@ async def test_an_input_that_is_gone_fails_the_batch(store):
     assert [p.code for p in batch.problems] == ["input_file_not_found"]
 
 
-async def parts_done(store: Store, batch_id: str, count: int) -> None:
+async def until(is_so: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        while len(store.parts(batch_id)) < count:
-            await asyncio.sleep(0.005)
+        while not is_so():
+            await asyncio.sleep(0.01)
+
+
+async def parts_done(store: Store, batch_id: str, count: int) -> None:
+    await until(lambda: len(store.parts(batch_id)) >= count)
 
 
 async def test_a_cancelled_batch_keeps_what_is_answered(store):
-    batch_id = send(store, map(input_line, IDS))
-    async with running(store, Answers(most=600)):
-        await parts_done(store, batch_id, 2)
+    batch_id, answers = send(store, map(input_line, IDS)), Answers(most=600)
+    async with running(store, answers):
+        await until(lambda: answers.seen.total() == 600)
         store.ask_to_cancel(batch_id, 1_800_000_000)
         batch = await ended(store, batch_id)
     output, errors = results(store, batch)
@@ -172,13 +177,13 @@ async def test_a_batch_that_is_cancelled_in_the_queue_answers_nothing(store):
 
 
 async def test_a_batch_expires_with_what_is_answered(store):
-    batch_id = send(store, map(input_line, IDS), seconds=2)
-    async with running(store, Answers(most=600)):
+    batch_id, answers = send(store, map(input_line, IDS), seconds=2), Answers(most=600)
+    async with running(store, answers):
         batch = await ended(store, batch_id)
     output, errors = results(store, batch)
     assert batch.status is Status.EXPIRED
     assert ids_of(output, errors) == IDS
-    assert len(output) == 600
+    assert len(output) == answers.seen.total()
     assert {line["error"]["code"] for line in errors} == {"batch_expired"}
 
 
@@ -220,9 +225,9 @@ async def test_at_most_so_many_run_at_once_and_the_oldest_first(store):
         batches.append(send(store, [input_line(f"{n}")]))
         await asyncio.sleep(0.002)  # ids of one millisecond have no order
     async with running(store, answers, max_running=2):
-        async with asyncio.timeout(10):
-            while [store.batch(OWNER, b).status for b in batches].count(Status.IN_PROGRESS) < 2:
-                await asyncio.sleep(0.01)
+        await until(
+            lambda: [store.batch(OWNER, b).status for b in batches].count(Status.IN_PROGRESS) == 2
+        )
         await asyncio.sleep(0.3)
         states = [store.batch(OWNER, b).status for b in batches]
         assert states == [Status.IN_PROGRESS] * 2 + [Status.VALIDATING] * 2
@@ -257,12 +262,6 @@ async def test_a_second_runner_waits(store):
                 await ended(store, send(store, [input_line(custom_id)]))
                 await asyncio.sleep(0.2)
             assert not second.seen
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not is_so():
-            await asyncio.sleep(0.01)
 
 
 async def test_large_batches_of_one_owner_do_not_keep_those_of_others_waiting(store, monkeypatch):
@@ -301,16 +300,19 @@ async def test_a_batch_over_which_runners_die_is_given_up(store):
     assert [p.code for p in batch.problems] == ["runner_died"]
 
 
-async def test_a_batch_that_may_kill_runners_runs_alone(store):
-    victim, suspect = (send(store, map(input_line, IDS), owner=owner) for owner in ("a", OWNER))
+@pytest.mark.parametrize(("answered", "beside"), [(100, 0), (300, 1)])
+async def test_a_batch_that_may_kill_runners_runs_alone_until_a_part_is_done(
+    store, answered, beside
+):
+    other, suspect = (send(store, map(input_line, IDS), owner=owner) for owner in ("a", OWNER))
     store.save_batch(replace(store.batch(OWNER, suspect), starts=2))
-    answers = Answers(most=100)
+    answers = Answers(most=answered)
     async with running(store, answers):
-        await until(lambda: store.batch(OWNER, suspect).starts == 3)
+        await until(lambda: answers.seen.total() == answered)
+        await until(lambda: len(store.parts(suspect)) == beside)
         await asyncio.sleep(0.3)
-        assert store.batch("a", victim).starts == 0
-        answers.free.set()  # it makes progress, so it is no suspect any more
-        await until(lambda: store.batch("a", victim).times != {})
+        assert store.batch("a", other).starts == beside
+        assert not store.batch(OWNER, suspect).is_final
 
 
 async def test_a_suspect_does_not_run_alone_for_long(store, monkeypatch):
@@ -360,6 +362,7 @@ async def test_a_damaged_record_keeps_no_other_batch_waiting(store):
     for _ in range(2):
         damaged = send(store, [input_line("a")])
         store._put(f"batches/{OWNER}/{damaged}.json", {"id": 1})
+        await asyncio.sleep(0.002)  # they come first
     async with running(store, Answers()):
         batch = await ended(store, send(store, [input_line("b")]))
     assert batch.status is Status.COMPLETED
@@ -397,6 +400,19 @@ async def test_a_slow_store_does_not_cost_the_lease(store, monkeypatch):
             held.append(at_work._lease.is_held)
             await asyncio.sleep(0.1)
     assert all(held)
+
+
+async def test_a_runner_that_has_lost_its_lease_saves_no_batch(store, monkeypatch):
+    def lost(self):
+        raise LeaseLost
+
+    monkeypatch.setattr(Lease, "check", lost)
+    batch_id = send(store, [input_line("a")])
+    before = store.batch(OWNER, batch_id)
+    async with running(store, Answers()) as at_work:
+        await until(lambda: at_work._rest_until)
+    assert store.batch(OWNER, batch_id) == before
+    assert batch_id in store.queue()
 
 
 async def test_a_runner_that_has_lost_its_lease_keeps_no_results(store, monkeypatch):
