@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import asdict
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.api.auth import tenant_of
+from deployments.api.batch_objects import BatchList, BatchObject
 from deployments.api.bodies import read_request
 from deployments.api.files import PURPOSE, batches_of
 from deployments.api.paging import json_response, list_page
@@ -19,7 +19,6 @@ from deployments.api.requests import Body, Name
 from deployments.batches.states import (
     BATCH_PREFIX,
     COMPLETION_S,
-    COMPLETION_WINDOW,
     Batch,
     Rights,
     Status,
@@ -29,7 +28,6 @@ from deployments.batches.store import Store
 from deployments.core.errors import InvalidRequest, UnknownObject
 
 _LISTED, _MOST_LISTED = 20, 100
-_TIMED = tuple(status.value for status in Status if status is not Status.VALIDATING)
 Key = Annotated[str, Field(max_length=64)]
 Value = Annotated[str, Field(max_length=512)]
 
@@ -78,7 +76,7 @@ async def create_batch(request: Request) -> Response:
         metadata=body.metadata,
     )
     await store(_create, batch, config.max_batches)
-    return json_response(_batch_object(batch))
+    return json_response(BatchObject.of(batch))
 
 
 def _create(store: Store, batch: Batch, most: int) -> None:
@@ -98,12 +96,13 @@ async def list_batches(request: Request) -> Response:
     """Lists the caller's batches."""
     _, store, owner = batches_of(request)
 
-    async def read(batch_id: str) -> dict[str, Any] | None:
+    async def read(batch_id: str) -> BatchObject | None:
         with suppress(UnknownObject):  # its retention has just ended
             return await store(_show, owner, batch_id)
         return None
 
-    return await list_page(request, await store(Store.batches, owner), read, _LISTED, _MOST_LISTED)
+    ids = await store(Store.batches, owner)
+    return await list_page(request, BatchList, ids, read, _LISTED, _MOST_LISTED)
 
 
 async def show_batch(request: Request) -> Response:
@@ -118,7 +117,7 @@ async def cancel_batch(request: Request) -> Response:
     return json_response(await store(_cancel, owner, request.path_params["id"], time.time()))
 
 
-def _cancel(store: Store, owner: str, batch_id: str, now: float) -> dict[str, Any]:
+def _cancel(store: Store, owner: str, batch_id: str, now: float) -> BatchObject:
     batch = store.batch(owner, batch_id)
     if not batch.may_be_cancelled and batch.status is not Status.CANCELLING:
         raise InvalidRequest(
@@ -128,29 +127,9 @@ def _cancel(store: Store, owner: str, batch_id: str, now: float) -> dict[str, An
     return _show(store, owner, batch_id)
 
 
-def _show(store: Store, owner: str, batch_id: str) -> dict[str, Any]:
+def _show(store: Store, owner: str, batch_id: str) -> BatchObject:
     """Returns a batch as its owner sees it: its runner may not know yet that it is cancelled."""
     batch = store.batch(owner, batch_id)
     if batch.may_be_cancelled and (at := store.cancelled_at(batch.id)) is not None:
         batch = batch.moved(Status.CANCELLING, at)
-    return _batch_object(batch)
-
-
-def _batch_object(batch: Batch) -> dict[str, Any]:
-    problems = [asdict(problem) for problem in batch.problems]
-    return {
-        "id": batch.id,
-        "object": "batch",
-        "endpoint": batch.endpoint,
-        "errors": {"object": "list", "data": problems} if problems else None,
-        "input_file_id": batch.input_file_id,
-        "completion_window": COMPLETION_WINDOW,
-        "status": batch.status.value,
-        "output_file_id": batch.output_file_id,
-        "error_file_id": batch.error_file_id,
-        "created_at": batch.created_at,
-        "expires_at": batch.expires_at,
-        **{f"{name}_at": batch.times.get(name) for name in _TIMED},
-        "request_counts": asdict(batch.request_counts),
-        "metadata": batch.metadata,
-    }
+    return BatchObject.of(batch)

@@ -8,6 +8,12 @@ _TEXT = "What is the capital of France?"
 _DOCUMENTS = ["Tokyo is the capital of Japan.", "Paris is the capital of France."]
 _PROVENANCE = {"model": "all-MiniLM-L6-v2", "space": "8552991f4674", "instruction": None}
 
+
+def _page_of(item: dict[str, Any]) -> dict[str, Any]:
+    ends = {"first_id": item["id"], "last_id": item["id"]}
+    return {"object": "list", "data": [item], "has_more": False, **ends}
+
+
 # the request that is filled in first comes first
 EMBEDDINGS: dict[str, Any] = {
     "one text": {"model": "small", "input": _TEXT},
@@ -142,3 +148,53 @@ METRICS_ANSWER = """\
 # TYPE embedfleet_requests_total counter
 embedfleet_requests_total{route="/v1/embeddings",status="200"} 42
 """
+
+FILE: dict[str, Any] = {
+    "id": "file-019ac0de5a10123456789abcdef0123456789",
+    "object": "file",
+    "bytes": 120,
+    "created_at": 1764489600,
+    "expires_at": 1767081600,
+    "filename": "in.jsonl",
+    "purpose": "batch",
+    "status": "processed",
+}
+FILES = _page_of(FILE)
+DELETED_FILE = {"id": FILE["id"], "object": "file", "deleted": True}
+FILE_CONTENT = (
+    '{"custom_id": "fr", "method": "POST", "url": "/v1/embeddings", "body": {"input": "A text."}}\n'
+)
+BATCHES = {
+    "a batch": {
+        "input_file_id": FILE["id"],
+        "endpoint": "/v1/embeddings",
+        "completion_window": "24h",
+    }
+}
+BATCH: dict[str, Any] = {
+    "id": "batch_019ac0de5a20123456789abcdef0123456789",
+    "object": "batch",
+    "endpoint": "/v1/embeddings",
+    "errors": None,
+    "input_file_id": FILE["id"],
+    "completion_window": "24h",
+    "status": "validating",
+    "output_file_id": None,
+    "error_file_id": None,
+    "created_at": 1764489600,
+    "expires_at": 1764576000,
+    **dict.fromkeys(
+        (
+            "in_progress_at",
+            "finalizing_at",
+            "completed_at",
+            "failed_at",
+            "expired_at",
+            "cancelling_at",
+            "cancelled_at",
+        )
+    ),
+    "request_counts": {"total": 0, "completed": 0, "failed": 0},
+    "metadata": None,
+}
+BATCH_LIST = _page_of(BATCH)

@@ -10,7 +10,7 @@ import hashlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,10 +19,11 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from deployments.api.auth import tenant_of
+from deployments.api.batch_objects import DeletedFile, FileList, FileObject
 from deployments.api.http import NotFound
 from deployments.api.paging import json_response, list_page
 from deployments.api.uploads import receive, transfer_s
-from deployments.batches.states import EVERYONE, FileInfo
+from deployments.batches.states import EVERYONE
 from deployments.batches.store import Store
 from deployments.batches.threads import StoreThreads
 from deployments.config.schema import BatchesConfig
@@ -82,7 +83,7 @@ async def create_file(request: Request) -> Response:
         with suppress(StoreFailed):
             await store.run(upload.drop)
         raise
-    return json_response(_file_object(info))
+    return json_response(FileObject.of(info))
 
 
 async def list_files(request: Request) -> Response:
@@ -90,19 +91,20 @@ async def list_files(request: Request) -> Response:
     _, store, owner = batches_of(request)
     purpose = request.query_params.get("purpose")
 
-    async def read(file_id: str) -> dict[str, Any] | None:
+    async def read(file_id: str) -> FileObject | None:
         with suppress(UnknownObject):  # it has just been deleted
             info = await store(Store.file, owner, file_id)
-            return _file_object(info) if purpose in (None, info.purpose) else None
+            return FileObject.of(info) if purpose in (None, info.purpose) else None
         return None
 
-    return await list_page(request, await store(Store.files, owner), read, _LISTED, _MOST_LISTED)
+    ids = await store(Store.files, owner)
+    return await list_page(request, FileList, ids, read, _LISTED, _MOST_LISTED)
 
 
 async def show_file(request: Request) -> Response:
     """Shows what is known of a file."""
     _, store, owner = batches_of(request)
-    return json_response(_file_object(await store(Store.file, owner, request.path_params["id"])))
+    return json_response(FileObject.of(await store(Store.file, owner, request.path_params["id"])))
 
 
 async def file_content(request: Request) -> Response:
@@ -139,7 +141,7 @@ async def delete_file(request: Request) -> Response:
     _, store, owner = batches_of(request)
     file_id = request.path_params["id"]
     await store(_delete, owner, file_id)
-    return json_response({"id": file_id, "object": "file", "deleted": True})
+    return json_response(DeletedFile(id=file_id))
 
 
 def _delete(store: Store, owner: str, file_id: str) -> None:
@@ -163,8 +165,3 @@ def _ttl_of(seconds: str | None, most: int) -> int:
             f"`expires_after[seconds]` must be a number from {low} to {high}", "expires_after"
         )
     return int(seconds)
-
-
-def _file_object(info: FileInfo) -> dict[str, Any]:
-    shown = {name: value for name, value in asdict(info).items() if name != "content"}
-    return {**shown, "object": "file", "status": "processed"}

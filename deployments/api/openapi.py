@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -18,15 +19,16 @@ _ERRORS = {
     400: "A value that cannot be honoured",
     401: "No API key, or a wrong one",
     403: "What the API key does not allow, or a host that this service does not answer for",
-    404: "Unknown model",
+    404: "No such model, file or batch",
     408: "The body did not arrive in time",
     409: "Another embedding space",
     413: "The body is too large",
-    415: "The body is compressed, or not declared to be JSON",
+    415: "The body is compressed, or not of the type that the route takes",
     429: "Overload; `Retry-After` says when to try again",
     500: "A text without a vector, or an internal error, which is in the service's log",
-    503: "The model cannot answer now; the message says why",
+    503: "The model or the store of batches cannot answer now; the message says why",
     504: "The deadline passed",
+    507: "The store of batches is full, or cannot be used",
 }
 _DESCRIPTION = (
     "One embedding service for a whole cluster. If it has API keys, calls need one of them: here, enter "
@@ -36,6 +38,7 @@ _TAGS = {
     "Vectors": "Vectors of texts, and which model makes them",
     "Scores": "Cosines of queries and documents, and the scores of rerankers",
     "Models": "What is served, and whether it answers",
+    "Batches": "Files of requests that are answered behind live traffic, if the config has `batches`",
     "Operations": "For probes and monitoring; `/health` and `/ready` need no key",
 }
 _REQUIRE_SPACE = {
@@ -44,13 +47,33 @@ _REQUIRE_SPACE = {
     "description": "The same as `space` in the body",
     "schema": {"type": "string"},
 }
-_NAME = {
-    "name": "name",
-    "in": "path",
-    "required": True,
-    "description": "A model's name or Hugging Face id",
-    "schema": {"type": "string"},
-    "example": "small",
+_TEXT = {"type": "string"}
+_IN_PATH: Mapping[str, dict[str, Any]] = {
+    "{name:path}": {
+        "name": "name",
+        "description": "A model's name or Hugging Face id",
+        "example": "small",
+    },
+    "{id}": {"name": "id", "description": "The id of a file or a batch"},
+}
+_IN_QUERY: Mapping[str, dict[str, Any]] = {
+    "limit": {
+        "description": "How many are listed at most",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+    "after": {"description": "The `last_id` of the page before", "schema": _TEXT},
+    "order": {"schema": {"enum": ["asc", "desc"], "default": "desc"}},
+    "purpose": {"schema": {"enum": ["batch", "batch_output"]}},
+}
+_FILE_FORM = {
+    "type": "object",
+    "required": ["file", "purpose"],
+    "properties": {
+        "file": {"type": "string", "contentMediaType": "application/octet-stream"},
+        "purpose": {"const": "batch"},
+        "expires_after[anchor]": {"const": "created_at"},
+        "expires_after[seconds]": {"type": "integer", "minimum": 3_600, "maximum": 2_592_000},
+    },
 }
 _TEMPLATE = "#/components/schemas/{model}"
 
@@ -63,13 +86,20 @@ def describe(routes: tuple[RouteSpec, ...]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "embedfleet", "version": _version(), "description": _DESCRIPTION},
         "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
-        "paths": {r.route.path_format: {r.method.lower(): _operation(r)} for r in described},
+        "paths": _paths(described),
         "components": {
             "schemas": _schemas(described),
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"key": []}],
     }
+
+
+def _paths(routes: Sequence[RouteSpec]) -> dict[str, dict[str, Any]]:
+    paths: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+    for route in routes:
+        paths[route.route.path_format][route.method.lower()] = _operation(route)
+    return dict(paths)
 
 
 def _schemas(routes: Sequence[RouteSpec]) -> dict[str, Any]:
@@ -90,14 +120,29 @@ def _operation(route: RouteSpec) -> dict[str, Any]:
     }
     if not route.needs_key:
         operation["security"] = []
-    if route.request:
-        operation["parameters"] = [_REQUIRE_SPACE]
-        examples = {name: {"value": body} for name, body in route.examples.items()}
-        body = _json_of(route.request, examples=examples)
+    if parameters := _parameters(route):
+        operation["parameters"] = parameters
+    if body := _body(route):
         operation["requestBody"] = {"required": True, "content": body}
-    elif "{name" in route.path:
-        operation["parameters"] = [_NAME]
     return operation
+
+
+def _parameters(route: RouteSpec) -> list[dict[str, Any]]:
+    of_path = [p for part, p in _IN_PATH.items() if part in route.path]
+    of_texts = [_REQUIRE_SPACE] if route.request and route.tag in ("Vectors", "Scores") else []
+    return [
+        *({"in": "path", "required": True, "schema": _TEXT, **p} for p in of_path),
+        *({"in": "query", "name": name, **_IN_QUERY[name]} for name in route.query),
+        *of_texts,
+    ]
+
+
+def _body(route: RouteSpec) -> dict[str, Any]:
+    if route.has_form:
+        return {"multipart/form-data": {"schema": _FILE_FORM}}
+    if route.request is None:
+        return {}
+    return _json_of(route.request, examples={n: {"value": b} for n, b in route.examples.items()})
 
 
 def _responses(route: RouteSpec) -> dict[str, Any]:
@@ -113,7 +158,8 @@ def _answer(route: RouteSpec, status: int) -> dict[str, Any]:
     example = {"example": route.example} if status == 200 else {}
     if route.response:
         return _json_of(route.response, **example)
-    return {"text/plain": {"schema": {"type": "string"}, **example}}
+    media_type = "application/jsonl" if route.is_download else "text/plain"
+    return {media_type: {"schema": _TEXT, **example}}
 
 
 def _json_of(model: type[BaseModel], **fields: Any) -> dict[str, Any]:

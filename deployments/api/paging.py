@@ -1,24 +1,27 @@
-"""Lists objects page by page, as OpenAI does: the ids that follow ``after``, at most ``limit``."""
+"""Lists objects page by page, as OpenAI does: those that follow ``after``, at most ``limit``."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import TypeVar
 
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from deployments.api.batch_objects import BatchObject, FileObject, Page
 from deployments.api.http import JSON
 from deployments.api.responses import dump
 from deployments.core.errors import DeadlineExceeded, InvalidRequest
 
 _AT_ONCE = 32
-Read = Callable[[str], Awaitable[dict[str, Any] | None]]
+T = TypeVar("T", FileObject, BatchObject)
+Read = Callable[[str], Awaitable[T | None]]
 
 
-async def list_page(
-    request: Request, ids: Iterable[str], read: Read, default: int, most: int
+async def list_page(  # noqa: PLR0913, PLR0917
+    request: Request, kind: type[Page], ids: Iterable[str], read: Read[T], default: int, most: int
 ) -> Response:
     """Answers with the objects of these ids, which sort by time, the newest first unless ``order`` is
     ``asc``. ``read`` returns an object; None if it is not part of the list.
@@ -36,12 +39,15 @@ async def list_page(
             objects = await _read(ids, read, limit + 1)
     except TimeoutError:
         raise DeadlineExceeded("the list takes too long to read; lower `limit`", "limit") from None
-    return json_response(_page(objects[:limit], has_more=len(objects) > limit))
+    shown = objects[:limit]
+    first_id, last_id = (shown[0].id, shown[-1].id) if shown else (None, None)
+    fields = {"data": shown, "first_id": first_id, "last_id": last_id}
+    return json_response(kind(has_more=len(objects) > limit, **fields))
 
 
-async def _read(ids: list[str], read: Read, most: int) -> list[dict[str, Any]]:
+async def _read(ids: list[str], read: Read[T], most: int) -> list[T]:
     """Returns the first objects, several of which are read at once."""
-    objects: list[dict[str, Any]] = []
+    objects: list[T] = []
     for start in range(0, len(ids), _AT_ONCE):
         some = await asyncio.gather(*map(read, ids[start : start + _AT_ONCE]))
         objects += [o for o in some if o is not None]
@@ -57,16 +63,6 @@ def _limit(request: Request, default: int, most: int) -> int:
     return int(text)
 
 
-def _page(objects: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
-    return {
-        "object": "list",
-        "data": objects,
-        "has_more": has_more,
-        "first_id": objects[0]["id"] if objects else None,
-        "last_id": objects[-1]["id"] if objects else None,
-    }
-
-
-def json_response(body: dict[str, Any]) -> Response:
+def json_response(body: BaseModel) -> Response:
     """Answers 200 with an object."""
-    return Response(dump(body), media_type=JSON)
+    return Response(dump(body.model_dump()), media_type=JSON)

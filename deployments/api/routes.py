@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from deployments.api import (
+    batch_objects,
     batches,
     embeddings,
     examples,
@@ -44,19 +45,22 @@ class RouteSpec:
     ``request`` and ``response`` are the JSON bodies; without ``response`` the answer is plain text.
     ``answers`` describes the statuses with that body, ``errors`` are the statuses with an error's
     body. ``examples`` are request bodies by name, and ``example`` is the answer to the first of them. A
-    route without ``summary`` is not part of the OpenAPI description. With ``dialect``, it is a route of
-    another server, and its errors have that server's shape.
+    route without ``summary`` is not part of the OpenAPI description. ``query`` names its parameters, and
+    with ``has_form`` its body is a form with a file. With ``dialect``, it is a route of another server,
+    and its errors have that server's shape.
     """
 
     method: Literal["GET", "POST", "DELETE"]
     path: str
     handler: Handler
     summary: str | None = None
-    tag: Literal["Vectors", "Scores", "Models", "Operations"] | None = None
+    tag: Literal["Vectors", "Scores", "Models", "Batches", "Operations"] | None = None
     request: type[BaseModel] | None = None
     response: type[BaseModel] | None = None
     answers: Mapping[int, str] = field(default_factory=lambda: _OK, hash=False)
     errors: tuple[int, ...] = ()
+    query: tuple[str, ...] = ()
+    has_form: bool = False
     examples: Mapping[str, Any] = field(default_factory=dict, hash=False)
     example: Any = field(default=None, hash=False)
     dialect: Dialect | None = None
@@ -237,19 +241,87 @@ DIALECT_ROUTES = (
     _VLLM(method="POST", path="/v1/score", handler=vllm.score, request=vllm.ScoreBody),
     _COG(method="POST", path="/predictions", handler=cog.predict, request=cog.PredictionBody),
 )
-# nor these, which OpenAI's own reference describes
+_BATCH = partial(
+    RouteSpec, tag="Batches", errors=(400, 401, 404, 408, 413, 415, 429, 500, 503, 504, 507)
+)
 BATCH_ROUTES = (
-    RouteSpec(method="POST", path="/v1/files", handler=files.create_file),
-    RouteSpec(method="GET", path="/v1/files", handler=files.list_files),
-    RouteSpec(method="GET", path="/v1/files/{id}", handler=files.show_file),
-    RouteSpec(method="DELETE", path="/v1/files/{id}", handler=files.delete_file),
-    RouteSpec(
-        method="GET", path="/v1/files/{id}/content", handler=files.file_content, is_download=True
+    _BATCH(
+        method="POST",
+        path="/v1/files",
+        handler=files.create_file,
+        summary="Sends the input of a batch",
+        response=batch_objects.FileObject,
+        has_form=True,
+        example=examples.FILE,
     ),
-    RouteSpec(method="POST", path="/v1/batches", handler=batches.create_batch),
-    RouteSpec(method="GET", path="/v1/batches", handler=batches.list_batches),
-    RouteSpec(method="GET", path="/v1/batches/{id}", handler=batches.show_batch),
-    RouteSpec(method="POST", path="/v1/batches/{id}/cancel", handler=batches.cancel_batch),
+    _BATCH(
+        method="GET",
+        path="/v1/files",
+        handler=files.list_files,
+        summary="Your files",
+        response=batch_objects.FileList,
+        query=("limit", "after", "order", "purpose"),
+        example=examples.FILES,
+    ),
+    _BATCH(
+        method="GET",
+        path="/v1/files/{id}",
+        handler=files.show_file,
+        summary="One file",
+        response=batch_objects.FileObject,
+        example=examples.FILE,
+    ),
+    _BATCH(
+        method="DELETE",
+        path="/v1/files/{id}",
+        handler=files.delete_file,
+        summary="Deletes a file",
+        response=batch_objects.DeletedFile,
+        example=examples.DELETED_FILE,
+    ),
+    _BATCH(
+        method="GET",
+        path="/v1/files/{id}/content",
+        handler=files.file_content,
+        summary="The content of a file",
+        is_download=True,
+        example=examples.FILE_CONTENT,
+    ),
+    _BATCH(
+        method="POST",
+        path="/v1/batches",
+        handler=batches.create_batch,
+        summary="Queues a batch",
+        request=batches.BatchRequest,
+        response=batch_objects.BatchObject,
+        examples=examples.BATCHES,
+        example=examples.BATCH,
+    ),
+    _BATCH(
+        method="GET",
+        path="/v1/batches",
+        handler=batches.list_batches,
+        summary="Your batches",
+        response=batch_objects.BatchList,
+        query=("limit", "after", "order"),
+        example=examples.BATCH_LIST,
+    ),
+    _BATCH(
+        method="GET",
+        path="/v1/batches/{id}",
+        handler=batches.show_batch,
+        summary="One batch",
+        response=batch_objects.BatchObject,
+        example=examples.BATCH,
+    ),
+    _BATCH(
+        method="POST",
+        path="/v1/batches/{id}/cancel",
+        handler=batches.cancel_batch,
+        summary="Cancels a batch, which keeps the answers that it has",
+        response=batch_objects.BatchObject,
+        example=examples.BATCH,
+    ),
 )
 ROUTES = (*_OWN_ROUTES, *PAGE_ROUTES, *DIALECT_ROUTES, *BATCH_ROUTES)
 PATHS = frozenset(route.path for route in ROUTES)

@@ -26,6 +26,7 @@ from deployments.core.errors import StoreFailed
 from deployments.core.tenants.tenant import Tenant
 from tests.api.calls import app_of, check_refusal, connect, default_limits, embed, ok, send
 from tests.api.fake_backend import FakeBackend
+from tests.api.test_openapi import check_against, response_schema
 from tests.support.batches import URL, as_jsonl, hurry, ids_of, input_line, running
 
 FILES, BATCHES = "/v1/files", "/v1/batches"
@@ -132,6 +133,28 @@ async def test_a_file_is_shown_listed_and_deleted(http):
     ):
         check_refusal(response, 404, "file_id", NONE)
     assert ok(await http.get(FILES))["data"] == []
+
+
+async def test_answers_match_the_description(http):
+    file = await upload(http, as_jsonl([input_line("a")]))
+    file_id = ok(file)["id"]
+    batch = await create(http, file_id, metadata={"a": "b"})
+    one, cancel = "/v1/batches/{id}", "/v1/batches/{id}/cancel"
+    batch_id, other = ok(batch)["id"], ok(await upload(http, b"x"))["id"]
+    for method, path, response in (
+        ("post", FILES, file),
+        ("get", FILES, await http.get(FILES)),
+        ("get", "/v1/files/{id}", await http.get(f"{FILES}/{file_id}")),
+        ("delete", "/v1/files/{id}", await http.delete(f"{FILES}/{other}")),
+        ("delete", "/v1/files/{id}", await http.delete(f"{FILES}/{file_id}")),  # it is in use
+        ("post", BATCHES, batch),
+        ("post", BATCHES, await create(http, "file-x")),
+        ("get", BATCHES, await http.get(BATCHES)),
+        ("get", one, await http.get(one.format(id=batch_id))),
+        ("get", one, await http.get(one.format(id="x"))),
+        ("post", cancel, await http.post(cancel.format(id=batch_id))),
+    ):
+        check_against(response_schema(path, method, response.status_code), response.json())
 
 
 async def test_another_key_sees_nothing(http):
