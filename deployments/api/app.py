@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from deployments.api.auth import ApiKeys
@@ -23,7 +27,7 @@ from deployments.api.middleware import (
 )
 from deployments.api.openapi import describe
 from deployments.api.responses import dump
-from deployments.api.routes import KEYLESS_PATHS, PAGE_ROUTES, ROUTES
+from deployments.api.routes import KEYLESS_PATHS, PAGE_ROUTES, ROUTES, Handler, RouteSpec
 from deployments.core.errors import EmbedfleetError
 from deployments.core.routing.overload import ConcurrencyLimiter
 from deployments.core.tenants.limits import TenantLimits
@@ -45,7 +49,7 @@ def create_app(  # noqa: PLR0913, PLR0917
     without ``page``.
     """
     app = Starlette(
-        routes=[spec.route for spec in ROUTES if page or spec not in PAGE_ROUTES],
+        routes=_routes(spec for spec in ROUTES if page or spec not in PAGE_ROUTES),
         exception_handlers={
             EmbedfleetError: handle_error,
             HTTPException: handle_error,
@@ -66,3 +70,19 @@ def create_app(  # noqa: PLR0913, PLR0917
     if page:
         guarded = PageMiddleware(guarded)
     return HostMiddleware(SlashMiddleware(guarded), hosts)
+
+
+def _routes(specs: Iterable[RouteSpec]) -> list[Route]:
+    """Returns a route for each path, so that a 405 lists all its methods in ``Allow``."""
+    handlers: defaultdict[str, dict[str, Handler]] = defaultdict(dict)
+    for spec in specs:
+        handlers[spec.path].setdefault(spec.method, spec.handler)
+    return [Route(path, _by_method(h), methods=list(h)) for path, h in handlers.items()]
+
+
+def _by_method(handlers: Mapping[str, Handler]) -> Handler:
+    async def handle(request: Request) -> Response:
+        method = "GET" if request.method == "HEAD" else request.method
+        return await handlers[method](request)
+
+    return handle if len(handlers) > 1 else next(iter(handlers.values()))

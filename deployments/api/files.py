@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +32,7 @@ from deployments.core.tenants.tenant import ANYONE
 
 PURPOSE = "batch"
 _LISTED, _MOST_LISTED = 100, 10_000
+_ANCHOR = "created_at"
 _CHUNK_BYTES = 1 << 18
 _TTL_S = (3_600, 2_592_000)  # OpenAI's bounds
 
@@ -77,7 +78,7 @@ async def create_file(request: Request) -> Response:
                 f"`purpose` must be {PURPOSE!r}, not {purpose!r}: files are for batches here",
                 "purpose",
             )
-        ttl_s = _ttl_of(fields.get("expires_after[seconds]"), config.retention_s)
+        ttl_s = _ttl_of(fields, config.retention_s)
         info = await store.run(partial(upload.keep, owner, filename, purpose, now, ttl_s))
     except BaseException:
         with suppress(StoreFailed):
@@ -153,14 +154,15 @@ def _delete(store: Store, owner: str, file_id: str) -> None:
     store.delete_file(owner, file_id)
 
 
-def _ttl_of(seconds: str | None, most: int) -> int:
+def _ttl_of(fields: Mapping[str, str], most: int) -> int:
     """Returns for how long a file is kept. Raises InvalidRequest."""
-    low, high = _TTL_S[0], min(_TTL_S[1], most)
-    if seconds is None:
+    if fields.get("expires_after[anchor]", _ANCHOR) != _ANCHOR:
+        raise InvalidRequest(f"`expires_after[anchor]` must be {_ANCHOR!r}", "expires_after")
+    if (seconds := fields.get("expires_after[seconds]")) is None:
         return most
-    if not (seconds.isascii() and seconds.isdigit() and len(seconds) < 9) or not (
-        low <= int(seconds) <= high
-    ):
+    low, high = _TTL_S[0], min(_TTL_S[1], most)
+    is_number = seconds.isascii() and seconds.isdigit() and len(seconds) < 9
+    if not is_number or not low <= int(seconds) <= high:
         raise InvalidRequest(
             f"`expires_after[seconds]` must be a number from {low} to {high}", "expires_after"
         )

@@ -63,7 +63,7 @@ _IN_QUERY: Mapping[str, dict[str, Any]] = {
     },
     "after": {"description": "The `last_id` of the page before", "schema": _TEXT},
     "order": {"schema": {"enum": ["asc", "desc"], "default": "desc"}},
-    "purpose": {"schema": {"enum": ["batch", "batch_output"]}},
+    "purpose": {"description": "`batch` or `batch_output`", "schema": _TEXT},
 }
 _FILE_FORM = {
     "type": "object",

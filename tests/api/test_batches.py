@@ -194,6 +194,7 @@ async def test_the_store_holds_no_key(http, store):
         ({"expires_after[seconds]": "60"}, "expires_after"),
         ({"expires_after[seconds]": "1000000"}, "expires_after"),
         ({"expires_after[seconds]": "soon"}, "expires_after"),
+        ({"expires_after[anchor]": "now"}, "expires_after"),
     ],
 )
 async def test_a_wrong_form_is_refused_and_leaves_nothing(http, store, form, param):
