@@ -164,6 +164,8 @@ def test_bounds_hold(plan, trace):
     made = plan("--trace", trace, "--tokens-per-second", "5000", "--max-replicas", "2")
     assert made["policies"][1]["most"] == 2
     assert made["policies"][1]["refused_share"] > 0.1
+    made = plan("--trace", trace, "--tokens-per-second", "5000", "--min-replicas", "2")
+    assert min(made["replicas"]["oracle"]) == min(made["replicas"]["utilisation 0.7"]) == 2
 
 
 def test_the_terminal_shows_the_course_and_a_picture_is_drawn(run, trace, tmp_path):
