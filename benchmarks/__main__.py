@@ -29,6 +29,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "failures": ["--rounds", "1"],
     "soak": ["--minutes", "3"],
     "encode": ["--rows", "2000"],
+    "stage": ["--rows", "4000", "--rounds", "1"],
     "choosing": [],
     "languages": [],
     "quantization": ["--texts", "300"],

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import re
 import time
+from collections import Counter as Tally
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -139,7 +140,13 @@ class Replicas:
 
 
 class FleetMetrics:
-    """Records what a router knows of models and spaces. Every router records the same."""
+    """Records what a router knows of models and spaces: every router the same, but for the refusals.
+
+    Refusals are counted here until `tell_refusals`, since Ray's counters cost more than a refusal.
+    """
+
+    def __init__(self) -> None:
+        self._refusals: Tally[tuple[str, Lane]] = Tally()
 
     def model(self, model: str, state: ModelState, replicas: Replicas) -> None:
         """The state of a model, and its replicas."""
@@ -153,6 +160,22 @@ class FleetMetrics:
             _gauge("model_state", "1 for the state that a model is in", "state").set(
                 each is state, {**tags, "state": each}
             )
+
+    def refused(self, model: str, lane: Lane) -> None:
+        """A request for this model gets 429, since its lane is full."""
+        self._refusals[model, lane] += 1
+
+    def tell_refusals(self) -> None:
+        """Records the refusals since the last time."""
+        for (model, lane), count in self.take_refusals().items():
+            _counter("refused_requests_total", "Requests that found a lane full", "lane").inc(
+                count, {"model": model, "lane": lane}
+            )
+
+    def take_refusals(self) -> Mapping[tuple[str, Lane], int]:
+        """Returns the refusals that have not been recorded, by model and lane, and forgets them."""
+        refusals, self._refusals = self._refusals, Tally()
+        return refusals
 
     def space(self, space: str, agrees: bool) -> None:
         """Whether the members of a configured space were found to agree."""

@@ -14,11 +14,11 @@ from typing import Any
 import ray
 
 from cluster.corpus.connect import JobModel, why_waiting
+from cluster.corpus.cpus import worker_cpus
 from cluster.corpus.dedupe import IdIndex
 from cluster.corpus.errors import JobError
 from cluster.corpus.plan.parts import Part, part_runs
 from cluster.corpus.progress import Progress, RateMeter, Snapshot, clock
-from cluster.corpus.settings import WORKER_CPUS
 from cluster.corpus.work import PartResult, Work
 from cluster.corpus.worker import PartWorker
 from cluster.corpus.write.manifest import Counts
@@ -166,7 +166,7 @@ class Execution:
             PartWorker,
             batch_size=1,
             compute=pool,
-            num_cpus=_worker_cpus(self._work.workers),
+            num_cpus=worker_cpus(self._work.workers),
             fn_constructor_args=(self._work,),
         )
 
@@ -176,12 +176,6 @@ class Execution:
         except Exception:  # only the progress line depends on it
             return before
         return progress
-
-
-def _worker_cpus(workers: int) -> float:
-    """Returns the CPUs to reserve for each worker: 0 if models hold all cores, or none would start."""
-    free = ray.available_resources().get("CPU", 0.0)
-    return WORKER_CPUS if free >= workers * WORKER_CPUS else 0.0
 
 
 def _silence_ray_data() -> None:

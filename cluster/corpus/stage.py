@@ -15,11 +15,11 @@ from ray.data import ActorPoolStrategy, Dataset
 from ray.exceptions import RayError
 
 from cluster.corpus.connect import JobModel, connect, find_model
+from cluster.corpus.cpus import free_cpus, worker_cpus
 from cluster.corpus.encode.row_encoder import RowEncoder, Target
 from cluster.corpus.errors import JobError
 from cluster.corpus.prepare.documents import Documents, TextOptions
 from cluster.corpus.read.rows import Rows, column_values
-from cluster.corpus.settings import WORKER_CPUS
 from cluster.corpus.write.assemble import reject_unwritable
 from cluster.corpus.write.manifest import Identity, identity_of
 from cluster.corpus.write.parquet import list_column
@@ -30,6 +30,8 @@ from deployments.core.models.spec import Kind, Role
 from deployments.core.quantization import OutputDtype, quantized
 from deployments.core.sparse import SparseVectors
 
+log = logging.getLogger(__name__)
+_CPUS_PER_TASK = 1.0  # Ray Data's default
 _CPUS_PER_WORKER = 4
 _BLOCKS_PER_WORKER = 2  # one is encoded while the next is prepared and the last one assembled
 _FOLLOW_S = 2.0
@@ -166,7 +168,7 @@ def embed(  # noqa: PLR0913
         batch_format="pyarrow",
         zero_copy_batch=True,
         compute=pool,
-        num_cpus=WORKER_CPUS,
+        num_cpus=_cpus_of_a_worker(pool),
         fn_constructor_args=(target, columns, dtype),
     )
 
@@ -178,6 +180,18 @@ def _pool(concurrency: int | tuple[int, int] | None) -> ActorPoolStrategy:
     return ActorPoolStrategy(
         min_size=least, max_size=most, max_concurrent_calls_per_actor=_BLOCKS_PER_WORKER
     )
+
+
+def _cpus_of_a_worker(pool: ActorPoolStrategy) -> float:
+    """Returns what leaves Ray Data the whole CPU that a task of other steps, such as a read, needs."""
+    if (free := free_cpus()) < _CPUS_PER_TASK:
+        log.warning(
+            "Ray has %g CPUs free, and the pipeline's other steps wait until a task gets %g: lower "
+            "`num_cpus` of the service's models, or pass `num_cpus` to those steps",
+            free,
+            _CPUS_PER_TASK,
+        )
+    return worker_cpus(pool.max_size, besides=_CPUS_PER_TASK)
 
 
 def _identity(

@@ -108,8 +108,9 @@ def _refuse_empty(model: str, folder: Path) -> None:
 
 def _place(models: int, machine: Machine) -> dict[str, Any]:
     """Returns what each model takes: an equal share of the cores, and of a GPU where there are any."""
-    # a corpus job has to start, too
-    share = {"num_cpus": _share(models, machine.cores - WORKER_CPUS)}
+    # a corpus job has to start, too, and Ray Data's own tasks need a whole core
+    others = 1.0 if machine.cores > 1 else WORKER_CPUS
+    share = {"num_cpus": _share(models, machine.cores - others)}
     if not machine.gpus:
         return {**share, "threads": "auto"}
     return {**share, "num_gpus": _share(-(-models // machine.gpus), 1)}

@@ -136,7 +136,11 @@ class FleetBackend:
 
         Raises SpaceMismatch if the model is no longer the one that was compared with the others.
         """
-        embeddings = await self._encode_with(model, request, lane, deadline)
+        try:
+            embeddings = await self._encode_with(model, request, lane, deadline)
+        except Overloaded:
+            self._fleet_metrics.refused(model, lane)
+            raise
         count_work(len(embeddings.vectors), embeddings.tokens)
         if space is None:
             return embeddings
@@ -286,7 +290,9 @@ class Router(FleetBackend):
             replicas = Replicas(status.replicas, wanted, status.replica.tokens_per_s or 0)
             self._fleet_metrics.model(name, status.state, replicas)
         for space, verdict in self._spaces.verdicts().items():
-            self._fleet_metrics.space(space.name, verdict.problem is None)
+            if verdict.id:  # else its members have not been compared
+                self._fleet_metrics.space(space.name, verdict.problem is None)
+        self._fleet_metrics.tell_refusals()
 
     async def routing(self) -> Routing:
         """Returns how models are chosen now, for the runner of batches."""

@@ -134,7 +134,7 @@ class Fleet:
 
 def combined(statuses: Sequence[ReplicaStatus], running: int) -> ReplicaStatus | None:
     """Returns what stands for a model's replicas: a ready one's status if there is one, with the tokens
-    that wait at all of them. None if none has said anything.
+    that wait at all of them, and the mean of their speeds. None if none has said anything.
 
     If only some of the ``running`` replicas have said something, the others count like these.
     """
@@ -143,7 +143,9 @@ def combined(statuses: Sequence[ReplicaStatus], running: int) -> ReplicaStatus |
     best = min(statuses, key=lambda status: list(_MODEL_STATES).index(status.state))
     share = max(1.0, running / len(statuses))
     waiting = {lane: int(share * sum(s.waiting.get(lane, 0) for s in statuses)) for lane in Lane}
-    return replace(best, waiting=waiting if best.waiting else {})
+    speeds = [status.tokens_per_s for status in statuses if status.tokens_per_s]
+    speed = int(sum(speeds) / len(speeds)) if speeds else None
+    return replace(best, waiting=waiting if best.waiting else {}, tokens_per_s=speed)
 
 
 def model_status(

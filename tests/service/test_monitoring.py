@@ -28,7 +28,7 @@ pytestmark = [
 ]
 WINDOW = "30s"  # Ray refreshes its metrics every few seconds
 # of a GPU and of a configured space, which this service lacks
-ABSENT = {"GPUs in use", "Memory of the GPUs", "Spaces whose models agree"}
+ABSENT = {"GPU utilisation", "GPU memory", "Spaces whose models agree"}
 FIRES = {
     "EmbedfleetModelUnavailable": {"broken", "e5-small-v2", "linq-embed-mistral"},
     "EmbedfleetReplicasMissing": {"linq-embed-mistral"},

@@ -18,6 +18,7 @@ from deployments.core.routing.facts import Load
 from deployments.core.routing.overload import LastRefusal
 from deployments.core.routing.policy import Decision
 from deployments.core.tenants.tenant import Share
+from deployments.metrics import FleetMetrics
 from deployments.router.deployment import Router
 
 REQUEST = EncodeRequest(("a text",))
@@ -50,6 +51,7 @@ def router():
     router = SimpleNamespace(
         _clients={name: Client(name) for name in "ab"},
         _refusals=defaultdict(LastRefusal),
+        _fleet_metrics=FleetMetrics(),
         _chooser=SimpleNamespace(
             in_progress=lambda *_: nullcontext(), load=lambda model: Load(tokens_per_s=SPEED)
         ),
@@ -94,6 +96,7 @@ async def test_an_online_request_like_one_just_refused_does_not_reach_the_client
         with pytest.raises(Overloaded):
             await encode(router, Decision("a", "name"), lane)
     assert router._clients["a"].calls == calls
+    assert router._fleet_metrics.take_refusals() == {("a", lane): 2}
 
 
 async def test_what_was_refused_to_one_tenant_is_not_refused_to_another(router):

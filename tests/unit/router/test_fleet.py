@@ -75,6 +75,12 @@ def test_replicas_that_have_not_spoken_count_like_those_that_have():
     assert combined([busy], 3).waiting == {Lane.ONLINE: 90, Lane.OFFLINE: 12}
 
 
+def test_the_speed_is_the_mean_of_all_that_are_known():
+    fast, slow = replace(LOADED, tokens_per_s=900), replace(LOADED, tokens_per_s=100)
+    assert combined([fast, slow, LOADING], 3).tokens_per_s == 500
+    assert combined([LOADING], 1).tokens_per_s is None
+
+
 async def test_a_message_about_a_start_is_gone_once_the_model_is_ready(monkeypatch):
     said = [LOADING]
     slow = {"deployments": {FIXED.deployment_name: {"message": "more than 30s to initialize"}}}

@@ -74,7 +74,8 @@ def test_all_have_a_place_at_once(models, cores, gpus):
     (share,) = {model.num_gpus for model in actual}
     (cpus,) = {model.num_cpus for model in actual}
     assert models * cpus <= cores
-    assert cores - models * cpus >= 0.25  # for a corpus job's worker
+    # for a corpus job's worker, and beside it a task of Ray Data
+    assert cores - models * cpus >= (0.25 if cores == 1 else 1.0)
     assert 0 < cpus <= 1
     assert bool(share) == bool(gpus)
     assert {model.threads for model in actual} == {None if gpus else "auto"}
