@@ -55,7 +55,24 @@ def check(table, texts):
         assert (reasons[row] is None) == (reason is None) == table["embedding"][row].is_valid
 
 
-def test_a_pipeline_from_parquet_to_parquet(service, in_order, tmp_path):
+@pytest.fixture
+def one_free_core(in_order):
+    """Leaves the cluster one core, which Ray Data's own tasks need."""
+    free = ray.available_resources()["CPU"]
+    taken = round(free - 1, 4)
+    assert taken >= 0
+    holder = ray.remote(num_cpus=taken)(Holder).remote()
+    assert ray.get(holder.free.remote()) == pytest.approx(1)
+    yield
+    ray.kill(holder)
+
+
+class Holder:
+    def free(self):
+        return ray.available_resources().get("CPU", 0.0)
+
+
+def test_a_pipeline_from_parquet_to_parquet(service, one_free_core, tmp_path):
     table = corpus(ROWS)
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=100)
     dataset = ray.data.read_parquet(str(tmp_path / "in.parquet"), override_num_blocks=4)
