@@ -66,10 +66,10 @@ def create_app(  # noqa: PLR0913, PLR0917
     app.state.description = dump(describe(ROUTES))
     app.router.redirect_slashes = False
     limited = RateLimitMiddleware(app, tenant_limits)
-    guarded: ASGIApp = ApiKeyMiddleware(limited, keys, KEYLESS_PATHS)
+    guarded: ASGIApp = SlashMiddleware(ApiKeyMiddleware(limited, keys, KEYLESS_PATHS))
     if page:
         guarded = PageMiddleware(guarded)
-    return HostMiddleware(SlashMiddleware(guarded), hosts)
+    return HostMiddleware(guarded, hosts)
 
 
 def _routes(specs: Iterable[RouteSpec]) -> list[Route]:

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.api.arrivals import Arrivals, ArrivingBody
@@ -211,20 +211,29 @@ class SlashMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on."""
         if scope["type"] == "http" and scope["path"].endswith("/") and path_of(scope) != "/":
-            scope = {**scope, "path": scope["path"].rstrip("/")}
+            scope["path"] = scope["path"].rstrip("/")  # a copy would hide the tenant from the log
         await self._app(scope, receive, send)
 
 
 class PageMiddleware:
-    """Shows the page to browsers that open `/`, a path that is also a route of other servers."""
+    """Shows the page to browsers that open `/`, a path that is also a route of other servers.
+
+    Goes outside of `SlashMiddleware`: the files that the page names are not below `/page/`.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on."""
-        if scope["type"] == "http" and path_of(scope) == "/" and _wants_page(scope):
-            scope = {**scope, "path": scope.get("root_path", "") + PAGE}
+        if scope["type"] == "http":
+            path = path_of(scope)
+            if path == f"{PAGE}/":
+                # relative, since a proxy in front may have taken a prefix away
+                await RedirectResponse(f"..{PAGE}")(scope, receive, send)
+                return
+            if path == "/" and _wants_page(scope):
+                scope = {**scope, "path": scope.get("root_path", "") + PAGE}
         await self._app(scope, receive, send)
 
 

@@ -70,6 +70,7 @@ from deployments.wire.status import ReplicaStatus, ServedModel
 
 log = logging.getLogger("ray.serve")
 _FOLLOW_TIMEOUT_S = 5.0
+_LAST_TRACES_S = 5.0  # for the collector, once the service stops
 _MAY_FAIL_OVER = (ModelUnavailable, Overloaded)
 
 
@@ -315,7 +316,7 @@ class Router(FleetBackend):
         left = await self._admission.close(self._args.limits.request_timeout_s)
         log.info("the service is stopping; %d requests are left without an answer", left)
         if self._tracing is not None:
-            await asyncio.to_thread(self._tracing.close)
+            await self._tracing.close_within(_LAST_TRACES_S)
 
 
 def _api_batches(config: BatchesConfig | None) -> ApiBatches | None:

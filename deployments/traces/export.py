@@ -22,8 +22,8 @@ _HTTP = "http/protobuf"
 def tracing_from(environ: Mapping[str, str] = os.environ) -> Tracing | None:
     """Returns what makes traces, as the variables say; None if they do not ask for any.
 
-    None as well, and the log says why, if what they ask for cannot be done: a service without traces
-    is better than none. The SDK and its exporter read all other variables from the process's own.
+    If the variables cannot be followed, it logs why and returns None: a service without traces is
+    better than none. The SDK and its exporter read the other variables from the process's environment.
     """
     if not _are_wanted(environ):
         return None
@@ -43,7 +43,10 @@ def tracing_from(environ: Mapping[str, str] = os.environ) -> Tracing | None:
             "'embedfleet[traces]'",
             error,
         )
-        return None
+    except Exception as error:  # the SDK has no class for variables that it refuses
+        names = sorted(name for name in environ if name.startswith("OTEL_") and environ[name])
+        log.error("traces are off: OpenTelemetry refuses one of %s: %s", ", ".join(names), error)
+    return None
 
 
 def _are_wanted(environ: Mapping[str, str]) -> bool:

@@ -6,6 +6,8 @@ All of them are made in the router: a replica's answer says how long its texts w
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from opentelemetry.trace import SpanKind, StatusCode, Tracer, set_span_in_contex
 
 from deployments.traces.spans import Attributes, Span, recorder
 
+log = logging.getLogger("ray.serve")
 PREFIX = "embedfleet."  # of the names of our own attributes
 _SERVER_ERROR = 500
 
@@ -30,6 +33,13 @@ class Tracing:
         """``shutdown`` exports what was not exported yet."""
         self._tracer = tracer
         self.close = shutdown
+
+    async def close_within(self, seconds: float) -> None:
+        """Closes it in a thread. If the collector is too slow, the log says so, and spans are lost."""
+        try:
+            await asyncio.wait_for(asyncio.to_thread(self.close), seconds)
+        except TimeoutError:
+            log.warning("the last traces are lost: their collector took over %g s", seconds)
 
     @contextmanager
     def request(

@@ -11,8 +11,8 @@ from tests.api.fake_backend import FakeBackend
 
 BODY = b'{"input": "a"}'
 FILES_OF_THE_PAGE = (
-    *("page.css", "icon.svg", "main.js", "answer.js", "elements.js", "fleet.js", "service.js"),
-    *("similarity.js", "snippets.js", "texts.js", "throughput.js"),
+    *("page.css", "icon.svg", "main.js", "answer.js", "elements.js", "fleet.js", "key.js"),
+    *("service.js", "similarity.js", "snippets.js", "texts.js", "throughput.js"),
 )
 OPEN = {
     *("/health", "/ready", "/openapi.json", "/docs"),

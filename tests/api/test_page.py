@@ -62,6 +62,19 @@ async def test_the_switch_turns_it_off():
     assert {response.status_code for response in files} == {404}
 
 
+@pytest.mark.parametrize("prefix", ["", "/embed"])
+def test_a_slash_behind_the_page_is_redirected_away_because_its_files_are_named_relatively(prefix):
+    client = TestClient(app_of(FakeBackend(), keys=ApiKeys(["secret"])), root_path=prefix)
+    response = client.get(f"{prefix}/page/", headers=BROWSER)
+    assert is_page(response)
+    assert response.url.path == f"{prefix}/page"
+
+
+async def test_without_the_page_there_is_no_redirect():
+    async with app(page=False) as http:
+        assert (await http.get("/page/", headers=BROWSER)).status_code == 404
+
+
 def test_below_a_prefix():
     client = TestClient(app_of(FakeBackend(), keys=ApiKeys(["secret"])), root_path="/embed")
     assert is_page(client.get("/embed/", headers=BROWSER))

@@ -69,6 +69,20 @@ async def traced(backend=None, keys=None):
     await asyncio.to_thread(tracing.close)
 
 
+@pytest.mark.parametrize("slash", ["", "/"])
+async def test_a_request_knows_its_tenant_and_lane(collector, lines, slash):
+    keys = ApiKeys(tenants={hashlib.sha256(b"secret").digest(): Tenant("search")})
+    headers = {"authorization": "Bearer secret"}
+    async with traced(keys=keys) as http:
+        body = {"input": "a", "priority": "offline"}
+        response = await http.post(EMBEDDINGS + slash, json=body, headers=headers)
+    assert response.status_code == 200
+    [root] = [span for span in collector.spans if not span.parent_span_id]
+    facts = values(root.attributes)
+    assert (facts["embedfleet.tenant"], facts["embedfleet.lane"]) == ("search", "offline")
+    assert [line["tenant"] for line in lines] == ["search"]
+
+
 async def test_a_request_and_its_steps_are_spans_below_the_callers(collector, lines):
     keys = ApiKeys(tenants={hashlib.sha256(b"secret").digest(): Tenant("search")})
     headers = {"authorization": "Bearer secret", **PARENT}

@@ -6,8 +6,8 @@ import { cosines, heatMap, pairs, shown } from "./similarity.js";
 // the reasons of `x-route-reason` that are single words; those of `auto` are sentences
 const REASONS = {
   name: "you named it",
-  size: "the first model of this size",
-  default: "the default of this service",
+  size: "it is the first model of this size",
+  default: "it is the service's default",
 };
 
 /** Shows an answer of /v1/embeddings with its headers, and of /v1/route to the same body. */
@@ -33,7 +33,7 @@ function factsOf(headers, body) {
     ["Dimensions", body.data[0].embedding.length],
     ...(body.instruction ? [["Instruction", body.instruction]] : []),
     ["Tokens", body.usage.total_tokens.toLocaleString("en")],
-    ["Truncated", cut ? `text ${cut}: only its beginning was read` : "no text"],
+    ["Truncated", cut ? `text ${cut}: only its beginning was read` : "none"],
     ["Time", `${headers.get("x-queued-ms")} ms queued, ${headers.get("x-computed-ms")} ms computed`],
   ];
 }

@@ -24,16 +24,16 @@ export class Fleet {
     document.addEventListener("visibilitychange", () => this.watch());
   }
 
-  /** Watches the fleet from now on, while the page is to be seen. */
+  /** Watches the fleet from now on, as long as the page is visible. */
   async watch() {
     clearTimeout(this.#timer);
-    const round = ++this.#round; // of two that overlap only the later one goes on
+    const round = ++this.#round; // if two overlap, only the later one continues
     if (document.hidden) return;
-    const goesOn = await this.#look();
-    if (goesOn && round === this.#round) this.#timer = setTimeout(() => this.watch(), MODELS_EVERY_MS);
+    const continues = await this.#look();
+    if (continues && round === this.#round) this.#timer = setTimeout(() => this.watch(), MODELS_EVERY_MS);
   }
 
-  /** Looks once; returns whether there is any use in looking again soon. */
+  /** Looks once; returns whether to look again soon. */
   async #look() {
     try {
       const listing = await (await get("v1/models")).json();
@@ -42,7 +42,7 @@ export class Fleet {
       say(byId("fleet-problem"), "");
       this.listed(listing);
     } catch (error) {
-      const since = this.#seen && ` This is what it was like at ${this.#seen}.`;
+      const since = this.#seen && ` Below is the state as of ${this.#seen}.`;
       say(byId("fleet-problem"), `${error.message}${since}`);
       this.failed(error);
       return error.status !== 401;
@@ -64,7 +64,7 @@ export class Fleet {
   #show(models) {
     const rates = models.map((model) => this.#throughput.curve(model.id));
     const shown = JSON.stringify([models, rates]);
-    if (shown === this.#shown) return; // what people read or select should stay in place
+    if (shown === this.#shown) return; // do not move what people read or select
     this.#shown = shown;
     byId("fleet").replaceChildren(...models.map((model) => this.#card(model)));
   }
@@ -95,7 +95,7 @@ export class Fleet {
       `${((1 - age / minutes) * WIDTH).toFixed(2)} ${((1 - rate / top) * HEIGHT).toFixed(2)}`;
     const line = `M ${points.map(at).join(" L ")}`;
     const [first, last] = [points[0], points.at(-1)].map((point) => at({ ...point, rate: 0 }));
-    const caption = `tokens/s of the last ${Math.round(minutes)} minutes, at most ${whole(top)}`;
+    const caption = `tokens/s over the last ${Math.round(minutes)} minutes, at most ${whole(top)}`;
     const box = { viewBox: `0 -1 ${WIDTH} ${HEIGHT + 1}`, preserveAspectRatio: "none", "aria-hidden": true };
     return [
       drawing(

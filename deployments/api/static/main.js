@@ -1,9 +1,10 @@
-// The page: a form that has texts compared, the same call as code, and the fleet beside it.
+// The page: a form that compares texts, the same call as code, and the fleet beside it.
 
 import { showAnswer } from "./answer.js";
 import { byId, element, say } from "./elements.js";
 import { Fleet } from "./fleet.js";
-import { address, key, post } from "./service.js";
+import { key, keyIn, problemOf, refusalOf } from "./key.js";
+import { address, post } from "./service.js";
 import { LANGUAGES } from "./snippets.js";
 import { Texts } from "./texts.js";
 
@@ -46,7 +47,7 @@ async function explained(body) {
   try {
     return await (await post("v1/route", body)).json();
   } catch {
-    return null; // what is wrong with the call, its own answer says
+    return null; // the answer to the call itself says what is wrong
   }
 }
 
@@ -60,7 +61,7 @@ function showError(error) {
   if (place) texts.mark(Number(place[1]));
 }
 
-/** Asks for a key if the service wants one. */
+/** Asks for a key if the service needs one. */
 function refused(error) {
   if (error.status !== 401) {
     say(byId("service"), error.message);
@@ -73,9 +74,9 @@ function refused(error) {
   byId("key-form").hidden = false;
   byId("forget-key").hidden = true;
   say(byId("service"), "Waiting for a key");
-  say(byId("fleet-problem"), "The fleet is shown to those who have a key.");
+  say(byId("fleet-problem"), "Enter a key to see the fleet.");
   byId("fleet").replaceChildren();
-  if (wasWrong) showKeyError("The service does not know this key.");
+  if (wasWrong) showKeyError(refusalOf(error.sent));
   byId("key").focus();
   showSnippet();
 }
@@ -85,10 +86,10 @@ async function showService({ data, spaces }) {
   byId("forget-key").hidden = !needsKey;
   showChoices(data, spaces);
   const able = data.filter((model) => ["ready", "cold"].includes(model.state)).length;
-  say(byId("service"), `${able} of ${data.length} ${data.length === 1 ? "model answers" : "models answer"}`);
+  say(byId("service"), `${able} of ${data.length} ${data.length === 1 ? "model" : "models"} available`);
 }
 
-/** Fills the list of models, and keeps what was chosen. */
+/** Fills the list of models, and keeps the choice. */
 function showChoices(models, spaces) {
   const dense = models.filter((model) => !model.kind || model.kind === "embedder");
   const sizes = [...new Set(dense.map((model) => model.size).filter(Boolean))];
@@ -141,8 +142,11 @@ function addLanguages() {
 
 function useKey(event) {
   event.preventDefault();
-  showKeyError("");
-  key.set(byId("key").value.trim());
+  const entered = keyIn(byId("key").value);
+  const problem = problemOf(entered);
+  showKeyError(problem);
+  if (problem) return;
+  key.set(entered);
   byId("key").value = "";
   fleet.watch();
 }

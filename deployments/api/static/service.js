@@ -1,7 +1,8 @@
 // The service that this page came from. Nothing is ever sent anywhere else.
 
+import { headerOf, key } from "./key.js";
+
 const ROOT = new URL("..", import.meta.url); // the page may be below a prefix
-const STORED = "embedfleet.key";
 
 /** The answer to a request that was refused. `status` is 0 if there was none; `sent` is the key. */
 export class Refusal extends Error {
@@ -10,13 +11,6 @@ export class Refusal extends Error {
     Object.assign(this, { status, sent, code });
   }
 }
-
-/** The API key, which this tab keeps until it is closed. */
-export const key = {
-  get: () => sessionStorage.getItem(STORED) ?? "",
-  set: (value) => sessionStorage.setItem(STORED, value),
-  forget: () => sessionStorage.removeItem(STORED),
-};
 
 /** Returns the address of a route, without a slash at the end. */
 export function address(path = "") {
@@ -36,7 +30,7 @@ export async function post(path, body) {
 
 async function call(path, { headers = {}, ...options }) {
   const sent = key.get();
-  const authorization = sent ? { authorization: `Bearer ${sent}` } : {};
+  const authorization = sent ? { authorization: headerOf(sent) } : {};
   let response;
   try {
     response = await fetch(address(path), {

@@ -4,7 +4,7 @@ import { element } from "./elements.js";
 
 const HOT = 0.64; // where black and white are as easy to read, in both colour schemes
 
-/** Returns the cosine of each vector with each other one. */
+/** Returns the matrix of the cosines of all pairs of vectors. */
 export function cosines(vectors) {
   const units = vectors.map(unit);
   return units.map((a) => units.map((b) => a.reduce((sum, number, i) => sum + number * b[i], 0)));
@@ -16,7 +16,7 @@ export function pairs(matrix) {
   return all.sort((a, b) => b[2] - a[2]);
 }
 
-/** Returns the table of cosines; the colours run from the least to the greatest between two texts. */
+/** Returns the table of cosines; colours range from the least to the greatest of two different texts. */
 export function heatMap(matrix, texts) {
   const sorted = pairs(matrix);
   const [greatest, least] = [sorted[0][2], sorted.at(-1)[2]];
@@ -24,11 +24,11 @@ export function heatMap(matrix, texts) {
     if (greatest - least < 1e-6) return Math.min(1, Math.max(0, cosine));
     return (cosine - least) / (greatest - least);
   };
-  const range = least === greatest ? "" : ` The colours run from ${shown(least)} to ${shown(greatest)}.`;
+  const range = least === greatest ? "" : ` Colours range from ${shown(least)} to ${shown(greatest)}.`;
   return element(
     "table",
     {},
-    element("caption", { textContent: `Cosine of each text with each other one.${range}` }),
+    element("caption", { textContent: `Cosine of each pair of texts.${range}` }),
     element("thead", {}, element("tr", {}, element("td"), ...texts.map(columnHead))),
     element(
       "tbody",

@@ -71,6 +71,23 @@ def test_without_the_exporter_the_log_names_the_extra(errors, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "256"),  # less than a batch
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many"),
+    ],
+)
+def test_what_the_sdk_refuses_turns_traces_off_by_name(variable, value, errors, monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=secret")
+    monkeypatch.setenv(variable, value)
+    assert tracing_from() is None
+    (line,) = errors
+    assert variable in line
+    assert "secret" not in line
+
+
+@pytest.mark.parametrize(
     ("environ", "name"),
     [
         ({}, "embedfleet"),

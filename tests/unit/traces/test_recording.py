@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import threading
+
 from hypothesis import example, given
 from hypothesis import strategies as st
 from opentelemetry.sdk.trace import TracerProvider
@@ -40,3 +44,23 @@ def test_a_trace_ends_with_its_request():
     with tracing.request("GET", "/v1/models", {}) as trace:
         assert recorder.get() is trace
     assert recorder.get() is None
+
+
+async def test_a_collector_that_hangs_does_not_hold_up_the_end(monkeypatch):
+    warnings, answers = [], threading.Event()
+    monkeypatch.setattr(
+        logging.getLogger("ray.serve"), "warning", lambda line, *args: warnings.append(line % args)
+    )
+    tracing = Tracing(TracerProvider().get_tracer("test"), lambda: answers.wait(30))
+    try:
+        await asyncio.wait_for(tracing.close_within(0.01), 5)
+    finally:
+        answers.set()
+    assert len(warnings) == 1
+
+
+async def test_a_collector_that_answers_is_waited_for():
+    closed = []
+    tracing = Tracing(TracerProvider().get_tracer("test"), lambda: closed.append(True))
+    await tracing.close_within(5)
+    assert closed
