@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from contextlib import suppress
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,7 +14,7 @@ from deployments.api.auth import tenant_of
 from deployments.api.batch_objects import BatchList, BatchObject
 from deployments.api.bodies import read_request
 from deployments.api.files import PURPOSE, batches_of
-from deployments.api.paging import json_response, list_page
+from deployments.api.paging import json_response, list_page, unless_gone
 from deployments.api.requests import Body, Name
 from deployments.batches.states import (
     BATCH_PREFIX,
@@ -25,7 +25,7 @@ from deployments.batches.states import (
     new_id,
 )
 from deployments.batches.store import Store
-from deployments.core.errors import InvalidRequest, UnknownObject
+from deployments.core.errors import InvalidRequest, StoreFailed, UnknownObject
 
 _LISTED, _MOST_LISTED = 20, 100
 Key = Annotated[str, Field(max_length=64)]
@@ -75,11 +75,16 @@ async def create_batch(request: Request) -> Response:
         rights=Rights.of(tenant_of(request)),
         metadata=body.metadata,
     )
-    await store(_create, batch, config.max_batches)
+    given_up = threading.Event()  # its thread may go on when the client has its error
+    try:
+        await store(_create, batch, config.max_batches, given_up)
+    except BaseException:
+        given_up.set()
+        raise
     return json_response(BatchObject.of(batch))
 
 
-def _create(store: Store, batch: Batch, most: int) -> None:
+def _create(store: Store, batch: Batch, most: int, given_up: threading.Event) -> None:
     try:
         file = store.file(batch.owner, batch.input_file_id)
     except UnknownObject as error:
@@ -89,7 +94,12 @@ def _create(store: Store, batch: Batch, most: int) -> None:
             f"the file {file.id} has the purpose {file.purpose!r}; send the input with {PURPOSE!r}",
             "input_file_id",
         )
-    store.create_batch(batch, most)
+
+    def check() -> None:
+        if given_up.is_set():
+            raise StoreFailed("the store took too long to create the batch")
+
+    store.create_batch(batch, most, check)
 
 
 async def list_batches(request: Request) -> Response:
@@ -97,7 +107,7 @@ async def list_batches(request: Request) -> Response:
     _, store, owner = batches_of(request)
 
     async def read(batch_id: str) -> BatchObject | None:
-        with suppress(UnknownObject):  # its retention has just ended
+        with unless_gone():
             return await store(_show, owner, batch_id)
         return None
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -21,20 +22,43 @@ from starlette.types import Receive, Scope, Send
 from deployments.api.auth import tenant_of
 from deployments.api.batch_objects import DeletedFile, FileList, FileObject
 from deployments.api.http import NotFound
-from deployments.api.paging import json_response, list_page
+from deployments.api.paging import json_response, list_page, unless_gone
 from deployments.api.uploads import receive, transfer_s
 from deployments.batches.states import EVERYONE
 from deployments.batches.store import Store
 from deployments.batches.threads import StoreThreads
 from deployments.config.schema import BatchesConfig
-from deployments.core.errors import InvalidRequest, StoreFailed, UnknownObject
+from deployments.core.errors import InvalidRequest, Overloaded, StoreFailed
 from deployments.core.tenants.tenant import ANYONE
 
 PURPOSE = "batch"
 _LISTED, _MOST_LISTED = 100, 10_000
+MOST_DOWNLOADS, _DOWNLOAD_RETRY_S = 32, 10.0
 _ANCHOR = "created_at"
 _CHUNK_BYTES = 1 << 18
 _TTL_S = (3_600, 2_592_000)  # OpenAI's bounds
+
+
+class Downloads:
+    """Shares the downloads of a router: an owner may hold at most as many as are still free."""
+
+    def __init__(self) -> None:
+        self._held: Counter[str] = Counter()
+
+    def enter(self, owner: str) -> None:
+        """Raises Overloaded if an owner has its share. Without keys, there is one owner."""
+        if owner != EVERYONE and self._held[owner] >= MOST_DOWNLOADS - self._held.total():
+            raise Overloaded(
+                f"{self._held[owner]} of your downloads are under way at this router; retry later",
+                retry_after_s=_DOWNLOAD_RETRY_S,
+            )
+        self._held[owner] += 1
+
+    def leave(self, owner: str) -> None:
+        """Ends a download that had entered."""
+        self._held[owner] -= 1
+        if not self._held[owner]:
+            del self._held[owner]
 
 
 @dataclass(frozen=True)
@@ -43,6 +67,7 @@ class ApiBatches:
 
     config: BatchesConfig
     store: StoreThreads
+    downloads: Downloads = field(default_factory=Downloads)
 
 
 def batches_of(request: Request) -> tuple[BatchesConfig, StoreThreads, str]:
@@ -93,7 +118,7 @@ async def list_files(request: Request) -> Response:
     purpose = request.query_params.get("purpose")
 
     async def read(file_id: str) -> FileObject | None:
-        with suppress(UnknownObject):  # it has just been deleted
+        with unless_gone():
             info = await store(Store.file, owner, file_id)
             return FileObject.of(info) if purpose in (None, info.purpose) else None
         return None
@@ -111,24 +136,34 @@ async def show_file(request: Request) -> Response:
 async def file_content(request: Request) -> Response:
     """Sends the content of a file, chunk by chunk."""
     _, store, owner = batches_of(request)
-    info = await store(Store.file, owner, request.path_params["id"])
-    file = await store(Store.open, info)
-    headers = {"content-length": str(info.bytes)}
-    return _Download(_chunks(store, file), info.bytes, headers)
+    downloads = request.app.state.batches.downloads
+    downloads.enter(owner)
+    try:
+        info = await store(Store.file, owner, request.path_params["id"])
+        file = await store(Store.open, info)
+    except BaseException:
+        downloads.leave(owner)
+        raise
+    return _Download(_chunks(store, file), info.bytes, partial(downloads.leave, owner))
 
 
 class _Download(StreamingResponse):
     """A file on its way. A client that takes too long gets only a part of it."""
 
-    def __init__(self, chunks: AsyncIterator[bytes], size: int, headers: dict[str, str]) -> None:
+    def __init__(self, chunks: AsyncIterator[bytes], size: int, leave: Callable[[], None]) -> None:
+        headers = {"content-length": str(size)}
         super().__init__(chunks, headers=headers, media_type="application/jsonl")
         self._within_s = transfer_s(size)
+        self._leave = leave
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends it."""
-        with suppress(TimeoutError):  # the server then closes the connection
-            async with asyncio.timeout(self._within_s):
-                await super().__call__(scope, receive, send)
+        try:
+            with suppress(TimeoutError):  # the server then closes the connection
+                async with asyncio.timeout(self._within_s):
+                    await super().__call__(scope, receive, send)
+        finally:
+            self._leave()
 
 
 async def _chunks(store: StoreThreads, file: Any) -> AsyncIterator[bytes]:

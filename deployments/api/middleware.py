@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.api.arrivals import Arrivals, ArrivingBody
 from deployments.api.auth import ALLOWED_HOSTS, ApiKeys, host_name, set_tenant, tenant_in
+from deployments.api.files import MOST_DOWNLOADS
 from deployments.api.http import error_response
 from deployments.api.page import PATH as PAGE
 from deployments.api.rate_limits import rate_limit_headers
@@ -39,7 +40,6 @@ from deployments.core.routing.overload import ConcurrencyLimiter
 from deployments.core.tenants.limits import TenantLimits
 
 Observe = Callable[[str, int, float], None]
-_MOST_DOWNLOADS = 32
 _WITH_BODY = ("POST", "PUT", "PATCH")
 _CLIENT_GONE = 499  # nginx's status for a client that left before its answer
 _STOPPING = ModelUnavailable("the service is stopping", retry_after_s=5.0)
@@ -109,7 +109,7 @@ class AdmissionMiddleware:
         """With ``max_requests`` in progress, further ones are answered 429."""
         self._app = app
         self._limiter = ConcurrencyLimiter(max_requests)
-        self._downloads = ConcurrencyLimiter(_MOST_DOWNLOADS, "downloads")
+        self._downloads = ConcurrencyLimiter(MOST_DOWNLOADS, "downloads")
         self._arrivals = Arrivals(max_requests)
         self._in_progress = 0
         self._closed = False

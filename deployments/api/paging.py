@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -13,8 +15,14 @@ from starlette.responses import Response
 from deployments.api.batch_objects import BatchObject, FileObject, Page
 from deployments.api.http import JSON
 from deployments.api.responses import dump
-from deployments.core.errors import DeadlineExceeded, InvalidRequest
+from deployments.core.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    StoreDamaged,
+    UnknownObject,
+)
 
+log = logging.getLogger("ray.serve")
 _AT_ONCE = 32
 T = TypeVar("T", FileObject, BatchObject)
 Read = Callable[[str], Awaitable[T | None]]
@@ -54,6 +62,17 @@ async def _read(ids: list[str], read: Read[T], most: int) -> list[T]:
         if len(objects) >= most:
             break
     return objects[:most]
+
+
+@contextmanager
+def unless_gone() -> Iterator[None]:
+    """Leaves out of a list what has just been deleted, and what is damaged, which it logs."""
+    try:
+        yield
+    except UnknownObject:
+        pass
+    except StoreDamaged as error:
+        log.warning("a list leaves out one object: %s", error)
 
 
 def _limit(request: Request, default: int, most: int) -> int:

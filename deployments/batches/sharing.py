@@ -16,8 +16,8 @@ Queue = Mapping[str, str]  # the owner of each batch, the oldest batch first
 def has_room(queue: Queue, owner: str, most: int) -> bool:
     """Whether a queue of ``most`` places has one for another batch of an owner.
 
-    Each may have as many as it leaves free, so that others always find some. Without keys there are no
-    others.
+    An owner may hold at most as many places as are still free, so others always find one. Without keys
+    there are no others.
     """
     free = most - len(queue)
     return free > 0 and (owner == EVERYONE or Counter(queue.values())[owner] < free)

@@ -7,6 +7,7 @@
     cancel/BATCH               when somebody asked for its cancellation
     work/BATCH/plan.json       where the parts of the input begin
     work/BATCH/NUMBER          the results of one part
+    damaged/BATCH.json         the record of a batch that could not be read
     tmp/                       what is being written
 
 All but contents are written to ``tmp`` and then moved into place. Ids are ours, and an owner sees
@@ -39,7 +40,7 @@ from deployments.batches.states import (
     made_at,
     new_id,
 )
-from deployments.core.errors import Overloaded, StoreFailed, UnknownObject
+from deployments.core.errors import Overloaded, StoreDamaged, StoreFailed, UnknownObject
 
 log = logging.getLogger("ray.serve")
 T = TypeVar("T")
@@ -83,7 +84,8 @@ class Store:
         info = self._get(f"files/{owner}/{_checked(file_id)}.json")
         if info is None:
             raise UnknownObject(f"no file {file_id!r} here; GET /v1/files lists yours", "file_id")
-        return FileInfo(**info)
+        with _decoding(file_id):
+            return FileInfo(**info)
 
     def files(self, owner: str) -> list[str]:
         """Returns the ids of an owner's files, the oldest first."""
@@ -104,29 +106,42 @@ class Store:
 
     # batches
 
-    def create_batch(self, batch: Batch, most: int) -> None:
-        """Queues a batch. Raises Overloaded if `has_room` finds none among ``most`` places."""
+    def create_batch(
+        self, batch: Batch, most: int, check: Callable[[], None] = lambda: None
+    ) -> None:
+        """Queues a batch. Raises Overloaded if `has_room` finds none among ``most`` places.
+
+        Leaves nothing of the batch if ``check`` raises, which it may as soon as nobody waits any more.
+        """
         if not has_room(queue := self.queue(), batch.owner, most):
             raise Overloaded(
-                f"{len(queue)} batches wait or run already, and an API key or tenant may have as many as "
-                "it leaves for others; retry later, or raise `batches.max_batches` in the config",
+                f"the queue holds {len(queue)} of {most} batches, and one API key or tenant may not hold "
+                "more places than are still free; retry later, or raise `batches.max_batches` in the "
+                "config",
                 retry_after_s=_FULL_RETRY_S,
             )
-        self.save_batch(batch)
-        self._put(_queued(batch.owner, batch.id), None)
+        try:
+            self.save_batch(batch)
+            check()
+            self._put(_queued(batch.owner, batch.id), None)
+            check()
+        except BaseException:  # its sender, who hears that this has failed, will send another one
+            self._delete(_queued(batch.owner, batch.id), _record(batch.owner, batch.id))
+            raise
 
     def save_batch(self, batch: Batch) -> None:
         """Replaces a batch."""
-        self._put(f"batches/{batch.owner}/{batch.id}.json", batch.as_dict())
+        self._put(_record(batch.owner, batch.id), batch.as_dict())
 
     def batch(self, owner: str, batch_id: str) -> Batch:
         """Returns a batch. Raises UnknownObject."""
-        batch = self._get(f"batches/{owner}/{_checked(batch_id)}.json")
+        batch = self._get(_record(owner, _checked(batch_id)))
         if batch is None:
             raise UnknownObject(
                 f"no batch {batch_id!r} here; GET /v1/batches lists yours", "batch_id"
             )
-        return Batch.from_dict(batch)
+        with _decoding(batch_id):
+            return Batch.from_dict(batch)
 
     def batches(self, owner: str) -> list[str]:
         """Returns the ids of an owner's batches, the oldest first."""
@@ -155,6 +170,14 @@ class Store:
         """Forgets the work on a batch that is final."""
         self._forget_work(batch_id)
         self._delete(f"cancel/{batch_id}", _queued(owner, batch_id))
+
+    def set_aside(self, owner: str, batch_id: str) -> None:
+        """Forgets a batch whose record is damaged, and keeps the record in ``damaged``."""
+        with _failing():
+            self._fs.create_dir(f"{self._root}/damaged")
+            record = f"{self._root}/{_record(owner, batch_id)}"
+            self._fs.move(record, f"{self._root}/damaged/{batch_id}.json")
+        self.dequeue(owner, batch_id)
 
     def plan(self, batch_id: str) -> Any:
         """Returns what `save_plan` has saved; None if it has not."""
@@ -195,17 +218,19 @@ class Store:
 
     def sweep(self, now: float, batches_s: float) -> None:
         """Deletes files that have expired and that no queued batch reads, batches that are older than
-        ``batches_s`` and have ended, and what nobody goes on writing. Queues batches that have not ended
-        again if they have left the queue, such as when a router died in their creation.
+        ``batches_s`` and have ended, and what nobody goes on writing. Requeues unfinished batches that
+        are missing from the queue, for example because a router died while creating them.
 
         A damaged record is left alone and logged, and with it all contents of files.
         """
-        at_work = self._names("work")
+        at_work, cancelled = self._names("work"), self.cancellations()
         queue = self.queue()
         inputs = self._sweep_batches(queue, now - batches_s)
         contents = None if inputs is None else self._sweep_files(now, inputs)
         for batch_id in set(at_work) - queue.keys():
             self._forget_work(batch_id)
+        for batch_id in cancelled - self.queue().keys():
+            self._delete(f"cancel/{batch_id}")
         self._sweep_abandoned("tmp", set())
         if contents is not None:
             self._sweep_abandoned("data", contents)
@@ -216,7 +241,7 @@ class Store:
         for owner in self._names("batches"):
             for batch_id in self.batches(owner):
                 if batch_id not in queue and made_at(batch_id, BATCH_PREFIX) < oldest:
-                    self._delete(f"batches/{owner}/{batch_id}.json")
+                    self._delete(_record(owner, batch_id))
                 elif (batch := _readable(self.batch, owner, batch_id)) is None:
                     all_read = False
                 elif not batch.is_final:
@@ -271,7 +296,7 @@ class Store:
                 return orjson.loads(content)
             # of an object that is replaced by a longer one, pyarrow reads as much as the old one had
             time.sleep(_READ_AGAIN_S)
-        raise StoreFailed(f"{self._root}/{path} is damaged")
+        raise StoreDamaged(f"{self._root}/{path} is damaged")
 
     def _put(self, path: str, content: Any) -> None:
         with self._replacing(path) as stream:
@@ -361,11 +386,24 @@ def _queued(owner: str, batch_id: str) -> str:
     return f"queue/{owner}/{batch_id}"
 
 
+def _record(owner: str, batch_id: str) -> str:
+    return f"batches/{owner}/{batch_id}.json"
+
+
+@contextmanager
+def _decoding(object_id: str) -> Iterator[None]:
+    """Turns an error in the content of a record into StoreDamaged."""
+    try:
+        yield
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise StoreDamaged(f"the record of {object_id} is damaged: {error!r}") from error
+
+
 def _readable(read: Callable[[str, str], T], owner: str, object_id: str) -> T | None:
     """Returns an object; None if its record is damaged."""
     try:
         return read(owner, object_id)
-    except (UnknownObject, StoreFailed, TypeError, ValueError, KeyError) as error:
+    except (UnknownObject, StoreFailed) as error:
         log.warning("the record of %s cannot be read: %r", object_id, error)
         return None
 

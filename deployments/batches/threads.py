@@ -1,7 +1,7 @@
 """Calls of the store from an event loop: in threads of their own, each with a deadline.
 
-A file system may hang for minutes, such as NFS whose server is gone. Threads that wait for it are none of
-the event loop's own, which tokenize and read large bodies.
+A file system may hang for minutes, such as NFS whose server is gone. These threads are separate from the
+event loop's default pool, which tokenizes and reads large bodies.
 """
 
 from __future__ import annotations

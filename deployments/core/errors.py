@@ -24,6 +24,7 @@
     ├── ModelUnavailable       503  model_unavailable
     ├── DeadlineExceeded       504  deadline_exceeded
     └── StoreFailed            507  store_failed
+        ├── StoreDamaged       507  store_damaged
         └── StoreSilent        503  store_unavailable
 
 Errors cross process boundaries, so each passes all its arguments to ``Exception.__init__``: an
@@ -226,6 +227,12 @@ class StoreFailed(EmbedfleetError):
 
     status = 507
     code = "store_failed"
+
+
+class StoreDamaged(StoreFailed):
+    """One record of the store is damaged. Others can be read."""
+
+    code = "store_damaged"
 
 
 class StoreSilent(StoreFailed):

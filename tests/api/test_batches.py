@@ -441,6 +441,60 @@ async def test_a_store_that_hangs_costs_nobody_else_anything(store, monkeypatch)
     hung.set()
 
 
+async def test_a_creation_that_answers_503_queues_nothing_later(store, monkeypatch):
+    slow, put = threading.Event(), Store._put
+
+    def slowly(self, path, content):
+        if path.startswith("batches/"):
+            slow.wait(30)
+        put(self, path, content)
+
+    monkeypatch.setattr(Store, "_put", slowly)
+    batches = ApiBatches(CONFIG, StoreThreads(lambda: store, answer_s=0.3))
+    async with connect(app_of(FakeBackend(), batches=batches)) as http:
+        file_id = ok(await upload(http, b"x"))["id"]
+        check_refusal(await create(http, file_id), 503, None, "store_unavailable")
+        slow.set()
+        batches.store._pool.shutdown()  # its thread has ended
+    assert not store.queue()
+    assert not store.batches("everyone")
+
+
+@pytest.mark.parametrize("path", [FILES, BATCHES])
+async def test_a_list_leaves_out_a_damaged_object(http, store, path):
+    batches = [await sent(http, [input_line("a")]) for _ in range(2)]
+    damaged, whole = (b["id"] if path == BATCHES else b["input_file_id"] for b in batches)
+    folder = "batches" if path == BATCHES else "files"
+    (owner,) = store._names(folder)
+    store._put(f"{folder}/{owner}/{damaged}.json", {"id": 1})
+    assert [shown["id"] for shown in ok(await http.get(path))["data"]] == [whole]
+    check_refusal(await http.get(f"{path}/{damaged}"), 507, None, "store_damaged")
+
+
+async def test_one_owner_leaves_downloads_for_others(store):
+    app = app_of(FakeBackend(), ApiKeys(["first", "second"]), api_batches(store))
+    async with connect(app) as http:
+        http.headers.update(KEYS[0])
+        file_id = ok(await upload(http, b"x"))["id"]
+        path, begun = f"{FILES}/{file_id}/content", asyncio.Semaphore(0)
+        downloads = [
+            asyncio.ensure_future(stuck(app, file_id, begun, b"Bearer first")) for _ in range(16)
+        ]
+        for _ in downloads:
+            await asyncio.wait_for(begun.acquire(), 5)
+        refused = await http.get(path)
+        check_refusal(refused, 429, None, "overloaded")
+        assert int(refused.headers["retry-after"]) > 0
+        http.headers.update(KEYS[1])
+        other = ok(await upload(http, b"y"))["id"]
+        assert (await http.get(f"{FILES}/{other}/content")).content == b"y"
+        http.headers.update(KEYS[0])
+        for download in downloads:
+            download.cancel()
+        await asyncio.gather(*downloads, return_exceptions=True)
+        assert (await http.get(path)).content == b"x"
+
+
 async def test_a_list_reads_several_files_at_once(http, monkeypatch):
     ids = [ok(await upload(http, b"x"))["id"] for _ in range(12)]
     together, read = threading.Barrier(4), Store.file
@@ -503,7 +557,9 @@ async def test_a_download_has_a_deadline(store, monkeypatch):
     await asyncio.wait_for(stuck(app, file_id, asyncio.Semaphore(0)), 5)
 
 
-async def stuck(app: ASGIApp, file_id: str, begun: asyncio.Semaphore) -> None:
+async def stuck(
+    app: ASGIApp, file_id: str, begun: asyncio.Semaphore, authorization: bytes = b""
+) -> None:
     """Downloads a file for a client that does not read. ``begun`` gets one with its first byte."""
 
     async def send_nothing(message: Message) -> None:
@@ -511,7 +567,8 @@ async def stuck(app: ASGIApp, file_id: str, begun: asyncio.Semaphore) -> None:
         await asyncio.Event().wait()
 
     path = f"{FILES}/{file_id}/content"
-    scope = {"type": "http", "method": "GET", "path": path, "headers": [], "query_string": b""}
+    headers = [(b"authorization", authorization)] if authorization else []
+    scope = {"type": "http", "method": "GET", "path": path, "headers": headers, "query_string": b""}
     await app(scope, asyncio.Event().wait, send_nothing)
 
 

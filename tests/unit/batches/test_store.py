@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from deployments.batches.states import BATCH_PREFIX, EVERYONE, FILE_PREFIX, Status, new_id
 from deployments.batches.store import Store, open_store
-from deployments.core.errors import Overloaded, StoreFailed, UnknownObject
+from deployments.core.errors import Overloaded, StoreDamaged, StoreFailed, UnknownObject
 from tests.support.small_disk import mounted
 from tests.unit.batches.test_states import a_batch
 
@@ -257,3 +257,60 @@ def test_an_unknown_file_id_of_the_right_form(store):
     with pytest.raises(UnknownObject) as refused:
         store.file(MINE, new_id(FILE_PREFIX, 1))
     assert (refused.value.status, refused.value.code) == (404, "object_not_found")
+
+
+def test_a_creation_that_fails_or_is_given_up_leaves_nothing(store, monkeypatch):
+    put = Store._put
+
+    def full(self, path, content):
+        if path.startswith("queue/"):
+            raise StoreFailed("No space left on device")
+        put(self, path, content)
+
+    with monkeypatch.context() as failing:
+        failing.setattr(Store, "_put", full)
+        with pytest.raises(StoreFailed):
+            store.create_batch(a_batch(), 1)
+    assert not files_of(store)
+    for waited in range(2):  # until the queue is written, or just after
+        answers = [None] * waited + [StoreFailed("too late")]
+
+        def check(answers=answers):
+            if (error := answers.pop(0)) is not None:
+                raise error
+
+        with pytest.raises(StoreFailed):
+            store.create_batch(a_batch(), 1, check)
+        assert not files_of(store)
+
+
+def test_the_sweep_forgets_cancellations_of_batches_that_have_ended(store):
+    ended, queued = a_batch(status=Status.COMPLETED), a_batch()
+    store.save_batch(ended)
+    store.create_batch(queued, 1)
+    for batch in (ended, queued):
+        store.ask_to_cancel(batch.id, 1_000)
+    store.sweep(1_000, TTL_S)
+    assert store.cancellations() == {queued.id}
+
+
+def test_a_batch_that_is_set_aside_is_kept_elsewhere(store):
+    batch = a_batch()
+    store.create_batch(batch, 1)
+    store.set_aside(MINE, batch.id)
+    assert files_of(store) == {f"damaged/{batch.id}.json"}
+
+
+@pytest.mark.parametrize("record", [b"{", b"{}", b"7", b'{"id": 1, "rights": 2}'])
+def test_a_damaged_record_is_told_from_a_store_that_fails(store, monkeypatch, record):
+    monkeypatch.setattr("deployments.batches.store._READ_AGAIN_S", 0)
+    batch, file_id = a_batch(), keep(store)
+    store.save_batch(batch)
+    for folder, object_id, read in (
+        ("batches", batch.id, store.batch),
+        ("files", file_id, store.file),
+    ):
+        with open(f"{store._root}/{folder}/{MINE}/{object_id}.json", "wb") as file:
+            file.write(record)
+        with pytest.raises(StoreDamaged):
+            read(MINE, object_id)
