@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from functools import partial
+from typing import Any
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -56,6 +57,11 @@ class Batches(FleetBackend):
             if task.done():
                 raise RuntimeError("the runner of batches has ended") from task.exception()
 
+    def __del__(self) -> Coroutine[Any, Any, None] | None:
+        """Stops the runner in order. Serve awaits what this returns before the process ends."""
+        tasks, self._tasks = getattr(self, "_tasks", []), []
+        return _stopped(tasks) if tasks else None
+
     async def _follow_routing(self) -> None:
         """Chooses models as the routers do, also after their ``user_config`` has changed."""
         handle: DeploymentHandle = DeploymentHandle("router", serve.get_replica_context().app_name)
@@ -68,3 +74,9 @@ class Batches(FleetBackend):
             except Exception as error:  # no router runs, or it is busy: the last one stays
                 log.debug("no router says how models are chosen: %r", error)
             await asyncio.sleep(_FOLLOW_S)
+
+
+async def _stopped(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

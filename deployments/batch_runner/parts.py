@@ -31,6 +31,9 @@ OUTPUT_PURPOSE = "batch_output"
 # are 50 kB each as JSON
 _MOST_LINES, _MOST_TEXTS, _MOST_BYTES = 256, 2_048, 1_000_000
 _MOST_REQUESTS = 50_000  # as OpenAI allows
+_MOST_INPUT_LINES = (
+    2 * _MOST_REQUESTS
+)  # blank ones included: millions would hold the GIL for minutes
 _MOST_PROBLEMS = 20
 
 
@@ -76,32 +79,37 @@ def make_plan(store: Store, batch: Batch, longest: int) -> Plan:
     may have, or two lines have one custom_id.
     """
     parts: list[Part] = []
-    ids = _CustomIds()
+    ids, begin = _CustomIds(), Part(0, 1)
     total = lines = texts = size = offset = 0
     with closing(_input(store, batch)) as file:
         for number, length, raw in raw_lines(file, 1, longest):
             line = read_line(raw, number, batch.endpoint)
-            texts += line.texts if line else 0
-            lines, size = lines + 1, size + length
-            if not parts or lines > _MOST_LINES or texts > _MOST_TEXTS or size > _MOST_BYTES:
-                parts.append(Part(offset, number))
-                lines, size, texts = 1, length, line.texts if line else 0
-            parts[-1] = replace(parts[-1], lines=lines)
-            offset += length
+            more = line.texts if line else 0
+            is_full = (
+                lines == _MOST_LINES or texts + more > _MOST_TEXTS or size + length > _MOST_BYTES
+            )
+            if lines and is_full:
+                parts.append(replace(begin, lines=lines))
+                begin, lines, texts, size = Part(offset, number), 0, 0, 0
+            lines, texts, size, offset = lines + 1, texts + more, size + length, offset + length
             total += line is not None
             if line and line.custom_id is not None:
                 ids.add(line.custom_id, number)
-            if total > _MOST_REQUESTS:
+            if total > _MOST_REQUESTS or number > _MOST_INPUT_LINES:
                 raise Refused(_too_many_requests())
     if not total:
         raise Refused(Problem("empty_file", "the input file has no lines"))
+    parts.append(replace(begin, lines=lines))
     if ids.problems:
         raise Refused(*ids.problems)
     return Plan(tuple(parts), total, longest)
 
 
 def _too_many_requests() -> Problem:
-    message = f"the input file has over {_MOST_REQUESTS} requests; split it"
+    message = (
+        f"the input file has over {_MOST_REQUESTS} requests, or {_MOST_INPUT_LINES} lines with blank "
+        "ones; split it"
+    )
     return Problem("too_many_requests", message)
 
 

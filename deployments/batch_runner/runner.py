@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,10 +17,10 @@ from dataclasses import dataclass
 from deployments.batch_runner.work import CANCELLED, Answer, Paused, Tools, Work
 from deployments.batches.lease import BEAT_S, VALID_S, Lease, LeaseLost
 from deployments.batches.sharing import Queue, Turns
-from deployments.batches.states import Batch
+from deployments.batches.states import BATCH_PREFIX, COMPLETION_S, Batch, made_at
 from deployments.batches.store import Store
 from deployments.batches.threads import StoreThreads
-from deployments.core.errors import StoreFailed, UnknownObject
+from deployments.core.errors import StoreDamaged, StoreFailed, UnknownObject
 
 log = logging.getLogger("ray.serve")
 _PLACE_S = 30.0  # that a batch keeps its place while others wait
@@ -29,16 +30,22 @@ _SWEEP_S = 3_600.0
 _LONG_S = 3_600.0  # to read the input, or to write the results, of a large batch
 _SUSPECT = 2  # starts without progress
 _ALONE_S = 60.0
+_STALLED_OWNERS = 4  # whose pausing batches leave others their turns
+_DAMAGED_READS = 3
 
 
 @dataclass(frozen=True)
 class _Run:
-    """A batch at work since a time. Its task ends once the batch is final, paused or cut off."""
+    """A batch at work since a time. Its task ends once the batch is final, paused or cut off.
+
+    One that has no place only writes its results: it was cancelled, or has expired, in the queue.
+    """
 
     owner: str
     since: float
     work: Work
     task: asyncio.Task[None]
+    has_place: bool = True
 
 
 class BatchRunner:
@@ -55,7 +62,7 @@ class BatchRunner:
     ) -> None:
         """``answer`` and ``longest`` are as in `Tools`. Batches are forgotten after ``keep_s``."""
         self._store = store
-        self._slowly = store.beside(max_running + 1, _LONG_S)
+        self._slowly = store.beside(max_running + 2, _LONG_S)  # the sweep, and one without a place
         self._for_lease = store.beside(1, VALID_S)
         self._lease = Lease()
         self._tools = Tools(store, self._slowly, self._lease, answer, longest, clock)
@@ -65,7 +72,7 @@ class BatchRunner:
         self._turns = Turns(max_running, _PLACE_S)
         self._runs: dict[str, _Run] = {}
         self._rest_until: dict[str, float] = {}
-        self._begun: set[str] = set()
+        self._damaged: Counter[str] = Counter()
         self._suspects: set[str] | None = None
         self._problem = ""
 
@@ -117,6 +124,7 @@ class BatchRunner:
             self._suspects = await self._suspected(queue)
         self._problem = ""
         self._share_places(queue, self._suspects)
+        self._end_one(queue, cancelled)
         for batch_id in cancelled & self._runs.keys():
             self._runs[batch_id].work.stop(CANCELLED)
 
@@ -128,19 +136,48 @@ class BatchRunner:
 
     def _share_places(self, queue: Queue, suspects: set[str]) -> None:
         now = time.monotonic()
-        waiting = self._startable(queue, suspects, now)
-        running = {b: run.owner for b, run in self._runs.items() if not run.work.is_pausing}
-        since = {b: self._runs[b].since for b in running}
-        pausing = len(self._runs) - len(running)
+        waiting = self._of_owners_with_room(self._startable(queue, suspects, now))
+        at_work = {b: run for b, run in self._runs.items() if run.has_place}
+        running = {b: run.owner for b, run in at_work.items() if not run.work.is_pausing}
+        since = {b: at_work[b].since for b in running}
+        pausing = len(at_work) - len(running)
         ended = self._turns.ended(waiting, running, since, now)
-        if ended is not None and pausing < self._max_running:
+        if ended is not None and pausing < _STALLED_OWNERS * self._max_running:
             self._runs[ended].work.pause()
             del running[ended]
         while (batch_id := self._turns.next(waiting, running, now)) is not None:
-            running[batch_id] = owner = waiting.pop(batch_id)
-            work = Work(self._tools)
-            task = asyncio.create_task(self._run(work, owner, batch_id))
-            self._runs[batch_id] = _Run(owner, now, work, task)
+            running[batch_id] = owner = waiting[batch_id]
+            self._start(owner, batch_id)
+            del waiting[batch_id]
+            waiting = self._of_owners_with_room(waiting)
+
+    def _of_owners_with_room(self, waiting: dict[str, str]) -> dict[str, str]:
+        """Returns the batches of owners that do not have as many at work as there are places.
+
+        Those that pause count. Their last parts may wait long, for a model or for the owner's tokens.
+        """
+        at_work = Counter(run.owner for run in self._runs.values() if run.has_place)
+        return {b: owner for b, owner in waiting.items() if at_work[owner] < self._max_running}
+
+    def _start(self, owner: str, batch_id: str, *, has_place: bool = True) -> None:
+        work = Work(self._tools)
+        task = asyncio.create_task(self._run(work, owner, batch_id))
+        self._runs[batch_id] = _Run(owner, time.monotonic(), work, task, has_place)
+
+    def _end_one(self, queue: Queue, cancelled: set[str]) -> None:
+        """Ends one batch that was cancelled or has expired in the queue. It needs no place."""
+        if not all(run.has_place for run in self._runs.values()):
+            return
+        oldest = self._clock() - COMPLETION_S
+        for batch_id, owner in queue.items():
+            is_over = batch_id in cancelled or made_at(batch_id, BATCH_PREFIX) < oldest
+            if is_over and self._may_start(batch_id):
+                self._start(owner, batch_id, has_place=False)
+                return
+
+    def _may_start(self, batch_id: str) -> bool:
+        is_resting = self._rest_until.get(batch_id, 0.0) > time.monotonic()
+        return batch_id not in self._runs and not is_resting
 
     def _startable(self, queue: Queue, suspects: set[str], now: float) -> dict[str, str]:
         """Returns the batches of the queue that may start now.
@@ -148,20 +185,16 @@ class BatchRunner:
         A suspect starts while no other batch does, for a while: else a batch that kills the runner would
         have those beside it suspected.
         """
-        startable = {
-            batch_id: owner
-            for batch_id, owner in queue.items()
-            if batch_id not in self._runs and self._rest_until.get(batch_id, now) <= now
-        }
+        startable = {b: owner for b, owner in queue.items() if self._may_start(b)}
         suspects -= {
             batch_id
             for batch_id, run in self._runs.items()
             if run.work.has_progressed or now - run.since > _ALONE_S
         }
-        if not suspects & queue.keys():
-            return startable
+        if suspects & self._runs.keys():
+            return {}
         first = next((b for b in startable if b in suspects), None)
-        return {first: startable[first]} if first and not suspects & self._runs.keys() else {}
+        return {first: startable[first]} if first else startable
 
     async def _stand_by(self) -> None:
         """Stops all work: another runner has the lease."""
@@ -182,9 +215,29 @@ class BatchRunner:
         except UnknownObject:  # its retention is over
             with suppress(StoreFailed):
                 await self._store(Store.dequeue, owner, batch_id)
+        except StoreDamaged as error:  # the record of the batch itself
+            await self._set_aside(owner, batch_id, error)
         except Exception as error:
             is_known = isinstance(error, (StoreFailed, LeaseLost))
             log.warning("%s waits, and goes on later: %s", batch_id, error, exc_info=not is_known)
-            self._rest_until[batch_id] = time.monotonic() + _STORE_FAILED_S
+            self._rest(batch_id)
         finally:
             self._runs.pop(batch_id, None)
+
+    def _rest(self, batch_id: str) -> None:
+        """Lets a batch wait that has failed, but of which the runner has not died."""
+        self._rest_until[batch_id] = time.monotonic() + _STORE_FAILED_S
+        if self._suspects is not None:
+            self._suspects.discard(batch_id)
+
+    async def _set_aside(self, owner: str, batch_id: str, error: StoreDamaged) -> None:
+        """Takes a batch out of the queue once its record could not be read several times."""
+        self._damaged[batch_id] += 1
+        self._rest(batch_id)
+        if self._damaged[batch_id] < _DAMAGED_READS:
+            return
+        log.error(
+            "%s is given up, and its record kept in the store's `damaged`: %s", batch_id, error
+        )
+        with suppress(StoreFailed):
+            await self._store(Store.set_aside, owner, batch_id)

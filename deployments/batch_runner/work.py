@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,12 +27,14 @@ from deployments.batches.lease import Lease, LeaseLost
 from deployments.batches.states import Batch, Counts, Problem, Status
 from deployments.batches.store import Store
 from deployments.batches.threads import StoreThreads
-from deployments.core.errors import StoreFailed, UnknownObject
+from deployments.core.errors import StoreDamaged, StoreFailed, UnknownObject
 from deployments.core.tenants.tenant import Tenant
 
 log = logging.getLogger("ray.serve")
 Answer = Callable[[bytes, Tenant], Awaitable[tuple[int, bytes]]]
 _MOST_STARTS = 5
+_IN_ORDER_S = 2.0  # to save a batch as the runner is stopped: Serve kills it soon
+_STORE_GRACE_S = 3_600.0  # after a batch has expired, for a store that fails
 _PARTS_AT_ONCE = 2  # one is computed while the last lines of another come back
 CANCELLED = Problem("batch_cancelled", "the batch was cancelled before this line was answered")
 EXPIRED = Problem("batch_expired", "the batch expired before this line was answered")
@@ -51,7 +54,7 @@ class Tools:
     """What the work on any batch needs.
 
     ``answer`` returns the status and the body of the answer to a line's body, for a tenant. ``slowly``
-    are threads of the store for what takes minutes. A line over ``longest`` bytes is not read. ``begun``
+    runs store calls that may take minutes. A line over ``longest`` bytes is not read. ``begun``
     are the batches whose start in this process is counted.
     """
 
@@ -93,20 +96,31 @@ class Work:
         Raises UnknownObject if it is gone, Paused, LeaseLost, StoreFailed.
         """
         self.batch = await self._store(Store.batch, owner, batch_id)
-        if not self.batch.is_final:
-            self.batch = await self._ended()
-        await self._store(self._save_ended)
+        try:
+            if not self.batch.is_final:
+                self.batch = await self._ended()
+            await self._store(self._save_ended)
+        except (asyncio.CancelledError, Paused, StoreFailed):
+            await self._take_start_back()
+            raise
         return self.batch
 
     async def _ended(self) -> Batch:
         try:
             await self._count_start()
+            if self.batch.starts > _MOST_STARTS:
+                return await self._given_up()
             return await self._finished()
         except Refused as refused:
             problems = refused.problems
         except UnknownObject:
             problems = (Problem("input_file_not_found", "the input file was deleted"),)
-        except (StoreFailed, LeaseLost, Paused):
+        except StoreFailed as error:
+            is_late = self._tools.clock() > self.batch.expires_at + _STORE_GRACE_S
+            if not is_late and not isinstance(error, StoreDamaged):
+                raise
+            problems = (Problem(error.code, str(error)),)
+        except (LeaseLost, Paused):
             raise
         except Exception:
             log.exception("%s has failed", self.batch.id)
@@ -114,17 +128,33 @@ class Work:
         return self.batch.moved(Status.FAILED, self._tools.clock(), problems=problems)
 
     async def _count_start(self) -> None:
-        """Raises Refused after too many starts without progress."""
-        if self.batch.id in self._tools.begun:
+        if self.batch.id not in self._tools.begun:
+            await self._save(replace(self.batch, starts=self.batch.starts + 1))
+            self._tools.begun.add(self.batch.id)
+
+    async def _take_start_back(self) -> None:
+        """Work on the batch stops in order: the runner has not died of it."""
+        if self.batch.is_final or not self.batch.starts or self.batch.id not in self._tools.begun:
             return
-        if (starts := self.batch.starts) >= _MOST_STARTS:
-            message = (
-                f"the process that runs batches has died {starts} times at work on this one; the "
-                "service's log may say why. Split the file to find the line"
-            )
-            raise Refused(Problem("runner_died", message))
-        await self._save(replace(self.batch, starts=starts + 1))
-        self._tools.begun.add(self.batch.id)
+        with suppress(StoreFailed, LeaseLost, TimeoutError):
+            async with asyncio.timeout(_IN_ORDER_S):
+                await self._save(replace(self.batch, starts=self.batch.starts - 1))
+            self._tools.begun.discard(self.batch.id)
+
+    async def _given_up(self) -> Batch:
+        """Returns a batch over which too many runners have died, with the results of its parts that are
+        done.
+        """
+        message = (
+            f"the process that runs batches has died {_MOST_STARTS} times at work on this one; the "
+            "service's log may say why. Split the file to find the line"
+        )
+        problem = Problem("runner_died", message)
+        saved = await self._store(Store.plan, self.batch.id)
+        if saved is None or self.batch.starts > _MOST_STARTS + 1:  # this has killed a runner, too
+            return self.batch.moved(Status.FAILED, self._tools.clock(), problems=(problem,))
+        batch = await self._assembled(Plan.from_dict(saved), problem)
+        return batch.moved(Status.FAILED, self._tools.clock(), problems=(problem,))
 
     async def _finished(self) -> Batch:
         """Returns the batch in its final state, with its results in the store."""
@@ -135,9 +165,12 @@ class Work:
         if self.batch.status is Status.IN_PROGRESS:
             await self._answer_parts(plan)
         unfinished = EXPIRED if self.batch.status is Status.IN_PROGRESS else CANCELLED
-        now, check = self._tools.clock(), self._tools.lease.check
-        batch = await self._tools.slowly(assemble, self.batch, plan, unfinished, now, check)
+        batch = await self._assembled(plan, unfinished)
         return batch.moved(_ENDS[batch.status], self._tools.clock())
+
+    async def _assembled(self, plan: Plan, unfinished: Problem) -> Batch:
+        now, check = self._tools.clock(), self._tools.lease.check
+        return await self._tools.slowly(assemble, self.batch, plan, unfinished, now, check)
 
     async def _plan(self) -> Plan:
         if (saved := await self._store(Store.plan, self.batch.id)) is not None:

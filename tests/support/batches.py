@@ -45,10 +45,16 @@ def keep(store: Store, content: bytes, owner: str = OWNER) -> str:
 
 
 def send(
-    store: Store, lines: Iterable[Any], seconds: float = COMPLETION_S, owner: str = OWNER
+    store: Store,
+    lines: Iterable[Any],
+    seconds: float = COMPLETION_S,
+    owner: str = OWNER,
+    age_s: float = 0.0,
 ) -> str:
-    """Queues a batch that expires after ``seconds``; returns its id."""
-    now = time.time()
+    """Queues a batch that was created ``age_s`` seconds ago and expires ``seconds`` after that; returns
+    its id.
+    """
+    now = time.time() - age_s
     batch = Batch(
         id=new_id(BATCH_PREFIX, now),
         owner=owner,

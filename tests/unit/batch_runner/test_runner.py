@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import threading
 import time
@@ -26,6 +27,7 @@ from tests.support.batches import (
     hurry,
     ids_of,
     input_line,
+    keep,
     results,
     running,
     send,
@@ -146,6 +148,10 @@ async def until(is_so: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not is_so():
             await asyncio.sleep(0.01)
+
+
+def lose(*_: object) -> None:
+    raise LeaseLost
 
 
 async def parts_done(store: Store, batch_id: str, count: int) -> None:
@@ -285,19 +291,126 @@ async def test_large_batches_of_one_owner_do_not_keep_those_of_others_waiting(st
     assert answers.seen["text id-0000"] == 2  # nothing is answered again after a pause
 
 
-async def test_a_batch_over_which_runners_die_is_given_up(store):
+async def test_a_batch_over_which_runners_die_is_given_up(store, monkeypatch):
     batch_id = send(store, map(input_line, IDS))
     answers = Answers(most=256)
     async with running(store, answers):
         await parts_done(store, batch_id, 1)
         await until(lambda: store.batch(OWNER, batch_id).starts == 0)  # it has made progress
     for starts in range(1, 6):
-        async with running(store, answers):
+        async with running(store, answers) as killed:
             await until(lambda n=starts: store.batch(OWNER, batch_id).starts == n)
+            monkeypatch.setattr(killed._lease, "check", lose)  # a dead process writes nothing
     async with running(store, answers):
         batch = await ended(store, batch_id)
     assert batch.status is Status.FAILED
     assert [p.code for p in batch.problems] == ["runner_died"]
+    output, errors = results(store, batch)
+    assert (len(output), ids_of(output, errors)) == (256, IDS)  # it keeps what was done
+    assert {line["error"]["code"] for line in errors} == {"runner_died"}
+
+
+async def test_runners_that_end_in_order_are_no_deaths(store):
+    batch_id, answers = send(store, [input_line("a")]), Answers(most=0)
+    for begun in range(1, 8):
+        async with running(store, answers):
+            await until(lambda n=begun: answers.begun == n)
+        assert store.batch(OWNER, batch_id).starts == 0
+    answers.free.set()
+    async with running(store, answers):
+        assert (await ended(store, batch_id)).status is Status.COMPLETED
+
+
+async def test_writing_what_is_done_of_a_batch_that_kills_runners_is_tried_once(store):
+    batch_id, answers = send(store, map(input_line, IDS)), Answers(most=256)
+    async with running(store, answers):
+        await parts_done(store, batch_id, 1)
+    store.save_batch(replace(store.batch(OWNER, batch_id), starts=6))
+    async with running(store, answers):
+        batch = await ended(store, batch_id)
+    assert (batch.status, batch.output_file_id) == (Status.FAILED, None)
+
+
+async def test_a_damaged_plan_fails_the_batch(store):
+    batch_id, answers = send(store, map(input_line, IDS)), Answers(most=300)
+    async with running(store, answers):
+        await parts_done(store, batch_id, 1)
+    os.truncate(f"{store._root}/work/{batch_id}/plan.json", 20)
+    async with running(store, answers):
+        batch = await ended(store, batch_id)
+    assert [p.code for p in batch.problems] == ["store_damaged"]
+
+
+@pytest.mark.parametrize(("late_s", "ends"), [(7_200, True), (600, False)])
+async def test_a_batch_whose_input_cannot_be_read_ends_once_it_has_expired(
+    store, monkeypatch, late_s, ends
+):
+    def failing(self, info):
+        raise StoreFailed("Input/output error")
+
+    monkeypatch.setattr(Store, "open", failing)
+    batch_id = send(store, [input_line("a")], seconds=60, age_s=60 + late_s)
+    async with running(store, Answers()) as at_work:
+        if ends:
+            batch = await ended(store, batch_id)
+            assert [p.code for p in batch.problems] == ["store_failed"]
+        else:
+            await until(lambda: at_work._rest_until)
+            assert batch_id in store.queue()
+
+
+async def test_a_suspect_that_rests_keeps_no_other_batch_waiting(store, monkeypatch):
+    monkeypatch.setattr(runner, "_STORE_FAILED_S", 60)
+    open_file = Store.open
+
+    def failing(self, info):
+        if info.id == suspect_input:
+            raise StoreFailed("Input/output error")
+        return open_file(self, info)
+
+    monkeypatch.setattr(Store, "open", failing)
+    suspect, other = send(store, [input_line("a")]), send(store, [input_line("b")])
+    suspect_input = store.batch(OWNER, suspect).input_file_id
+    store.save_batch(replace(store.batch(OWNER, suspect), starts=2))
+    async with running(store, Answers()):
+        assert (await ended(store, other)).status is Status.COMPLETED
+    assert store.batch(OWNER, suspect).starts == 2  # the store has failed, and no runner has died
+
+
+@pytest.mark.parametrize("age_s", [0, 86_500])
+async def test_a_batch_that_is_over_ends_though_all_places_are_taken(store, age_s):
+    long = send(store, map(input_line, IDS))
+    await asyncio.sleep(0.002)
+    answers = Answers(most=0)
+    async with running(store, answers, max_running=1):
+        await until(lambda: answers.begun)
+        over = send(store, [input_line("a")], age_s=age_s)
+        if not age_s:
+            store.ask_to_cancel(over, 1_800_000_000)
+        batch = await ended(store, over)
+        assert not store.batch(OWNER, long).is_final
+    assert batch.status is (Status.EXPIRED if age_s else Status.CANCELLED)
+    assert ids_of(*results(store, batch)) == ["a"]
+
+
+async def test_an_owner_whose_batches_all_stall_leaves_others_their_turns(store, monkeypatch):
+    monkeypatch.setattr(runner, "_PLACE_S", 0.1)
+    stalled = []
+    for _ in range(4):  # three parts each, and two places
+        stalled.append(send(store, map(input_line, IDS[:600]), owner="stalled"))
+        await asyncio.sleep(0.002)
+
+    async def answer(body: bytes, tenant: object) -> tuple[int, bytes]:
+        if b"id-" in body:
+            await asyncio.Event().wait()  # for a model that is away, or for tokens
+        return 200, body
+
+    async with running(store, answer) as at_work:
+        await until(lambda: len(at_work._runs) == 2)
+        for custom_id in "abcdef":
+            batch = await ended(store, send(store, [input_line(custom_id)]))
+            assert batch.status is Status.COMPLETED
+        assert len(at_work._runs) == 2
 
 
 @pytest.mark.parametrize(("answered", "beside"), [(100, 0), (300, 1)])
@@ -365,7 +478,10 @@ async def test_a_damaged_record_keeps_no_other_batch_waiting(store):
         await asyncio.sleep(0.002)  # they come first
     async with running(store, Answers()):
         batch = await ended(store, send(store, [input_line("b")]))
+        await until(lambda: not store.queue())  # they are given up
     assert batch.status is Status.COMPLETED
+    assert damaged not in store.batches(OWNER)
+    assert os.path.exists(f"{store._root}/damaged/{damaged}.json")
 
 
 async def test_a_store_that_is_away_at_first(store):
@@ -403,10 +519,7 @@ async def test_a_slow_store_does_not_cost_the_lease(store, monkeypatch):
 
 
 async def test_a_runner_that_has_lost_its_lease_saves_no_batch(store, monkeypatch):
-    def lost(self):
-        raise LeaseLost
-
-    monkeypatch.setattr(Lease, "check", lost)
+    monkeypatch.setattr(Lease, "check", lose)
     batch_id = send(store, [input_line("a")])
     before = store.batch(OWNER, batch_id)
     async with running(store, Answers()) as at_work:
@@ -464,3 +577,15 @@ def test_the_parts_of_a_plan_hold_each_line_once(store):
     read = [line for part in plan.parts for line in parts.lines_of(store, batch, plan, part)]
     assert [line.custom_id for line in read] == IDS
     assert [line.number for line in read] == list(range(1, 2_000, 2))
+
+
+@pytest.mark.parametrize("content", [b"\n" * 200_000, b"\n" * 200_000 + b"x"])
+def test_a_file_of_blank_lines_is_not_read_to_its_end(store, monkeypatch, content):
+    monkeypatch.setattr(parts, "_MOST_INPUT_LINES", 1_000)
+    reads = []
+    monkeypatch.setattr(parts, "read_line", lambda *_: reads.append(1))
+    batch = replace(store.batch(OWNER, send(store, [])), input_file_id=keep(store, content))
+    with pytest.raises(parts.Refused) as refused:
+        parts.make_plan(store, batch, LONGEST)
+    assert [p.code for p in refused.value.problems] == ["too_many_requests"]
+    assert len(reads) == 1_001
