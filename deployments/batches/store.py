@@ -281,7 +281,10 @@ class Store:
     def _infos(self, folder: str, *, recursive: bool = False) -> list[Any]:
         with _failing():
             selector = pafs.FileSelector(f"{self._root}/{folder}", True, recursive)
-            infos: list[Any] = self._fs.get_file_info(selector)
+            try:
+                infos: list[Any] = self._fs.get_file_info(selector)
+            except FileNotFoundError:  # pyarrow, as the folder was just being made or deleted
+                infos = self._fs.get_file_info(selector)
             return infos
 
     def _get(self, path: str) -> Any:
