@@ -1,8 +1,11 @@
 """How many replicas a model should have, from the tokens that wait for it and the tokens that arrive.
 
-What these need is followed by its mean. Noise averages out, and the mean jumps once the need has been
-away from it for a few seconds, further than noise goes. So a step of the load causes one change, and
-noisy traffic few. Replicas are removed late, so a lull costs no restart. The clock is passed in.
+The policy tracks a moving average of the replicas needed. Small fluctuations average out; when the need
+stays above the average for a few seconds, by more than noise explains, the average jumps to it. So a
+step of the load causes one change, and noisy traffic few. The average never jumps down to a lull: it
+falls only to what was needed over a minute. Replicas are removed late, and only after a time in which
+fewer were enough without a break, so neither a lull nor traffic in short bursts costs a restart. The
+clock is passed in.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from deployments.core.lane import Lane
 
-CONFIRM_AFTER_S = 3.0  # how long a need must differ before the mean jumps to it
+CONFIRM_AFTER_S = 3.0  # how long a need must be above the mean before the mean jumps to it
 _TOLERANCE = 0.1  # relative differences below this change nothing
 _SLACK = 1.1  # when replicas are removed, this many times the mean are left
 _MEAN_S = 60.0  # time constant of the mean, about the start of a replica: what is shorter is noise
@@ -74,17 +77,21 @@ class Demand:
 class State:
     """What one decision remembers for the next. Times are seconds of one clock.
 
-    ``mean`` is that of the need, as of ``mean_at``, and ``variance`` that of its noise. ``away_since``
-    says since when the need has been away from its mean, ``below_since`` since when fewer replicas have
-    been enough. ``raised_at`` is when more replicas were requested last, until all of them run;
-    ``lead_s`` is how long that took.
+    ``mean`` is the moving average of the need, as of ``mean_at``, and ``variance`` that of its noise.
+    ``side`` is 1 or -1 while the need is above or below the mean by more than noise explains, else 0;
+    it has been so since ``side_since``. Meanwhile both stay as they are, and ``mean_owed`` collects by
+    how much the mean would have changed. Fewer replicas have been enough since ``below_since``.
+    ``raised_at`` is when more replicas were requested last, until all of them run; ``lead_s`` is how
+    long that took.
     """
 
     last_work: float | None = None
     mean: float | None = None
     mean_at: float = 0.0
     variance: float = 0.0
-    away_since: float | None = None
+    side: int = 0
+    side_since: float = 0.0
+    mean_owed: float = 0.0
     below_since: float | None = None
     offline_since: float | None = None
     raised_at: float | None = None
@@ -92,9 +99,7 @@ class State:
 
     def changed(self, raised_at: float | None) -> State:
         """Returns the state after a change of the replicas, which does not change what the load needs."""
-        return replace(
-            self, away_since=None, below_since=None, offline_since=None, raised_at=raised_at
-        )
+        return replace(self, below_since=None, offline_since=None, raised_at=raised_at)
 
     def restarted(self, last_work: float | None = None, raised_at: float | None = None) -> State:
         """Returns a state that has seen no load yet. Only ``lead_s`` is kept."""
@@ -113,8 +118,9 @@ def decide(
     state = _observed(demand, replicas, state, now)
     if _idle(goal, state, now):
         return 0, state.restarted()
-    state = _followed(_needed(goal, demand, replicas, state, now), replicas, state, now)
-    wanted, state = _damped(goal, replicas, state, now)
+    needed = _needed(goal, demand, replicas, state, now)
+    state = _followed(needed, replicas, state, now)
+    wanted, state = _damped(goal, needed, replicas, state, now)
     wanted = _bounded(goal, wanted)
     if wanted == replicas:
         return wanted, state
@@ -171,25 +177,34 @@ def _offline_never_runs_out(demand: Demand) -> bool:
 
 
 def _followed(needed: float, replicas: int, state: State, now: float) -> State:
-    """Returns the state with the need's mean and variance, which wait while the need is away."""
+    """Returns the state with the moving average of the need.
+
+    It jumps to a need that stays above it. A shorter burst, and what is far below it, are added once
+    they are over, or after `_MEAN_S`: the average counts them, but does not move while they last.
+    """
     if state.mean is None:
-        state = replace(
-            state, mean=float(replicas), variance=(_FIRST_NOISE * replicas) ** 2, mean_at=now
-        )
+        variance = (_FIRST_NOISE * replicas) ** 2
+        state = replace(state, mean=float(replicas), variance=variance, mean_at=now)
     assert state.mean is not None
-    mean, seconds, away = state.mean, now - state.mean_at, needed - state.mean
-    noise = _TOLERANCE * mean + _SIGMAS * math.sqrt(state.variance)
-    since = _since(abs(away) > noise, state.away_since, now)
-    state = replace(state, mean_at=now, away_since=since)
-    if _has_lasted(since, CONFIRM_AFTER_S, now):
-        return replace(state, mean=needed, away_since=None)
-    if since is not None:
-        return state
-    return replace(
-        state,
-        mean=mean + away * _weight(seconds, _MEAN_S),
-        variance=state.variance + (away**2 - state.variance) * _weight(seconds, _VARIANCE_S),
-    )
+    away, seconds, side = needed - state.mean, now - state.mean_at, _side(needed, state)
+    state = replace(state, mean_at=now)
+    if side != state.side:
+        mean = state.mean + state.mean_owed
+        state = replace(state, mean=mean, mean_owed=0.0, side=side, side_since=now)
+    if side > 0 and _has_lasted(state.side_since, CONFIRM_AFTER_S, now):
+        return replace(state, mean=needed, mean_owed=0.0, side=0)
+    owed = state.mean_owed + away * _weight(seconds, _MEAN_S)
+    if side > 0 or (side < 0 and not _has_lasted(state.side_since, _MEAN_S, now)):
+        return replace(state, mean_owed=owed)
+    learnt = 0.0 if side else (away**2 - state.variance) * _weight(seconds, _VARIANCE_S)
+    return replace(state, mean=state.mean + owed, mean_owed=0.0, variance=state.variance + learnt)
+
+
+def _side(needed: float, state: State) -> int:
+    """Returns 1 or -1 for a need above or below the mean by more than noise explains, else 0."""
+    assert state.mean is not None
+    noise = _TOLERANCE * state.mean + _SIGMAS * math.sqrt(state.variance)
+    return (needed > state.mean + noise) - (needed < state.mean - noise)
 
 
 def _weight(seconds: float, time_constant_s: float) -> float:
@@ -197,16 +212,23 @@ def _weight(seconds: float, time_constant_s: float) -> float:
     return -math.expm1(-seconds / time_constant_s)
 
 
-def _damped(goal: Goal, replicas: int, state: State, now: float) -> tuple[int, State]:
-    """Returns what the mean needs if it is above ``replicas``, or has long been well below them."""
+def _damped(
+    goal: Goal, needed: float, replicas: int, state: State, now: float
+) -> tuple[int, State]:
+    """Returns what the mean needs if that is above ``replicas``, or well below after a delay.
+
+    Any second that needs about all of ``replicas`` starts the delay again.
+    """
     assert state.mean is not None
     if state.mean > replicas * (1 + _TOLERANCE):
         return math.ceil(state.mean), state
+    fewer_do = math.ceil(needed * (1 + _TOLERANCE)) < replicas
+    state = replace(state, below_since=_since(fewer_do, state.below_since, now))
     enough = state.mean * _SLACK
     below = math.ceil(enough * (1 + _TOLERANCE)) < replicas
-    since = _since(below, state.below_since, now)
-    wanted = math.ceil(enough) if _has_lasted(since, goal.downscale_delay_s, now) else replicas
-    return wanted, replace(state, below_since=since)
+    if below and _has_lasted(state.below_since, goal.downscale_delay_s, now):
+        return math.ceil(enough), state
+    return replicas, state
 
 
 def _since(holds: bool, since: float | None, now: float) -> float | None:

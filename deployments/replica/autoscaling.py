@@ -8,7 +8,8 @@ and a call waits, Serve starts the first one without calling the policy.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from ray.serve.config import AutoscalingContext
@@ -49,16 +50,22 @@ def report(
 
 
 class TokenPolicy:
-    """The policy of one model. Serve creates it with the fields of `Goal`."""
+    """The policy of one model. Serve creates it with the fields of `Goal`.
 
-    def __init__(self, **goal: Any) -> None:
+    It has a monotonic ``clock`` of its own, because ``current_time`` in Serve's context is the wall
+    clock, which can be set back or forward.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, **goal: Any) -> None:
         """Raises TypeError for a field that is not `Goal`'s."""
-        self._goal = Goal(**goal)
+        self._goal, self._clock = Goal(**goal), clock
 
     def __call__(self, context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
         """Returns the wanted number of replicas, and the state that Serve passes to the next call."""
-        now, saved = context.current_time, context.policy_state
+        now, saved = self._clock(), context.policy_state
         replicas = context.target_num_replicas
+        if now < saved.get(_DECIDED, now):  # the state is of another machine's clock
+            saved = {}
         if now - saved.get(_DECIDED, float("-inf")) < REPORT_EVERY_S:
             return replicas, dict(saved)
         demand = demand_of(context)

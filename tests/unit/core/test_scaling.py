@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from deployments.core.lane import Lane
 from deployments.core.planning.fluid import Fluid
+from deployments.core.planning.simulation import OwnPolicy, Traffic, simulate
 from deployments.core.scaling import CONFIRM_AFTER_S, Demand, Goal, State, decide, need
+from testing.traffics import HELD_OUT
 
 SPEED = 1_000.0
 GOAL = Goal(1, 8, downscale_delay_s=20, downscale_to_zero_delay_s=40)
@@ -105,6 +107,38 @@ def test_noise_that_lasts_is_not_followed():
     asked = watch(goal, 3_600, noisy, start_s=60, running=100)
     assert changes(asked) <= 12
     assert max(asked) <= 130
+
+
+@pytest.mark.parametrize(
+    ("name", "replicas", "least", "most_refused"),
+    [
+        ("burst each 5 s", 6, 6, 0.0),
+        ("burst each 10 s", 5, 5, 0.0),
+        ("burst each 30 s", 4, 4, 0.0),
+        ("large calls", 5, 4, 0.035),
+    ],
+)
+def test_short_bursts_keep_the_replicas_that_serve_them(name, replicas, least, most_refused):
+    day = HELD_OUT[name](0)
+    traffic = Traffic(day.tokens_per_s[:1_200], day.tokens_per_request[:1_200])
+    fleet = Fluid(20_000, 60, running=replicas)
+    run = simulate(OwnPolicy(Goal(1, 20)), traffic, fleet)
+    assert run.refused_share <= most_refused
+    assert run.replicas.min() >= least
+
+
+@FEW
+@given(st.integers(4, 50), st.floats(0.5, 3))
+def test_a_fleet_with_room_for_each_burst_keeps_it(every_s, load):
+    """What waits longer than 10 s is refused, so a burst needs a replica for each 10 s of work."""
+    burst = every_s * load * SPEED
+    replicas = max(int(load / 0.7) + 1, int(burst / (10 * SPEED)) + 1)
+
+    def bursts(now, fleet):  # as replicas report it, averaged over two seconds
+        return (burst / 2 if now % every_s < 2 else 0), 0.0
+
+    asked = watch(Goal(1, 20), 600, bursts, start_s=60, running=replicas)
+    assert min(asked) >= replicas
 
 
 def test_what_is_known_of_the_load_outlives_a_change_and_not_an_idle_time():

@@ -82,43 +82,82 @@ def test_without_a_replica_the_waiting_calls_count():
     assert demand_of(context(target=0, calls=3)) == Demand(0, calls=3)
 
 
-def drive(policy, seconds: int, *replicas: dict, target: int = 1) -> int:
-    """Asks as Serve does, ten times a second; returns the number of replicas at the end."""
-    state: dict = {}
-    for tick in range(seconds * 10):
-        now = NOW + tick / 10
-        target, state = policy(context(*replicas, target=target, state=state, now=now))
-    return target
+class Clock:
+    """A monotonic clock that stands still until it is set."""
+
+    now = 50.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 @pytest.fixture
-def policy():
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def drive(policy, clock):
+    """Calls the policy as Serve does, ten times a second; returns the number of replicas at the end.
+
+    ``jump`` is how far the wall clock is set, halfway through.
+    """
+
+    def driven(seconds: int, *replicas: dict, target: int = 1, jump: float = 0.0) -> int:
+        state: dict = {}
+        for tick in range(seconds * 10):
+            now = NOW + tick / 10 + (jump if tick >= seconds * 5 else 0.0)
+            target, state = policy(context(*replicas, target=target, state=state, now=now))
+            clock.now += 0.1
+        return target
+
+    return driven
+
+
+@pytest.fixture
+def policy(clock):
     """The policy as Serve wraps it, with its own delays and factors."""
     goal = _scale(SCALING)["autoscaling_config"]["policy"]
-    return _apply_autoscaling_config(TokenPolicy(**goal["policy_kwargs"]))
+    return _apply_autoscaling_config(TokenPolicy(clock=clock, **goal["policy_kwargs"]))
 
 
-def test_serve_adds_no_delay_of_its_own(policy):
+def test_serve_adds_no_delay_of_its_own(drive):
     load = busy(0, 2_000, 4_000)
-    assert drive(policy, 3, load) == 1
-    assert drive(policy, 5, load) == 3
+    assert drive(3, load) == 1
+    assert drive(5, load) == 3
 
 
-def test_without_tokens_it_scales_to_zero(policy):
+def test_without_tokens_it_scales_to_zero(drive):
     idle = busy(900, 900, 900)
-    assert drive(policy, 10, idle) == 1
-    assert drive(policy, 13, idle) == 0
+    assert drive(10, idle) == 1
+    assert drive(13, idle) == 0
+
+
+@pytest.mark.parametrize("jump", [-3_600.0, 3_600.0])
+def test_a_wall_clock_that_is_set_changes_no_decision(drive, jump):
+    assert drive(8, busy(0, 2_000, 4_000), jump=jump) == 3
+    assert drive(8, busy(900, 900, 900), jump=jump) == 1
+    assert drive(13, busy(900, 900, 900), jump=jump) == 0
+
+
+def test_a_state_of_a_later_clock_is_dropped(policy, clock):
+    _, state = policy(context(busy(0, 0)))
+    clock.now -= 20
+    _, restarted = policy(context(busy(0, 0), state=state))
+    assert restarted["decided"] == clock.now
 
 
 def test_the_first_call_starts_a_replica_at_once(policy):
     assert policy(context(target=0, calls=1))[0] == 1
 
 
-def test_it_decides_once_a_second(policy):
+def test_it_decides_once_a_second(policy, clock):
     _, state = policy(context(busy(0, 0)))
-    again = context(busy(0, 0), state=state, now=NOW + 0.5)
+    decided = clock.now
+    clock.now += 0.5
+    again = context(busy(0, 0), state=state)
     again._raw_metrics_value = None  # it does not even read them
-    assert policy(again)[1]["decided"] == NOW
+    assert policy(again)[1]["decided"] == decided
 
 
 def test_an_unknown_field_is_refused():
