@@ -122,7 +122,8 @@ def _add_corpus(plan: argparse.ArgumentParser) -> None:
         "--budget",
         type=above_0,
         metavar="MONEY",
-        help="the most replicas that it pays for, or with --deadline-hours the most that this may cost; "
+        help="as many replicas as it pays for, while starting them takes at most a tenth of the hours; "
+        "with --deadline-hours, the most that this may cost; "
         "needs --price-per-replica-hour",
     )
     corpus.add_argument(

@@ -1,4 +1,4 @@
-"""``embedfleet plan``: what a corpus or a course of traffic needs, before it is paid for.
+"""``embedfleet plan``: what a corpus or recorded traffic needs, before it is paid for.
 
 It needs no service. To count tokens it reads a model's tokenizer, and to compare with Ray Serve's default
 policy it imports Ray, but starts none.

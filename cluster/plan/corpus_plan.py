@@ -135,8 +135,8 @@ def _corpus(args: argparse.Namespace) -> Corpus:
         )
     if counted.over_limit:
         notes.append(
-            f"{counted.over_limit:,} texts of the sample are over the model's limit: they count as cut "
-            "(--truncate of embedfleet encode), and would be rejected otherwise"
+            f"{counted.over_limit:,} texts of the sample are over the model's limit: they are counted "
+            "as truncated (--truncate of embedfleet encode), and would be rejected otherwise"
         )
     return Corpus(rows, counted.tokens * rows / counted.rows, tuple(notes))
 
@@ -159,7 +159,8 @@ def _for_deadline(job: Job, hours: float, most: int | None) -> int:
         replicas = replicas_for_deadline(job, hours * 3_600)
     except Infeasible as error:
         raise ImpossiblePlan(
-            f"--deadline-hours {hours:g}: {error}; that alone takes {error.limit:g} s (--start-s)"
+            f"--deadline-hours {hours:g} is too short: starting the replicas alone takes "
+            f"{error.limit:g} s (--start-s)"
         ) from None
     if most is not None and replicas > most:
         raise ImpossiblePlan(

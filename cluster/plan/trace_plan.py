@@ -1,4 +1,4 @@
-"""The plan of online traffic: a simulation of a recorded course, with the service's own autoscaling."""
+"""The plan of online traffic: a simulation of recorded traffic, with the service's own autoscaling."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from deployments.core.planning.simulation import (
 from deployments.core.scaling import Goal
 
 _COLUMNS = 72
-_PEAK_FACTOR = 1.5  # replicas at most, if none are given: half as many again as the peak takes
+_PEAK_FACTOR = 1.5  # replicas at most, if none are given: half as many again as the peak needs
 _PASS_S = 0.25  # assumed for Ray's default policy, unless a report of `embedfleet bench` has it
 _ORACLE, _RAY = "oracle", "Ray Serve's default"
 _HEADER = (
@@ -128,7 +128,7 @@ def trace_plan(args: argparse.Namespace) -> TracePlan:
     request = float(trace.traffic.tokens_per_request.mean())
     speed = replica_speed(args, None if math.isnan(request) else request)
     course = _Course(args, trace.traffic, speed)
-    runs = {name: course.run(policy) for name, policy in course.policies()}
+    runs = {name: course.run(policy, goal) for name, policy, goal in course.policies()}
     plan = course.planned(trace, runs)
     if picture is not None:
         _draw(picture, plan.replicas[_ORACLE], runs)
@@ -142,7 +142,8 @@ class _Course:
         self._args, self._traffic, self._speed = args, traffic, speed
         self._start_s = START_S if args.start_s is None else args.start_s
         self._least = 1 if args.min_replicas is None else args.min_replicas
-        peak = float(traffic.tokens_per_s.max()) / speed.tokens_per_s
+        self._utilisations = tuple(dict.fromkeys(args.utilisation or [Goal(1, 1).utilisation]))
+        peak = float(traffic.tokens_per_s.max()) / speed.tokens_per_s / min(self._utilisations)
         self._most = args.max_replicas or max(1, self._least, math.ceil(_PEAK_FACTOR * peak))
         if self._least > self._most:
             raise PlanError(
@@ -151,23 +152,22 @@ class _Course:
         self._knows_requests = not math.isnan(float(traffic.tokens_per_request[0]))
         self._pass_s = speed.pass_s or _PASS_S
 
-    def policies(self) -> Iterator[tuple[str, Policy]]:
-        """Yields the name and the policy of each simulation."""
-        for utilisation in dict.fromkeys(self._args.utilisation or [Goal(1, 1).utilisation]):
+    def policies(self) -> Iterator[tuple[str, Policy, Goal]]:
+        """Yields the name and the policy of each simulation, and the goal with which its fleet begins."""
+        for utilisation in self._utilisations:
             goal = Goal(self._least, self._most, utilisation=utilisation)
-            yield f"utilisation {utilisation:g}", OwnPolicy(goal)
+            yield f"utilisation {utilisation:g}", OwnPolicy(goal), goal
         if self._knows_requests:
             from cluster.plan.ray_default import RayPolicy
 
             requests = self._traffic.tokens_per_request
-            yield _RAY, RayPolicy(self._least, self._most, requests, self._pass_s)
+            policy = RayPolicy(self._least, self._most, requests, self._pass_s)
+            yield _RAY, policy, Goal(self._least, self._most)
 
-    def run(self, policy: Policy) -> Run:
+    def run(self, policy: Policy, goal: Goal) -> Run:
         """Returns what happens under a policy."""
-        speed, bounds = self._speed.tokens_per_s, Goal(self._least, self._most)
-        return simulate(
-            policy, self._traffic, fleet_for(self._traffic, speed, self._start_s, bounds)
-        )
+        fleet = fleet_for(self._traffic, self._speed.tokens_per_s, self._start_s, goal)
+        return simulate(policy, self._traffic, fleet)
 
     def planned(self, trace: Trace, runs: dict[str, Run]) -> TracePlan:
         """Returns the plan."""

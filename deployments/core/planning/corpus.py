@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+START_SHARE = 0.1  # of what a budget pays for may go into starting replicas
 _ROUNDING = 1e-9  # so that a deadline that comes from a plan gives that plan again
 
 
@@ -37,9 +38,9 @@ class Job:
 
 
 class Infeasible(ValueError):
-    """No number of replicas meets the deadline or the budget. ``limit`` is the least that one meets.
+    """No number of replicas meets the deadline or the budget.
 
-    It is in seconds for a deadline, in replica-hours for a budget.
+    ``limit`` is the smallest deadline, in seconds, or budget, in replica-hours, that can be met.
     """
 
     def __init__(self, message: str, limit: float) -> None:
@@ -58,15 +59,17 @@ def replicas_for_deadline(job: Job, seconds: float) -> int:
 
 
 def replicas_for_budget(job: Job, replica_hours: float) -> int:
-    """Returns the most replicas that the budget pays for, which finish soonest.
+    """Returns the most replicas that the budget pays for, but no more than are worth their start.
 
-    There are never more than one for each second of work. Raises Infeasible if one replica costs more.
+    That is, starting them takes at most `START_SHARE` of the replica-hours (one replica always may), and
+    there is at most one for each second of work. Raises Infeasible if one replica costs more.
     """
     least = job.replica_hours(1)
     if replica_hours < least * (1 - _ROUNDING):
         raise Infeasible("one replica costs more", least)
     most = math.ceil(job.work_s)
-    spare_s = replica_hours * 3_600 * (1 + _ROUNDING) - job.work_s
+    worth_s = job.work_s * START_SHARE / (1 - START_SHARE)  # of starts, which are then that share
+    spare_s = min(worth_s, replica_hours * 3_600 * (1 + _ROUNDING) - job.work_s)
     if spare_s < most * job.start_s:
         most = math.floor(spare_s / job.start_s)
     return max(1, most)

@@ -149,8 +149,16 @@ def test_a_trace_is_simulated_beside_the_oracle(plan, trace):
     assert oracle["replica_hours"] < tight["replica_hours"] < ours["replica_hours"]
     assert ours["wait_p99_s"] > 1  # the load is four times as high at once
     assert ours["most"] >= 6
-    assert (made["seconds"], made["min_replicas"], made["max_replicas"]) == (1_800, 1, 6)
+    assert (made["seconds"], made["min_replicas"], made["max_replicas"]) == (1_800, 1, 9)
     assert len(made["replicas"]["oracle"]) == 30
+
+
+def test_each_utilisation_begins_with_what_it_needs_and_may_have_it(plan, tmp_path):
+    steady = tmp_path / "steady.csv"
+    steady.write_text("time,tokens\n" + "".join(f"{n * 60},6000000\n" for n in range(4)))
+    words = ("--trace", steady, "--tokens-per-second", "20000", "--utilisation", 0.5, 0.6, 0.7)
+    _, *rows = plan(*words)["policies"]
+    assert [(row["most"], row["changes"]) for row in rows] == [(11, 0), (9, 0), (8, 0)]
 
 
 def test_rays_default_is_beside_it_if_requests_can_be_counted(plan, trace):
@@ -169,7 +177,7 @@ def test_bounds_hold(plan, trace):
 
 
 def test_the_terminal_shows_the_course_and_a_picture_is_drawn(run, trace, tmp_path):
-    picture = tmp_path / "course.svg"
+    picture = tmp_path / "replicas.svg"
     words = ("--tokens-per-second", "5000", "--price-per-replica-hour", "2")
     status, out, _ = run("--trace", trace, *words, "--picture", picture)
     assert status == 0
@@ -194,7 +202,7 @@ def test_the_commands_of_the_page_run(run, trace, bench, tmp_path, monkeypatch, 
     assert status == 0
     if "--rows 100000000" in line:
         assert f"```text\n{out}```" in PAGES["planning.md"]
-    assert ("--picture" in line) == (tmp_path / "course.svg").exists()
+    assert ("--picture" in line) == (tmp_path / "replicas.svg").exists()
 
 
 TRACE = ("--tokens-per-second", "10", "--trace", "TRACE")
@@ -217,8 +225,8 @@ REFUSED = {
     (*TRACE, "--deadline-hours", "3"): "--deadline-hours",
     (*TRACE, "--rows", "3"): "--rows",
     (*TRACE, "--min-replicas", "3", "--max-replicas", "2"): "--min-replicas",
-    (*TRACE, "--picture", "course.png"): "course.svg",
-    (*TRACE, "--picture", "no/course.svg"): "--picture",
+    (*TRACE, "--picture", "replicas.png"): "replicas.svg",
+    (*TRACE, "--picture", "no/replicas.svg"): "--picture",
 }
 
 

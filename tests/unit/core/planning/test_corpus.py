@@ -7,6 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from deployments.core.planning.corpus import (
+    START_SHARE,
     Infeasible,
     Job,
     replicas_for_budget,
@@ -23,12 +24,17 @@ JOBS = st.builds(
 CLOSE = 1e-6  # relative
 
 
+def start_share(job: Job, replicas: int) -> float:
+    return job.start_s / job.seconds(replicas)
+
+
 def test_by_hand():
     job = Job(tokens=3.6e9, tokens_per_s=20_000, efficiency=0.5, start_s=100)
     assert job.work_s == 360_000
     assert replicas_for_deadline(job, 3_700) == 100
     assert (job.seconds(100), job.replica_hours(100)) == (3_700, pytest.approx(102.78, abs=0.01))
     assert replicas_for_budget(job, 110) == 360  # 100 hours of work, and 36,000 s of starts
+    assert replicas_for_budget(job, 500) == 400  # 40,000 s of starts are a tenth of all
 
 
 @given(JOBS, st.floats(1, 1e7))
@@ -52,7 +58,16 @@ def test_a_budget_is_never_exceeded(job, hours):
     replicas = replicas_for_budget(job, hours)
     assert job.replica_hours(replicas) <= hours * (1 + CLOSE)
     more = job.replica_hours(replicas + 1) > hours * (1 - CLOSE)
-    assert more or replicas >= job.work_s
+    assert (
+        more or replicas >= job.work_s or start_share(job, replicas + 1) > START_SHARE * (1 - CLOSE)
+    )
+
+
+@given(JOBS, st.floats(1e-3, 1e9))
+def test_a_budget_is_not_spent_on_starts(job, hours):
+    assume(hours >= job.replica_hours(1))
+    replicas = replicas_for_budget(job, hours)
+    assert replicas == 1 or start_share(job, replicas) <= START_SHARE * (1 + CLOSE)
 
 
 @given(JOBS, st.floats(1, 2), st.floats(1, 2))
@@ -67,7 +82,8 @@ def test_a_deadline_and_a_budget_that_come_from_a_plan_give_it_again(job, replic
     assume(job.start_s > 1)
     assume(job.work_s / replicas > CLOSE * job.seconds(replicas))  # else it is lost in rounding
     assert replicas_for_deadline(job, job.seconds(replicas)) == pytest.approx(replicas, rel=0.001)
-    assert replicas_for_budget(job, job.replica_hours(replicas)) >= replicas - 1
+    if start_share(job, replicas) <= START_SHARE:
+        assert replicas_for_budget(job, job.replica_hours(replicas)) >= replicas - 1
 
 
 def test_a_deadline_within_the_start_is_impossible():
