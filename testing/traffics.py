@@ -102,7 +102,8 @@ def large_calls(seed: int) -> Traffic:
 
 def _reported(tokens: Curve) -> Curve:
     """Returns the tokens as replicas report them, averaged over two seconds."""
-    return (tokens + np.append(0.0, tokens[:-1])) / 2
+    means: Curve = (tokens + np.append(0.0, tokens[:-1])) / 2
+    return means
 
 
 def _daily(least_h: int) -> Curve:

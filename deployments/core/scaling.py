@@ -186,18 +186,19 @@ def _followed(needed: float, replicas: int, state: State, now: float) -> State:
         variance = (_FIRST_NOISE * replicas) ** 2
         state = replace(state, mean=float(replicas), variance=variance, mean_at=now)
     assert state.mean is not None
-    away, seconds, side = needed - state.mean, now - state.mean_at, _side(needed, state)
-    state = replace(state, mean_at=now)
+    mean, owed, side = state.mean, state.mean_owed, _side(needed, state)
+    away, seconds = needed - mean, now - state.mean_at
     if side != state.side:
-        mean = state.mean + state.mean_owed
-        state = replace(state, mean=mean, mean_owed=0.0, side=side, side_since=now)
+        mean, owed = mean + owed, 0.0
+        state = replace(state, mean=mean, side=side, side_since=now)
     if side > 0 and _has_lasted(state.side_since, CONFIRM_AFTER_S, now):
-        return replace(state, mean=needed, mean_owed=0.0, side=0)
-    owed = state.mean_owed + away * _weight(seconds, _MEAN_S)
+        return replace(state, mean=needed, mean_at=now, mean_owed=0.0, side=0)
+    owed += away * _weight(seconds, _MEAN_S)
     if side > 0 or (side < 0 and not _has_lasted(state.side_since, _MEAN_S, now)):
-        return replace(state, mean_owed=owed)
+        return replace(state, mean_at=now, mean_owed=owed)
     learnt = 0.0 if side else (away**2 - state.variance) * _weight(seconds, _VARIANCE_S)
-    return replace(state, mean=state.mean + owed, mean_owed=0.0, variance=state.variance + learnt)
+    variance = state.variance + learnt
+    return replace(state, mean=mean + owed, mean_at=now, mean_owed=0.0, variance=variance)
 
 
 def _side(needed: float, state: State) -> int:
@@ -222,9 +223,9 @@ def _damped(
     assert state.mean is not None
     if state.mean > replicas * (1 + _TOLERANCE):
         return math.ceil(state.mean), state
+    enough = state.mean * _SLACK
     fewer_do = math.ceil(needed * (1 + _TOLERANCE)) < replicas
     state = replace(state, below_since=_since(fewer_do, state.below_since, now))
-    enough = state.mean * _SLACK
     below = math.ceil(enough * (1 + _TOLERANCE)) < replicas
     if below and _has_lasted(state.below_since, goal.downscale_delay_s, now):
         return math.ceil(enough), state
