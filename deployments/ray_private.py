@@ -9,6 +9,7 @@ Ray is imported inside the functions.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import subprocess
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
 
 WRITTEN_FOR = "2.60"
+_SERVE_CONTROLLER = "ray::ServeController"  # the title of its process
+_GCS_FLAG = "--gcs-address="  # of each raylet
 
 
 def check_ray_version(installed: str) -> None:
@@ -245,6 +248,39 @@ def local_rays() -> list[str]:
     authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     find_gcs_addresses.cache_clear()
     return sorted(find_gcs_addresses())
+
+
+def rays_with_serve() -> list[str]:
+    """Returns those of `local_rays` on whose head Serve's controller runs."""
+    psutil = _psutil()
+    named = psutil.process_iter(["cmdline"])
+    controllers = [p for p in named if (p.info["cmdline"] or [""])[0].startswith(_SERVE_CONTROLLER)]
+    return sorted({address for p in controllers if (address := _ray_above(p))})
+
+
+def ray_that_listens(port: int) -> str | None:
+    """Returns the address of the Ray one of whose processes listens on this port, if it can be seen."""
+    psutil = _psutil()
+    with suppress(psutil.Error):
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == "LISTEN" and connection.laddr.port == port and connection.pid:
+                return _ray_above(psutil.Process(connection.pid))
+    return None
+
+
+def _ray_above(process: Any) -> str | None:
+    """Returns the address that the raylet above a process got as a flag; None without one."""
+    with suppress(_psutil().Error):
+        for parent in process.parents():
+            for word in parent.cmdline():
+                if word.startswith(_GCS_FLAG):
+                    return str(word.removeprefix(_GCS_FLAG))
+    return None
+
+
+def _psutil() -> Any:
+    importlib.import_module("ray")  # which brings psutil along
+    return importlib.import_module("psutil")
 
 
 class KeyValueStore:

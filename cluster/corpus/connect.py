@@ -32,6 +32,8 @@ from deployments.ray_private import (
     forget_ended_serve,
     http_port,
     local_rays,
+    ray_that_listens,
+    rays_with_serve,
 )
 from deployments.wire.status import ModelState, ModelStatus, ServedModel
 
@@ -64,8 +66,8 @@ def connect(address: str | None = None, url: str | None = None) -> None:
     """Joins the Ray cluster at ``address``, else RAY_ADDRESS, else the one of the service.
 
     The service is the one at ``url``, else the only one on this machine. Does nothing if this process is
-    connected to Ray already. Raises JobError if there is no cluster, or no service in those of this
-    machine.
+    connected to Ray already. Raises JobError if there is no cluster, no service in those of this
+    machine, or more than one.
     """
     if ray.is_initialized():
         return
@@ -74,13 +76,28 @@ def connect(address: str | None = None, url: str | None = None) -> None:
     elif url is not None:
         port = _local_port(url)
         _refuse_silence(url, port)
-        _join_first(
-            local_rays(), lambda: http_port(_PROBE_TIMEOUT_S) == port, f"the service at {url}"
-        )
+        rays = local_rays()
+        if owner := ray_that_listens(port):
+            _join(owner)
+        else:
+            _join_first(rays, lambda: http_port(_PROBE_TIMEOUT_S) == port, f"the service at {url}")
     elif len(rays := local_rays()) > 1:
-        _join_first(rays, _has_service, "the service")
+        _join_the_one_with_serve(rays)
     else:
         _join("auto")
+
+
+def _join_the_one_with_serve(rays: Sequence[str]) -> None:
+    serving = rays_with_serve()
+    if len(serving) > 1:
+        raise JobError(
+            f"Ray Serve runs on several Rays of this machine ({', '.join(serving)}): name the service "
+            "with --url http://HOST:PORT, or its Ray with --address HOST:PORT"
+        )
+    if serving:
+        _join(serving[0])
+    else:
+        _join_first(rays, _has_service, "the service")
 
 
 def _join_first(rays: Sequence[str], fits: Callable[[], bool], what: str) -> None:

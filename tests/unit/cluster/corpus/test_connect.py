@@ -198,6 +198,8 @@ def on_this_machine(monkeypatch):
         monkeypatch.setattr(target, "_application", rays.application)
         monkeypatch.setattr(target, "http_port", lambda _: rays.ports[rays.joined])
         monkeypatch.setattr(target, "_refuse_silence", lambda *_: None)
+        monkeypatch.setattr(target, "rays_with_serve", lambda: [])
+        monkeypatch.setattr(target, "ray_that_listens", lambda _: None)
         return rays
 
     return run
@@ -216,6 +218,33 @@ def test_of_several_services_the_one_at_the_url_is_joined(on_this_machine):
         assert rays.joined == "b:6379"
     target.connect("a:6379", "http://127.0.0.1:8001")  # an address is an address
     assert rays.joined == "a:6379"
+
+
+def test_the_ray_that_listens_at_the_port_is_joined_and_no_other_is_tried(
+    on_this_machine, monkeypatch
+):
+    rays = on_this_machine(a=8001, b=8001)
+    owners = {8001: "b:6379"}
+    monkeypatch.setattr(target, "ray_that_listens", owners.get)
+    monkeypatch.setattr(target, "http_port", lambda _: pytest.fail("a Ray was asked"))
+    target.connect(None, "http://127.0.0.1:8001")
+    assert rays.joined == "b:6379"
+
+
+def test_the_only_ray_with_serve_is_joined_and_no_other_is_tried(on_this_machine, monkeypatch):
+    rays = on_this_machine(a=8000, b=8001)
+    monkeypatch.setattr(target, "rays_with_serve", lambda: ["b:6379"])
+    monkeypatch.setattr(target, "_application", lambda: pytest.fail("a Ray was asked"))
+    target.connect(None)
+    assert rays.joined == "b:6379"
+
+
+def test_of_several_rays_with_serve_the_caller_has_to_choose(on_this_machine, monkeypatch):
+    rays = on_this_machine(a=8000, b=8001)
+    monkeypatch.setattr(target, "rays_with_serve", lambda: ["a:6379", "b:6379"])
+    with pytest.raises(JobError, match=r"a:6379, b:6379.*--url"):
+        target.connect(None)
+    assert rays.joined is None
 
 
 def test_the_only_ray_of_the_machine_is_joined_as_ray_finds_it(on_this_machine):
