@@ -3,25 +3,21 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: serve test test-core test-services test-failures test-long lint bench clean
+.PHONY: serve test test-core test-services test-long lint bench clean
 
 serve: $(VENV)/.serve
 	$(BIN)/embedfleet serve serve_config.yaml
 
-# two parts at a time, since services mostly wait; each prints its output at its end
+# two parts side by side, since services mostly wait; each prints its output at its end
 test: $(VENV)/.test
-	$(MAKE) --keep-going --jobs=2 --output-sync=target test-core test-services test-failures
+	$(MAKE) --keep-going --jobs=2 --output-sync=target test-core test-services
 
 test-core: lint
 	$(BIN)/pytest tests/unit tests/api tests/fidelity tests/gpu
 
-# one shared service
+# one shared service, which the last test ends
 test-services: $(VENV)/.test
-	$(BIN)/pytest tests/service
-
-# another one, which the last test ends
-test-failures: $(VENV)/.test
-	$(BIN)/pytest tests/chaos tests/clusters
+	$(BIN)/pytest tests/service tests/chaos tests/clusters
 
 # random moments, many rounds: takes most of an hour
 test-long: $(VENV)/.test
