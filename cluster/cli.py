@@ -255,7 +255,7 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     plan = commands.add_parser(
         "plan",
-        help="say what a corpus or a course of traffic needs; needs no service",
+        help="say what a corpus or recorded traffic needs; needs no service",
         description="Says how many replicas a corpus needs for a deadline or a budget, and what that "
         "takes and costs; or simulates recorded traffic with the service's autoscaling.",
     )

@@ -76,7 +76,7 @@ def connect(address: str | None = None, url: str | None = None) -> None:
     elif url is not None:
         port = _local_port(url)
         _refuse_silence(url, port)
-        rays = local_rays()
+        rays = local_rays()  # from here on, this process sends its token to them
         if owner := ray_that_listens(port):
             _join(owner)
         else:

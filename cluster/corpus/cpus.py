@@ -1,4 +1,4 @@
-"""The CPUs that workers reserve of Ray, which keep nothing else from running: they give way."""
+"""The CPUs that workers reserve in Ray. They only count for scheduling: workers run at low priority."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draws a simulated course: a line of block characters for a terminal, and an SVG file."""
+"""Draws a simulation: a line of block characters for a terminal, and an SVG file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LATE_S = 1.0
 
 @dataclass(frozen=True)
 class Panel:
-    """One policy's course, second by second: its replicas, and the waits in seconds."""
+    """A policy second by second: its replicas, and the waits in seconds."""
 
     name: str
     replicas: Curve

@@ -23,6 +23,7 @@ from deployments.core.planning.simulation import (
     Run,
     Traffic,
     fleet_for,
+    oracle_run,
     simulate,
 )
 from deployments.core.scaling import Goal
@@ -46,7 +47,7 @@ _HEADER = (
 
 @dataclass(frozen=True)
 class Simulated:
-    """One policy's course, in figures. ``most`` is the highest number of replicas."""
+    """The figures of one policy. ``most`` is the highest number of replicas."""
 
     policy: str
     replica_hours: float
@@ -75,7 +76,7 @@ class Simulated:
 
 @dataclass(frozen=True)
 class TracePlan:
-    """A simulated course of traffic. ``replicas`` has a curve for each policy, the oracle's first."""
+    """The plan of recorded traffic. ``replicas`` has a curve for each policy, the oracle's first."""
 
     trace: str
     seconds: int
@@ -127,15 +128,15 @@ def trace_plan(args: argparse.Namespace) -> TracePlan:
     trace = read_trace(Path(args.trace), args.tokens_per_request)
     request = float(trace.traffic.tokens_per_request.mean())
     speed = replica_speed(args, None if math.isnan(request) else request)
-    course = _Course(args, trace.traffic, speed)
-    runs = {name: course.run(policy, goal) for name, policy, goal in course.policies()}
-    plan = course.planned(trace, runs)
+    simulation = _Simulation(args, trace.traffic, speed)
+    runs = {name: simulation.run(policy, goal) for name, policy, goal in simulation.policies()}
+    plan = simulation.planned(trace, runs)
     if picture is not None:
         _draw(picture, plan.replicas[_ORACLE], runs)
     return plan
 
 
-class _Course:
+class _Simulation:
     """One simulation: the traffic, the replicas and their bounds."""
 
     def __init__(self, args: argparse.Namespace, traffic: Traffic, speed: ReplicaSpeed) -> None:
@@ -172,9 +173,7 @@ class _Course:
     def planned(self, trace: Trace, runs: dict[str, Run]) -> TracePlan:
         """Returns the plan."""
         load, speed = self._traffic.tokens_per_s, self._speed.tokens_per_s
-        oracle = self._traffic.oracle(speed, self._least)
-        tokens = load.cumsum()
-        best = Run(oracle, accepted=tokens, served=tokens, refused=0.0)
+        best = oracle_run(self._traffic, speed, self._least)
         return TracePlan(
             trace=f"{self._args.trace} ({trace.reading})",
             seconds=len(load),
@@ -188,7 +187,7 @@ class _Course:
             router_cores=math.ceil(float(load.max()) / 1e6 * ROUTER_CPU_S),
             policies=tuple(self._figures(n, r, best) for n, r in {_ORACLE: best, **runs}.items()),
             notes=tuple(self._notes()),
-            replicas={_ORACLE: oracle, **{name: run.replicas for name, run in runs.items()}},
+            replicas={name: run.replicas for name, run in {_ORACLE: best, **runs}.items()},
         )
 
     def _figures(self, name: str, run: Run, best: Run) -> Simulated:

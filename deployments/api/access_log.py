@@ -29,6 +29,10 @@ FIELDS = {
     "queued_ms": "x-queued-ms",
     "computed_ms": "x-computed-ms",
 }
+# of W3C's header: a version, the trace's id, the caller's span, and flags
+_TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
+)
 _CLIENT_GONE = 499  # nginx's status for a client that left before its answer
 _FAILED = 400
 _MOST_FAILURES = 20  # lines in a second; refusals in a storm must cost next to nothing
@@ -41,11 +45,6 @@ class Work:
     texts: int = 0
     tokens: int = 0
 
-
-# of W3C's header: a version, the trace's id, the caller's span, and flags
-_TRACEPARENT = re.compile(
-    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
-)
 
 _work: ContextVar[Work | None] = ContextVar("work", default=None)
 

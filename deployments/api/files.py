@@ -24,6 +24,7 @@ from deployments.api.batch_objects import DeletedFile, FileList, FileObject
 from deployments.api.http import NotFound
 from deployments.api.paging import json_response, list_page, unless_gone
 from deployments.api.uploads import receive, transfer_s
+from deployments.batches.sharing import has_room
 from deployments.batches.states import EVERYONE
 from deployments.batches.store import Store
 from deployments.batches.threads import StoreThreads
@@ -40,14 +41,14 @@ _TTL_S = (3_600, 2_592_000)  # OpenAI's bounds
 
 
 class Downloads:
-    """Shares the downloads of a router: an owner may hold at most as many as are still free."""
+    """The downloads of a router, which owners share as they share the queue."""
 
     def __init__(self) -> None:
         self._held: Counter[str] = Counter()
 
     def enter(self, owner: str) -> None:
-        """Raises Overloaded if an owner has its share. Without keys, there is one owner."""
-        if owner != EVERYONE and self._held[owner] >= MOST_DOWNLOADS - self._held.total():
+        """Raises Overloaded if an owner has its share."""
+        if not has_room(self._held, owner, MOST_DOWNLOADS):
             raise Overloaded(
                 f"{self._held[owner]} of your downloads are under way at this router; retry later",
                 retry_after_s=_DOWNLOAD_RETRY_S,

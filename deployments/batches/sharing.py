@@ -1,4 +1,4 @@
-"""How owners share the queue and the runner: no owner's batches keep those of others waiting for long.
+"""How owners share the queue, the runner and downloads, so that none keeps others waiting for long.
 
 Pure: the clock is passed in.
 """
@@ -13,14 +13,14 @@ from deployments.batches.states import EVERYONE
 Queue = Mapping[str, str]  # the owner of each batch, the oldest batch first
 
 
-def has_room(queue: Queue, owner: str, most: int) -> bool:
-    """Whether a queue of ``most`` places has one for another batch of an owner.
+def has_room(held: Counter[str], owner: str, most: int) -> bool:
+    """Whether there is one of ``most`` places for an owner. ``held`` says how many each one has.
 
     An owner may hold at most as many places as are still free, so others always find one. Without keys
     there are no others.
     """
-    free = most - len(queue)
-    return free > 0 and (owner == EVERYONE or Counter(queue.values())[owner] < free)
+    free = most - held.total()
+    return free > 0 and (owner == EVERYONE or held[owner] < free)
 
 
 class Turns:

@@ -21,6 +21,7 @@ import re
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -113,7 +114,8 @@ class Store:
 
         Leaves nothing of the batch if ``check`` raises, which it may as soon as nobody waits any more.
         """
-        if not has_room(queue := self.queue(), batch.owner, most):
+        queue = self.queue()
+        if not has_room(Counter(queue.values()), batch.owner, most):
             raise Overloaded(
                 f"the queue holds {len(queue)} of {most} batches, and one API key or tenant may not hold "
                 "more places than are still free; retry later, or raise `batches.max_batches` in the "

@@ -58,9 +58,8 @@ class Fleet:
             for name in models
         }
         self._measured: dict[str, ReplicaStatus] = {}
-        self._deployments: Mapping[
-            str, Mapping[str, Any]
-        ] = {}  # as Serve's controller describes them
+        # as Serve's controller describes them
+        self._deployments: Mapping[str, Mapping[str, Any]] = {}
         self._described_at = -math.inf
         self._task: asyncio.Task[None] | None = None
 

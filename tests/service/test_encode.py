@@ -6,6 +6,7 @@ import base64
 import json
 import subprocess
 import sys
+from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +17,10 @@ from pyarrow import parquet as pq
 from cluster.corpus.errors import JobError
 from cluster.corpus.write.manifest import Manifest
 from deployments.core.models.spec import Role
+from deployments.ray_private import ray_that_listens, rays_with_serve
 from testing.docstrings import docstrings
 from testing.encoding import encode, job_folder, run_command, vectors_of
+from testing.running import free_port
 from testing.shared_service import join
 from tests.service.conftest import REAL, ROLES, VOCABULARY, stock_of
 from tests.support.tolerance import FLOAT32, worst_cosine
@@ -146,6 +149,13 @@ def test_an_output_that_cannot_be_written(service, one_line, tmp_path):
     for output in (tmp_path / "file", "/proc/out"):
         with pytest.raises(JobError, match=str(output)):
             encode(service, one_line, output, MODEL)
+
+
+def test_the_ray_of_the_service_is_found_by_its_port_and_by_serve(service):
+    port = urlsplit(service.url).port
+    assert ray_that_listens(port) == service.ray_address
+    assert service.ray_address in rays_with_serve()
+    assert ray_that_listens(free_port()) is None
 
 
 def test_without_a_service(one_line, tmp_path):

@@ -101,7 +101,7 @@ class BatchLimits:
     - ``token_budget``: the highest cost of a pass (see `MicroBatch.cost`); a single text may exceed it.
     - ``shared_budget``: the highest cost of a pass that both lanes share, and of an offline pass within
       a second of an online text, since the next online text would wait for that pass. The same holds for
-      large online calls beside others.
+      large online calls beside small ones.
     - ``large_call``: a call of more tokens is large. Small calls that are merged into one have fewer.
     - ``offline_patience_s``: how long offline texts let online ones go first.
     - ``window``: how many texts of a lane, in the order in which they are due, a pass is chosen from.
@@ -149,7 +149,7 @@ class Lanes(Generic[OwnerT]):
     )
     _offline_served: float = float("-inf")
     _online_seen: float = float("-inf")
-    _small_seen: float = float("-inf")  # of online calls that are not large
+    _small_seen: float = float("-inf")  # the same of calls that are not large
     # passes may be slower than the patience: offline texts go first at most once in a row
     _online_owed: bool = False
 

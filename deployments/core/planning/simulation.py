@@ -86,6 +86,12 @@ class Run:
         return int(np.count_nonzero(np.diff(self.replicas)))
 
 
+def oracle_run(traffic: Traffic, speed: float, min_replicas: int = 0) -> Run:
+    """Returns what the oracle pays for, with replicas of ``speed`` tokens/s: nothing waits."""
+    tokens = traffic.tokens_per_s.cumsum()
+    return Run(traffic.oracle(speed, min_replicas), accepted=tokens, served=tokens, refused=0.0)
+
+
 class OwnPolicy:
     """The service's own policy (`core/scaling.py`)."""
 

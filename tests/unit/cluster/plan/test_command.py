@@ -176,7 +176,7 @@ def test_bounds_hold(plan, trace):
     assert min(made["replicas"]["oracle"]) == min(made["replicas"]["utilisation 0.7"]) == 2
 
 
-def test_the_terminal_shows_the_course_and_a_picture_is_drawn(run, trace, tmp_path):
+def test_the_terminal_shows_replicas_over_time_and_a_picture_is_drawn(run, trace, tmp_path):
     picture = tmp_path / "replicas.svg"
     words = ("--tokens-per-second", "5000", "--price-per-replica-hour", "2")
     status, out, _ = run("--trace", trace, *words, "--picture", picture)
