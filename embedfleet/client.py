@@ -21,6 +21,7 @@ import httpx
 
 from embedfleet.errors import SpaceMismatch, Unreachable
 from embedfleet.requests import (
+    Answer,
     Bounds,
     Piece,
     Priority,
@@ -89,15 +90,16 @@ class _Base:
 
     def _next(
         self, attempts: Attempts, response: httpx.Response, piece: Piece
-    ) -> tuple[bytes | None, float]:
-        """Returns the content of a success, or the seconds to wait. Raises ServiceError."""
+    ) -> tuple[Answer | None, float]:
+        """Returns a success, or the seconds to wait. Raises ServiceError or UnexpectedAnswer."""
+        url, status, headers = str(response.url), response.status_code, response.headers
+        answer = Answer(url, status, headers, response.content)
         if response.is_success:
-            return response.content, 0.0
-        status, headers, content = response.status_code, response.headers, response.content
-        known = is_from_service(content)
+            return answer, 0.0
+        known = is_from_service(answer)
         pause = attempts.pause_after_answer(status, headers, known, time.monotonic())
         if pause is None:
-            raise refusal(status, headers, content, piece)
+            raise refusal(answer, piece)
         return None, pause
 
     def _pause_after(
@@ -226,13 +228,13 @@ class Client(_Base):
                 future.cancel()
 
     def _embed_one(self, call: _Call, piece: Piece) -> Embeddings:
-        content = self._send(call, call.content(piece, space=self._space), piece)
-        return self._pinned(embeddings_of(content, piece))
+        answer = self._send(call, call.content(piece, space=self._space), piece)
+        return self._pinned(embeddings_of(answer, piece))
 
     def _rank_one(self, call: _Call, piece: Piece) -> Ranking:
         return ranking_of(self._send(call, call.content(piece), piece), piece)
 
-    def _send(self, call: _Call, body: bytes, piece: Piece) -> bytes:
+    def _send(self, call: _Call, body: bytes, piece: Piece) -> Answer:
         attempts = self._attempts()
         while True:
             left_s = attempts.left_s(time.monotonic())
@@ -243,9 +245,9 @@ class Client(_Base):
             except httpx.TransportError as error:
                 pause = self._pause_after(attempts, error, self._http.base_url)
             else:
-                content, pause = self._next(attempts, response, piece)
-                if content is not None:
-                    return content
+                answer, pause = self._next(attempts, response, piece)
+                if answer is not None:
+                    return answer
             time.sleep(pause)
 
 
@@ -343,13 +345,13 @@ class AsyncClient(_Base):
         return [task.result() for task in tasks]
 
     async def _embed_one(self, call: _Call, piece: Piece) -> Embeddings:
-        content = await self._send(call, call.content(piece, space=self._space), piece)
-        return self._pinned(embeddings_of(content, piece))
+        answer = await self._send(call, call.content(piece, space=self._space), piece)
+        return self._pinned(embeddings_of(answer, piece))
 
     async def _rank_one(self, call: _Call, piece: Piece) -> Ranking:
         return ranking_of(await self._send(call, call.content(piece), piece), piece)
 
-    async def _send(self, call: _Call, body: bytes, piece: Piece) -> bytes:
+    async def _send(self, call: _Call, body: bytes, piece: Piece) -> Answer:
         attempts = self._attempts()
         while True:
             left_s = attempts.left_s(time.monotonic())
@@ -360,9 +362,9 @@ class AsyncClient(_Base):
             except httpx.TransportError as error:
                 pause = self._pause_after(attempts, error, self._http.base_url)
             else:
-                content, pause = self._next(attempts, response, piece)
-                if content is not None:
-                    return content
+                answer, pause = self._next(attempts, response, piece)
+                if answer is not None:
+                    return answer
             await asyncio.sleep(pause)
 
 

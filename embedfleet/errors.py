@@ -19,7 +19,10 @@ class Unreachable(EmbedfleetError):
 
 
 class UnexpectedAnswer(EmbedfleetError):
-    """The server at this address does not answer as embedfleet does."""
+    """The server at this address does not answer as embedfleet does.
+
+    The message names the URL, the status and the content type.
+    """
 
 
 class ServiceError(EmbedfleetError):

@@ -11,13 +11,14 @@ from typing import Any, Literal
 import numpy as np
 import orjson
 
-from embedfleet.errors import ServiceError, SpaceMismatch, UnexpectedAnswer
+from embedfleet.errors import EmbedfleetError, ServiceError, SpaceMismatch, UnexpectedAnswer
 from embedfleet.results import Embeddings, RankedDocument, Ranking, Vectors
 from embedfleet.retries import retry_after_s
 
 Role = Literal["query", "document"]
 Priority = Literal["online", "offline"]
 _CONFLICT = 409
+_OF_PROXIES = (413, 429, 502, 503, 504)  # a proxy in front of the service may give these itself
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,21 @@ class Piece:
         return orjson.dumps({**given, field: [orjson.Fragment(text) for text in self.texts]})
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a server has answered to a request at ``url``."""
+
+    url: str
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+    def __str__(self) -> str:
+        """The answer without its content, which may be a page of HTML."""
+        kind = self.headers.get("content-type", "no content type").partition(";")[0]
+        return f"{self.url} answers {self.status} ({kind})"
+
+
 def pieces(texts: Sequence[str], name: str, bounds: Bounds) -> list[Piece]:
     """Divides the texts of a call, in order. A text over the bound of bytes is alone.
 
@@ -89,10 +105,10 @@ def _cuts(sizes: Sequence[int], bounds: Bounds) -> Iterator[tuple[int, int]]:
     yield start, len(sizes)
 
 
-def embeddings_of(content: bytes, piece: Piece) -> Embeddings:
+def embeddings_of(reply: Answer, piece: Piece) -> Embeddings:
     """Returns the answer to a request for vectors. Raises UnexpectedAnswer."""
     try:
-        answer = orjson.loads(content)
+        answer = orjson.loads(reply.content)
         items = sorted(answer["data"], key=lambda item: item["index"])
         return Embeddings(
             vectors=_vectors(items, len(piece.texts)),
@@ -103,7 +119,7 @@ def embeddings_of(content: bytes, piece: Piece) -> Embeddings:
             truncated=tuple(piece.start + row for row in answer["truncated"]),
         )
     except (ValueError, KeyError, TypeError, binascii.Error) as error:
-        raise _unexpected("/v1/embeddings", error) from error
+        raise _unexpected(reply) from error
 
 
 def _vectors(items: Sequence[Mapping[str, Any]], count: int) -> Vectors:
@@ -113,13 +129,13 @@ def _vectors(items: Sequence[Mapping[str, Any]], count: int) -> Vectors:
     return np.stack(rows).astype(np.float32, copy=False)
 
 
-def ranking_of(content: bytes, piece: Piece) -> Ranking:
+def ranking_of(reply: Answer, piece: Piece) -> Ranking:
     """Returns the answer to a request for scores, with the documents' places in the call.
 
     Raises UnexpectedAnswer.
     """
     try:
-        answer = orjson.loads(content)
+        answer = orjson.loads(reply.content)
         return Ranking(
             documents=tuple(
                 RankedDocument(piece.start + item["index"], item["relevance_score"])
@@ -131,12 +147,12 @@ def ranking_of(content: bytes, piece: Piece) -> Ranking:
             truncated=tuple(piece.start + row for row in answer["truncated"]["documents"]),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise _unexpected("/v1/rerank", error) from error
+        raise _unexpected(reply) from error
 
 
-def _unexpected(path: str, error: Exception) -> UnexpectedAnswer:
+def _unexpected(reply: Answer) -> UnexpectedAnswer:
     return UnexpectedAnswer(
-        f"the server does not answer {path} as embedfleet does ({error!r}); is `url` that of the service?"
+        f"{reply}, but not in the form of embedfleet; is `url` that of the service?"
     )
 
 
@@ -168,23 +184,29 @@ def merged(parts: Sequence[Ranking], top_n: int | None) -> Ranking:
     )
 
 
-def is_from_service(content: bytes) -> bool:
+def is_from_service(reply: Answer) -> bool:
     """Whether an error's body has the service's form; a proxy's has not."""
-    return bool(_error_fields(content))
+    return bool(_error_fields(reply.content))
 
 
-def refusal(status: int, headers: Mapping[str, str], content: bytes, piece: Piece) -> ServiceError:
-    """Returns the error of an answer that is none. Names the piece if the call has several."""
-    fields = _error_fields(content)
-    message = fields.get("message") or content[:200].decode("utf-8", "replace") or "no message"
+def refusal(reply: Answer, piece: Piece) -> EmbedfleetError:
+    """Returns the error that an answer other than a success means.
+
+    That is UnexpectedAnswer if the server is not embedfleet. Otherwise it is a ServiceError, which names
+    the piece if the call has several.
+    """
+    if not is_from_service(reply) and reply.status not in _OF_PROXIES:
+        return _unexpected(reply)
+    fields = _error_fields(reply.content)
+    message = fields.get("message") or f"a proxy answers instead of the service: {reply}"
     where = "" if piece.is_whole else f" ({piece})"
-    kind = SpaceMismatch if status == _CONFLICT else ServiceError
+    kind = SpaceMismatch if reply.status == _CONFLICT else ServiceError
     return kind(
-        f"{status}: {message}{where}",
-        status,
+        f"{reply.status}: {message}{where}",
+        reply.status,
         fields.get("code"),
         fields.get("param"),
-        retry_after_s(headers),
+        retry_after_s(reply.headers),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import ipaddress
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 from urllib.parse import quote
@@ -17,12 +17,18 @@ from deployments.core.models.spec import Role
 
 _TIMEOUT_S = 300.0
 _PROBE_TIMEOUT_S = 2.0
+_OF_BATCH = ("id", "status", "request_counts", "errors", "output_file_id", "error_file_id")
+_GATEWAY = (502, 503, 504)  # of a proxy that gets no answer itself
 # transports that bypass the proxies named in the environment
 _NO_PROXY = {"http://": None, "https://": None}
 
 
 class ServiceError(Exception):
     """The service could not be reached or refused the request; the message says what to do."""
+
+
+class KeyRefused(ServiceError):
+    """The service requires an API key, or does not accept the one that was sent."""
 
 
 class Service:
@@ -89,21 +95,13 @@ class Service:
         }
         if instruction is not None:
             body["instruction"] = instruction
-        data = self._request("POST", "/v1/embeddings", body)["data"]
+        data = self._request("POST", "/v1/embeddings", body, needs=("data",))["data"]
         return np.stack([np.frombuffer(base64.b64decode(d["embedding"]), "<f4") for d in data])
 
     def _listing(self, key: str) -> list[dict[str, Any]]:
-        reply = self._request("GET", "/v1/models", None)
-        if not isinstance(reply, dict) or not {"data", "spaces"} <= reply.keys():
-            raise self._another_server("/v1/models")
+        reply = self._request("GET", "/v1/models", needs=("data", "spaces"))
         listing: list[dict[str, Any]] = reply[key]
         return listing
-
-    def _another_server(self, path: str) -> ServiceError:
-        return ServiceError(
-            f"the server at {self.url} is not embedfleet: it does not answer {path} as embedfleet "
-            "does; set --url to the service"
-        )
 
     def _probe(self, path: str) -> httpx.Response | None:
         """Returns None if nothing answers in time."""
@@ -115,7 +113,8 @@ class Service:
     def send_file(self, file: BinaryIO, name: str) -> str:
         """Sends the input of a batch; returns its id."""
         form, files = {"purpose": "batch"}, {"file": (name, file)}
-        return str(self._request("POST", "/v1/files", data=form, files=files)["id"])
+        reply = self._request("POST", "/v1/files", needs=("id",), data=form, files=files)
+        return str(reply["id"])
 
     def create_batch(self, file_id: str) -> dict[str, Any]:
         """Queues a batch of lines for `/v1/embeddings`."""
@@ -124,33 +123,39 @@ class Service:
             "endpoint": "/v1/embeddings",
             "completion_window": "24h",
         }
-        batch: dict[str, Any] = self._request("POST", "/v1/batches", body)
-        return batch
+        return self._request("POST", "/v1/batches", body, needs=_OF_BATCH)
 
     def batch(self, batch_id: str) -> dict[str, Any]:
         """Returns a batch as ``GET /v1/batches`` shows it."""
-        batch: dict[str, Any] = self._request("GET", f"/v1/batches/{quote(batch_id, safe='')}")
-        return batch
+        return self._request("GET", f"/v1/batches/{quote(batch_id, safe='')}", needs=_OF_BATCH)
 
     def fetch_file(self, file_id: str, target: BinaryIO) -> None:
         """Writes the content of a file to ``target``. Raises OSError if that fails."""
-        with self._reaching(), self._http.stream("GET", f"/v1/files/{file_id}/content") as response:
-            if response.is_error:
+        path = f"/v1/files/{file_id}/content"
+        with self._reaching(), self._http.stream("GET", path) as response:
+            if not response.is_success:
                 response.read()
-            self._check(response)
+            self._check(response, f"GET {path}")
             for chunk in response.iter_bytes():
                 target.write(chunk)
 
     def _request(
-        self, method: str, path: str, body: dict[str, Any] | None = None, **form: Any
-    ) -> Any:
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        *,
+        needs: Collection[str],
+        **form: Any,
+    ) -> dict[str, Any]:
+        """Returns the answer, a JSON object with at least the fields that it ``needs``."""
         with self._reaching():
             response = self._http.request(method, path, json=body, **form)
-        self._check(response)
-        try:
-            return response.json()
-        except ValueError as error:
-            raise self._another_server(path) from error
+        self._check(response, f"{method} {path}")
+        reply = _object(response)
+        if not set(needs) <= reply.keys():
+            raise self._another_server(response, f"{method} {path}")
+        return reply
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:
@@ -161,11 +166,30 @@ class Service:
                 f"no service answers at {self.url} ({error}); start it with `embedfleet serve`"
             ) from error
 
-    def _check(self, response: httpx.Response) -> None:
+    def _check(self, response: httpx.Response, request: str) -> None:
+        if response.is_success:
+            return
+        error = _object(response).get("error")
+        if not isinstance(error, dict) or "message" not in error:
+            raise self._another_server(response, request)
         if response.status_code == httpx.codes.UNAUTHORIZED:
-            raise ServiceError(self._key_message())
-        if response.is_error:
-            raise ServiceError(_message(response))
+            raise KeyRefused(self._key_message())
+        raise ServiceError(str(error["message"]))
+
+    def _another_server(self, response: httpx.Response, request: str) -> ServiceError:
+        # never the body, which may be a page of HTML
+        status = f"{response.status_code} {response.reason_phrase}".rstrip()
+        kind = response.headers.get("content-type", "no content type").partition(";")[0]
+        answer = f"answers {request} with {status} ({kind})"
+        if response.status_code in _GATEWAY:
+            return ServiceError(
+                f"the proxy at {self.url} does not reach the service: it {answer}; start the service, "
+                "or set --url to it"
+            )
+        form = ", in another form" if response.is_success else ""
+        return ServiceError(
+            f"the server at {self.url} is not embedfleet: it {answer}{form}; set --url to the service"
+        )
 
     def _key_message(self) -> str:
         why = "does not accept this API key" if self.has_key else "requires an API key"
@@ -180,8 +204,10 @@ def _is_loopback(url: str) -> bool:
         return host == "localhost"
 
 
-def _message(response: httpx.Response) -> str:
+def _object(response: httpx.Response) -> dict[str, Any]:
+    """Returns the JSON object of an answer; an empty one if it holds anything else."""
     try:
-        return str(response.json()["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"{response.status_code} {response.text[:200]}"
+        content = response.json()
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}

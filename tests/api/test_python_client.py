@@ -266,11 +266,35 @@ def test_errors_can_be_sent_to_another_process():
     assert vars(pickle.loads(pickle.dumps(error))) == vars(error)
 
 
-def test_another_server():
-    answer = httpx.MockTransport(lambda _: httpx.Response(200, json={"data": []}))
-    unexpected = pytest.raises(embedfleet.UnexpectedAnswer, match="/v1/embeddings")
-    with Client("http://here", transport=answer) as client, unexpected:
-        client.embed(["a"])
+PAGE = {"content-type": "text/html; charset=utf-8"}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(200, json={"data": []}),
+        httpx.Response(200, text="<html>page</html>", headers=PAGE),
+        httpx.Response(302, headers={"location": "https://here/login"}),
+        httpx.Response(404, text="<html>page</html>", headers=PAGE),
+        httpx.Response(409, json={"detail": "conflict"}),
+        httpx.Response(500, text="<html>page</html>", headers=PAGE),
+    ],
+    ids=lambda answer: str(answer.status_code),
+)
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/rerank"])
+def test_another_server(path, answer):
+    transport = httpx.MockTransport(lambda _: answer)
+    another = pytest.raises(embedfleet.UnexpectedAnswer)
+    with Client("http://here", transport=transport) as client, another as unexpected:
+        if path == "/v1/embeddings":
+            client.embed(["a"])
+        else:
+            client.rerank("a", ["b"])
+    kind = answer.headers.get("content-type", "no content type").partition(";")[0]
+    message = str(unexpected.value)
+    assert f"http://here{path} answers {answer.status_code} ({kind})" in message
+    assert "<" not in message
+    assert "\n" not in message
 
 
 def test_a_server_that_does_not_keep_to_the_required_space():
@@ -289,9 +313,12 @@ def test_a_server_that_does_not_keep_to_the_required_space():
 
 
 def test_a_proxy_without_a_service_behind_it_is_tried_again():
-    answers = [httpx.Response(503, text="no server"), httpx.Response(404, text="gone")]
+    page = "<html>the service is away</html>"
+    answers = [httpx.Response(status, text=page, headers=PAGE) for status in (503, 502)]
     transport = httpx.MockTransport(lambda _: answers.pop(0))
-    gone = pytest.raises(ServiceError, match="404: gone")
-    with Client("here:1", transport=transport) as client, gone:
+    with Client("here:1", transport=transport) as client, pytest.raises(ServiceError) as away:
         client.embed(["a"])
     assert answers == []
+    assert (away.value.status, away.value.code) == (502, None)
+    assert "http://here:1/v1/embeddings answers 502 (text/html)" in str(away.value)
+    assert "<" not in str(away.value)

@@ -7,18 +7,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+_REFUSAL = b'{"error": {"message": "send your API key", "code": "invalid_api_key"}}'
+
 
 @contextmanager
-def local_server(body: bytes, status: int = 200, key: str | None = None) -> Iterator[int]:
-    """Answers every GET the same way, or with 401 if ``key`` is missing; yields the port of 127.0.0.1."""
+def local_server(
+    body: bytes, status: int = 200, key: str | None = None, content_type: str | None = None
+) -> Iterator[int]:
+    """Answers every GET and POST the same way, or with our 401 if ``key`` is missing; yields the port of
+    127.0.0.1.
+    """
     expected = f"Bearer {key}".encode().decode("latin-1") if key else None
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self):
             has_key = expected is None or self.headers["authorization"] == expected
             self.send_response(status if has_key else 401)
+            if content_type:
+                self.send_header("content-type", content_type)
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(body if has_key else _REFUSAL)
+
+        def do_POST(self):
+            self.rfile.read(int(self.headers["content-length"]))
+            self.do_GET()
 
         def log_message(self, *_):
             pass
