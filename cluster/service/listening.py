@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from cluster.arguments import DEFAULT_URL
-from cluster.service.http import Service, ServiceError
+from cluster.service.http import KeyRefused, Service, ServiceError
 from cluster.service.tables import models_table
 from deployments.api.auth import listed_keys
 from deployments.core.routing.facts import ModelState
@@ -21,6 +21,7 @@ _LATE_S = 600.0  # until the first model is ready, and then until the others are
 _SOON_S, _SOON_EVERY_S = 10.0, 0.25
 _UNTIL_READY_EVERY_S = 1.0
 _AFTERWARDS_EVERY_S = 2.0
+_KEY = "EMBEDFLEET_API_KEY"
 
 
 def why_not(host: str, port: int) -> OSError | None:
@@ -62,7 +63,7 @@ def our_service(url: str) -> Service:
     A file of tenants holds no keys, only their hashes, so there ``EMBEDFLEET_API_KEY`` has to be set.
     """
     keys = listed_keys()
-    key = keys[0] if keys else os.environ.get("EMBEDFLEET_API_KEY")
+    key = keys[0] if keys else os.environ.get(_KEY)
     return Service(url, key or None, is_ours=True)
 
 
@@ -103,8 +104,9 @@ class _Progress:
     def __init__(self, service: Service, expected: Collection[str]) -> None:
         self.is_ready = False
         self._service = service
-        self._expected = frozenset(expected)
+        self._expected = tuple(expected)
         self._strangers: frozenset[str] = frozenset()
+        self._is_key_refused = False
         self._explains_at_s = _SLOW_S
         self._reasons: dict[str, str | None] | None = None  # as last printed
         self._starting: set[str] = set()
@@ -123,13 +125,13 @@ class _Progress:
         self.is_ready, self._ends_s = True, waited_s + _LATE_S
         _print(f"embedfleet: ready after {waited_s:.0f} s at {self._service.url}")
         self._report_all_models()
-        _print(_how_to_call(self._service))
+        _print(_how_to_call(self._service, self._is_key_refused))
         return bool(self._starting)
 
     def _is_another_service(self) -> bool:
         if not self._expected:  # an app of somebody else
             return False
-        strangers = frozenset(model["id"] for model in self._models()) - self._expected
+        strangers = frozenset(model["id"] for model in self._models()) - set(self._expected)
         if strangers and strangers != self._strangers:
             _print(
                 f"embedfleet: another service answers at {self._service.url}: it serves "
@@ -141,6 +143,14 @@ class _Progress:
     def _report_all_models(self) -> None:
         try:
             models = self._service.models()
+        except KeyRefused:  # the service knows its keys by their hashes
+            self._is_key_refused = True
+            if self._expected:
+                _print(
+                    f"embedfleet: models: {', '.join(self._expected)}; with a key, `{self._command}` "
+                    "shows their states"
+                )
+            return
         except ServiceError as error:
             _print(f"embedfleet: cannot list the models: {error}")
             return
@@ -166,7 +176,7 @@ class _Progress:
         elif waited_s >= self._explains_at_s and waited_s <= _LATE_S:
             self._explains_at_s += 2 * _SLOW_S
             states = [f"{model['id']} is {model['state']}" for model in models]
-            reason = ", ".join(states) or "the routers do not answer yet"
+            reason = ", ".join(states) or self._why_unknown()
             _print(f"embedfleet: still starting after {waited_s:.0f} s: {reason}")
         elif waited_s > _LATE_S and self._reasons is None:
             self._reasons = {}
@@ -176,8 +186,14 @@ class _Progress:
         """Returns no models if the service does not list them."""
         try:
             return self._service.models()
-        except ServiceError:
+        except ServiceError as error:
+            self._is_key_refused = isinstance(error, KeyRefused)
             return []
+
+    def _why_unknown(self) -> str:
+        if self._is_key_refused:
+            return f"with a key, `{self._command}` shows the states of its models"
+        return "the routers do not answer yet"
 
     @property
     def _command(self) -> str:
@@ -185,11 +201,15 @@ class _Progress:
         return "embedfleet models" if url == DEFAULT_URL else f"embedfleet models --url {url}"
 
 
-def _how_to_call(service: Service) -> str:
-    key = '-H "authorization: Bearer $EMBEDFLEET_API_KEY" ' if service.has_key else ""
+def _how_to_call(service: Service, is_key_refused: bool) -> str:
+    needs_key = service.has_key or is_key_refused
+    key = f'-H "Authorization: Bearer ${_KEY}" ' if needs_key else ""
+    # the key that has listed the models may be from another variable, or there was none
+    is_set = _KEY in os.environ and not is_key_refused
+    step = f"put one of the keys into {_KEY} and " if needs_key and not is_set else ""
     body = '{"input": "What is the capital of France?"}'
     return (
-        f"\nembedfleet: the API is described at {service.url}/docs; try\n\n"
+        f"\nembedfleet: the API is described at {service.url}/docs; {step}try\n\n"
         f"  curl -s {service.url}/v1/embeddings {key}-H 'content-type: application/json' -d '{body}'\n"
     )
 

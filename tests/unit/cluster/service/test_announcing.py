@@ -8,7 +8,7 @@ import shlex
 import pytest
 
 from cluster.service import listening
-from cluster.service.http import ServiceError
+from cluster.service.http import KeyRefused, ServiceError
 
 URL = "http://127.0.0.1:8123"
 NO_FILE, NO_CPUS = ("unavailable", "no such folder"), ("unavailable", "64 CPUs")
@@ -30,9 +30,10 @@ class Child:
 class FakeService:
     """Has the states of one look after the other; the clock moves with the sleeps between them."""
 
+    has_key = False
+
     def __init__(self, looks, url=URL):
         self.url = url
-        self.has_key = False
         self.now = 0.0
         self.sleeps = []
         self._looks = looks
@@ -119,7 +120,34 @@ def test_the_line_to_try_can_be_pasted(announced):
     words = shlex.split(line)
     assert words[2] == f"{URL}/v1/embeddings"
     assert json.loads(words[-1])["input"]
-    assert "authorization" not in line
+    assert "Authorization" not in line
+
+
+@pytest.mark.parametrize("key_is_set", [True, False])
+def test_the_line_to_try_has_the_key_that_the_service_wants(announced, monkeypatch, key_is_set):
+    monkeypatch.setattr(FakeService, "has_key", True)
+    monkeypatch.delenv("EMBEDFLEET_API_KEY", raising=False)
+    if key_is_set:
+        monkeypatch.setenv("EMBEDFLEET_API_KEY", "key")
+    output = announced([[READY]])
+    assert '-H "Authorization: Bearer $EMBEDFLEET_API_KEY"' in output
+    assert ("put one of the keys into EMBEDFLEET_API_KEY" in output) is not key_is_set
+
+
+@pytest.mark.parametrize("wrong_key", [True, False])
+def test_a_service_that_keeps_its_models_to_callers_with_a_key(announced, monkeypatch, wrong_key):
+    def refuse(self):
+        raise KeyRefused("requires an API key")
+
+    monkeypatch.setattr(FakeService, "models", refuse)
+    if wrong_key:
+        monkeypatch.setenv("EMBEDFLEET_API_KEY", "of another service")
+    output = announced([*[[STARTING]] * 62, [READY]])
+    assert f"`embedfleet models --url {URL}` shows the states" in output.splitlines()[0]
+    assert "models: a, b, c; " in output
+    assert '-H "Authorization: Bearer $EMBEDFLEET_API_KEY"' in output
+    assert "put one of the keys into EMBEDFLEET_API_KEY" in output
+    assert "cannot list" not in output
 
 
 def test_another_service_at_the_same_address_is_not_taken_for_ours(announced):
