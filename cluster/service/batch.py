@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from cluster.service.http import Service, ServiceError
 
@@ -13,19 +13,22 @@ _EVERY_S = 1.0
 _SILENT_S = 120.0  # as long as a service may take to start again
 _RESULTS, _ERRORS = ".output.jsonl", ".errors.jsonl"
 _FINAL = ("completed", "failed", "expired", "cancelled")
-_INTERRUPTED = 130
+_SOME_FAILED, _INTERRUPTED = 3, 130
 
 
 def run(service: Service, file: str | None, batch_id: str | None, output: str | None) -> int:
-    """Runs a batch of ``file``, or goes on with one that was sent. Returns the exit status: 0 if the
-    batch was completed, whatever its lines got.
+    """Runs a batch of ``file``, or goes on with one that was sent. Returns the exit status.
+
+    That is 0 if every line was answered, 3 if some lines have an error, 1 if the batch itself failed,
+    expired or was cancelled, and 130 if the command was interrupted.
 
     Raises ServiceError, and OSError if a file cannot be read or written.
     """
+    content = _opened(Path(file)) if file else None
     stem = Path(file or str(batch_id)).with_suffix("")
     results = Path(output) if output else stem.with_name(stem.name + _RESULTS)
     results.parent.mkdir(parents=True, exist_ok=True)  # before the work, not after it
-    batch_id = batch_id or _send(service, Path(str(file)))
+    batch_id = _send(service, content) if content else str(batch_id)
     try:
         batch = _follow(service, batch_id)
     except KeyboardInterrupt:
@@ -38,14 +41,26 @@ def run(service: Service, file: str | None, batch_id: str | None, output: str | 
     for problem in (batch["errors"] or {"data": []})["data"]:
         where = f"line {problem['line']}: " if problem["line"] else ""
         print(f"embedfleet: {where}{problem['message']}", file=sys.stderr)
-    return 0 if batch["status"] == "completed" else 1
+    if batch["status"] != "completed":
+        return 1
+    return _SOME_FAILED if batch["request_counts"]["failed"] else 0
 
 
-def _send(service: Service, file: Path) -> str:
-    with file.open("rb") as content:
-        file_id = service.send_file(content, file.name)
+def _opened(file: Path) -> BinaryIO:
+    """Raises OSError, with a sentence that names the file."""
+    try:
+        return file.open("rb")
+    except FileNotFoundError as error:
+        raise OSError(f"there is no file {file}") from error
+    except OSError as error:
+        raise OSError(f"{file} cannot be read: {error.strerror}") from error
+
+
+def _send(service: Service, content: BinaryIO) -> str:
+    with content:
+        file_id = service.send_file(content, Path(content.name).name)
     batch_id = str(service.create_batch(file_id)["id"])
-    print(f"embedfleet: {file} is {batch_id}", flush=True)
+    print(f"embedfleet: {content.name} is {batch_id}", flush=True)
     return batch_id
 
 

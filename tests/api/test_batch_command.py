@@ -56,7 +56,7 @@ def read(path) -> list[dict]:
 def test_it_sends_waits_and_fetches(url, tmp_path, capsys):
     file = tmp_path / "in.jsonl"
     file.write_bytes(as_jsonl([*map(input_line, "abc"), b"nonsense"]))
-    assert cli.main(["batch", str(file)]) == 0
+    assert cli.main(["batch", str(file)]) == 3  # a line has an error
     assert ids_of(read(tmp_path / "in.output.jsonl")) == ["a", "b", "c"]
     (error,) = read(tmp_path / "in.errors.jsonl")
     assert error["error"]["line"] == 4
@@ -64,10 +64,17 @@ def test_it_sends_waits_and_fetches(url, tmp_path, capsys):
     assert "completed: 4 of 4 lines, 1 with an error" in printed.err
     batch_id = printed.out.split(" is ")[1].splitlines()[0]
     results = tmp_path / "again" / "results.jsonl"
-    assert cli.main(["batch", "--id", batch_id, "--output", str(results)]) == 0
+    assert cli.main(["batch", "--id", batch_id, "--output", str(results)]) == 3
     assert ids_of(read(results)) == ["a", "b", "c"]
     assert results.with_name("results.errors.jsonl").exists()
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_the_status_is_0_if_every_line_was_answered(url, tmp_path):
+    file = tmp_path / "in.jsonl"
+    file.write_bytes(as_jsonl([*map(input_line, "ab")]))
+    assert cli.main(["batch", str(file)]) == 0
+    assert not (tmp_path / "in.errors.jsonl").exists()
 
 
 def test_a_batch_that_fails_says_why(url, tmp_path, capsys):
@@ -78,8 +85,20 @@ def test_a_batch_that_fails_says_why(url, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "store"]
 
 
-@pytest.mark.parametrize("arguments", [["no-such-file"], ["--id", "batch_no"], ["--id", "../x"]])
-def test_what_is_not_there_is_an_error_in_a_sentence(url, tmp_path, capsys, arguments, monkeypatch):
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["missing.jsonl"], "there is no file missing.jsonl"),
+        (["."], ". cannot be read: Is a directory"),
+        (["--id", "batch_no"], "'batch_no'"),
+        (["--id", "../x"], "Not Found"),
+    ],
+)
+def test_what_is_not_there_is_named_in_one_line(
+    url, tmp_path, capsys, arguments, named, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["batch", *arguments]) == 1
-    assert capsys.readouterr().err.startswith("embedfleet: ")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("embedfleet: ")
+    assert named in line
