@@ -9,13 +9,15 @@ Ray is imported inside the functions.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import logging
 import os
 import subprocess
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -279,7 +281,10 @@ def _ray_above(process: Any) -> str | None:
 
 
 def _psutil() -> Any:
-    importlib.import_module("ray")  # which brings psutil along
+    """Returns psutil, of which Ray has a copy, without importing Ray, which takes seconds."""
+    ray = importlib.util.find_spec("ray")
+    if ray is not None and ray.origin and importlib.util.find_spec("psutil") is None:
+        sys.path.append(str(Path(ray.origin).with_name("thirdparty_files")))
     return importlib.import_module("psutil")
 
 

@@ -65,20 +65,33 @@ class Ingress:
     keys_files: tuple[Path, ...] = ()
 
 
+def read_address(file: Path) -> tuple[str | None, int, bool]:
+    """Returns host, port and whether TLS is used, as `Ingress`, of a file that is not checked otherwise.
+
+    Takes no time, since it does not import Ray. Raises ConfigError.
+    """
+    http = load(file).get("http_options") or {}
+    try:
+        _check_listening(http)
+    except ValueError as error:
+        raise ConfigError(f"{file}: {error}") from error
+    return http.get("host"), http.get("port", 8000), bool(http.get("ssl_certfile"))
+
+
 def read_config(file: Path) -> Ingress:
     """Checks a Serve config file, with the files of tenants that exist here, and returns its ingress.
 
     Raises ConfigError with the field that is wrong.
     """
     content = load(file)
-    http = content.get("http_options") or {}
+    host, port, tls = read_address(file)
     try:
         # ours first: Ray's schemas take seconds to import. Where `args` is misspelt they know better
         for app in _our_applications(content):
             if "args" in app:
                 _check(app)
         known = _known_keys()
-        _check_keys(content, http, known)
+        _check_keys(content, known)
         _check_applications(content, known)
         ours = [_check(app) for app in _our_applications(content)]
         keys_files = [file for args in ours for file in _keys_files(args)]
@@ -88,11 +101,11 @@ def read_config(file: Path) -> Ingress:
         raise ConfigError(f"{file}: {error}") from error
     limits = [args.limits for args in ours] or [_DEFAULTS]
     return Ingress(
-        http.get("host"),
-        http.get("port", 8000),
+        host,
+        port,
         max(limit.max_requests for limit in limits),
         max(limit.request_timeout_s for limit in limits),
-        bool(http.get("ssl_certfile")),
+        tls,
         tuple(model.name for args in ours for model in args.models),
         tuple(keys_files),
     )
@@ -150,12 +163,15 @@ def _known_keys() -> dict[str, list[str]]:
     return keys
 
 
-def _check_keys(content: Mapping[str, Any], http: Any, known: Mapping[str, list[str]]) -> None:
+def _check_keys(content: Mapping[str, Any], known: Mapping[str, list[str]]) -> None:
     _require_known(content, known["ServeDeploySchema"])
+    _require_known(content.get("http_options") or {}, known["HTTPOptionsSchema"], "http_options.")
+
+
+def _check_listening(http: Any) -> None:
     _require(
         isinstance(http, dict), "http_options: must be fields with values, such as `port: 8000`"
     )
-    _require_known(http, known["HTTPOptionsSchema"], "http_options.")
     host, port = http.get("host", LOOPBACK), http.get("port", 8000)
     _require(
         host is None or (isinstance(host, str) and bool(host)),

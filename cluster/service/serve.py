@@ -17,12 +17,19 @@ from pathlib import Path
 from types import FrameType
 
 from cluster.service import fate_sharing
-from cluster.service.config_file import LOOPBACK, ConfigError, listening_at, read_config
+from cluster.service.config_file import (
+    LOOPBACK,
+    ConfigError,
+    listening_at,
+    read_address,
+    read_config,
+)
 from cluster.service.environment import SHORT, differences, haproxy_files, path_environment
 from cluster.service.http import Service
 from cluster.service.listening import announce, our_service, url_of, why_not
 from cluster.service.ports import STATISTICS, chosen_ports, orphaned_haproxy
 from deployments.api.auth import ALLOWED_HOSTS, listed_keys
+from deployments.ray_private import ray_that_listens
 
 _STOPPING = (
     b"embedfleet: stopping once open requests are answered; interrupt again to stop at once\n"
@@ -47,13 +54,15 @@ def serve(
     alone unless ``allow_anyone`` is set.
     """
     try:
+        configured_host, configured_port, tls = read_address(Path(config))
+        host, port = host or configured_host or LOOPBACK, port or configured_port
+        url = url_of(host, port, tls)
+        _refuse_taken_port(host, port, url=url)  # first, since Ray takes seconds to import
         ingress = read_config(Path(config))
-        host, port = host or ingress.host or LOOPBACK, port or ingress.port
         _refuse_exposure(host, allow_anyone, ingress.keys_files)
         environment, line = path_environment(path, ingress)
         _refuse_tls_behind_haproxy(ingress.tls, environment)
-        url = url_of(host, port, ingress.tls)
-        _refuse_taken_ports(host, port, url, environment)
+        _refuse_taken_statistics(environment)
         ports = _own_ports()
     except ConfigError as error:
         print(f"embedfleet: {error}", file=sys.stderr)
@@ -133,8 +142,7 @@ def _refuse_tls_behind_haproxy(tls: bool, environment: Mapping[str, str]) -> Non
         )
 
 
-def _refuse_taken_ports(host: str, port: int, url: str, environment: Mapping[str, str]) -> None:
-    _refuse_taken_port(host, port, url=url)
+def _refuse_taken_statistics(environment: Mapping[str, str]) -> None:
     if "RAY_SERVE_ENABLE_HA_PROXY" in environment:
         for name in STATISTICS:
             if name in os.environ:  # else `chosen_ports` finds a free one
@@ -156,9 +164,12 @@ def _refuse_taken_port(
             f"port {port} is taken by the HAProxy of a service that has ended; end it with `kill {pid}`"
         ) from error
     if url and _is_ray_serve(url):  # it would keep its own address and end with this command
+        address = ray_that_listens(port)
         raise ConfigError(
-            f"Ray Serve already runs at {url}; replace its app with `serve deploy CONFIG`, or stop "
-            "it first with `serve shutdown` or Ctrl-C in `embedfleet serve`"
+            f"Ray Serve already runs at {url}{f', on the Ray at {address}' if address else ''}. Set "
+            "another --port to run beside it, or end it with Ctrl-C in its `embedfleet serve`. If Ray "
+            'was started by hand, call `eval "$(embedfleet env)"`; then `serve deploy CONFIG` replaces '
+            "its app, and `serve shutdown` ends it"
         ) from error
     raise ConfigError(
         f"port {port} is taken ({error}); stop the program that listens there, or set {what}"

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from cluster import cli
-from cluster.service import http
+from cluster.service import config_file, http
 from cluster.service import serve as serving
 from cluster.service.config_file import ConfigError
 from cluster.service.http import ServiceError
@@ -59,6 +59,7 @@ def test_a_running_ray_serve_is_distinguished_from_other_servers(
     monkeypatch, capsys, body, status, words
 ):
     monkeypatch.setattr(serving, "_run", lambda *_: pytest.fail("started"))
+    monkeypatch.setattr(config_file, "_known_keys", lambda: pytest.fail("imported Ray"))
     with local_server(body, status) as port:
         command = ["serve", "serve_config.yaml", "--path", "python", "--port", str(port)]
         assert cli.main(command) == 2
