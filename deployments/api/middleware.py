@@ -24,9 +24,9 @@ from deployments.api.rate_limits import rate_limit_headers
 from deployments.api.routes import (
     DOWNLOADS,
     ERROR_FORMATS,
-    PATHS,
     PATHS_OPEN_WHILE_STOPPING,
     PROBE_PATHS,
+    template_of,
 )
 from deployments.core.errors import (
     EmbedfleetError,
@@ -135,7 +135,7 @@ class AdmissionMiddleware:
                 self._empty.set()
 
     async def _within_limit(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_download = any(path.fullmatch(path_of(scope)) for path in DOWNLOADS)
+        is_download = route_of(scope) in DOWNLOADS
         place = _Place(self._downloads if is_download else self._limiter, self._arrivals)
         try:
             if scope.get("method") in _WITH_BODY:
@@ -275,9 +275,8 @@ class MetricsMiddleware:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        path = path_of(
-            scope
-        )  # before the app runs, which changes the prefix where it mounts another
+        # an unknown path must not become a label: anyone could make up a million
+        route = route_of(scope) or "other"  # before the app runs, which may change the prefix
         status = _CLIENT_GONE
 
         async def send_and_watch(message: Message) -> None:
@@ -289,8 +288,6 @@ class MetricsMiddleware:
         try:
             await self._app(scope, receive, send_and_watch)
         finally:
-            # an unknown path must not become a label: anyone could make up a million
-            route = path if path in PATHS else "other"
             self._observe(route, status, time.perf_counter() - started)
 
 
@@ -299,6 +296,11 @@ def path_of(scope: Scope) -> str:
     # not the request's URL, which is made from the Host header and a query of any bytes
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", ""))
+
+
+def route_of(scope: Scope) -> str | None:
+    """Returns the route that a request is for, as the table has it; None for an unknown path."""
+    return template_of(path_of(scope))
 
 
 def _wants_page(scope: Scope) -> bool:

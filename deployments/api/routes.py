@@ -327,8 +327,17 @@ ROUTES = (*_OWN_ROUTES, *PAGE_ROUTES, *DIALECT_ROUTES, *BATCH_ROUTES)
 PATHS = frozenset(route.path for route in ROUTES)
 KEYLESS_PATHS = frozenset(route.path for route in ROUTES if not route.needs_key)
 PROBE_PATHS = frozenset(route.path for route in ROUTES if route.is_probe)
-DOWNLOADS = tuple(route.route.path_regex for route in ROUTES if route.is_download)
+DOWNLOADS = frozenset(r.route.path_format for r in ROUTES if r.is_download)
 PATHS_OPEN_WHILE_STOPPING = frozenset(r.path for r in ROUTES if r.open_while_stopping)
+_TEMPLATES = {r.route.path_format: r.route.path_regex for r in ROUTES if "{" in r.path}
 ERROR_FORMATS: Mapping[str, ErrorFormat] = {
     spec.path: spec.dialect.error_format for spec in ROUTES if spec.dialect
 }
+
+
+def template_of(path: str) -> str | None:
+    """Returns the route that a path is of, with the names of its parameters in braces; None if none is."""
+    path = path.rstrip("/") or "/"  # as `SlashMiddleware` has it
+    if path in PATHS:
+        return path
+    return next((template for template, r in _TEMPLATES.items() if r.match(path)), None)

@@ -9,9 +9,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.api.access_log import FIELDS, TRACE_ID, work_so_far
 from deployments.api.auth import tenant_in
-from deployments.api.middleware import path_of
+from deployments.api.middleware import route_of
 from deployments.api.rate_limits import lane_in
-from deployments.api.routes import PATHS, PROBE_PATHS
+from deployments.api.routes import PROBE_PATHS
 from deployments.core.tenants.tenant import ANYONE
 
 if TYPE_CHECKING:  # else OpenTelemetry would be imported
@@ -31,12 +31,11 @@ class TracingMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers as the app does, with ``traceparent`` among the headers."""
-        if scope["type"] != "http" or (path := path_of(scope)) in PROBE_PATHS:
+        if scope["type"] != "http" or (route := route_of(scope)) in PROBE_PATHS:
             await self._app(scope, receive, send)
             return
         # what the caller made up must not become a name
         method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
-        route = path if path in PATHS else None
         with self._tracing.request(method, route, Headers(scope=scope)) as trace:
             scope[TRACE_ID] = trace.trace_id
             await self._traced(trace, scope, receive, send)

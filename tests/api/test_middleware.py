@@ -107,6 +107,11 @@ async def test_one_request_too_many_gets_429_with_retry_after_but_probes_are_ans
         ("GET", "/made/up/9", None, ("other", 404)),
         ("GET", "/docs/swagger-ui.css", None, ("/docs/swagger-ui.css", 200)),
         ("GET", "/docs/health", None, ("other", 404)),
+        ("GET", "/v1/models/owner/name", None, ("/v1/models/{name}", 404)),
+        ("GET", "/v1/files/file-1", None, ("/v1/files/{id}", 404)),
+        ("GET", "/v1/files/file-1/content/", None, ("/v1/files/{id}/content", 404)),
+        ("POST", "/v1/batches/batch_1/cancel", b"", ("/v1/batches/{id}/cancel", 404)),
+        ("GET", "/v1/batches/batch_1/9", None, ("other", 404)),
     ],
 )
 async def test_each_answer_is_observed_under_its_route(method, path, content, seen):
