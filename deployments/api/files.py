@@ -25,7 +25,7 @@ from deployments.api.http import NotFound
 from deployments.api.paging import json_response, list_page, unless_gone
 from deployments.api.uploads import receive, transfer_s
 from deployments.batches.sharing import has_room
-from deployments.batches.states import EVERYONE
+from deployments.batches.states import EVERYONE, FILE_PREFIX, new_id
 from deployments.batches.store import Store
 from deployments.batches.threads import StoreThreads
 from deployments.config.schema import BatchesConfig
@@ -96,7 +96,7 @@ async def create_file(request: Request) -> Response:
     """Writes a file to the store while it arrives."""
     config, store, owner = batches_of(request)
     now = time.time()
-    upload = await store(Store.upload)
+    upload = await store(Store.upload, new_id(FILE_PREFIX, now))
     try:
         filename, fields = await receive(request, store, upload, config.max_file_bytes)
         if (purpose := fields.get("purpose")) != PURPOSE:

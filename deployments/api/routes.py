@@ -336,7 +336,7 @@ ERROR_FORMATS: Mapping[str, ErrorFormat] = {
 
 
 def template_of(path: str) -> str | None:
-    """Returns the route that a path is of, with the names of its parameters in braces; None if none is."""
+    """Returns the route that a path is of, its parameters by name in braces; None if none is."""
     path = path.rstrip("/") or "/"  # as `SlashMiddleware` has it
     if path in PATHS:
         return path

@@ -159,7 +159,10 @@ def assemble(  # noqa: PLR0913, PLR0917
     Lines of parts that are not done get the fault ``unfinished``. May be repeated: the files of each
     attempt replace those of the one before. Raises what ``check`` raises, which is called before that.
     """
-    files = {DONE: store.upload(), FAILED: store.upload()}
+    files = {
+        kind: store.upload(derived_id(FILE_PREFIX, batch.id, BATCH_PREFIX, what))
+        for kind, what in ((DONE, "output"), (FAILED, "errors"))
+    }
     lines: Counter[bytes] = Counter()
     try:
         for result in _results(store, batch, plan, unfinished):
@@ -193,6 +196,5 @@ def _kept(
     if not file.bytes:
         return None
     check()
-    file_id = derived_id(FILE_PREFIX, batch.id, BATCH_PREFIX, what)
     name = f"{batch.id}_{what}.jsonl"
-    return file.keep(batch.owner, name, OUTPUT_PURPOSE, now, batch.output_ttl_s, file_id).id
+    return file.keep(batch.owner, name, OUTPUT_PURPOSE, now, batch.output_ttl_s).id

@@ -1,7 +1,7 @@
 """The store of files and batches: a folder, or any other pyarrow file system (S3, GCS).
 
     files/OWNER/FILE.json      what is known of a file; without it, the file does not exist
-    data/CONTENT               the content of a file, under a name that nothing else is written to
+    data/FILE.RANDOM           the content of a file, under a name that no other attempt writes to
     batches/OWNER/BATCH.json   a batch; after its creation only the runner writes it
     queue/OWNER/BATCH          there until the batch is final
     cancel/BATCH               when somebody asked for its cancellation
@@ -39,7 +39,6 @@ from deployments.batches.states import (
     Batch,
     FileInfo,
     made_at,
-    new_id,
 )
 from deployments.core.errors import Overloaded, StoreDamaged, StoreFailed, UnknownObject
 
@@ -76,9 +75,9 @@ class Store:
 
     # files
 
-    def upload(self) -> Upload:
+    def upload(self, file_id: str) -> Upload:
         """Returns a file that is empty, and does not exist until it is kept."""
-        return Upload(self)
+        return Upload(self, file_id)
 
     def file(self, owner: str, file_id: str) -> FileInfo:
         """Returns what is known of a file. Raises UnknownObject."""
@@ -223,47 +222,46 @@ class Store:
         ``batches_s`` and have ended, and what nobody goes on writing. Requeues unfinished batches that
         are missing from the queue, for example because a router died while creating them.
 
-        A damaged record is left alone and logged, and with it all contents of files.
+        A damaged record is left alone and logged. That of a file keeps its content; while that of a batch
+        in the queue is there, its input may be any file, and all are kept.
         """
         at_work, cancelled = self._names("work"), self.cancellations()
         queue = self.queue()
-        inputs = self._sweep_batches(queue, now - batches_s)
-        contents = None if inputs is None else self._sweep_files(now, inputs)
+        self._sweep_files(now, self._sweep_batches(queue, now - batches_s))
         for batch_id in set(at_work) - queue.keys():
             self._forget_work(batch_id)
         for batch_id in cancelled - self.queue().keys():
             self._delete(f"cancel/{batch_id}")
         self._sweep_abandoned("tmp", set())
-        if contents is not None:
-            self._sweep_abandoned("data", contents)
 
     def _sweep_batches(self, queue: dict[str, str], oldest: float) -> set[str] | None:
-        """Returns the inputs of the batches that have not ended; None if one cannot be read."""
+        """Returns the inputs of the batches that have not ended; None if one of these cannot be read."""
         inputs, all_read = set(), True
         for owner in self._names("batches"):
             for batch_id in self.batches(owner):
                 if batch_id not in queue and made_at(batch_id, BATCH_PREFIX) < oldest:
                     self._delete(_record(owner, batch_id))
                 elif (batch := _readable(self.batch, owner, batch_id)) is None:
-                    all_read = False
+                    all_read = all_read and batch_id not in queue
                 elif not batch.is_final:
                     inputs.add(batch.input_file_id)
                     if batch_id not in queue:
                         self._put(_queued(owner, batch_id), None)
         return inputs if all_read else None
 
-    def _sweep_files(self, now: float, inputs: set[str]) -> set[str] | None:
-        """Returns the contents of the files that are kept; None if one's record cannot be read."""
-        contents, all_read = set(), True
+    def _sweep_files(self, now: float, inputs: set[str] | None) -> None:
+        contents, unreadable = set[str](), set[str]()
         for owner in self._names("files"):
             for file_id in self.files(owner):
                 if (info := _readable(self.file, owner, file_id)) is None:
-                    all_read = False
-                elif info.expires_at > now or file_id in inputs:
+                    unreadable.add(file_id)
+                elif inputs is None or file_id in inputs or info.expires_at > now:
                     contents.add(info.content)
                 else:
                     self._delete(f"files/{owner}/{file_id}.json", f"data/{info.content}")
-        return contents if all_read else None
+        if unreadable:
+            contents |= {c for c in self._names("data") if c.partition(".")[0] in unreadable}
+        self._sweep_abandoned("data", contents)
 
     def _sweep_abandoned(self, folder: str, kept: set[str]) -> None:
         for info in self._infos(folder):
@@ -342,11 +340,12 @@ class Upload:
     One call waits for another: a caller that has given up on one may drop the file at any time.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, file_id: str) -> None:
         """Raises StoreFailed."""
         self.bytes = 0
         self._store = store
-        self._content = uuid.uuid4().hex
+        self._id = file_id
+        self._content = f"{file_id}.{uuid.uuid4().hex}"
         self._path = f"{store._root}/data/{self._content}"
         self._lock = threading.Lock()
         self._is_kept = False
@@ -360,19 +359,16 @@ class Upload:
             self._stream.write(content)
             self.bytes += len(content)
 
-    def keep(  # noqa: PLR0913, PLR0917
-        self, owner: str, filename: str, purpose: str, now: float, ttl_s: int, file_id: str = ""
-    ) -> FileInfo:
-        """Makes it a file of this owner, instead of one that has this id. Raises StoreFailed."""
-        file_id = file_id or new_id(FILE_PREFIX, now)
+    def keep(self, owner: str, filename: str, purpose: str, now: float, ttl_s: int) -> FileInfo:
+        """Makes it a file of this owner, instead of one that has its id. Raises StoreFailed."""
         expires_at = int(now) + ttl_s
         with self._lock:
             with _failing():
                 self._stream.close()
             info = FileInfo(
-                file_id, self.bytes, int(now), filename, purpose, expires_at, self._content
+                self._id, self.bytes, int(now), filename, purpose, expires_at, self._content
             )
-            self._store._put(f"files/{owner}/{file_id}.json", asdict(info))
+            self._store._put(f"files/{owner}/{self._id}.json", asdict(info))
             self._is_kept = True
         return info
 

@@ -12,7 +12,7 @@ from typing import Any
 from deployments.batch_runner.runner import BatchRunner
 from deployments.batch_runner.work import Answer
 from deployments.batches import lease
-from deployments.batches.states import BATCH_PREFIX, COMPLETION_S, Batch, new_id
+from deployments.batches.states import BATCH_PREFIX, COMPLETION_S, FILE_PREFIX, Batch, new_id
 from deployments.batches.store import Store
 from deployments.batches.threads import StoreThreads
 
@@ -39,9 +39,10 @@ def as_jsonl(lines: Iterable[Any]) -> bytes:
 
 def keep(store: Store, content: bytes, owner: str = OWNER) -> str:
     """Returns the id of a new file."""
-    upload = store.upload()
+    now = time.time()
+    upload = store.upload(new_id(FILE_PREFIX, now))
     upload.write(content)
-    return upload.keep(owner, "in.jsonl", "batch", time.time(), 86_400).id
+    return upload.keep(owner, "in.jsonl", "batch", now, 86_400).id
 
 
 def send(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pyarrow import fs as pafs
 
-from deployments.batches.states import Status
+from deployments.batches.states import FILE_PREFIX, Status, new_id
 from deployments.batches.store import Store
 from tests.support.batches import OWNER, ended, hurry, ids_of, input_line, results, running, send
 from tests.support.object_stores import s3_server
@@ -34,7 +34,7 @@ async def test_a_batch_in_a_bucket(store):
     output, errors = results(store, batch)
     assert ids_of(output) == ids
     assert [line["error"]["code"] for line in errors] == ["invalid_json_line"]
-    upload = store.upload()
+    upload = store.upload(new_id(FILE_PREFIX, 1))
     upload.write(b"x")
     upload.drop()
     kept = [batch.input_file_id, batch.output_file_id, batch.error_file_id]

@@ -18,6 +18,7 @@ from tests.unit.batches.test_states import a_batch
 
 MINE, OTHERS = "mine", "others"
 TTL_S = 3_600
+FILE_ID = new_id(FILE_PREFIX, 9_000)
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def store(tmp_path) -> Store:
 
 
 def keep(store: Store, content: bytes = b"{}\n", now: float = 1_000.0, ttl_s: int = TTL_S) -> str:
-    upload = store.upload()
+    upload = store.upload(new_id(FILE_PREFIX, now))
     upload.write(content)
     return upload.keep(MINE, "a.jsonl", "batch", now, ttl_s).id
 
@@ -38,6 +39,10 @@ def files_of(store: Store) -> set[str]:
         for folder, _, names in os.walk(root)
         for name in names
     }
+
+
+def contents_of(store: Store) -> set[str]:
+    return {info.base_name for info in store._infos("data")}
 
 
 def test_the_folder_is_its_owners_alone(store):
@@ -81,7 +86,7 @@ def test_an_id_that_is_not_ours_never_becomes_a_path(tmp_path_factory, name):
 
 
 def test_an_upload_that_is_dropped_leaves_nothing(store):
-    upload = store.upload()
+    upload = store.upload(FILE_ID)
     upload.write(b"x" * 100_000)
     assert not store.files(MINE)
     upload.drop()
@@ -172,18 +177,18 @@ def test_the_sweep_takes_what_has_expired_and_what_was_abandoned(store):
     for batch in ended:
         store.save_batch(batch)
     store.create_batch(waiting, 1)
-    abandoned = store.upload()
+    abandoned = store.upload(FILE_ID)
     abandoned.write(b"x")
     store.sweep(9_500, TTL_S)
     assert store.files(MINE) == [queued, young]
     assert store.batches(MINE) == sorted([waiting.id, ended[1].id])
     contents = {store.file(MINE, file_id).content for file_id in (queued, young)}
-    assert {info.base_name for info in store._infos("data")} == {*contents, abandoned._content}
+    assert contents_of(store) == {*contents, abandoned._content}
     long_ago = time.time() - 90_000  # all contents are old, but only this one is nobody's
     for info in store._infos("data"):
         os.utime(info.path, (long_ago, long_ago))
     store.sweep(9_500, TTL_S)
-    assert {info.base_name for info in store._infos("data")} == contents
+    assert contents_of(store) == contents
 
 
 def test_the_sweep_queues_a_batch_whose_creation_was_cut_off(store):
@@ -201,29 +206,51 @@ def test_the_sweep_queues_a_batch_whose_creation_was_cut_off(store):
 
 
 @pytest.mark.parametrize("record", [b"", b"{", b"{}", b'{"id": 1}'])
-def test_a_damaged_record_costs_no_other_file(store, monkeypatch, record):
+def test_a_damaged_record_of_a_file_keeps_its_own_content_alone(store, monkeypatch, record):
     monkeypatch.setattr("deployments.batches.store._READ_AGAIN_S", 0)
-    damaged, expired = keep(store, now=9_000), keep(store, now=1_000)
+    damaged = keep(store, now=9_000)
+    keep(store, now=1_000)  # it has expired
     content = store.file(MINE, damaged).content
     with open(f"{store._root}/files/{MINE}/{damaged}.json", "wb") as file:
         file.write(record)
-    os.utime(f"{store._root}/data/{content}", (1, 1))
+    store.upload(FILE_ID).write(b"abandoned")
+    for info in store._infos("data"):
+        os.utime(info.path, (1, 1))
     store.sweep(9_500, TTL_S)
-    assert store.files(MINE) == [damaged] != [expired]
-    assert {info.base_name for info in store._infos("data")} == {content}
+    assert store.files(MINE) == [damaged]
+    assert contents_of(store) == {content}
+
+
+@pytest.mark.parametrize("is_queued", [True, False])
+def test_a_damaged_record_of_a_batch_keeps_expired_files_while_it_is_in_the_queue(
+    store, monkeypatch, is_queued
+):
+    monkeypatch.setattr("deployments.batches.store._READ_AGAIN_S", 0)
+    expired, batch = keep(store, now=1_000), a_batch(id=new_id(BATCH_PREFIX, 9_000))
+    store.create_batch(batch, 1)
+    if not is_queued:
+        store.dequeue(MINE, batch.id)
+    store._put(f"batches/{MINE}/{batch.id}.json", {"id": 1})
+    kept = {store.file(MINE, expired).content} if is_queued else set()
+    store.upload(FILE_ID).write(b"abandoned")
+    for info in store._infos("data"):
+        os.utime(info.path, (1, 1))
+    store.sweep(9_500, TTL_S)
+    assert store.files(MINE) == [expired] * is_queued
+    assert contents_of(store) == kept
+    assert store.batches(MINE) == [batch.id]
 
 
 def test_an_attempt_cannot_remove_what_another_one_has_written(store):
-    file_id = new_id(FILE_PREFIX, 1_000)
-    first, second = store.upload(), store.upload()
+    first, second = store.upload(FILE_ID), store.upload(FILE_ID)
     first.write(b"the first")
     second.write(b"the second")
-    second.keep(MINE, "a.jsonl", "batch", 1_000, TTL_S, file_id)
+    second.keep(MINE, "a.jsonl", "batch", 1_000, TTL_S)
     first.drop()
     second.drop()
-    with store.open(store.file(MINE, file_id)) as file:
+    with store.open(store.file(MINE, FILE_ID)) as file:
         assert file.read() == b"the second"
-    assert store.files(MINE) == [file_id]
+    assert store.files(MINE) == [FILE_ID]
 
 
 def test_a_full_disk_is_an_error_that_loses_nothing(tmp_path):
@@ -231,7 +258,7 @@ def test_a_full_disk_is_an_error_that_loses_nothing(tmp_path):
         store = open_store(str(folder / "store"))
         file_id, batch = keep(store, b"kept\n"), a_batch()
         store.create_batch(batch, 1)
-        upload = store.upload()
+        upload = store.upload(FILE_ID)
         with pytest.raises(StoreFailed) as failed:
             upload.write(b"x" * 1_000_000)
         assert (failed.value.status, failed.value.code) == (507, "store_failed")
