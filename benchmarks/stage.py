@@ -76,7 +76,7 @@ def main() -> None:
     options.add_argument("--characters", type=int, default=120)
     options.add_argument("--rounds", type=int, default=2)
     args = options.parse_args()
-    texts = [text[: args.characters] for text in corpus(args.rows)]
+    texts = [text.lstrip()[: args.characters] for text in corpus(args.rows)]
     stages: list[Stage] = []
     jobs: list[Job] = []
     # as by default: Ray Data needs the core that the replica leaves

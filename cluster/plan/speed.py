@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cluster.plan.errors import PlanError
 from deployments.core.models.catalog import by_name_or_repo
 from deployments.core.planning.measured import CARDS
@@ -58,17 +60,27 @@ def speed_of_card(card: str, model: str | None) -> ReplicaSpeed:
 def speed_of_report(file: Path, tokens_per_text: float | None) -> ReplicaSpeed:
     """Returns the speed in a report of `embedfleet bench --json`, for texts of about this length.
 
-    Without a length, the slowest counts. Raises PlanError, which names the field.
+    The seconds of a text are interpolated between the lengths in the report, so the mean length of a corpus
+    is enough. Beyond them, the nearest length counts; without a length, the slowest. Raises PlanError, which
+    names the field.
     """
     report = _report(file)
-    speeds = [_speed(file, n, one) for n, one in enumerate(_list(file, report))]
-    length, rate = min(
-        speeds,
-        key=lambda s: s[1] if tokens_per_text is None else abs(s[0] - tokens_per_text),
-    )
+    speeds = sorted(_speed(file, n, one) for n, one in enumerate(_list(file, report)))
+    if tokens_per_text is None:
+        length, rate = min(speeds, key=lambda speed: speed[1])
+    else:
+        length, rate = tokens_per_text, _interpolated(speeds, tokens_per_text)
     budget = report.get("token_budget")
     pass_s = budget / rate if isinstance(budget, int) and budget > 0 else None
-    return ReplicaSpeed(rate, f"{file}, texts of {length:g} tokens", pass_s)
+    return ReplicaSpeed(rate, f"{file}, texts of {length:.0f} tokens", pass_s)
+
+
+def _interpolated(speeds: list[tuple[float, float]], tokens: float) -> float:
+    """Returns the tokens/s at a length, of ascending pairs of length and tokens/s."""
+    lengths = [length for length, _ in speeds]
+    within = min(max(tokens, lengths[0]), lengths[-1])
+    seconds = np.interp(within, lengths, [length / rate for length, rate in speeds])
+    return within / float(seconds)
 
 
 def _report(file: Path) -> dict[str, Any]:
