@@ -51,7 +51,8 @@ def _texts_of(file: Path) -> list[str]:
         return []
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     nodes = [node for node in _statements(tree) if isinstance(node, kinds)]
-    return [text for node in nodes if (text := ast.get_docstring(node))]
+    texts = (ast.get_docstring(node) or "" for node in nodes)
+    return [text for text in texts if text and not text.isspace()]
 
 
 def _statements(tree: ast.Module) -> Iterator[ast.AST]:
