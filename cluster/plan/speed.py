@@ -60,9 +60,9 @@ def speed_of_card(card: str, model: str | None) -> ReplicaSpeed:
 def speed_of_report(file: Path, tokens_per_text: float | None) -> ReplicaSpeed:
     """Returns the speed in a report of `embedfleet bench --json`, for texts of about this length.
 
-    The seconds of a text are interpolated between the lengths in the report, so the mean length of a corpus
-    is enough. Beyond them, the nearest length counts; without a length, the slowest. Raises PlanError, which
-    names the field.
+    The seconds of a text are interpolated between the lengths in the report, so the mean length of a
+    corpus is enough. Beyond them, the nearest length counts; without a length, the slowest. Raises
+    PlanError, which names the field.
     """
     report = _report(file)
     speeds = sorted(_speed(file, n, one) for n, one in enumerate(_list(file, report)))
