@@ -5,61 +5,35 @@ A file belongs to the tenant or the API key that sent it. Everybody else gets 40
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
 
 from deployments.api.auth import tenant_of
 from deployments.api.batch_objects import DeletedFile, FileList, FileObject
+from deployments.api.downloads import Download, Downloads
 from deployments.api.http import NotFound
 from deployments.api.paging import json_response, list_page, unless_gone
-from deployments.api.uploads import receive, transfer_s
-from deployments.batches.sharing import has_room
+from deployments.api.uploads import receive
 from deployments.batches.states import EVERYONE, FILE_PREFIX, new_id
 from deployments.batches.store import Store
 from deployments.batches.threads import StoreThreads
 from deployments.config.schema import BatchesConfig
-from deployments.core.errors import InvalidRequest, Overloaded, StoreFailed
+from deployments.core.errors import InvalidRequest, StoreFailed
 from deployments.core.tenants.tenant import ANYONE
 
 PURPOSE = "batch"
 _LISTED, _MOST_LISTED = 100, 10_000
-MOST_DOWNLOADS, _DOWNLOAD_RETRY_S = 32, 10.0
 _ANCHOR = "created_at"
 _CHUNK_BYTES = 1 << 18
 _TTL_S = (3_600, 2_592_000)  # OpenAI's bounds
-
-
-class Downloads:
-    """The downloads of a router, which owners share as they share the queue."""
-
-    def __init__(self) -> None:
-        self._held: Counter[str] = Counter()
-
-    def enter(self, owner: str) -> None:
-        """Raises Overloaded if an owner has its share."""
-        if not has_room(self._held, owner, MOST_DOWNLOADS):
-            raise Overloaded(
-                f"{self._held[owner]} of your downloads are under way at this router; retry later",
-                retry_after_s=_DOWNLOAD_RETRY_S,
-            )
-        self._held[owner] += 1
-
-    def leave(self, owner: str) -> None:
-        """Ends a download that had entered."""
-        self._held[owner] -= 1
-        if not self._held[owner]:
-            del self._held[owner]
 
 
 @dataclass(frozen=True)
@@ -137,34 +111,15 @@ async def show_file(request: Request) -> Response:
 async def file_content(request: Request) -> Response:
     """Sends the content of a file, chunk by chunk."""
     _, store, owner = batches_of(request)
-    downloads = request.app.state.batches.downloads
-    downloads.enter(owner)
+    downloads: Downloads = request.app.state.batches.downloads
+    place = downloads.enter(owner)
     try:
         info = await store(Store.file, owner, request.path_params["id"])
         file = await store(Store.open, info)
     except BaseException:
-        downloads.leave(owner)
+        downloads.leave(place)
         raise
-    return _Download(_chunks(store, file), info.bytes, partial(downloads.leave, owner))
-
-
-class _Download(StreamingResponse):
-    """A file on its way. A client that takes too long gets only a part of it."""
-
-    def __init__(self, chunks: AsyncIterator[bytes], size: int, leave: Callable[[], None]) -> None:
-        headers = {"content-length": str(size)}
-        super().__init__(chunks, headers=headers, media_type="application/jsonl")
-        self._within_s = transfer_s(size)
-        self._leave = leave
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends it."""
-        try:
-            with suppress(TimeoutError):  # the server then closes the connection
-                async with asyncio.timeout(self._within_s):
-                    await super().__call__(scope, receive, send)
-        finally:
-            self._leave()
+    return Download(_chunks(store, file), info.bytes, downloads, place)
 
 
 async def _chunks(store: StoreThreads, file: Any) -> AsyncIterator[bytes]:

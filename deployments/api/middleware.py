@@ -17,7 +17,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.api.arrivals import Arrivals, ArrivingBody
 from deployments.api.auth import ALLOWED_HOSTS, ApiKeys, host_name, set_tenant, tenant_in
-from deployments.api.files import MOST_DOWNLOADS
 from deployments.api.http import error_response
 from deployments.api.page import PATH as PAGE
 from deployments.api.rate_limits import rate_limit_headers
@@ -102,14 +101,13 @@ class AdmissionMiddleware:
 
     Probes are always admitted. A request whose body still arrives is not in progress yet: such bodies
     have a bound of the same size, and must keep coming. Downloads, which last as long as their clients
-    read, have a bound of their own. For one asyncio loop.
+    read, have a bound of their own (`downloads.py`). For one asyncio loop.
     """
 
     def __init__(self, app: ASGIApp, max_requests: int) -> None:
         """With ``max_requests`` in progress, further ones are answered 429."""
         self._app = app
         self._limiter = ConcurrencyLimiter(max_requests)
-        self._downloads = ConcurrencyLimiter(MOST_DOWNLOADS, "downloads")
         self._arrivals = Arrivals(max_requests)
         self._in_progress = 0
         self._closed = False
@@ -120,12 +118,12 @@ class AdmissionMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path = path_of(scope)
+        route = route_of(scope)
         self._in_progress += 1
         try:
-            if self._closed and path not in PATHS_OPEN_WHILE_STOPPING:
+            if self._closed and route not in PATHS_OPEN_WHILE_STOPPING:
                 await _refuse(_STOPPING, scope, receive, send)
-            elif path in PROBE_PATHS:
+            elif route in PROBE_PATHS or route in DOWNLOADS:
                 await self._app(scope, receive, send)
             else:
                 await self._within_limit(scope, receive, send)
@@ -135,8 +133,7 @@ class AdmissionMiddleware:
                 self._empty.set()
 
     async def _within_limit(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_download = route_of(scope) in DOWNLOADS
-        place = _Place(self._downloads if is_download else self._limiter, self._arrivals)
+        place = _Place(self._limiter, self._arrivals)
         try:
             if scope.get("method") in _WITH_BODY:
                 place.wait_for_body()

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from deployments.batch_runner.work import CANCELLED, Answer, Paused, Tools, Work
+from deployments.batch_runner.work import CANCELLED, PARTS_AT_ONCE, Answer, Paused, Tools, Work
 from deployments.batches.lease import BEAT_S, VALID_S, Lease, LeaseLost
 from deployments.batches.sharing import Queue, Turns
 from deployments.batches.states import BATCH_PREFIX, COMPLETION_S, Batch, made_at
@@ -30,7 +30,7 @@ _SWEEP_S = 3_600.0
 _LONG_S = 3_600.0  # to read the input, or to write the results, of a large batch
 _SUSPECT = 2  # starts without progress
 _ALONE_S = 60.0
-_STALLED_OWNERS = 4  # whose pausing batches leave others their turns
+_STALLED_OWNERS = 16  # whose pausing batches leave others their turns; each batch takes some 6 MB
 _DAMAGED_READS = 3
 
 
@@ -62,7 +62,9 @@ class BatchRunner:
     ) -> None:
         """``answer`` and ``longest`` are as in `Tools`. Batches are forgotten after ``keep_s``."""
         self._store = store
-        self._slowly = store.beside(max_running + 2, _LONG_S)  # the sweep, and one without a place
+        self._most_pausing = _STALLED_OWNERS * max_running
+        most = PARTS_AT_ONCE * (max_running + self._most_pausing)
+        self._slowly = store.beside(most + 2, _LONG_S)  # the sweep, and one without a place
         self._for_lease = store.beside(1, VALID_S)
         self._lease = Lease()
         self._tools = Tools(store, self._slowly, self._lease, answer, longest, clock)
@@ -142,7 +144,7 @@ class BatchRunner:
         since = {b: at_work[b].since for b in running}
         pausing = len(at_work) - len(running)
         ended = self._turns.ended(waiting, running, since, now)
-        if ended is not None and pausing < _STALLED_OWNERS * self._max_running:
+        if ended is not None and pausing < self._most_pausing:
             self._runs[ended].work.pause()
             del running[ended]
         while (batch_id := self._turns.next(waiting, running, now)) is not None:

@@ -35,7 +35,7 @@ Answer = Callable[[bytes, Tenant], Awaitable[tuple[int, bytes]]]
 _MOST_STARTS = 5
 _IN_ORDER_S = 2.0  # to save a batch as the runner is stopped: Serve kills it soon
 _STORE_GRACE_S = 3_600.0  # after a batch has expired, for a store that fails
-_PARTS_AT_ONCE = 2  # one is computed while the last lines of another come back
+PARTS_AT_ONCE = 2  # one is computed while the last lines of another come back
 CANCELLED = Problem("batch_cancelled", "the batch was cancelled before this line was answered")
 EXPIRED = Problem("batch_expired", "the batch expired before this line was answered")
 _ENDS = {
@@ -54,8 +54,8 @@ class Tools:
     """What the work on any batch needs.
 
     ``answer`` returns the status and the body of the answer to a line's body, for a tenant. ``slowly``
-    runs store calls that may take minutes. A line over ``longest`` bytes is not read. ``begun``
-    are the batches whose start in this process is counted.
+    has threads for all reads of inputs and writes of results, which may take minutes. A line over
+    ``longest`` bytes is not read. ``begun`` are the batches whose start in this process is counted.
     """
 
     store: StoreThreads
@@ -192,7 +192,7 @@ class Work:
         expiry = asyncio.get_running_loop().call_later(seconds, self.stop, EXPIRED)
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(_PARTS_AT_ONCE):
+                for _ in range(PARTS_AT_ONCE):
                     group.create_task(self._answer_some(plan, left))
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
@@ -211,7 +211,7 @@ class Work:
         while not self._stopped.is_set() and not self.is_pausing:
             if (number := next(left, None)) is None:
                 return
-            lines = await self._store(_listed, self.batch, plan, plan.parts[number])
+            lines = await self._tools.slowly(_listed, self.batch, plan, plan.parts[number])
             results = await self._answer_lines(lines)
             await self._store(Store.save_part, self.batch.id, number, results)
             await self._count(results)

@@ -13,11 +13,9 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.types import ASGIApp, Message
 
 from deployments.api.auth import ApiKeys
 from deployments.api.files import ApiBatches
-from deployments.api.middleware import AdmissionMiddleware
 from deployments.batch_runner.answering import LineAnswers
 from deployments.batches.store import Store, open_store
 from deployments.batches.threads import StoreThreads
@@ -471,30 +469,6 @@ async def test_a_list_leaves_out_a_damaged_object(http, store, path):
     check_refusal(await http.get(f"{path}/{damaged}"), 507, None, "store_damaged")
 
 
-async def test_one_owner_leaves_downloads_for_others(store):
-    app = app_of(FakeBackend(), ApiKeys(["first", "second"]), api_batches(store))
-    async with connect(app) as http:
-        http.headers.update(KEYS[0])
-        file_id = ok(await upload(http, b"x"))["id"]
-        path, begun = f"{FILES}/{file_id}/content", asyncio.Semaphore(0)
-        downloads = [
-            asyncio.ensure_future(stuck(app, file_id, begun, b"Bearer first")) for _ in range(16)
-        ]
-        for _ in downloads:
-            await asyncio.wait_for(begun.acquire(), 5)
-        refused = await http.get(path)
-        check_refusal(refused, 429, None, "overloaded")
-        assert int(refused.headers["retry-after"]) > 0
-        http.headers.update(KEYS[1])
-        other = ok(await upload(http, b"y"))["id"]
-        assert (await http.get(f"{FILES}/{other}/content")).content == b"y"
-        http.headers.update(KEYS[0])
-        for download in downloads:
-            download.cancel()
-        await asyncio.gather(*downloads, return_exceptions=True)
-        assert (await http.get(path)).content == b"x"
-
-
 async def test_a_list_reads_several_files_at_once(http, monkeypatch):
     ids = [ok(await upload(http, b"x"))["id"] for _ in range(12)]
     together, read = threading.Barrier(4), Store.file
@@ -529,47 +503,6 @@ async def test_an_upload_has_a_deadline(http, store, monkeypatch):
         response = await http.post(FILES, content=slowly(), headers=BOUNDARY)
     check_refusal(response, 408, None, "body_timeout")
     assert not store._infos("data")
-
-
-async def test_a_download_takes_no_place_of_online_requests(store):
-    """Clients that do not read what they have asked for."""
-    admission = AdmissionMiddleware(app_of(FakeBackend(), batches=api_batches(store)), 1)
-    async with connect(admission) as http:
-        file_id = ok(await upload(http, b"x" * 100_000))["id"]
-        begun = asyncio.Semaphore(0)
-        downloads = [asyncio.ensure_future(stuck(admission, file_id, begun)) for _ in range(32)]
-        for _ in downloads:
-            await asyncio.wait_for(begun.acquire(), 5)
-        await embed(http, input="x")
-        path = f"{FILES}/{file_id}/content"
-        check_refusal(await http.get(path), 429, None, "overloaded")
-        for download in downloads:
-            download.cancel()
-        await asyncio.gather(*downloads, return_exceptions=True)
-        assert (await http.get(path)).content == b"x" * 100_000
-
-
-async def test_a_download_has_a_deadline(store, monkeypatch):
-    monkeypatch.setattr("deployments.api.uploads._SETUP_S", 0.2)
-    app = app_of(FakeBackend(), batches=api_batches(store))
-    async with connect(app) as http:
-        file_id = ok(await upload(http, b"x"))["id"]
-    await asyncio.wait_for(stuck(app, file_id, asyncio.Semaphore(0)), 5)
-
-
-async def stuck(
-    app: ASGIApp, file_id: str, begun: asyncio.Semaphore, authorization: bytes = b""
-) -> None:
-    """Downloads a file for a client that does not read. ``begun`` gets one with its first byte."""
-
-    async def send_nothing(message: Message) -> None:
-        begun.release()
-        await asyncio.Event().wait()
-
-    path = f"{FILES}/{file_id}/content"
-    headers = [(b"authorization", authorization)] if authorization else []
-    scope = {"type": "http", "method": "GET", "path": path, "headers": headers, "query_string": b""}
-    await app(scope, asyncio.Event().wait, send_nothing)
 
 
 TENANTS = {

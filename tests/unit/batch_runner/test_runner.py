@@ -14,10 +14,10 @@ from dataclasses import replace
 
 import pytest
 
-from deployments.batch_runner import parts, runner
+from deployments.batch_runner import parts, runner, work
 from deployments.batches import lease
 from deployments.batches.lease import Lease, LeaseLost
-from deployments.batches.states import Counts, Status
+from deployments.batches.states import Batch, Counts, Status
 from deployments.batches.store import Store, open_store
 from deployments.core.errors import StoreFailed
 from tests.support.batches import (
@@ -393,12 +393,12 @@ async def test_a_batch_that_is_over_ends_though_all_places_are_taken(store, age_
     assert ids_of(*results(store, batch)) == ["a"]
 
 
-async def test_an_owner_whose_batches_all_stall_leaves_others_their_turns(store, monkeypatch):
+@pytest.mark.parametrize("owners", [1, 6])
+async def test_owners_whose_batches_all_stall_leave_others_their_turns(store, monkeypatch, owners):
     monkeypatch.setattr(runner, "_PLACE_S", 0.1)
-    stalled = []
-    for _ in range(4):  # three parts each, and two places
-        stalled.append(send(store, map(input_line, IDS[:600]), owner="stalled"))
-        await asyncio.sleep(0.002)
+    for n in range(owners):
+        for _ in range(4):  # three parts each, and two places
+            send(store, map(input_line, IDS[:600]), owner=f"stalled{n}")
 
     async def answer(body: bytes, tenant: object) -> tuple[int, bytes]:
         if b"id-" in body:
@@ -406,11 +406,34 @@ async def test_an_owner_whose_batches_all_stall_leaves_others_their_turns(store,
         return 200, body
 
     async with running(store, answer) as at_work:
-        await until(lambda: len(at_work._runs) == 2)
+        await until(lambda: len(at_work._runs) == 2 * owners)
         for custom_id in "abcdef":
             batch = await ended(store, send(store, [input_line(custom_id)]))
             assert batch.status is Status.COMPLETED
-        assert len(at_work._runs) == 2
+        assert len(at_work._runs) == 2 * owners
+
+
+@pytest.mark.parametrize("hangs_once", ["it is planned", "its parts are read"])
+async def test_inputs_that_hang_keep_no_other_batch_waiting(store, monkeypatch, hangs_once):
+    monkeypatch.setattr(runner, "_PLACE_S", 0.1)
+    hung = threading.Event()
+    name = "make_plan" if hangs_once == "it is planned" else "_listed"
+    module = "deployments.batch_runner.work"
+    read = {"make_plan": parts.make_plan, "_listed": work._listed}[name]
+
+    def hanging(store: Store, batch: Batch, *args: object) -> object:
+        if batch.owner != OWNER:
+            hung.wait(30)
+        return read(store, batch, *args)
+
+    monkeypatch.setattr(f"{module}.{name}", hanging)
+    for owner in "abcd":
+        send(store, map(input_line, IDS[:300]), owner=owner)
+    async with running(store, Answers(), threads=2) as at_work:
+        await until(lambda: len(at_work._runs) == 4)
+        assert (await ended(store, send(store, [input_line("a")]))).status is Status.COMPLETED
+        hung.set()
+        await until(lambda: not store.queue())
 
 
 @pytest.mark.parametrize(("answered", "beside"), [(100, 0), (300, 1)])
