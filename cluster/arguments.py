@@ -110,7 +110,8 @@ def _add_run(job: argparse.ArgumentParser) -> None:
         type=float,
         default=900.0,
         metavar="SECONDS",
-        help="how long to wait for a service that stops answering (default: 900)",
+        help="how long to wait for a model that is still loading, and for a service that stops answering "
+        "(default: 900)",
     )
     job.add_argument(
         "--address", help="the Ray cluster (default: RAY_ADDRESS, or the one of the service here)"

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 def _encode(
     job: OpenedJob, args: argparse.Namespace, printer: ProgressPrinter, dog: Watchdog
 ) -> Summary:
-    from cluster.corpus.connect import raylet_socket
+    from cluster.corpus.connect import IN_COMMAND, raylet_socket
     from cluster.corpus.execution import Run
     from cluster.corpus.job import encode_opened
     from cluster.corpus.start_service import started_service
@@ -80,7 +80,15 @@ def _encode(
         printer.say(str(model))
 
     job_run = Run(
-        args.address, args.workers, price, args.wait, printer.show, printer.say, on_model, args.url
+        args.address,
+        args.workers,
+        price,
+        args.wait,
+        printer.show,
+        printer.say,
+        on_model,
+        args.url,
+        IN_COMMAND,
     )
     with service:
         if args.start:  # only now, or the service would inherit the low priority

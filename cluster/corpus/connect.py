@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from cluster.arguments import service_url
-from cluster.corpus.errors import JobError, WrongModel
+from cluster.corpus.errors import JobError, StillLoading, WrongModel
 from deployments.core.errors import EmbedfleetError
 from deployments.core.models.spec import GIVE_VECTORS, Kind
 from deployments.ray_private import (
@@ -40,9 +41,26 @@ from deployments.wire.status import ModelState, ModelStatus, ServedModel
 _ANSWER_TIMEOUT_S = 60.0
 _PROBE_TIMEOUT_S = 5.0
 _CONTROLLER_TIMEOUT_S = 30.0
+_LOADING_EVERY_S = 1.0
 _ROUTER = "router"
 _LEAST_FREE_BYTES = 10_000_000
-_START = "start it with `embedfleet serve`, or give --start to run it while this job runs"
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How a caller says where the service is, for messages."""
+
+    url: str
+    address: str
+    start: str = "start it with `embedfleet serve`"
+
+
+IN_PYTHON = Wording("url", 'address="HOST:PORT"')
+IN_COMMAND = Wording(
+    "--url",
+    "--address HOST:PORT",
+    "start it with `embedfleet serve`, or give --start to run it while this job runs",
+)
 
 
 @dataclass(frozen=True)
@@ -62,60 +80,65 @@ class JobModel:
         )
 
 
-def connect(address: str | None = None, url: str | None = None) -> None:
+def connect(
+    address: str | None = None, url: str | None = None, wording: Wording = IN_PYTHON
+) -> None:
     """Joins the Ray cluster at ``address``, else RAY_ADDRESS, else the one of the service.
 
     The service is the one at ``url``, else the only one on this machine. Does nothing if this process is
-    connected to Ray already. Raises JobError if there is no cluster, no service in those of this
-    machine, or more than one.
+    connected to Ray already. Raises JobError, with the arguments in the caller's ``wording``, if there is
+    no cluster, no service in those of this machine, or more than one.
     """
     if ray.is_initialized():
         return
     if explicit := address or os.environ.get("RAY_ADDRESS"):
-        _join(explicit)
+        _join(explicit, wording)
     elif url is not None:
-        port = _local_port(url)
-        _refuse_silence(url, port)
+        port = _local_port(url, wording)
+        _refuse_silence(url, port, wording)
         rays = local_rays()  # from here on, this process sends its token to them
         if owner := ray_that_listens(port):
-            _join(owner)
+            _join(owner, wording)
         else:
-            _join_first(rays, lambda: http_port(_PROBE_TIMEOUT_S) == port, f"the service at {url}")
+            service = f"the service at {url}"
+            _join_first(rays, lambda: http_port(_PROBE_TIMEOUT_S) == port, service, wording)
     elif len(rays := local_rays()) > 1:
-        _join_the_one_with_serve(rays)
+        _join_the_one_with_serve(rays, wording)
     else:
-        _join("auto")
+        _join("auto", wording)
 
 
-def _join_the_one_with_serve(rays: Sequence[str]) -> None:
+def _join_the_one_with_serve(rays: Sequence[str], wording: Wording) -> None:
     serving = rays_with_serve()
     if len(serving) > 1:
         raise JobError(
             f"Ray Serve runs on several Rays of this machine ({', '.join(serving)}): name the service "
-            "with --url http://HOST:PORT, or its Ray with --address HOST:PORT"
+            f"with {wording.url}, or its Ray with {wording.address}"
         )
     if serving:
-        _join(serving[0])
+        _join(serving[0], wording)
     else:
-        _join_first(rays, _has_service, "the service")
+        _join_first(rays, _has_service, "the service", wording)
 
 
-def _join_first(rays: Sequence[str], fits: Callable[[], bool], what: str) -> None:
+def _join_first(rays: Sequence[str], fits: Callable[[], bool], what: str, wording: Wording) -> None:
     for address in rays:
         with suppress(JobError, RayError, RayServeException, AioRpcError, OSError, ValueError):
-            _join(address)
+            _join(address, wording)
             if fits():
                 return
         ray.shutdown()
     looked = ", ".join(rays) or "none runs"
-    raise JobError(f"{what} is on no Ray of this machine ({looked}); {_START}, or give --address")
+    raise JobError(
+        f"{what} is on no Ray of this machine ({looked}); {wording.start}, or give {wording.address}"
+    )
 
 
 def _has_service() -> bool:
     return bool(_application())
 
 
-def _local_port(url: str) -> int:
+def _local_port(url: str, wording: Wording) -> int:
     """Returns the port of a URL of this machine. Raises JobError for others."""
     try:
         parts = urlsplit(service_url(url))
@@ -123,26 +146,25 @@ def _local_port(url: str) -> int:
         with socket.socket() as probe:
             probe.bind((parts.hostname or "", 0))
     except ValueError as error:
-        raise JobError(f"--url {url} is not a URL: {error}") from error
+        raise JobError(f"{wording.url} {url} is not a URL: {error}") from error
     except OSError as error:
         raise JobError(
-            f"--url {url} is on another machine: give the address of its Ray with --address HOST:PORT "
-            "instead"
+            f"{wording.url} {url} is on another machine: name its Ray with {wording.address} instead"
         ) from error
     return port
 
 
-def _refuse_silence(url: str, port: int) -> None:
+def _refuse_silence(url: str, port: int, wording: Wording) -> None:
     """Fails at once if nothing listens there; each Ray would be tried for half a minute."""
     try:
         host = urlsplit(service_url(url)).hostname
         socket.create_connection((host or "", port), _PROBE_TIMEOUT_S).close()
     except OSError as error:
-        raise JobError(f"no service answers at {url} ({error}); {_START}") from error
+        raise JobError(f"no service answers at {url} ({error}); {wording.start}") from error
 
 
-def _join(address: str) -> None:
-    _probe(address)
+def _join(address: str, wording: Wording) -> None:
+    _probe(address, wording)
     handler = signal.getsignal(signal.SIGTERM)
     try:
         with _silent_stderr():
@@ -151,7 +173,7 @@ def _join(address: str) -> None:
         raise WrongModel(f"the Ray cluster asks for its token: {error}") from error
     except (OSError, ValueError, RuntimeError) as error:
         raise JobError(
-            f"no Ray cluster answers ({error}); {_START}{_token_hint(address, error)}"
+            f"no Ray cluster answers ({error}); {wording.start}{_token_hint(address, error)}"
         ) from error
     finally:
         # in the main thread, Ray replaces it
@@ -173,7 +195,7 @@ def _silent_stderr() -> Iterator[None]:
         os.close(devnull)
 
 
-def _probe(address: str) -> None:
+def _probe(address: str, wording: Wording) -> None:
     """Fails within seconds if nothing listens there; Ray itself would try for most of a minute."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or "/" in host:
@@ -181,7 +203,7 @@ def _probe(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), _PROBE_TIMEOUT_S).close()
     except OSError as error:
-        raise JobError(f"no Ray cluster answers at {address} ({error}); {_START}") from error
+        raise JobError(f"no Ray cluster answers at {address} ({error}); {wording.start}") from error
 
 
 def _token_hint(address: str, error: Exception) -> str:
@@ -231,8 +253,32 @@ def find_model(name: str, kinds: Sequence[Kind] = GIVE_VECTORS) -> JobModel:
     if served.status.refuses:
         raise WrongModel(f"{served.config.name} is unavailable: {served.status.reason}")
     if served.spec is None:
-        raise JobError(f"{served.config.name} is still loading: try again in a few seconds")
+        raise StillLoading(f"{served.config.name} is still loading")
     return JobModel(app, served)
+
+
+def wait_for_model(  # noqa: PLR0913, PLR0917
+    name: str,
+    kinds: Sequence[Kind],
+    wait_s: float,
+    say: Callable[[str], None],
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> JobModel:
+    """As `find_model`, but waits up to ``wait_s`` for a model that is still loading, and says so once."""
+    deadline, has_said = clock() + wait_s, False
+    while True:
+        try:
+            return find_model(name, kinds)
+        except StillLoading as error:
+            if clock() >= deadline:
+                raise JobError(
+                    f"{error} after {wait_s:g} s; `embedfleet models` shows its state"
+                ) from error
+            if not has_said:
+                say(f"waiting for the model: {error}")
+            has_said = True
+        sleep(_LOADING_EVERY_S)
 
 
 def why_waiting(model: JobModel) -> str | None:
@@ -300,4 +346,6 @@ def _application() -> str:
         if _ROUTER in deployments and any(d.startswith("encoder-") for d in deployments):
             return str(name)
     address = ray.get_runtime_context().gcs_address
-    raise JobError(f"Ray runs at {address}, but the service does not; {_START}")
+    raise JobError(
+        f"Ray runs at {address}, but the service does not; start it with `embedfleet serve`"
+    )

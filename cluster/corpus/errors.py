@@ -11,5 +11,9 @@ class WrongModel(JobError):
     """The service runs, but cannot serve this model; waiting does not help."""
 
 
+class StillLoading(JobError):
+    """The service runs, and the model is on its way."""
+
+
 class PartDamaged(Exception):
     """Files of a part are damaged or missing, so the part is encoded again. The message names them."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 
-from cluster.corpus.connect import JobModel, why_waiting
+from cluster.corpus.connect import IN_PYTHON, JobModel, Wording, why_waiting
 from cluster.corpus.cpus import worker_cpus
 from cluster.corpus.dedupe import IdIndex
 from cluster.corpus.errors import JobError
@@ -41,6 +41,7 @@ class Run:
     ``address`` is Ray's, ``url`` the service's, if it runs on this machine. ``wait_s`` is how long a
     service that stops answering is waited for. ``watch`` is called with the progress twice a second,
     ``say`` with what the user should know, and ``on_model`` once with the model that was found.
+    ``wording`` is for messages about ``address`` and ``url``.
     """
 
     address: str | None = None
@@ -51,6 +52,7 @@ class Run:
     say: Callable[[str], None] = _say_nothing
     on_model: Callable[[JobModel], None] | None = None
     url: str | None = None
+    wording: Wording = IN_PYTHON
 
 
 class Execution:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import ray
 
-from cluster.corpus.connect import JobModel, check_disk, connect, find_model, session_folder
+from cluster.corpus.connect import JobModel, check_disk, connect, session_folder, wait_for_model
 from cluster.corpus.dedupe import IdIndex, drop_duplicates
 from cluster.corpus.errors import JobError
 from cluster.corpus.execution import Execution, Run
@@ -78,10 +78,10 @@ def score_corpus(settings: ScoreSettings, run: Run | None = None) -> Summary:
 def encode_opened(job: OpenedJob, run: Run) -> Summary:
     """As `encode_corpus`, for a job that `open_job` has opened."""
     settings, output = job.settings, job.output
-    connect(run.address, run.url)
+    connect(run.address, run.url, run.wording)
     session = session_folder()
     check_disk(session)
-    model = find_model(settings.model, settings.kinds)
+    model = wait_for_model(settings.model, settings.kinds, run.wait_s, run.say)
     if run.on_model:
         run.on_model(model)
     wanted = _manifest(job, model)

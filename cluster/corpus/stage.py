@@ -14,7 +14,7 @@ import ray
 from ray.data import ActorPoolStrategy, Dataset
 from ray.exceptions import RayError
 
-from cluster.corpus.connect import JobModel, connect, find_model
+from cluster.corpus.connect import JobModel, connect, wait_for_model
 from cluster.corpus.cpus import free_cpus, worker_cpus
 from cluster.corpus.encode.row_encoder import RowEncoder, Target
 from cluster.corpus.errors import JobError
@@ -26,7 +26,7 @@ from cluster.corpus.write.parquet import list_column
 from deployments.core.batch import Vectors
 from deployments.core.engine.cpu.priority import give_way
 from deployments.core.errors import EmbedfleetError
-from deployments.core.models.spec import Kind, Role
+from deployments.core.models.spec import GIVE_VECTORS, Kind, Role
 from deployments.core.quantization import OutputDtype, quantized
 from deployments.core.sparse import SparseVectors
 
@@ -140,7 +140,8 @@ def embed(  # noqa: PLR0913
     ``concurrency`` is the number of CPU workers, or its bounds, as for `Dataset.map_batches` (default:
     one for every four CPUs). ``batch_size`` is in rows; texts of a batch are sorted by length.
     ``address`` and ``url`` say where the service is, unless this process is connected to its Ray.
-    ``wait_s`` is how long a service that stops answering is waited for; then the pipeline fails.
+    ``wait_s`` is how long a model that is still loading, or a service that stops answering, is waited
+    for; then the pipeline fails.
 
     Raises JobError if no service answers, if it does not have the model, or if the model cannot honour
     the arguments.
@@ -159,7 +160,8 @@ def embed(  # noqa: PLR0913
         raise JobError(f"output_dtype must be one of {choice}, not {output_dtype!r}")
     dtype = OutputDtype(output_dtype)
     connect(address, url)
-    pool, served = _pool(concurrency), find_model(model)
+    served = wait_for_model(model, GIVE_VECTORS, wait_s, log.warning)
+    pool = _pool(concurrency)
     identity = _identity(served, role, instruction, dimensions, dtype)
     target = _target(served, identity, pool.max_size, truncate, wait_s)
     return dataset.map_batches(

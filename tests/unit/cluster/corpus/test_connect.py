@@ -11,9 +11,10 @@ from ray.serve.exceptions import RayServeException
 
 from cluster.corpus import connect as target
 from cluster.corpus.connect import JobModel, why_waiting
-from cluster.corpus.errors import JobError, WrongModel
+from cluster.corpus.errors import JobError, StillLoading, WrongModel
 from deployments.config.schema import ModelConfig
 from deployments.core.errors import ModelUnavailable
+from deployments.core.models.catalog import CATALOG
 from deployments.wire.status import ModelState, ModelStatus, ServedModel
 from testing.running import free_port
 
@@ -40,6 +41,37 @@ def test_a_service_that_does_not_answer_now_may_later(fails, error):
     with pytest.raises(JobError, match=r"does not answer \(.*serve status") as said:
         target.find_model("m")
     assert not isinstance(said.value, WrongModel)
+
+
+def loading(monkeypatch, looks: int) -> None:
+    """Sets how often the model is still loading when the service is asked."""
+    config, status = ModelConfig(name="e5-small"), ModelStatus(ModelState.STARTING)
+    left = iter(range(looks))
+
+    async def served(app, model, kinds):
+        spec = None if next(left, None) is not None else CATALOG["e5-small"]
+        return ServedModel(config, spec, None, status)
+
+    monkeypatch.setattr(target, "_application", lambda: "app")
+    monkeypatch.setattr(target, "_ask", served)
+
+
+def test_a_model_that_is_still_loading_is_waited_for(monkeypatch):
+    loading(monkeypatch, 3)
+    said, slept = [], []
+    model = target.wait_for_model("e5-small", (), 900, said.append, lambda: 0.0, slept.append)
+    assert model.served.spec is not None
+    assert len(slept) == 3
+    assert said == ["waiting for the model: e5-small is still loading"]
+
+
+def test_a_model_that_loads_for_too_long_is_an_error(monkeypatch):
+    loading(monkeypatch, 10_000)
+    slept = []
+    with pytest.raises(JobError, match="e5-small is still loading after 5 s") as late:
+        target.wait_for_model("e5-small", (), 5, lambda _: None, lambda: len(slept), slept.append)
+    assert not isinstance(late.value, StillLoading)
+    assert len(slept) == 5
 
 
 @pytest.mark.parametrize("cause", [ValueError("a bug"), TimeoutError("a bug")])
@@ -96,7 +128,7 @@ def test_who_is_not_let_in_may_lack_the_token(monkeypatch, error, address, mode,
     if mode:
         monkeypatch.setenv("RAY_AUTH_MODE", mode)
     with pytest.raises(JobError) as said:
-        target.connect(address)
+        target.connect(address, wording=target.IN_COMMAND)
     assert (words or "while this job runs") in str(said.value)
     assert ("token" in str(said.value)) == (words is not None)
 
@@ -172,7 +204,7 @@ class Rays:
         self.ports = {f"{name}:6379": port for name, port in ports.items()}
         self.joined: str | None = None
 
-    def join(self, address: str) -> None:
+    def join(self, address: str, _: target.Wording) -> None:
         if address not in (*self.ports, "auto"):
             raise JobError(f"nothing answers at {address}")
         self.joined = address
@@ -239,12 +271,33 @@ def test_the_only_ray_with_serve_is_joined_and_no_other_is_tried(on_this_machine
     assert rays.joined == "b:6379"
 
 
-def test_of_several_rays_with_serve_the_caller_has_to_choose(on_this_machine, monkeypatch):
+@pytest.mark.parametrize(
+    ("wording", "url", "address"),
+    [
+        ((), "with url,", 'with address="HOST:PORT"'),
+        ((target.IN_COMMAND,), "with --url,", "with --address HOST:PORT"),
+    ],
+)
+def test_of_several_rays_with_serve_the_caller_has_to_choose(
+    on_this_machine, monkeypatch, wording, url, address
+):
     rays = on_this_machine(a=8000, b=8001)
     monkeypatch.setattr(target, "rays_with_serve", lambda: ["a:6379", "b:6379"])
-    with pytest.raises(JobError, match=r"a:6379, b:6379.*--url"):
-        target.connect(None)
+    with pytest.raises(JobError, match=r"a:6379, b:6379") as several:
+        target.connect(None, None, *wording)
+    assert url in str(several.value)
+    assert address in str(several.value)
     assert rays.joined is None
+
+
+def test_programs_are_told_of_arguments_and_not_of_options(on_this_machine):
+    on_this_machine(a=None, b=None)
+    for url in (None, "http://192.0.2.77:8000", "http://127.0.0.1:x", "http://127.0.0.1:8002"):
+        with pytest.raises(JobError) as refused:
+            target.connect(None, url)
+        assert "--" not in str(refused.value)
+        with pytest.raises(JobError, match="--"):
+            target.connect(None, url, target.IN_COMMAND)
 
 
 def test_the_only_ray_of_the_machine_is_joined_as_ray_finds_it(on_this_machine):
