@@ -168,6 +168,11 @@ def kill_own_ray() -> None:
     worker._global_node.kill_all_processes(check_alive=False, allow_graceful=False)
 
 
+def silence_token_warning() -> None:
+    """Keeps Ray from warning at each start that it asks for its token, which is in the docs."""
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+
+
 def keep_token_private() -> None:
     """Makes Ray's token readable by its owner alone, whether it exists or Ray creates it later."""
     from ray._private.authentication import authentication_token_setup as setup
@@ -247,6 +252,7 @@ def local_rays() -> list[str]:
     from ray._private.authentication import authentication_token_setup
     from ray._private.services import find_gcs_addresses
 
+    silence_token_warning()
     authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     find_gcs_addresses.cache_clear()
     return sorted(find_gcs_addresses())

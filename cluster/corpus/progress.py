@@ -154,11 +154,13 @@ class Snapshot:
 
 def progress_line(now: Snapshot) -> str:
     """Returns one line: share, rows, rates, rejects, time so far and time left."""
-    fields = [f"{now.share:4.0%} {_bar(now.share)}", now.rows_of]
+    fields = [f"{now.share:4.0%} {_bar(now.share)}"]
+    if now.progress.rows or not now.kept:  # else the rows that were kept are not counted yet
+        fields.append(now.rows_of)
     if now.rates.tokens:
         fields += [_tokens_per_s(now), f"{short_number(now.rates.texts)} texts/s"]
     elif not now.progress.texts and not now.waiting:
-        fields.append("starting workers")
+        fields.append("starting workers" if now.share < 1 else "checking the parts in place")
     if now.progress.reasons:
         fields.append(reasons_line(now.progress.reasons))
     left = "" if now.left_s is None else f", {clock(now.left_s)} left"

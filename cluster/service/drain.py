@@ -33,6 +33,7 @@ from deployments.ray_private import (
     kill_own_ray,
     logs_folder,
     own_ray,
+    silence_token_warning,
     start_serve,
     started_by_hand,
 )
@@ -68,8 +69,7 @@ class Service:
         return 0
 
     def _start(self, config: dict[str, Any]) -> None:
-        # that Ray asks for its token is in the docs
-        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+        silence_token_warning()
         # what Ray's processes print is in their logs, too
         ray.init(
             namespace=_NAMESPACE,

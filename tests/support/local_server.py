@@ -14,8 +14,9 @@ _REFUSAL = b'{"error": {"message": "send your API key", "code": "invalid_api_key
 def local_server(
     body: bytes, status: int = 200, key: str | None = None, content_type: str | None = None
 ) -> Iterator[int]:
-    """Answers every GET and POST the same way, or with our 401 if ``key`` is missing; yields the port of
-    127.0.0.1.
+    """Answers every GET, HEAD and POST the same way; yields the port of 127.0.0.1.
+
+    If ``key`` is set, requests without it get our 401.
     """
     expected = f"Bearer {key}".encode().decode("latin-1") if key else None
 
@@ -27,6 +28,10 @@ def local_server(
                 self.send_header("content-type", content_type)
             self.end_headers()
             self.wfile.write(body if has_key else _REFUSAL)
+
+        def do_HEAD(self):
+            self.send_response(status)
+            self.end_headers()
 
         def do_POST(self):
             self.rfile.read(int(self.headers["content-length"]))

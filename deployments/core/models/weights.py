@@ -134,6 +134,7 @@ def _download(repo: str, revision: str | None, patterns: list[str]) -> Path:
         RevisionNotFoundError,
     )
 
+    _reach_hub(repo)
     try:
         folder = snapshot_download(
             repo, revision=revision, allow_patterns=patterns, etag_timeout=_HUB_TIMEOUT_S
@@ -153,13 +154,27 @@ def _download(repo: str, revision: str | None, patterns: list[str]) -> Path:
     return Path(folder)
 
 
+def _reach_hub(repo: str) -> None:
+    """Raises ModelUnavailable if nothing answers there.
+
+    The library has no setting for how often it tries again, which takes half a minute and a warning each
+    time.
+    """
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_HUB_TIMEOUT_S)
+    except Exception as error:  # of the library's HTTP client, which is not always the same
+        raise ModelUnavailable(_not_provided(repo, "cannot be reached", _reason(error))) from error
+
+
 def _download_problem(repo: str, error: OSError) -> str:
     from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import DisabledRepoError, HfHubHTTPError, LocalEntryNotFoundError
 
     # LocalEntryNotFoundError also wraps the hub's answers and network failures
     cause = (isinstance(error, LocalEntryNotFoundError) and error.__cause__) or error
-    reason = shorten(str(cause) or type(cause).__name__, _MAX_REASON_CHARACTERS, placeholder=" …")
+    reason = _reason(cause)
     status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
     if status in _ACCESS_DENIED and not isinstance(cause, DisabledRepoError):
         return (
@@ -172,6 +187,14 @@ def _download_problem(repo: str, error: OSError) -> str:
             "the replicas write there, free disk space, or set HF_HOME to another folder"
         )
     problem = "cannot be reached" if status is None else "does not provide them"
+    return _not_provided(repo, problem, reason)
+
+
+def _reason(error: BaseException) -> str:
+    return shorten(str(error) or type(error).__name__, _MAX_REASON_CHARACTERS, placeholder=" …")
+
+
+def _not_provided(repo: str, problem: str, reason: str) -> str:
     return (
         f"the files of {repo} are not on this machine and the hub {problem} ({reason}); "
         "put them in the model cache (HF_HOME), or set the model's `path` in the config"

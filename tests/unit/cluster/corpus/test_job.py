@@ -219,9 +219,16 @@ def test_the_progress_line():
 
 
 def test_the_progress_line_at_the_start():
-    start = Snapshot(Progress(replicas=1), 1_000.0, 3.0, kept=90.0)
-    assert progress_line(start) == f"   9% {'█':<20}  0 rows  starting workers  0:03"[1:]
+    start = Snapshot(Progress(replicas=1), 1_000.0, 3.0, rows=500)
+    assert progress_line(start) == f"  0% {'':<20}  0 of 500 rows  starting workers  0:03"
     assert "starting" not in progress_line(replace(start, waiting="m is cold"))
+
+
+def test_the_progress_line_at_the_start_of_a_job_that_continues():
+    start = Snapshot(Progress(replicas=1), 1_000.0, 3.0, kept=90.0, rows=500)
+    assert progress_line(start) == f"  9% {'█':<20}  starting workers  0:03"
+    done = replace(start, kept=1_000.0)
+    assert progress_line(done) == f"100% {'█' * 20}  checking the parts in place  0:03"
 
 
 def test_the_progress_line_at_the_end():

@@ -17,6 +17,8 @@ from deployments.core.errors import ModelUnavailable, UnsupportedModel
 from deployments.core.models import weights
 from deployments.core.models.conversion import with_safetensors
 from deployments.core.models.weights import check_sha256, find_files
+from testing.running import free_port
+from tests.support.local_server import local_server
 
 TOKENIZER = ("config.json", "tokenizer.json")
 DESCRIPTION = ("modules.json", "1_Pooling/config.json")
@@ -74,6 +76,7 @@ class Hub:
     def __init__(self, monkeypatch, cached=None, downloaded=None):
         self.cached, self.downloaded, self.calls = cached, downloaded, []
         monkeypatch.setattr(huggingface_hub, "snapshot_download", self)
+        monkeypatch.setattr(weights, "_reach_hub", lambda repo: None)
 
     def __call__(self, repo, revision, allow_patterns, local_files_only=False, **_):
         self.calls.append((repo, revision, tuple(allow_patterns), local_files_only))
@@ -175,6 +178,23 @@ def test_why_a_download_failed_and_what_to_do(monkeypatch, error, reason, remedy
     assert remedy in refused.value.message
     assert "acme/tiny" in refused.value.message
     assert "\n" not in refused.value.message
+
+
+def test_a_hub_that_cannot_be_reached_is_not_tried_again_and_again(monkeypatch, caplog):
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    reach = weights._reach_hub
+    hub_ = Hub(monkeypatch)
+    monkeypatch.setattr(weights, "_reach_hub", reach)
+    with pytest.raises(ModelUnavailable, match=r"acme/tiny .* the hub cannot be reached"):
+        find_files("acme/tiny", "abc")
+    assert all(local for *_, local in hub_.calls)
+    assert caplog.text == ""
+
+
+def test_a_hub_that_answers_anything_is_reached(monkeypatch):
+    with local_server(b"", 404) as port:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{port}")
+        weights._reach_hub("acme/tiny")
 
 
 def test_what_the_hub_says_at_length_is_cut(monkeypatch):
