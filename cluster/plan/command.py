@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cluster.plan.errors import ImpossiblePlan, PlanError
@@ -56,19 +57,32 @@ def _plan(args: argparse.Namespace) -> CorpusPlan | TracePlan:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Raises PlanError for options that are missing or do not belong together."""
-    if args.trace is None and args.rows is None and args.sample is None:
-        raise PlanError(
-            "say what there is to do: --rows and --tokens-per-row, a --sample of the corpus, or a --trace"
-        )
+    """Raises PlanError for options that are missing, all at once, or do not belong together."""
     kind, others = ("--trace", _OF_CORPUS) if args.trace is not None else ("a corpus", _OF_TRACE)
     for name in others:
         if getattr(args, name) is not None:
             raise PlanError(f"--{name.replace('_', '-')} does not go with {kind}: drop it")
-    if args.text_column is not None and args.sample is None:
+    if args.text_column is not None and args.sample is None and args.rows is not None:
         raise PlanError("--text-column is for --sample: pass one, or drop it")
+    if missing := list(_missing(args)):
+        raise PlanError("; ".join(missing))
+
+
+def _missing(args: argparse.Namespace) -> Iterator[str]:
+    """Yields a sentence for each thing that the plan needs and has not got."""
+    if args.trace is None and args.rows is None and args.sample is None:
+        yield (
+            "say what there is to do: --rows and --tokens-per-row, a --sample of the corpus, or a --trace"
+        )
+    if args.rows is not None and args.sample is None and args.tokens_per_row is None:
+        yield "--rows needs --tokens-per-row, or a --sample whose tokens are counted"
     if args.tokens_per_second is None and args.bench is None and args.card is None:
-        raise PlanError(
+        yield (
             "say how fast one replica is: --tokens-per-second, --card, or --bench with what `embedfleet "
             "bench --json` printed"
         )
+    if args.model is None and (args.sample is not None or args.card is not None):
+        option = "--sample" if args.sample is not None else "--card"
+        yield f"{option} needs a MODEL, such as all-MiniLM-L6-v2, before the options"
+    if args.budget is not None and args.price_per_replica_hour is None:
+        yield "--budget needs --price-per-replica-hour, in the same currency"

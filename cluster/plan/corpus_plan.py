@@ -83,9 +83,7 @@ def _duration(hours: float) -> str:
 
 
 def corpus_plan(args: argparse.Namespace) -> CorpusPlan:
-    """Returns the plan of a corpus. Raises PlanError."""
-    if args.budget is not None and args.price_per_replica_hour is None:
-        raise PlanError("--budget needs --price-per-replica-hour, in the same currency")
+    """Returns the plan of a corpus. The options are complete. Raises PlanError."""
     corpus = _corpus(args)
     speed = replica_speed(args, corpus.tokens / corpus.rows)
     efficiency = EFFICIENCY if args.efficiency is None else args.efficiency
@@ -117,13 +115,9 @@ def _planned(
 
 def _corpus(args: argparse.Namespace) -> Corpus:
     if args.sample is None:
-        if args.tokens_per_row is None:
-            raise PlanError("--rows needs --tokens-per-row, or a --sample whose tokens are counted")
         return Corpus(args.rows, args.rows * args.tokens_per_row)
     if args.tokens_per_row is not None:
         raise PlanError("--tokens-per-row and --sample cannot be combined: drop one")
-    if args.model is None:
-        raise PlanError("--sample needs the MODEL whose tokenizer counts, before the options")
     from cluster.plan.sample import count_tokens
 
     counted = count_tokens(args.model, args.sample, args.text_column or "text")

@@ -37,15 +37,13 @@ def replica_speed(args: argparse.Namespace, tokens_per_text: float | None) -> Re
     return speed_of_card(args.card, args.model)
 
 
-def speed_of_card(card: str, model: str | None) -> ReplicaSpeed:
+def speed_of_card(card: str, model: str) -> ReplicaSpeed:
     """Returns what this project measured. Raises PlanError if it has not measured this."""
     known = CARDS.get(card.lower())
     if known is None:
         raise PlanError(
             f"--card {card}: not measured by this project, which knows {', '.join(CARDS)}; {_OTHERWISE}"
         )
-    if model is None:
-        raise PlanError("--card needs the MODEL that runs on it, before the options")
     spec = by_name_or_repo(model)
     name = spec.name if spec else model
     rate = known.tokens_per_s.get(name.lower())

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cluster.plan.arguments import START_S
 from cluster.plan.errors import PlanError
 from cluster.plan.picture import Panel, sparkline, svg
+from cluster.plan.progress import SimulationProgress
 from cluster.plan.speed import ReplicaSpeed, replica_speed
 from cluster.plan.traces import Trace, read_trace
 from cluster.service.tables import table
@@ -129,7 +132,12 @@ def trace_plan(args: argparse.Namespace) -> TracePlan:
     request = float(trace.traffic.tokens_per_request.mean())
     speed = replica_speed(args, None if math.isnan(request) else request)
     simulation = _Simulation(args, trace.traffic, speed)
-    runs = {name: simulation.run(policy, goal) for name, policy, goal in simulation.policies()}
+    progress = SimulationProgress(sys.stderr, sys.stderr.isatty())
+    runs = {
+        name: simulation.run(policy, goal, partial(progress.show, name))
+        for name, policy, goal in simulation.policies()
+    }
+    progress.end()
     plan = simulation.planned(trace, runs)
     if picture is not None:
         _draw(picture, plan.replicas[_ORACLE], runs)
@@ -165,10 +173,10 @@ class _Simulation:
             policy = RayPolicy(self._least, self._most, requests, self._pass_s)
             yield _RAY, policy, Goal(self._least, self._most)
 
-    def run(self, policy: Policy, goal: Goal) -> Run:
+    def run(self, policy: Policy, goal: Goal, watch: Callable[[float], None]) -> Run:
         """Returns what happens under a policy."""
         fleet = fleet_for(self._traffic, self._speed.tokens_per_s, self._start_s, goal)
-        return simulate(policy, self._traffic, fleet)
+        return simulate(policy, self._traffic, fleet, watch)
 
     def planned(self, trace: Trace, runs: dict[str, Run]) -> TracePlan:
         """Returns the plan."""

@@ -114,10 +114,20 @@ def fleet_for(traffic: Traffic, speed: float, start_s: float, goal: Goal) -> Flu
     return Fluid(speed, start_s, running=max(goal.min_replicas, min(goal.max_replicas, needed)))
 
 
-def simulate(policy: Policy, traffic: Traffic, fleet: Fluid) -> Run:
-    """Runs a fleet through the traffic under a policy. Changes ``fleet``."""
+def simulate(
+    policy: Policy,
+    traffic: Traffic,
+    fleet: Fluid,
+    watch: Callable[[float], None] | None = None,
+) -> Run:
+    """Runs a fleet through the traffic under a policy. Changes ``fleet``.
+
+    Calls ``watch`` for every hour of the traffic with the share that is done, from 0 to 1.
+    """
     replicas, accepted, served = np.zeros((3, len(traffic)))
     for second, tokens in enumerate(traffic.tokens_per_s.tolist()):
+        if watch and second % 3_600 == 0:
+            watch(second / len(traffic))
         fleet.scale(policy(fleet))
         fleet.step({Lane.ONLINE: tokens, Lane.OFFLINE: 0.0})
         replicas[second] = fleet.replicas

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
@@ -11,6 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from cluster import cli
+from cluster.plan import progress
 from deployments.core.planning.measured import CARDS
 from tests.support.documents import PAGES, ROOT
 from tests.support.importing import importing, loaded
@@ -236,6 +238,49 @@ def test_what_does_not_fit_is_refused_by_its_option(run, trace, words):
     status, out, err = run(*(trace if word == "TRACE" else word for word in words))
     assert (status, out) == (WRONG, "")
     assert REFUSED[words] in err
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        ((), ("--rows", "--sample", "--trace", "--tokens-per-second", "--card", "--bench")),
+        (("--rows", "5", "--budget", "9"), ("--tokens-per-row", "--card", "--price-per-replica")),
+        (("--sample", "x.txt", "--budget", "9"), ("MODEL", "--bench", "--price-per-replica-hour")),
+        (("--rows", "5", "--card", "cpu-bf16"), ("--tokens-per-row", "MODEL")),
+        (("--trace", "x.csv", "--card", "cpu-bf16"), ("--card needs a MODEL",)),
+    ],
+)
+def test_all_that_is_missing_is_named_at_once(run, words, options):
+    status, _, err = run(*words)
+    assert status == WRONG
+    assert all(option in err for option in options)
+    assert len(err.splitlines()) == 1
+
+
+def test_a_long_simulation_shows_how_far_it_is(run, trace, monkeypatch):
+    monkeypatch.setattr(progress, "_SOON_S", 0.0)
+    monkeypatch.setattr(progress, "_FILE_EVERY_S", 0.0)
+    words = ("--tokens-per-second", "5000", "--utilisation", "0.7", "0.8", "--json")
+    status, out, err = run("--trace", trace, *words)
+    assert status == 0
+    assert json.loads(out)
+    assert err.splitlines() == [
+        "embedfleet: simulating utilisation 0.7: 0%",
+        "embedfleet: simulating utilisation 0.8: 0%",
+    ]
+
+
+def test_a_short_simulation_is_quiet_and_a_terminal_has_one_line():
+    stream, now = io.StringIO(), [0.0]
+    shown = progress.SimulationProgress(stream, True, lambda: now[0])
+    shown.show("utilisation 0.7", 0.1)
+    shown.end()
+    assert stream.getvalue() == ""
+    now[0] = 2.5
+    shown.show("utilisation 0.7", 0.4)
+    shown.show("utilisation 0.7", 0.5)  # too soon
+    shown.end()
+    assert stream.getvalue() == "\r\033[Kembedfleet: simulating utilisation 0.7: 40%\r\033[K"
 
 
 BROKEN_REPORTS = {
