@@ -20,6 +20,7 @@ from cluster.arguments import (
     service_url,
     threads,
 )
+from cluster.parser import Parser
 from cluster.plan.arguments import add_plan_arguments
 
 _BROKEN_PIPE = 141  # as a process that SIGPIPE ends
@@ -38,7 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="embedfleet", description="One embedding service on Ray")
+    parser: argparse.ArgumentParser = Parser(
+        prog="embedfleet", description="One embedding service on Ray"
+    )
     parser.add_argument("--version", action="version", version=version("embedfleet"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands)

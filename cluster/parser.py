@@ -1,0 +1,27 @@
+"""The parser of the command line: argparse's, which also says what a misspelt option may have meant."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from difflib import get_close_matches
+from itertools import takewhile
+from typing import Any
+
+
+class Parser(argparse.ArgumentParser):
+    """Refuses an unknown option before anything else, since argparse would first ask for missing ones."""
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """As argparse's; the parsers of the commands get their words from the one above them."""
+        if args is not None and self._subparsers is None:
+            for word in takewhile(lambda word: word != "--", args):
+                self._check(word.partition("=")[0])
+        return super().parse_known_args(args, namespace)
+
+    def _check(self, word: str) -> None:
+        known = [option for action in self._actions for option in action.option_strings]
+        if not word.startswith("--") or any(option.startswith(word) for option in known):
+            return
+        close = get_close_matches(word, known, 1)
+        self.error(f"unknown option {word}{f', did you mean {close[0]}?' if close else ''}")
