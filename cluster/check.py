@@ -80,17 +80,17 @@ def target_of(what: str, revision: str | None = None) -> Target:
 
 
 def _check_config(file: Path) -> int:
-    from cluster.service.config_file import ConfigError, read_config
+    from cluster.service.config_file import ConfigError, read_config, require_keys_files
 
     try:
         ingress = read_config(file)
+        require_keys_files(ingress)
     except ConfigError as error:
         return _fail(str(error), _NOTHING_CHECKED)
     names = ", ".join(ingress.models) or "none of ours"
     print(f"{file} is valid. Models: {names}")
     for keys_file in ingress.keys_files:
-        is_here = keys_file.exists()
-        print(f"{keys_file} is {'valid' if is_here else 'not on this machine and was not checked'}")
+        print(f"{keys_file} is valid")
     return 0
 
 

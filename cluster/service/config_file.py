@@ -111,6 +111,13 @@ def read_config(file: Path) -> Ingress:
     )
 
 
+def require_keys_files(ingress: Ingress) -> None:
+    """Raises ConfigError if a file of tenants is not on this machine."""
+    for file in ingress.keys_files:
+        if not file.exists():
+            raise ConfigError(f"api.keys_file: there is no {file}")
+
+
 @contextmanager
 def listening_at(file: Path, host: str, port: int) -> Iterator[Path]:
     """Yields a config file with ``host`` and ``port`` set; Serve would listen on every interface."""

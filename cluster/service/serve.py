@@ -23,6 +23,7 @@ from cluster.service.config_file import (
     listening_at,
     read_address,
     read_config,
+    require_keys_files,
 )
 from cluster.service.environment import SHORT, differences, haproxy_files, path_environment
 from cluster.service.http import Service
@@ -59,7 +60,8 @@ def serve(
         url = url_of(host, port, tls)
         _refuse_taken_port(host, port, url=url)  # first, since Ray takes seconds to import
         ingress = read_config(Path(config))
-        _refuse_exposure(host, allow_anyone, ingress.keys_files)
+        require_keys_files(ingress)
+        _refuse_exposure(host, allow_anyone, bool(ingress.keys_files))
         environment, line = path_environment(path, ingress)
         _refuse_tls_behind_haproxy(ingress.tls, environment)
         _refuse_taken_statistics(environment)
@@ -181,15 +183,12 @@ def _is_ray_serve(url: str) -> bool:
         return service.is_ray_serve()
 
 
-def _refuse_exposure(host: str, allow_anyone: bool, keys_files: Collection[Path]) -> None:
-    for file in keys_files:
-        if not file.exists():
-            raise ConfigError(f"api.keys_file: there is no {file}")
+def _refuse_exposure(host: str, allow_anyone: bool, has_keys_file: bool) -> None:
     try:
         keys = listed_keys()
     except (OSError, ValueError) as error:
         raise ConfigError(f"the API keys cannot be read: {error}") from error
-    if not (keys or keys_files or allow_anyone or host in _LOOPBACKS):
+    if not (keys or has_keys_file or allow_anyone or host in _LOOPBACKS):
         raise ConfigError(
             f"anyone who reaches {host} could call the service; set EMBEDFLEET_API_KEYS or "
             "`api.keys_file` to require a key, or give --allow-anyone"

@@ -17,6 +17,7 @@ from deployments.core.models import weights
 from deployments.core.models.catalog import CATALOG
 from testing.models.files import Recipe, edit_json
 from testing.models.tiny import Shape, save_bert, save_encoder
+from testing.running import free_port
 from tests.support.documents import code_blocks
 
 HEAVY = {"ray", "torch", "transformers", "pydantic", "httpx"}
@@ -191,10 +192,13 @@ def test_a_wrong_keys_file_is_refused(checked, with_keys):
     assert "keys.0.models" in err
 
 
-def test_a_keys_file_of_another_machine(checked, with_keys):
-    status, out, err = checked(with_keys())
-    assert (status, err) == (0, "")
-    assert "keys.yaml is not on this machine" in out
+def test_a_keys_file_that_is_missing_is_refused_as_serve_does(checked, with_keys, tmp_path, capsys):
+    file = with_keys()
+    status, out, err = checked(file)
+    assert (status, out) == (2, "")
+    assert err == f"embedfleet: api.keys_file: there is no {tmp_path / 'keys.yaml'}\n"
+    assert cli.main(["serve", str(file), "--port", str(free_port())]) == 2
+    assert capsys.readouterr().err == err
 
 
 def test_weights_are_for_models(checked, config):
