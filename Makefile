@@ -40,11 +40,13 @@ $(VENV)/.venv:
 
 # torch first and alone: the CPU build where the index has one, and no other package may change it
 $(VENV)/.serve: $(VENV)/.venv pyproject.toml constraints.txt
+	@echo "Installing embedfleet and what it needs into $(VENV): a few minutes, and about 2 GB on disk (more with torch for CUDA)"
 	$(BIN)/pip install -q -c constraints.txt torch
 	$(BIN)/pip install -q -c constraints.txt -e .
 	touch $@
 
 $(VENV)/.test: $(VENV)/.serve
+	@echo "Installing what the tests need into $(VENV): a few minutes, and about 1 GB more"
 	$(BIN)/pip install -q -c constraints.txt -e '.[test]'
 	touch $@
 

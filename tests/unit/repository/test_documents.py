@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 import tomllib
 
 import pytest
@@ -168,6 +169,15 @@ def test_make_targets_exist():
     for text in DOCUMENTS.values():
         for target in re.findall(r"\bmake ([\w-]+)`", text):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+@pytest.mark.parametrize(("target", "notices"), [("serve", 1), ("test-services", 2)])
+def test_make_says_how_long_a_step_takes_before_it_installs(tmp_path, target, notices):
+    command = ["make", "--dry-run", f"VENV={tmp_path / 'new'}", target]
+    lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    steps = re.findall(r"^(?:echo .*minutes.* GB|.*pip install)", lines, re.MULTILINE)
+    assert sum(step.startswith("echo") for step in steps) == notices
+    assert steps[0].startswith("echo")
 
 
 def test_benchmarks_that_are_named_exist():
