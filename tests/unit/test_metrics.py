@@ -8,7 +8,7 @@ import pytest
 
 from deployments import metrics
 from deployments.core.tenants.usage import Counts
-from deployments.metrics import ClusterMetrics, TenantMetrics, merge_pages
+from deployments.metrics import ClusterMetrics, TenantMetrics, merge_pages, scrape_cluster
 
 HELP = (
     "# HELP ray_embedfleet_texts_total Texts computed\n# TYPE ray_embedfleet_texts_total counter\n"
@@ -103,6 +103,13 @@ async def test_a_gathering_that_failed_is_not_kept():
     with pytest.raises(OSError, match="no"):
         await metrics.page()
     assert await metrics.page() == "page"
+
+
+async def test_a_scrape_loads_no_certificates(monkeypatch):
+    """The router would answer nobody meanwhile."""
+    monkeypatch.setattr("ray.nodes", list)
+    monkeypatch.setattr("ssl.create_default_context", lambda *_, **__: pytest.fail("it does"))
+    assert await scrape_cluster() == ""
 
 
 def test_what_a_tenant_has_used(monkeypatch):
