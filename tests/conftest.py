@@ -23,6 +23,8 @@ settings.register_profile("explore", deadline=None, max_examples=500)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
+# nothing is reported to Ray's authors; each cluster then needs a process less
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 # what one run finds out about a model must not decide the next one
 os.environ["EMBEDFLEET_CACHE"] = tempfile.mkdtemp(prefix="embedfleet-cache-")
 atexit.register(shutil.rmtree, os.environ["EMBEDFLEET_CACHE"], ignore_errors=True)

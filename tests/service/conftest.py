@@ -14,20 +14,14 @@ from deployments.core.checking.verdict import Engines, checked_engine
 from deployments.core.models.describing import described
 from deployments.core.models.loading import find_model
 from testing.hashing import COMPUTED, WEIGHTS, save_model, save_sparse_model, save_weights
-from testing.models.combinations import COMBINATIONS
+from testing.models.combinations import COMBINATIONS, TOKENIZER_QUIRKS
 from testing.models.rerankers import save_reranker
 from testing.running import RunningService
 from testing.shared_service import SharedService
 
-REAL, VOCABULARY, ROLES, RERANKER = COMPUTED  # every other model hashes
-# of folders as hubs have them: a vocabulary without tokenizer.json, and one that treats queries and
-# documents differently and does not pool their prompts; tests/fidelity has many more, without HTTP
-KINDS = {
-    VOCABULARY: "roberta, tokenizer: vocabulary only",
-    ROLES: "bert, Router without the prompt",
-}
-# what only the config says of a model
-STATED = {VOCABULARY: {"prompts": {"query": "find: {text}"}, "max_tokens": 24}}
+REAL, ODD, RERANKER = COMPUTED  # every other model hashes
+# what only the config says of `ODD`
+STATED: dict[str, Any] = {"prompts": {"query": "find: {text}"}, "max_tokens": 24}
 SLOW_TOKENS_PER_S = 8_000
 
 
@@ -44,14 +38,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``hashed``, ``sparse``, ``slow``, ``broken``, whose weights are damaged, and some that compute."""
     folder = tmp_path_factory.mktemp("models")
-    for name, kind in KINDS.items():
-        COMBINATIONS[kind].save(folder / name)
+    save_odd_model(folder / ODD)
     save_reranker(folder / RERANKER, "bert")
     save_model(folder / "hashed", seed=1)
     save_sparse_model(folder / "sparse", seed=4)
     save_model(folder / "slow", seed=2, tokens_per_s=SLOW_TOKENS_PER_S)
     damage(save_model(folder / "broken", seed=3))
     return folder
+
+
+def save_odd_model(folder: Path) -> None:
+    """Writes a model with much that folders of hubs may have; tests/fidelity has more, without HTTP.
+
+    It treats queries and documents differently, does not pool their prompts, and has a vocabulary without
+    tokenizer.json.
+    """
+    COMBINATIONS["bert, Router without the prompt"].save(folder)
+    TOKENIZER_QUIRKS["vocabulary only"](folder)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +65,7 @@ def broken_model(models_folder: Path) -> Path:
 def compare_in_advance(models: Sequence[Mapping[str, Any]]) -> None:
     """Compares these with sentence-transformers here; replicas would import it each, which takes seconds.
 
-    The replica of MiniLM does so itself.
+    The replica of the reranker does so itself.
     """
     for model in models:
         config = ModelConfig.model_validate(model)
@@ -70,12 +73,11 @@ def compare_in_advance(models: Sequence[Mapping[str, Any]]) -> None:
         checked_engine(Engines(described(files), files, "auto", config.dtype))
 
 
-def stock_of(models_folder: Path, name: str) -> SentenceTransformer:
-    """Returns sentence-transformers' own model of a folder, with what the config says of it."""
-    stock = SentenceTransformer(str(models_folder / name), device="cpu")
-    stated = STATED.get(name, {})
-    stock.max_seq_length = stated.get("max_tokens", stock.max_seq_length)
-    for role, template in stated.get("prompts", {}).items():
+def stock_of(models_folder: Path) -> SentenceTransformer:
+    """Returns sentence-transformers' own `ODD`, with what the config says of it."""
+    stock = SentenceTransformer(str(models_folder / ODD), device="cpu")
+    stock.max_seq_length = STATED["max_tokens"]
+    for role, template in STATED["prompts"].items():
         stock.prompts[role] = template.removesuffix("{text}")
     if "passage" in stock.prompts:
         stock.prompts["document"] = stock.prompts["passage"]
@@ -96,14 +98,12 @@ def mend(model: Path) -> None:
 @pytest.fixture(scope="module")
 def service(shared_service: SharedService, models_folder: Path) -> RunningService:
     """Models that answer, and models that cannot."""
+    float32 = {"dtype": "float32"}
     models = [
         {"name": REAL, "threads": 2},
         # in float32, so that the comparison is strict; MiniLM has this machine's best precision
-        *(
-            {"name": name, "path": str(models_folder / name), "num_cpus": 0, "dtype": "float32"}
-            | STATED.get(name, {})
-            for name in (*KINDS, RERANKER)
-        ),
+        {"name": ODD, "path": str(models_folder / ODD), "num_cpus": 0, **float32, **STATED},
+        {"name": RERANKER, "path": str(models_folder / RERANKER), "num_cpus": 0, **float32},
         {"name": "hashed", "path": str(models_folder / "hashed")},
         {"name": "sparse", "path": str(models_folder / "sparse"), "num_cpus": 0},
         # Ray Data's own tasks need a whole core of the two that the smallest machine has
@@ -113,6 +113,6 @@ def service(shared_service: SharedService, models_folder: Path) -> RunningServic
         {"name": "linq-embed-mistral", "num_gpus": 1},  # needs a GPU that the cluster lacks
     ]
     app = {"import_path": "testing.hashing:build_with_computed"}
-    compare_in_advance([model for model in models if model["name"] in KINDS])
+    compare_in_advance([model for model in models if model["name"] in (REAL, ODD)])
     ready = (*COMPUTED, "hashed", "sparse", "slow")
     return shared_service.serve(models, ready, app, batches={"wait_s": 3})

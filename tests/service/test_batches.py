@@ -16,7 +16,7 @@ from testing.running import API_KEY, RunningService
 from tests.support.batches import as_jsonl, ids_of, input_line
 from tests.unit.batch_runner.test_lines import BAD
 
-REAL, FLOAT32, HASHED, SPARSE = "all-MiniLM-L6-v2", "tiny-roles", "hashed", "sparse"
+REAL, FLOAT32, HASHED, SPARSE = "all-MiniLM-L6-v2", "tiny-odd", "hashed", "sparse"
 # passes of other texts beside them, and bfloat16 on processors that are fast at it
 COSINES = {REAL: 0.9995, FLOAT32: 0.99999, HASHED: 0.99999, SPARSE: 0.99999}
 FINAL = ("completed", "failed", "expired", "cancelled")

@@ -10,6 +10,7 @@ import ray
 from cluster.service.environment import path_environment
 from testing.encoding import command, counts, encode
 from testing.shared_service import join
+from tests.support.holding import Holder
 
 MODEL = "hashed"
 
@@ -29,13 +30,7 @@ def test_a_job_inherits_serves_fast_path(service, tmp_path):
 def all_cores_taken(service):
     join(service)
     before = ray.available_resources()["CPU"]
-
-    @ray.remote(num_cpus=before)
-    class Holder:
-        def free(self):
-            return ray.available_resources().get("CPU", 0.0)
-
-    holder = Holder.remote()
+    holder = ray.remote(num_cpus=before)(Holder).remote()
     after = ray.get(holder.free.remote())
     assert before > 0.25 > after
     yield

@@ -87,7 +87,15 @@ def encoded(service, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("code", code_blocks("python"))
+def needs_a_process(code: str) -> bool:
+    """Whether a block uses Ray or LanceDB, whose threads would stay in this process."""
+    return any(name in code for name in ("import ray", "embedfleet.corpus", "lancedb"))
+
+
+PYTHON = code_blocks("python")
+
+
+@pytest.mark.parametrize("code", [code for code in PYTHON if needs_a_process(code)])
 def test_python(service, encoded, code):
     _, environment = command(service)  # the address of the service's Ray
     run = subprocess.run(
@@ -101,6 +109,14 @@ def test_python(service, encoded, code):
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout
+
+
+@pytest.mark.parametrize("code", [code for code in PYTHON if not needs_a_process(code)])
+def test_python_over_http(service, encoded, monkeypatch, capsys, code):
+    """In this process, which has imported the clients already: each import takes one or two seconds."""
+    monkeypatch.chdir(encoded)
+    exec(compile(adapted(code, service), "a document", "exec"), {"__name__": "__main__"})
+    assert capsys.readouterr().out
 
 
 @pytest.mark.parametrize("code", [b for b in code_blocks("yaml") if "import_path" in b])

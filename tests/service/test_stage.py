@@ -20,6 +20,7 @@ from testing.shared_service import join
 from testing.waiting import until
 from tests.service.conftest import SLOW_TOKENS_PER_S
 from tests.service.test_encode import online
+from tests.support.holding import Holder
 
 MODEL = "hashed"
 ROWS = 400
@@ -72,11 +73,6 @@ def hold_all_but_one_core():
         return holder
     ray.kill(holder)
     return None
-
-
-class Holder:
-    def free(self):
-        return ray.available_resources().get("CPU", 0.0)
 
 
 def test_a_pipeline_from_parquet_to_parquet(service, one_free_core, tmp_path):

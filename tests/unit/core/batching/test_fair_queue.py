@@ -19,6 +19,8 @@ ONLINE, OFFLINE = Lane.ONLINE, Lane.OFFLINE
 NEVER = float("inf")
 A, B, C = Share("a"), Share("b"), Share("c")
 PASS = 64  # tokens
+PASSES = 6
+ENOUGH = PASSES * PASS  # tokens, so that none runs out of texts in the meantime
 
 
 @dataclass(eq=False)
@@ -132,8 +134,8 @@ def test_tenants_get_tokens_by_their_weights(weights, tokens):
     lanes = lanes_of()
     for number, weight in enumerate(weights):
         for _ in range(1 + 9 * number):
-            put(lanes, Share(str(number), weight), [tokens] * 400)
-    got = tokens_of(lanes.take(0.0) for _ in range(6))
+            put(lanes, Share(str(number), weight), [tokens] * (1 + ENOUGH // tokens))
+    got = tokens_of(lanes.take(0.0) for _ in range(PASSES))
     fair = sum(got.values()) / sum(weights)
     for number, weight in enumerate(weights):
         assert abs(got[str(number)] - fair * weight) <= PASS + tokens

@@ -17,6 +17,7 @@ from deployments.core.models import describing
 from deployments.core.models.describing import described
 from deployments.core.models.loading import ModelFiles, find_model
 from testing.models.files import edit_json
+from testing.models.tiny import save_bert  # imports transformers, so most tests need no child
 
 MODEL = "all-MiniLM-L6-v2"
 
@@ -70,17 +71,6 @@ def test_a_cache_that_cannot_be_written_costs_time_only(monkeypatch, tmp_path):
     assert described(find_model(MODEL, weights=False)).spec.name == MODEL
 
 
-def test_the_childs_refusal_is_the_callers(tmp_path, monkeypatch):
-    from testing.models.tiny import save_bert
-
-    folder = save_bert(tmp_path / "tiny")
-    (folder / "tokenizer.json").write_text("{}")
-    files = find_model("own", str(folder))
-    monkeypatch.delitem(sys.modules, "transformers")
-    with pytest.raises(UnsupportedModel, match="cannot read the tokenizer"):
-        described(files)
-
-
 @pytest.fixture
 def children(monkeypatch):
     """The processes that this one starts from now on, as if it had not imported transformers."""
@@ -94,8 +84,6 @@ def children(monkeypatch):
 
 def folders(root: Path, count: int) -> list[ModelFiles]:
     """Models of different settings, so that each is described."""
-    from testing.models.tiny import save_bert
-
     save_bert(root / "0")
     for number in range(1, count):
         shutil.copytree(root / "0", root / str(number))
@@ -103,11 +91,18 @@ def folders(root: Path, count: int) -> list[ModelFiles]:
     return [find_model(str(number), str(root / str(number))) for number in range(count)]
 
 
-def test_models_that_wait_together_are_described_by_one_child(tmp_path, children):
-    files = folders(tmp_path, 4)
+def test_models_that_wait_together_are_described_or_refused_by_one_child(tmp_path, children):
+    *good, unreadable, odd = folders(tmp_path, 4)
+    (unreadable.folder / "tokenizer.json").write_text("{}")
+    odd = replace(odd, spec=replace(odd.spec, special_tokens=5))
     with ThreadPoolExecutor(4) as pool:
-        names = [description.spec.name for description in pool.map(described, files)]
-    assert names == ["0", "1", "2", "3"]
+        answers = [pool.submit(described, files) for files in (unreadable, odd, *good)]
+    refused, failed, *descriptions = answers
+    with pytest.raises(UnsupportedModel, match="cannot read the tokenizer"):
+        refused.result()
+    with pytest.raises(ModelUnavailable, match="3 cannot be described: AttributeError"):
+        failed.result()
+    assert [description.result().spec.name for description in descriptions] == ["0", "1"]
     assert len(children) == 1
     assert children[0].returncode == 0
 
@@ -130,17 +125,7 @@ def test_a_child_that_hangs_is_ended(tmp_path, children, monkeypatch):
         described(files[0])
 
 
-def test_whatever_fails_in_the_child_is_the_callers_reason(tmp_path, children):
-    [files] = folders(tmp_path, 1)
-    odd = replace(files, spec=replace(files.spec, special_tokens=5))
-    with pytest.raises(ModelUnavailable, match="0 cannot be described: AttributeError"):
-        described(odd)
-    assert children[0].returncode == 0
-
-
 def test_other_settings_are_described_anew(tmp_path):
-    from testing.models.tiny import save_bert
-
     folder = save_bert(tmp_path / "tiny", cased=True)
     before = described(find_model("own", str(folder)))
     edit_json(folder / "tokenizer_config.json", do_lower_case=True)

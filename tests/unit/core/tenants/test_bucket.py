@@ -147,7 +147,7 @@ SHARES = {
 
 @pytest.mark.parametrize("shares", SHARES)
 @pytest.mark.parametrize("routers", [1, 2, 4])
-@pytest.mark.parametrize("tokens", [20, 200, 2_000])
+@pytest.mark.parametrize("tokens", [60, 200, 2_000])
 def test_routers_keep_a_limit_together(routers, shares, tokens):
     fleet = Fleet(routers, 60_000, tokens).run(240, SHARES[shares](routers))
     for start in (0, 30, 60, 120, 180):
