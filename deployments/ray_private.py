@@ -14,8 +14,8 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -194,22 +194,47 @@ def keep_token_private() -> None:
 def start_serve(config: Mapping[str, Any], proxies_s: float) -> None:
     """Starts Serve in this process's Ray and deploys a config, as ``serve run`` does.
 
-    Waits for the proxies of Serve for up to ``proxies_s`` (Ray waits 60 s), but not for the models.
+    Ray would wait for the proxies of Serve before it starts the application, which takes seconds; here
+    they start at the same time. Waits for the proxies for up to ``proxies_s``, but not for the models.
     Raises TimeoutError.
     """
+    import ray
     from ray.serve._private import api
     from ray.serve.config import gRPCOptions
     from ray.serve.schema import ServeDeploySchema
 
     schema = ServeDeploySchema.model_validate(config)
-    api.HTTP_PROXY_TIMEOUT = proxies_s
-    client = api.serve_start(
-        http_options=schema.http_options.model_dump(),
-        grpc_options=gRPCOptions(**schema.grpc_options.model_dump()),
-        controller_options=schema.controller_options,
-        proxy_location=schema.proxy_location,
-    )
+    with _without_waiting_for_proxies() as proxies:
+        client = api.serve_start(
+            http_options=schema.http_options.model_dump(),
+            grpc_options=gRPCOptions(**schema.grpc_options.model_dump()),
+            controller_options=schema.controller_options,
+            proxy_location=schema.proxy_location,
+        )
     client.deploy_apps(schema, _blocking=False)
+    try:
+        ray.get(proxies, timeout=proxies_s)
+    except ray.exceptions.GetTimeoutError as error:
+        raise TimeoutError(f"Serve's proxies have not started within {proxies_s:g} s") from error
+
+
+@contextmanager
+def _without_waiting_for_proxies() -> Iterator[list[Any]]:
+    """Makes `serve_start` return as soon as the controller runs; yields what to wait for instead."""
+    from ray.serve._private import api
+
+    create, proxies = api._create_controller_and_proxy_refs, list[Any]()
+
+    def create_only(*args: Any, **options: Any) -> tuple[Any, list[Any]]:
+        controller, ready = create(*args, **options)
+        proxies.extend(ready)
+        return controller, []
+
+    api._create_controller_and_proxy_refs = create_only
+    try:
+        yield proxies
+    finally:
+        api._create_controller_and_proxy_refs = create
 
 
 def request_id() -> str:

@@ -18,6 +18,7 @@ from ray.serve import context, handle, schema
 from ray.serve._private import api, client, controller, logging_utils, replica, router
 from ray.serve._private.common import DeploymentID, ReplicaID
 from ray.serve._private.request_router.request_router import RequestRouter
+from ray.serve.exceptions import RayServeException
 
 from deployments import ray_private
 
@@ -141,29 +142,58 @@ def test_a_ray_that_was_started_by_hand_is_known(tmp_path, monkeypatch):
     assert ray_private.started_by_hand() == "10.0.0.1:6379"
 
 
-def test_a_config_is_deployed_as_serve_run_deploys_it(monkeypatch):
-    started, deployed = [], []
+@pytest.fixture
+def serve_starts(monkeypatch):
+    """Lets Ray's own `serve_start` run without a Ray; returns what it does, in order."""
+    done = []
+    real = inspect.signature(api._create_controller_and_proxy_refs)
+
+    def create(*args, **options):
+        done.append(("create", real.bind(*args, **options).arguments))
+        return "controller", ["proxy"]
+
+    def deploy(schema, _blocking):
+        done.append(("deploy", schema))
+
+    def none_runs():
+        raise RayServeException
+
     kind = client.ServeControllerClient
     inspect.signature(kind.deploy_apps).bind(None, "schema", _blocking=False)
-    inspect.signature(api.serve_start).bind(
-        http_options={}, grpc_options=None, controller_options=None, proxy_location=None
-    )
-    assert "timeout=HTTP_PROXY_TIMEOUT" in inspect.getsource(api.serve_start)
-    monkeypatch.setattr(api, "HTTP_PROXY_TIMEOUT", 60)
-    deploys = SimpleNamespace(deploy_apps=lambda schema, _blocking: deployed.append(schema))
-    monkeypatch.setattr(api, "serve_start", lambda **options: started.append(options) or deploys)
-    app = {"name": "embedfleet", "import_path": "deployments.app:build"}
-    config = {
-        "proxy_location": "HeadOnly",
-        "http_options": {"host": "127.0.0.1", "port": 8123},
-        "applications": [app],
-    }
-    ray_private.start_serve(config, 300)
-    assert api.HTTP_PROXY_TIMEOUT == 300
-    (options,), (schema_deployed,) = started, deployed
+    monkeypatch.setattr(api, "_create_controller_and_proxy_refs", create)
+    monkeypatch.setattr(api, "_check_cached_client_alive", lambda: (None, None))
+    monkeypatch.setattr(api, "_get_global_client", none_runs)
+    monkeypatch.setattr(api, "_set_global_client", lambda client: None)
+    deploys = SimpleNamespace(deploy_apps=deploy)
+    monkeypatch.setattr(api, "ServeControllerClient", lambda _: deploys)
+    monkeypatch.setattr(ray, "get", lambda refs, timeout: done.append(("wait", refs, timeout)))
+    return done
+
+
+CONFIG = {
+    "proxy_location": "HeadOnly",
+    "http_options": {"host": "127.0.0.1", "port": 8123},
+    "applications": [{"name": "embedfleet", "import_path": "deployments.app:build"}],
+}
+
+
+def test_a_config_is_deployed_while_the_proxies_start(serve_starts):
+    ray_private.start_serve(CONFIG, 300)
+    (create, options), (deploy, schema_deployed), wait = serve_starts
+    assert (create, deploy, wait) == ("create", "deploy", ("wait", ["proxy"], 300))
     assert options["http_options"]["port"] == 8123
     assert options["proxy_location"] == "HeadOnly"
     assert [app.name for app in schema_deployed.applications] == ["embedfleet"]
+    assert api._create_controller_and_proxy_refs.__name__ == "create"  # as it was
+
+
+def test_proxies_that_do_not_start_are_waited_for_no_longer(serve_starts, monkeypatch):
+    def never(refs, timeout):
+        raise ray.exceptions.GetTimeoutError
+
+    monkeypatch.setattr(ray, "get", never)
+    with pytest.raises(TimeoutError, match="300 s"):
+        ray_private.start_serve(CONFIG, 300)
 
 
 def test_a_request_has_serves_id():
