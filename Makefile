@@ -3,6 +3,9 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
+# else each of a service's many processes compiles our files again, and pytest its own
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: serve test test-core test-services test-long lint bench clean
 
 serve: $(VENV)/.serve
@@ -14,6 +17,9 @@ test: $(VENV)/.test
 
 test-core: lint
 	$(BIN)/pytest tests/unit tests/api tests/fidelity tests/gpu
+
+# the parts share the cores, and threads of OpenMP that wait for each other use them up
+test-core test-services: export OMP_NUM_THREADS ?= 1
 
 # one shared service, which the last test ends
 test-services: $(VENV)/.test

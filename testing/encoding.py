@@ -39,12 +39,20 @@ def command(
 
 
 def run_command(
-    service: RunningService, *args: object, name: str = "encode"
+    service: RunningService, *args: object, name: str = "encode", **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Runs ``embedfleet encode``, or ``name``, in a new process, as users do."""
+    """Runs ``embedfleet encode``, or ``name``, in a new process, as users do.
+
+    ``variables`` are added to its environment.
+    """
     line, environment = command(service, *args, name=name)
     return subprocess.run(
-        line, env=environment, capture_output=True, text=True, timeout=240, check=False
+        line,
+        env=environment | variables,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
 
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 
 import pytest
 
 from testing.encoding import encode, run_command
-from testing.hashing import save_model
 from testing.running import RunningService, running_service
+from tests.chaos.conftest import STEADY
 from tests.support.killing import (
     arguments,
     check_complete,
@@ -28,8 +28,7 @@ from tests.support.killing import (
     wait_for_parts,
 )
 
-MODEL = "steady"
-TOKENS_PER_S = 15_000
+MODEL = STEADY
 ROUNDS = int(os.environ.get("EMBEDFLEET_KILL_ROUNDS", "8"))
 SEED = int(os.environ.get("EMBEDFLEET_KILL_SEED", str(random.randrange(1_000_000))))
 COSTS_A_RETRY = ("data worker", "encoder replica")
@@ -38,18 +37,12 @@ PARTS = 4
 APP = {"import_path": "testing.hashing:build"}
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory) -> list[dict[str, str]]:
-    folder = save_model(tmp_path_factory.mktemp("models") / MODEL, tokens_per_s=TOKENS_PER_S)
-    return [{"name": MODEL, "path": str(folder)}]
-
-
 @pytest.mark.parametrize(
     "victim",
     ["driver", *(pytest.param(victim, marks=pytest.mark.long) for victim in COSTS_A_RETRY)],
 )
-def test_every_row_once_whatever_is_killed(shared_service, models, corpus, tmp_path, victim):
-    service = shared_service.serve(models, [MODEL], APP)
+def test_every_row_once_whatever_is_killed(steady_service, corpus, tmp_path, victim):
+    service = steady_service
     (path, ids), out = corpus, tmp_path / "out"
     job = start(service, *arguments(path, out, MODEL))
     wait_for_parts(job, out, PARTS)
@@ -68,14 +61,14 @@ def test_every_row_once_whatever_is_killed(shared_service, models, corpus, tmp_p
 class Fleet:
     """A service of its own, which can be started again."""
 
-    def __init__(self, models: list[dict[str, str]]) -> None:
+    def __init__(self, model: Mapping[str, str]) -> None:
         self._stack = ExitStack()
-        self._models = models
+        self._model = model
         self.start()
 
     def start(self) -> None:
         self.service: RunningService = self._stack.enter_context(
-            running_service(self._models, [MODEL], app=APP)
+            running_service([self._model], [MODEL], app=APP)
         )
 
     def stop(self) -> None:
@@ -83,8 +76,8 @@ class Fleet:
 
 
 @pytest.fixture(scope="module")
-def fleet(models) -> Iterator[Fleet]:
-    fleet = Fleet(models)
+def fleet(steady) -> Iterator[Fleet]:
+    fleet = Fleet(steady)
     yield fleet
     fleet.stop()
 

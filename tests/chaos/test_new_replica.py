@@ -12,22 +12,19 @@ from ray.serve.handle import DeploymentHandle
 
 from testing.docstrings import all_docstrings
 from testing.encoding import command
-from testing.hashing import save_model
 from testing.shared_service import join, redeploy
 from testing.waiting import until
+from tests.chaos.conftest import STEADY
 
-MODEL = "scaled"
+MODEL = STEADY
 DEPLOYMENT = f"encoder-{MODEL}"
 SHARE = 0.25  # of the tokens that arrive while both replicas run
 ENOUGH_TOKENS = 50_000
 
 
 @pytest.fixture(scope="module")
-def service(shared_service, tmp_path_factory):
-    # slow enough that the job outlasts the test on any machine
-    folder = save_model(tmp_path_factory.mktemp("models") / MODEL, tokens_per_s=20_000)
-    models = [{"name": MODEL, "path": str(folder)}]
-    return shared_service.serve(models, [MODEL], {"import_path": "testing.hashing:build"})
+def service(steady_service):
+    return steady_service
 
 
 @pytest.fixture(scope="module")

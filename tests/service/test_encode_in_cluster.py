@@ -1,29 +1,16 @@
-"""Corpus jobs beside other work on a cluster: with a node's environment, and with no core free."""
+"""Corpus jobs beside other work on a cluster, which leaves no core free."""
 
 from __future__ import annotations
 
-import subprocess
 from contextlib import contextmanager
 
 import ray
 
-from cluster.service.environment import path_environment
-from testing.encoding import command, counts, encode
+from testing.encoding import counts, encode
 from testing.shared_service import join
 from tests.support.holding import Holder
 
 MODEL = "hashed"
-
-
-def test_a_job_inherits_serves_fast_path(service, tmp_path):
-    corpus = tmp_path / "a.txt"
-    corpus.write_text("one\ntwo\n")
-    line, environment = command(service, corpus, tmp_path / "out", "--model", MODEL)
-    fast = {**environment, **path_environment("haproxy")[0]}
-    run = subprocess.run(line, env=fast, capture_output=True, text=True, timeout=120, check=False)
-    assert run.returncode == 0, run.stderr
-    assert "2 rows in, 2 encoded" in run.stdout
-    assert "ERROR" not in run.stderr
 
 
 @contextmanager

@@ -13,23 +13,22 @@ import pytest
 from testing.hashing import save_model
 from testing.shared_service import redeploy
 from testing.waiting import until
+from tests.chaos.conftest import STEADY
 
-MODEL = "updated"
+MODEL = STEADY
 TEXT = "the same text again and again"
 PATIENCE_S = 100.0
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """One model with two sets of weights."""
-    root = tmp_path_factory.mktemp("models")
-    return [save_model(root / name, seed) for seed, name in enumerate(("old", "new"))]
+def folders(steady, tmp_path_factory):
+    """The folder of the model that is served, and one with other weights."""
+    return [steady["path"], save_model(tmp_path_factory.mktemp("models") / "new", seed=1)]
 
 
 @pytest.fixture(scope="module")
-def service(shared_service, folders):
-    models = [{"name": MODEL, "path": str(folders[0])}]
-    return shared_service.serve(models, [MODEL], {"import_path": "testing.hashing:build"})
+def service(steady_service):
+    return steady_service
 
 
 @dataclass
