@@ -196,7 +196,7 @@ def start_serve(config: Mapping[str, Any], proxies_s: float) -> None:
 
     Ray would wait for the proxies of Serve before it starts the application, which takes seconds; here
     they start at the same time. Waits for the proxies for up to ``proxies_s``, but not for the models.
-    Raises TimeoutError.
+    If they fail, the application is deleted. Raises TimeoutError and RayError.
     """
     import ray
     from ray.serve._private import api
@@ -214,8 +214,16 @@ def start_serve(config: Mapping[str, Any], proxies_s: float) -> None:
     client.deploy_apps(schema, _blocking=False)
     try:
         ray.get(proxies, timeout=proxies_s)
-    except ray.exceptions.GetTimeoutError as error:
-        raise TimeoutError(f"Serve's proxies have not started within {proxies_s:g} s") from error
+    except ray.exceptions.RayError as error:  # a time-out, or a proxy that has failed
+        with suppress(
+            Exception
+        ):  # Ray may outlive this process; nothing may keep loading models there
+            client.delete_apps([app.name for app in schema.applications], blocking=False)
+        if isinstance(error, ray.exceptions.GetTimeoutError):
+            raise TimeoutError(
+                f"Serve's proxies have not started within {proxies_s:g} s"
+            ) from error
+        raise
 
 
 @contextmanager

@@ -164,7 +164,12 @@ def serve_starts(monkeypatch):
     monkeypatch.setattr(api, "_check_cached_client_alive", lambda: (None, None))
     monkeypatch.setattr(api, "_get_global_client", none_runs)
     monkeypatch.setattr(api, "_set_global_client", lambda client: None)
-    deploys = SimpleNamespace(deploy_apps=deploy)
+
+    def delete(names, blocking):
+        done.append(("delete", names))
+
+    inspect.signature(kind.delete_apps).bind(None, ["embedfleet"], blocking=False)
+    deploys = SimpleNamespace(deploy_apps=deploy, delete_apps=delete)
     monkeypatch.setattr(api, "ServeControllerClient", lambda _: deploys)
     monkeypatch.setattr(ray, "get", lambda refs, timeout: done.append(("wait", refs, timeout)))
     return done
@@ -194,6 +199,7 @@ def test_proxies_that_do_not_start_are_waited_for_no_longer(serve_starts, monkey
     monkeypatch.setattr(ray, "get", never)
     with pytest.raises(TimeoutError, match="300 s"):
         ray_private.start_serve(CONFIG, 300)
+    assert serve_starts[-1] == ("delete", ["embedfleet"])  # Ray may run on
 
 
 def test_a_request_has_serves_id():
