@@ -17,6 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from deployments.api.uploads import transfer_s
 from deployments.batches.sharing import has_room
+from deployments.batches.states import EVERYONE
 from deployments.core.errors import Overloaded
 
 _MOST = 32
@@ -34,9 +35,9 @@ class Downloads:
         """Returns a place for a download; `leave` must follow. Raises Overloaded if there is none."""
         held = Counter(place.owner for place in self._places)
         if not has_room(held, owner, _MOST) and not self._make_room(held, owner):
+            yours = "" if owner == EVERYONE else f", {held[owner]} of them yours"
             raise Overloaded(
-                f"{held.total()} downloads are under way at this router, {held[owner]} of them yours; "
-                "retry later",
+                f"{held.total()} downloads are under way at this router{yours}; retry later",
                 retry_after_s=_RETRY_AFTER_S,
             )
         self._places.add(place := Place(owner))
@@ -72,15 +73,18 @@ class Place:
 
     def give_up(self) -> None:
         """Ends the download, which has begun."""
-        self.timeout.reschedule(asyncio.get_running_loop().time())
+        with suppress(RuntimeError):  # it is ending anyway: its own time is up
+            self.timeout.reschedule(asyncio.get_running_loop().time())
 
     def watched(self, send: Send) -> Send:
         """Returns ``send``, which notes when it has to wait for the client."""
 
         async def send_and_watch(message: Message) -> None:
             self.still_since = asyncio.get_running_loop().time()
-            await send(message)
-            self.still_since = inf
+            try:
+                await send(message)
+            finally:
+                self.still_since = inf
 
         return send_and_watch
 

@@ -54,7 +54,7 @@ class Tools:
     """What the work on any batch needs.
 
     ``answer`` returns the status and the body of the answer to a line's body, for a tenant. ``slowly``
-    has threads for all reads of inputs and writes of results, which may take minutes. A line over
+    has threads for what may take minutes: to read inputs, and to put results together. A line over
     ``longest`` bytes is not read. ``begun`` are the batches whose start in this process is counted.
     """
 

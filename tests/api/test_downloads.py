@@ -141,3 +141,18 @@ async def test_a_download_has_a_deadline(app, monkeypatch):
     path = await sent(app, b"x", "a")
     async with stuck(app, path, 1, "a") as tasks:
         await asyncio.wait_for(tasks[0], 5)
+
+
+async def test_a_download_whose_time_is_just_up_can_be_given_up():
+    place = downloads.Place("a")
+
+    async def given_up_late() -> None:
+        async with place.timeout:
+            place.timeout.reschedule(asyncio.get_running_loop().time())
+            try:
+                await asyncio.Event().wait()
+            finally:
+                place.give_up()
+
+    with pytest.raises(TimeoutError):
+        await given_up_late()
