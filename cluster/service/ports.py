@@ -2,12 +2,17 @@
 
 Ray Serve's defaults are the same for every service: the second one would fail, or get the first one's
 requests from its HAProxy.
+
+Serve binds these ports half a minute after they are chosen. So a service claims them, and another one
+that starts meanwhile takes others. A claim is an abstract Unix socket of Linux. Like a port, its name is
+known to all users of the machine, and it is gone once its process has ended, however that ended.
 """
 
 from __future__ import annotations
 
 import random
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -16,16 +21,20 @@ from pathlib import Path
 _BLOCKS = range(20_000, 30_000, 100)
 _FALLBACK_HTTP, _FALLBACK_GRPC, _METRICS, _STATS = range(96, 100)
 STATISTICS = {"RAY_SERVE_HAPROXY_METRICS_PORT": 9101, "RAY_SERVE_HAPROXY_STATS_PORT": 8404}
+_HAS_CLAIMS = sys.platform == "linux"
 
 
-def chosen_ports(environ: Mapping[str, str]) -> dict[str, str]:
+def chosen_ports(environ: Mapping[str, str], claims: ExitStack) -> dict[str, str]:
     """Returns the variables that give a service ports of its own; those of ``environ`` stay.
 
-    HAProxy's statistics keep their known ports if these are free. Raises OSError if no block is free.
+    No other service chooses the same ones until ``claims`` is closed. HAProxy's statistics keep their
+    known ports if these are free. Raises OSError if no block is free.
     """
-    first = free_block()
+    first = next((block for block in _free_blocks() if _claim(block, claims)), None)
+    if first is None:
+        raise _no_block()
     metrics, stats = (
-        port if is_free(port) else first + place
+        port if is_free(port) and _claim(port, claims) else first + place
         for port, place in zip(STATISTICS.values(), (_METRICS, _STATS), strict=True)
     )
     ports = {
@@ -40,16 +49,38 @@ def chosen_ports(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def free_block() -> int:
-    """Returns the first of a hundred free ports. Raises OSError if there is no such block.
+    """Returns the first of a hundred free ports. Raises OSError if there is no such block."""
+    if (first := next(_free_blocks(), None)) is None:
+        raise _no_block()
+    return first
 
-    The block is drawn at random, so that two services that start at once rarely get the same one.
-    """
+
+def _free_blocks() -> Iterator[int]:
+    """Yields the first port of each free block, in a random order."""
     for first in random.sample(_BLOCKS, len(_BLOCKS)):
         with ExitStack() as probes, suppress(OSError):
             for port in range(first, first + _BLOCKS.step):
                 probes.enter_context(socket.socket()).bind(("0.0.0.0", port))
-            return first
-    raise OSError(f"no hundred ports are free between {_BLOCKS.start} and {_BLOCKS.stop}")
+            probes.close()
+            yield first
+
+
+def _no_block() -> OSError:
+    return OSError(f"no hundred ports are free between {_BLOCKS.start} and {_BLOCKS.stop}")
+
+
+def _claim(port: int, claims: ExitStack) -> bool:
+    """Claims a port for this process. Returns False if another service has done so before."""
+    if not _HAS_CLAIMS:
+        return True
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(f"\0embedfleet-port-{port}")
+    except OSError:
+        claim.close()
+        return False
+    claims.callback(claim.close)
+    return True
 
 
 def is_free(port: int) -> bool:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -20,6 +20,7 @@ from cluster.service import fate_sharing
 from cluster.service.config_file import (
     LOOPBACK,
     ConfigError,
+    Ingress,
     listening_at,
     read_address,
     read_config,
@@ -57,26 +58,33 @@ def serve(
     try:
         configured_host, configured_port, tls = read_address(Path(config))
         host, port = host or configured_host or LOOPBACK, port or configured_port
-        url = url_of(host, port, tls)
-        _refuse_taken_port(host, port, url=url)  # first, since Ray takes seconds to import
+        # first, since Ray takes seconds to import
+        _refuse_taken_port(host, port, url=url_of(host, port, tls))
         ingress = read_config(Path(config))
         require_keys_files(ingress)
         _refuse_exposure(host, allow_anyone, bool(ingress.keys_files))
         environment, line = path_environment(path, ingress)
         _refuse_tls_behind_haproxy(ingress.tls, environment)
         _refuse_taken_statistics(environment)
-        ports = _own_ports()
+        what = ", ".join(ingress.models) or "the applications of the config"
+        for notice in (f"starting {what}; {line}", *differences(environment)):
+            print(f"embedfleet: {notice}", flush=True)
+        return _start(Path(config), host, port, {**environment, **_allowed_hosts(host)}, ingress)
     except ConfigError as error:
         print(f"embedfleet: {error}", file=sys.stderr)
         return 2
-    what = ", ".join(ingress.models) or "the applications of the config"
-    for notice in (f"starting {what}; {line}", *differences(environment)):
-        print(f"embedfleet: {notice}", flush=True)
-    with listening_at(Path(config), host, port) as file, _haproxy_folder() as files:
+
+
+def _start(
+    config: Path, host: str, port: int, environment: Mapping[str, str], ingress: Ingress
+) -> int:
+    with ExitStack() as stack:
+        ports = _own_ports(stack)
+        file = stack.enter_context(listening_at(config, host, port))
+        files = stack.enter_context(_haproxy_folder())
         command = [sys.executable, "-m", "cluster.service.drain", str(file)]
-        return _run(
-            command, {**environment, **_allowed_hosts(host), **ports, **files}, url, ingress.models
-        )
+        url = url_of(host, port, ingress.tls)
+        return _run(command, {**environment, **ports, **files}, url, ingress.models)
 
 
 @contextmanager
@@ -86,9 +94,9 @@ def _haproxy_folder() -> Iterator[dict[str, str]]:
         yield haproxy_files(Path(folder))
 
 
-def _own_ports() -> dict[str, str]:
+def _own_ports(claims: ExitStack) -> dict[str, str]:
     try:
-        return chosen_ports(os.environ)
+        return chosen_ports(os.environ, claims)
     except OSError as error:
         raise ConfigError(str(error)) from error
 

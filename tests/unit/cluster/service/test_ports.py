@@ -6,22 +6,28 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pytest
 
+from cluster.service import ports as ports_module
 from cluster.service.haproxy import haproxy
 from cluster.service.ports import STATISTICS, chosen_ports, free_block, is_free, orphaned_haproxy
 from testing.running import free_port
 from testing.waiting import until
 
 
-def test_two_services_share_no_port():
+@pytest.fixture
+def claims():
+    with ExitStack() as stack:
+        yield stack
+
+
+def test_two_services_share_no_port(claims):
     with socket.create_server(("127.0.0.1", 0)) as first:
         assert not is_free(first.getsockname()[1])
-    ports = [port for _ in range(20) for port in chosen_ports({}).values()]
+    ports = [port for _ in range(20) for port in chosen_ports({}, claims).values()]
     assert all(int(port) < 32_768 for port in ports)  # above are those of outgoing connections
-    blocks = {int(chosen_ports({})["RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"]) for _ in range(20)}
-    assert len(blocks) > 10
 
 
 def test_a_block_in_use_is_left_out():
@@ -30,15 +36,54 @@ def test_a_block_in_use_is_left_out():
         assert all(free_block() != taken for _ in range(300))
 
 
-def test_statistics_stay_at_their_known_ports_if_these_are_free():
-    ports = chosen_ports({})
-    for name, known in STATISTICS.items():
-        assert (ports[name] == str(known)) == is_free(known)
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux' abstract sockets")
+def test_services_that_start_at_once_choose_different_ports(claims, monkeypatch):
+    known = {name: free_port() for name in STATISTICS}
+    monkeypatch.setattr(ports_module, "STATISTICS", known)
+    chosen = [port for _ in range(20) for port in chosen_ports({}, claims).values()]
+    assert len(set(chosen)) == len(chosen)  # none of them listens yet
+    claims.close()
+    again = chosen_ports({}, claims)
+    assert {name: int(again[name]) for name in known} == known
 
 
-def test_what_the_user_sets_stays():
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux' abstract sockets")
+def test_a_claim_ends_with_its_process(claims, monkeypatch):
     name = "RAY_SERVE_HAPROXY_STATS_PORT"
-    assert chosen_ports({name: "12345"})[name] == "12345"
+    known = {**STATISTICS, name: free_port()}
+    monkeypatch.setattr(ports_module, "STATISTICS", known)
+    code = f"""
+import sys, time
+from contextlib import ExitStack
+from cluster.service import ports
+ports.STATISTICS = {known!r}
+stack = ExitStack()
+print(ports.chosen_ports({{}}, stack)[{name!r}], flush=True)
+time.sleep(60)
+"""
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None
+        assert int(other.stdout.readline()) == known[name]
+        assert int(chosen_ports({}, claims)[name]) != known[name]
+    finally:
+        other.kill()
+        other.communicate(timeout=20)
+    assert int(chosen_ports({}, claims)[name]) == known[name]
+
+
+def test_statistics_stay_at_their_known_ports_if_these_are_free(claims, monkeypatch):
+    known = {name: free_port() for name in STATISTICS}
+    monkeypatch.setattr(ports_module, "STATISTICS", known)
+    with socket.create_server(("127.0.0.1", known["RAY_SERVE_HAPROXY_STATS_PORT"])):
+        ports = chosen_ports({}, claims)
+    assert ports["RAY_SERVE_HAPROXY_METRICS_PORT"] == str(known["RAY_SERVE_HAPROXY_METRICS_PORT"])
+    assert ports["RAY_SERVE_HAPROXY_STATS_PORT"] != str(known["RAY_SERVE_HAPROXY_STATS_PORT"])
+
+
+def test_what_the_user_sets_stays(claims):
+    name = "RAY_SERVE_HAPROXY_STATS_PORT"
+    assert chosen_ports({name: "12345"}, claims)[name] == "12345"
 
 
 @pytest.fixture
