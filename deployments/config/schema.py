@@ -334,8 +334,9 @@ class BatchesConfig(_Config):
     """Batches over HTTP, which are off without this block.
 
     ``store`` is a folder that all nodes see, or a URI of a pyarrow file system; by default it is a folder
-    beside Ray's, which is enough on a single machine. ``max_batches`` may wait or run, and
-    ``max_running`` run at once. ``wait_s`` is how long a line waits for a model that does not answer.
+    beside Ray's, one for each HTTP port, which is enough on a single machine. ``max_batches`` may wait or
+    run, and ``max_running`` run at once. ``wait_s`` is how long a line waits for a model that does not
+    answer.
     """
 
     store: str | None = Field(None, min_length=1)

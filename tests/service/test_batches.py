@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -195,7 +197,9 @@ def test_what_a_batch_uses_is_part_of_the_usage(service, client):
 
 def test_the_log_says_where_batches_are_kept(service):
     logs = list((service.log.parent / "ray").rglob("*batches*.log"))
-    assert any("batches are kept in local" in log.read_text() for log in logs)
+    port = service.url.rpartition(":")[2]
+    folder = rf"batches are kept in local /.*/embedfleet-batches-{os.getuid()}-{port}-"
+    assert any(re.search(folder, log.read_text()) for log in logs)
 
 
 @pytest.mark.long
