@@ -151,9 +151,7 @@ def ranking_of(reply: Answer, piece: Piece) -> Ranking:
 
 
 def _unexpected(reply: Answer) -> UnexpectedAnswer:
-    return UnexpectedAnswer(
-        f"{reply}, but not in the form of embedfleet; is `url` that of the service?"
-    )
+    return UnexpectedAnswer(f"the server is not embedfleet: {reply}; is `url` that of the service?")
 
 
 def joined(parts: Sequence[Embeddings]) -> Embeddings:
@@ -198,7 +196,7 @@ def refusal(reply: Answer, piece: Piece) -> EmbedfleetError:
     if not is_from_service(reply) and reply.status not in _OF_PROXIES:
         return _unexpected(reply)
     fields = _error_fields(reply.content)
-    message = fields.get("message") or f"a proxy answers instead of the service: {reply}"
+    message = fields.get("message") or f"a proxy answered in place of the service: {reply}"
     where = "" if piece.is_whole else f" ({piece})"
     kind = SpaceMismatch if reply.status == _CONFLICT else ServiceError
     return kind(

@@ -61,6 +61,6 @@ def _http_port() -> int:
         return http_port(_CONTROLLER_S)
     except (RayError, ValueError) as error:
         raise StoreFailed(
-            f"Serve does not say at which port this service listens ({error!r}), and the name of its "
-            "folder has the port; retry later, or set `batches.store`"
+            f"Serve does not say at which port this service listens ({error!r}), after which its folder "
+            "of batches is named; retry later, or set `batches.store`"
         ) from error
