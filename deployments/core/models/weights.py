@@ -20,6 +20,7 @@ _DESCRIPTION = ("*.json", "*/config.json", "*.txt", "*.model", "README.md")
 # some repositories have the small Dense layers in the older format only
 _WEIGHTS = ("*.safetensors", "*_Dense/pytorch_model.bin")
 _CODE = ("*.py",)
+_VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")
 _HUB_TIMEOUT_S = 4.0
 _MAX_REASON_CHARACTERS = 300
 _ACCESS_DENIED = (401, 403)
@@ -82,23 +83,35 @@ def _in_package(package: str) -> Path | None:
 
 
 def _from_hub(repo: str, revision: str | None, weights: bool, described: bool, code: bool) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
     wanted = [*_DESCRIPTION, *(_WEIGHTS if weights else ()), *(_CODE if code else ())]
-    try:  # the cache first: files that are there need no network
-        cached = snapshot_download(
-            repo, revision=revision, allow_patterns=wanted, local_files_only=True
-        )
-        if _is_whole(Path(cached), weights, described):
-            return Path(cached)
-    except LocalEntryNotFoundError:
-        pass
+    # the cache first: files that are there need no network
+    cached = _in_cache(repo, revision, wanted)
+    if cached and _is_whole(cached, weights, described):
+        return cached
+    try:
+        _reach_hub(repo)
+    except ModelUnavailable:
+        if cached and _may_be_whole(cached, weights):
+            return cached
+        raise
     folder = _download(repo, revision, wanted)
     if weights and not has_safetensors(folder):
         # the older format only, as bge-m3; most repositories have both
         return _download(repo, revision, [*wanted, *OLD_WEIGHTS])
     return folder
+
+
+def _in_cache(repo: str, revision: str | None, patterns: list[str]) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = snapshot_download(
+            repo, revision=revision, allow_patterns=patterns, local_files_only=True
+        )
+    except LocalEntryNotFoundError:
+        return None
+    return Path(folder)
 
 
 def _is_whole(folder: Path, weights: bool, described: bool) -> bool:
@@ -111,6 +124,20 @@ def _is_whole(folder: Path, weights: bool, described: bool) -> bool:
         needed |= _weights_of(folder)
     has_pooling = described or any(folder.glob("*/config.json"))
     return has_pooling and all((folder / name).is_file() for name in needed)
+
+
+def _may_be_whole(folder: Path, weights: bool) -> bool:
+    """Whether a model might load from here, though some of the usual files are not there.
+
+    Some models have a vocabulary in place of tokenizer.json, or a folder for their first module.
+    """
+    has_vocabulary = any(any(folder.rglob(pattern)) for pattern in _VOCABULARIES)
+    return has_vocabulary and (not weights or _has_weights(folder))
+
+
+def _has_weights(folder: Path) -> bool:
+    places = (folder, *folder.glob("0_*"), *folder.glob("0_*/*"))
+    return any(all((place / name).is_file() for name in _weights_of(place)) for place in places)
 
 
 def _weights_of(folder: Path) -> set[str]:
@@ -134,7 +161,6 @@ def _download(repo: str, revision: str | None, patterns: list[str]) -> Path:
         RevisionNotFoundError,
     )
 
-    _reach_hub(repo)
     try:
         folder = snapshot_download(
             repo, revision=revision, allow_patterns=patterns, etag_timeout=_HUB_TIMEOUT_S

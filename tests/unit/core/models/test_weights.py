@@ -191,6 +191,51 @@ def test_a_hub_that_cannot_be_reached_is_not_tried_again_and_again(monkeypatch, 
     assert caplog.text == ""
 
 
+REVISION = "a" * 40
+VOCABULARY_ONLY = ("config.json", "modules.json", "1_Pooling/config.json", "vocab.txt")
+IN_FOLDERS = ("modules.json", "0_Model/config.json", "0_Model/tokenizer.json")
+
+
+@pytest.fixture
+def offline(tmp_path, monkeypatch):
+    """An empty model cache of the hub's library, which may not use the network."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    return tmp_path / "models--acme--tiny" / "snapshots" / REVISION
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        (*VOCABULARY_ONLY, "model.safetensors"),
+        (*VOCABULARY_ONLY, "pytorch_model.bin"),
+        (*IN_FOLDERS, "0_Model/model.safetensors"),
+    ],
+)
+def test_a_cached_model_without_some_usual_files_needs_no_hub(offline, files):
+    for name in files:
+        (offline / name).parent.mkdir(parents=True, exist_ok=True)
+        (offline / name).write_text("{}")
+    for wanted in (True, False):
+        assert find_files("acme/tiny", REVISION, weights=wanted) == offline
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        VOCABULARY_ONLY,
+        (*VOCABULARY_ONLY, "model-00001-of-00002.safetensors"),
+        (*VOCABULARY_ONLY[:3], "model.safetensors"),
+    ],
+)
+def test_a_cached_model_without_weights_or_vocabulary_needs_the_hub(offline, files):
+    for name in files:
+        (offline / name).parent.mkdir(parents=True, exist_ok=True)
+        (offline / name).write_text("{}")
+    with pytest.raises(ModelUnavailable, match=r"acme/tiny .* the hub cannot be reached"):
+        find_files("acme/tiny", REVISION)
+
+
 def test_a_hub_that_answers_anything_is_reached(monkeypatch):
     with local_server(b"", 404) as port:
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{port}")
