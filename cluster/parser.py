@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from itertools import takewhile
@@ -14,12 +15,17 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """As argparse's; the parsers of the commands get their words from the one above them."""
-        if args is not None and self._subparsers is None:
-            for word in takewhile(lambda word: word != "--", args):
-                self._check(word.partition("=")[0])
+        for word in takewhile(self._may_be_option, sys.argv[1:] if args is None else args):
+            self._check(word.partition("=")[0])
         return super().parse_known_args(args, namespace)
 
+    def _may_be_option(self, word: str) -> bool:
+        """Whether this word and those after it may be options of this parser, not of a command."""
+        return word != "--" and (self._subparsers is None or word.startswith("-"))
+
     def _check(self, word: str) -> None:
+        if " " in word:  # for argparse, that is a value
+            return
         known = [option for action in self._actions for option in action.option_strings]
         if not word.startswith("--") or any(option.startswith(word) for option in known):
             return

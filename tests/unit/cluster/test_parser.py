@@ -31,6 +31,21 @@ def test_a_misspelt_option(capsys, line):
     assert usage.startswith(f"usage: embedfleet {line.split()[0]} ")
 
 
+def test_a_misspelt_option_before_the_command(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["embedfleet", "--verison"])
+    for words in (None, ["--verison"], ["--verison", "models"]):
+        with pytest.raises(SystemExit):
+            cli.main(words)
+        said = capsys.readouterr().err
+        assert said.endswith("error: unknown option --verison, did you mean --version?\n")
+
+
+def test_a_value_with_a_space_may_look_like_an_option(capsys):
+    words = ["encode", "/absent", "out", "--model", "m", "--instruction", "--given a query, find"]
+    assert cli.main(words) == 1
+    assert "/absent" in capsys.readouterr().err
+
+
 def test_an_option_like_no_other(capsys):
     with pytest.raises(SystemExit):
         cli.main(["serve", "--xyzzy"])
