@@ -18,7 +18,9 @@ from embedfleet.retries import retry_after_s
 Role = Literal["query", "document"]
 Priority = Literal["online", "offline"]
 _CONFLICT = 409
-_OF_PROXIES = (413, 429, 502, 503, 504)  # a proxy in front of the service may give these itself
+_SERVER_ERRORS = range(500, 600)
+# a proxy in front of the service, such as Ray Serve's own, may give these and all of 5xx itself
+_OF_PROXIES = (401, 403, 408, 413, 429)
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ def refusal(reply: Answer, piece: Piece) -> EmbedfleetError:
     That is UnexpectedAnswer if the server is not embedfleet. Otherwise it is a ServiceError, which names
     the piece if the call has several.
     """
-    if not is_from_service(reply) and reply.status not in _OF_PROXIES:
+    if not is_from_service(reply) and not _may_be_of_proxy(reply.status):
         return _unexpected(reply)
     fields = _error_fields(reply.content)
     message = fields.get("message") or f"a proxy answered in place of the service: {reply}"
@@ -206,6 +208,10 @@ def refusal(reply: Answer, piece: Piece) -> EmbedfleetError:
         fields.get("param"),
         retry_after_s(reply.headers),
     )
+
+
+def _may_be_of_proxy(status: int) -> bool:
+    return status in _OF_PROXIES or status in _SERVER_ERRORS
 
 
 def _error_fields(content: bytes) -> Mapping[str, str | None]:

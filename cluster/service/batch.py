@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cluster.service.http import Service, ServiceError
+from cluster.service.http import DownloadBroken, Service, ServiceError
 
 _EVERY_S = 1.0
 _SILENT_S = 120.0  # as long as a service may take to start again
@@ -28,16 +28,23 @@ def run(service: Service, file: str | None, batch_id: str | None, output: str | 
     stem = Path(file or str(batch_id)).with_suffix("")
     results = Path(output) if output else stem.with_name(stem.name + _RESULTS)
     results.parent.mkdir(parents=True, exist_ok=True)  # before the work, not after it
-    batch_id = _send(service, content) if content else str(batch_id)
+    left = "nothing was sent"
     try:
-        batch = _follow(service, batch_id)
+        if content:
+            file_id = _upload(service, content)
+            left = f"{file} was sent, and its batch may go on; `GET /v1/batches` lists it"
+            batch_id = str(service.create_batch(file_id)["id"])
+            print(f"embedfleet: {file} is {batch_id}", flush=True)
+        fetch = f"`embedfleet batch --id {batch_id}` fetches its results"
+        left = f"{batch_id} goes on; {fetch}"
+        batch = _follow(service, str(batch_id))
+        left = f"{batch_id} is {batch['status']}; {fetch}"
+        _fetch(service, batch, results)
     except KeyboardInterrupt:
-        print(
-            f"\nembedfleet: {batch_id} goes on; `embedfleet batch --id {batch_id}` fetches its results",
-            file=sys.stderr,
-        )
+        print(f"\nembedfleet: stopped; {left}", file=sys.stderr)
         return _INTERRUPTED
-    _fetch(service, batch, results)
+    except DownloadBroken as error:
+        raise ServiceError(f"{error}; run `embedfleet batch --id {batch_id}` again") from error
     for problem in (batch["errors"] or {"data": []})["data"]:
         where = f"line {problem['line']}: " if problem["line"] else ""
         print(f"embedfleet: {where}{problem['message']}", file=sys.stderr)
@@ -56,12 +63,10 @@ def _opened(file: Path) -> BinaryIO:
         raise OSError(f"{file} cannot be read: {error.strerror}") from error
 
 
-def _send(service: Service, content: BinaryIO) -> str:
+def _upload(service: Service, content: BinaryIO) -> str:
+    """Returns the id of the file."""
     with content:
-        file_id = service.send_file(content, Path(content.name).name)
-    batch_id = str(service.create_batch(file_id)["id"])
-    print(f"embedfleet: {content.name} is {batch_id}", flush=True)
-    return batch_id
+        return service.send_file(content, Path(content.name).name)
 
 
 def _follow(service: Service, batch_id: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ _TIMEOUT_S = 300.0
 _PROBE_TIMEOUT_S = 2.0
 _OF_BATCH = ("id", "status", "request_counts", "errors", "output_file_id", "error_file_id")
 _GATEWAY = (502, 503, 504)  # of a proxy that gets no answer itself
+_ACCESS_DENIED = (401, 403)
 # transports that bypass the proxies named in the environment
 _NO_PROXY = {"http://": None, "https://": None}
 
@@ -31,6 +32,10 @@ class KeyRefused(ServiceError):
     """The service requires an API key, or does not accept the one that was sent."""
 
 
+class DownloadBroken(ServiceError):
+    """A download ended before the end of its file; the same request may succeed."""
+
+
 class Service:
     """The service at one address."""
 
@@ -41,6 +46,7 @@ class Service:
         checked, since it is made out to the name that other machines use.
         """
         self.url = url
+        self.api_key = api_key or None
         headers = [(b"authorization", b"Bearer " + api_key.encode())] if api_key else []
         try:
             self._http = httpx.Client(
@@ -56,7 +62,7 @@ class Service:
     @property
     def has_key(self) -> bool:
         """Whether requests carry an API key."""
-        return "authorization" in self._http.headers
+        return self.api_key is not None
 
     def close(self) -> None:
         """Closes the connections."""
@@ -71,9 +77,10 @@ class Service:
         """Whether a proxy of Ray Serve answers: it lists its routes as a JSON object."""
         response = self._probe("/-/routes")
         try:
-            return bool(response and response.is_success and isinstance(response.json(), dict))
+            routes = response.json() if response and response.is_success else None
         except ValueError:
             return False
+        return isinstance(routes, dict) and all(route.startswith("/") for route in routes)
 
     def models(self) -> list[dict[str, Any]]:
         """Returns the models as ``GET /v1/models`` lists them."""
@@ -130,14 +137,23 @@ class Service:
         return self._request("GET", f"/v1/batches/{quote(batch_id, safe='')}", needs=_OF_BATCH)
 
     def fetch_file(self, file_id: str, target: BinaryIO) -> None:
-        """Writes the content of a file to ``target``. Raises OSError if that fails."""
+        """Writes the content of a file to ``target``.
+
+        Raises OSError if that fails, and DownloadBroken if the connection ends too early.
+        """
         path = f"/v1/files/{file_id}/content"
         with self._reaching(), self._http.stream("GET", path) as response:
             if not response.is_success:
                 response.read()
             self._check(response, f"GET {path}")
-            for chunk in response.iter_bytes():
-                target.write(chunk)
+            try:
+                for chunk in response.iter_bytes():
+                    target.write(chunk)
+            except httpx.HTTPError as error:
+                raise DownloadBroken(
+                    f"the download of {file_id} from {self.url} broke off after "
+                    f"{response.num_bytes_downloaded} bytes ({error or type(error).__name__})"
+                ) from error
 
     def _request(
         self,
@@ -181,15 +197,32 @@ class Service:
         status = f"{response.status_code} {response.reason_phrase}".rstrip()
         kind = response.headers.get("content-type", "no content type").partition(";")[0]
         answer = f"answers {request} with {status} ({kind})"
-        if response.status_code in _GATEWAY:
-            return ServiceError(
+        return ServiceError(self._why_another_answers(response, answer))
+
+    def _why_another_answers(self, response: httpx.Response, answer: str) -> str:
+        status = response.status_code
+        if status in _GATEWAY:
+            return (
                 f"the proxy at {self.url} does not reach the service: it {answer}; start the service, "
                 "or set --url to it"
             )
+        if status == httpx.codes.REQUEST_TIMEOUT or response.is_server_error:
+            return (
+                f"a proxy at {self.url} {answer} instead of the service; try again, and look at "
+                "`serve status`"
+            )
+        if status in _ACCESS_DENIED:
+            return (
+                f"the server at {self.url} {answer}, not in the form of embedfleet; set --url to the "
+                "service itself if a proxy in front of it wants credentials of its own"
+            )
         form = ", in another form" if response.is_success else ""
-        return ServiceError(
-            f"the server at {self.url} is not embedfleet: it {answer}{form}; set --url to the service"
-        )
+        if self.is_ray_serve():
+            return (
+                f"Ray Serve runs at {self.url}, but {answer}{form}: `serve status` shows the "
+                "applications there and their route_prefix; set --url to the service"
+            )
+        return f"the server at {self.url} is not embedfleet: it {answer}{form}; set --url to the service"
 
     def _key_message(self) -> str:
         why = "does not accept this API key" if self.has_key else "requires an API key"

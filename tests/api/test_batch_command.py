@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from cluster import cli
+from cluster.service.http import Service
 from deployments.api.files import ApiBatches
 from deployments.batch_runner.answering import LineAnswers
 from deployments.batches.store import Store, open_store
@@ -68,6 +69,29 @@ def test_it_sends_waits_and_fetches(url, tmp_path, capsys):
     assert ids_of(read(results)) == ["a", "b", "c"]
     assert results.with_name("results.errors.jsonl").exists()
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("send_file", "nothing was sent"),
+        ("create_batch", "was sent, and its batch may go on; `GET /v1/batches`"),
+        ("batch", "goes on; `embedfleet batch --id batch_"),
+        ("fetch_file", "is completed; `embedfleet batch --id batch_"),
+    ],
+)
+def test_ctrl_c_says_what_becomes_of_the_batch(url, tmp_path, capsys, monkeypatch, method, words):
+    file = tmp_path / "in.jsonl"
+    file.write_bytes(as_jsonl([input_line("a")]))
+    monkeypatch.setattr(Service, method, interrupt)
+    assert cli.main(["batch", str(file)]) == 130
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("embedfleet: stopped; ")
+    assert words in last
 
 
 def test_the_status_is_0_if_every_line_was_answered(url, tmp_path):

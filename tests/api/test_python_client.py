@@ -277,7 +277,6 @@ PAGE = {"content-type": "text/html; charset=utf-8"}
         httpx.Response(302, headers={"location": "https://here/login"}),
         httpx.Response(404, text="<html>page</html>", headers=PAGE),
         httpx.Response(409, json={"detail": "conflict"}),
-        httpx.Response(500, text="<html>page</html>", headers=PAGE),
     ],
     ids=lambda answer: str(answer.status_code),
 )
@@ -295,6 +294,16 @@ def test_another_server(path, answer):
     assert f"http://here{path} answers {answer.status_code} ({kind})" in message
     assert "<" not in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("status", [401, 403, 408, 500, 520])
+def test_a_proxy_that_answers_instead_of_the_service(status):
+    page = httpx.Response(status, text="<html>page</html>", headers=PAGE)
+    transport = httpx.MockTransport(lambda _: page)
+    with Client("http://here", transport=transport) as client, pytest.raises(ServiceError) as error:
+        client.embed(["a"])
+    assert (error.value.status, error.value.code) == (status, None)
+    assert f"http://here/v1/embeddings answers {status} (text/html)" in str(error.value)
 
 
 def test_a_server_that_does_not_keep_to_the_required_space():

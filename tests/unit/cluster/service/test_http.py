@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import httpx
 import pytest
 
@@ -41,8 +45,17 @@ PAGE = b"<!doctype html><html><title>nginx</title>\n" + b"<p>page</p>\n" * 100
     ("status", "words"),
     [
         (200, "is not embedfleet: it answers {request} with 200 OK (text/html), in another form;"),
-        (401, "is not embedfleet: it answers {request} with 401 Unauthorized (text/html);"),
+        (
+            401,
+            "answers {request} with 401 Unauthorized (text/html), not in the form of embedfleet;",
+        ),
+        (403, "answers {request} with 403 Forbidden (text/html), not in the form of embedfleet;"),
         (404, "is not embedfleet: it answers {request} with 404 Not Found (text/html);"),
+        (408, "answers {request} with 408 Request Timeout (text/html) instead of the service;"),
+        (
+            500,
+            "answers {request} with 500 Internal Server Error (text/html) instead of the service;",
+        ),
         (502, "does not reach the service: it answers {request} with 502 Bad Gateway (text/html);"),
     ],
 )
@@ -60,6 +73,21 @@ def test_a_page_of_another_server_is_one_line(
     assert words.format(request=requests.get(command, "GET /v1/models")) in line
     assert f"http://127.0.0.1:{port} " in line
     assert "<" not in line
+    assert ("is not embedfleet" in line) is (status in (200, 404))
+
+
+@pytest.mark.parametrize("command", ["models", "verify"])
+def test_another_path_of_ray_serve_is_not_another_server(monkeypatch, capsys, command):
+    def answer(_, method, path, **__):
+        if path == "/-/routes":
+            return httpx.Response(200, json={"/other": "app"})
+        return httpx.Response(404, text=f"Path '{path}' not found. Ping http://.../-/routes")
+
+    monkeypatch.setattr(httpx.Client, "request", answer)
+    assert cli.main([command, "--url", URL]) == 1
+    said = capsys.readouterr().err
+    assert f"Ray Serve runs at {URL}, but answers GET /v1/models with 404 Not Found" in said
+    assert "is not embedfleet" not in said
 
 
 @pytest.mark.parametrize("command", ["models", "verify"])
@@ -88,3 +116,43 @@ def test_a_service_that_wants_a_key(monkeypatch, capsys, command, key, words):
     said = capsys.readouterr().err
     assert f"the service at {URL} {words}; set EMBEDFLEET_API_KEY or --api-key" in said
     assert "Bearer" not in said
+
+
+BATCH = {
+    "id": "batch_1",
+    "status": "completed",
+    "request_counts": {"total": 1, "completed": 1, "failed": 0},
+    "errors": None,
+    "output_file_id": "file_1",
+    "error_file_id": None,
+}
+
+
+class BreaksOff(BaseHTTPRequestHandler):
+    """Has a batch that is done, and closes the connection in the middle of its results."""
+
+    def do_GET(self):
+        is_file = self.path.startswith("/v1/files/")
+        body = b"half" if is_file else json.dumps(BATCH).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body) * (2 if is_file else 1)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_download_that_breaks_off_can_be_repeated(tmp_path, capsys):
+    with ThreadingHTTPServer(("127.0.0.1", 0), BreaksOff) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url, results = f"127.0.0.1:{server.server_port}", tmp_path / "results.jsonl"
+        words = ["batch", "--id", "batch_1", "--url", url, "--output", str(results)]
+        assert cli.main(words) == 1
+        server.shutdown()
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(
+        f"embedfleet: the download of file_1 from http://{url} broke off after 4 bytes ("
+    )
+    assert said.endswith("; run `embedfleet batch --id batch_1` again")
+    assert not results.exists()
