@@ -60,10 +60,13 @@ def url_of(host: str, port: int, tls: bool = False) -> str:
 def our_service(url: str) -> Service:
     """Returns a client of the service that this machine runs, with a key of its environment.
 
+    That is ``EMBEDFLEET_API_KEY`` if the service accepts it, so that the line to try works as it is.
+
     A file of tenants holds no keys, only their hashes, so there ``EMBEDFLEET_API_KEY`` has to be set.
     """
-    keys = listed_keys()
-    key = keys[0] if keys else os.environ.get(_KEY)
+    keys, key = listed_keys(), os.environ.get(_KEY)
+    if keys and key not in keys:
+        key = keys[0]
     return Service(url, key or None, is_ours=True)
 
 
@@ -205,7 +208,7 @@ def _how_to_call(service: Service, is_key_refused: bool) -> str:
     needs_key = service.has_key or is_key_refused
     key = f'-H "Authorization: Bearer ${_KEY}" ' if needs_key else ""
     # the key that has listed the models may be from another variable, or there was none
-    is_set = _KEY in os.environ and not is_key_refused
+    is_set = os.environ.get(_KEY) == service.api_key and not is_key_refused
     step = f"put one of the keys into {_KEY} and " if needs_key and not is_set else ""
     body = '{"input": "What is the capital of France?"}'
     return (

@@ -30,13 +30,17 @@ class Child:
 class FakeService:
     """Has the states of one look after the other; the clock moves with the sleeps between them."""
 
-    has_key = False
+    api_key = None
 
     def __init__(self, looks, url=URL):
         self.url = url
         self.now = 0.0
         self.sleeps = []
         self._looks = looks
+
+    @property
+    def has_key(self):
+        return self.api_key is not None
 
     def clock(self):
         return self.now
@@ -123,15 +127,15 @@ def test_the_line_to_try_can_be_pasted(announced):
     assert "Authorization" not in line
 
 
-@pytest.mark.parametrize("key_is_set", [True, False])
-def test_the_line_to_try_has_the_key_that_the_service_wants(announced, monkeypatch, key_is_set):
-    monkeypatch.setattr(FakeService, "has_key", True)
+@pytest.mark.parametrize("key", ["key", "", "of another service", None])
+def test_the_line_to_try_has_the_key_that_the_service_wants(announced, monkeypatch, key):
+    monkeypatch.setattr(FakeService, "api_key", "key")
     monkeypatch.delenv("EMBEDFLEET_API_KEY", raising=False)
-    if key_is_set:
-        monkeypatch.setenv("EMBEDFLEET_API_KEY", "key")
+    if key is not None:
+        monkeypatch.setenv("EMBEDFLEET_API_KEY", key)
     output = announced([[READY]])
     assert '-H "Authorization: Bearer $EMBEDFLEET_API_KEY"' in output
-    assert ("put one of the keys into EMBEDFLEET_API_KEY" in output) is not key_is_set
+    assert ("put one of the keys into EMBEDFLEET_API_KEY" in output) is (key != "key")
 
 
 @pytest.mark.parametrize("wrong_key", [True, False])

@@ -117,6 +117,14 @@ def test_a_key_of_the_command_is_sent_where_the_file_has_hashes_only(key_needed,
     assert our_service(key_needed).models() == []
 
 
+@pytest.mark.parametrize(("own", "sent"), [("b", "b"), ("c", "a"), ("", "a")])
+def test_the_key_of_the_command_is_sent_if_the_service_accepts_it(monkeypatch, own, sent):
+    monkeypatch.delenv("EMBEDFLEET_API_KEYS_FILE", raising=False)
+    monkeypatch.setenv("EMBEDFLEET_API_KEYS", "a,b")
+    monkeypatch.setenv("EMBEDFLEET_API_KEY", own)
+    assert our_service("http://127.0.0.1:1").api_key == sent
+
+
 def test_without_a_key_the_refusal_names_the_variable(key_needed):
     with pytest.raises(ServiceError, match="EMBEDFLEET_API_KEY"):
         our_service(key_needed).models()
