@@ -75,8 +75,10 @@ def _encode(
     )
     price = args.price_per_replica_hour
 
-    def on_model(model: JobModel) -> None:
+    def on_connect() -> None:  # before the wait for a model, in which Ray may end
         dog.watch_raylet(raylet_socket())
+
+    def on_model(model: JobModel) -> None:
         printer.say(str(model))
 
     job_run = Run(
@@ -89,6 +91,7 @@ def _encode(
         on_model,
         args.url,
         IN_COMMAND,
+        on_connect,
     )
     with service:
         if args.start:  # only now, or the service would inherit the low priority

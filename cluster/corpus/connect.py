@@ -265,19 +265,27 @@ def wait_for_model(  # noqa: PLR0913, PLR0917
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> JobModel:
-    """As `find_model`, but waits up to ``wait_s`` for a model that is still loading, and says so once."""
-    deadline, has_said = clock() + wait_s, False
+    """As `find_model`, but waits up to ``wait_s`` for a model that is still loading, and says so.
+
+    Once it was seen to load, a service that does not answer for a while is waited for as well.
+    """
+    deadline, said = clock() + wait_s, ""
     while True:
         try:
             return find_model(name, kinds)
-        except StillLoading as error:
+        except WrongModel:
+            raise
+        except JobError as error:
+            is_loading = isinstance(error, StillLoading)
+            if not is_loading and (not said or clock() >= deadline):
+                raise
             if clock() >= deadline:
                 raise JobError(
                     f"{error} after {wait_s:g} s; `embedfleet models` shows its state"
                 ) from error
-            if not has_said:
-                say(f"waiting for the model: {error}")
-            has_said = True
+            if str(error) != said:
+                said = str(error)
+                say(f"waiting for the model: {said}")
         sleep(_LOADING_EVERY_S)
 
 

@@ -40,7 +40,8 @@ class Run:
 
     ``address`` is Ray's, ``url`` the service's, if it runs on this machine. ``wait_s`` is how long a
     service that stops answering is waited for. ``watch`` is called with the progress twice a second,
-    ``say`` with what the user should know, and ``on_model`` once with the model that was found.
+    ``say`` with what the user should know, ``on_connect`` once the process is connected to Ray, and
+    ``on_model`` with the model, once it has loaded.
     ``wording`` is for messages about ``address`` and ``url``.
     """
 
@@ -53,6 +54,7 @@ class Run:
     on_model: Callable[[JobModel], None] | None = None
     url: str | None = None
     wording: Wording = IN_PYTHON
+    on_connect: Callable[[], None] | None = None
 
 
 class Execution:

@@ -79,6 +79,8 @@ def encode_opened(job: OpenedJob, run: Run) -> Summary:
     """As `encode_corpus`, for a job that `open_job` has opened."""
     settings, output = job.settings, job.output
     connect(run.address, run.url, run.wording)
+    if run.on_connect:
+        run.on_connect()
     session = session_folder()
     check_disk(session)
     model = wait_for_model(settings.model, settings.kinds, run.wait_s, run.say)

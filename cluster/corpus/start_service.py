@@ -17,7 +17,7 @@ from ray.exceptions import AuthenticationError, RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 
 from cluster.corpus.connect import applications, connect, find_model
-from cluster.corpus.errors import JobError, WrongModel
+from cluster.corpus.errors import JobError, StillLoading, WrongModel
 from deployments.core.models.spec import GIVE_VECTORS, Kind
 from deployments.wire.status import ModelState
 
@@ -28,6 +28,7 @@ _STOP_TIMEOUTS_S = (60.0, 10.0, 5.0)
 _NOT_READY_YET = (JobError, RayError, RayServeException, AioRpcError, OSError)
 # and these will not pass
 _PERMANENT = (WrongModel, RayTaskError, AuthenticationError)
+_CALLABLE = (ModelState.READY, ModelState.COLD)
 # set for the job's process only
 _JOB_VARIABLES = ("RAY_BACKEND_LOG_LEVEL", "RAY_ENABLE_AUTO_CONNECT")
 
@@ -42,11 +43,8 @@ def started_service(
     and left alone. Raises JobError if the service does not start, if it cannot serve the model, or if
     Ray Serve runs other applications, which the config would replace.
     """
-
-    def answers(address: str | None) -> bool:
-        return _answers(model, address, kinds)
-
-    if answers(address):
+    # a model that is still loading is waited for by the job
+    if _state(model, address, kinds) is not None:
         yield
         return
     joined = _running_ray(address)
@@ -57,7 +55,7 @@ def started_service(
         cleanup.callback(ray.shutdown)
         if joined:
             cleanup.callback(_remove_applications, joined)
-        _wait(child, lambda: answers(joined))
+        _wait(child, lambda: _state(model, joined, kinds) in _CALLABLE)
         yield
 
 
@@ -127,13 +125,15 @@ def _remove_applications(address: str) -> None:
         )
 
 
-def _answers(model: str, address: str | None, kinds: Sequence[Kind]) -> bool:
+def _state(model: str, address: str | None, kinds: Sequence[Kind]) -> ModelState | None:
+    """Returns the state of the model; None if there is no service that answers yet."""
     try:
         connect(address)
-        state = find_model(model, kinds).served.status.state
+        return find_model(model, kinds).served.status.state
     except _PERMANENT:
         raise
+    except StillLoading:
+        return ModelState.STARTING
     except _NOT_READY_YET:
         ray.shutdown()
-        return False
-    return state in (ModelState.READY, ModelState.COLD)
+        return None

@@ -12,10 +12,11 @@ from contextlib import contextmanager
 import pytest
 
 from cluster import cli
-from cluster.corpus import command, job, start_service
+from cluster.corpus import command, connect, job, start_service
 from cluster.corpus.errors import JobError
 from cluster.corpus.job import Summary
 from cluster.corpus.settings import Pairs, Settings
+from cluster.corpus.watchdog import Watchdog
 from cluster.corpus.write.manifest import Counts, Identity, Manifest
 from deployments.core.engine.cpu import priority as scheduling
 
@@ -137,6 +138,23 @@ def test_under_nohup_it_goes_on(signals, words, capsys):
     signals.append(signal.SIGHUP)
     assert cli.main(words) == 1
     assert "went on" in capsys.readouterr().err
+
+
+def test_ray_is_watched_before_the_wait_for_the_model(words, monkeypatch):
+    watched = []
+
+    def wait(*_):
+        assert watched == ["/session/sockets/raylet"]
+        raise JobError("enough")
+
+    monkeypatch.setattr(scheduling, "give_way", lambda: None)
+    monkeypatch.setattr(connect, "raylet_socket", lambda: "/session/sockets/raylet")
+    monkeypatch.setattr(Watchdog, "watch_raylet", lambda _, path: watched.append(path))
+    for name in ("connect", "check_disk"):
+        monkeypatch.setattr(job, name, lambda *_: None)
+    monkeypatch.setattr(job, "wait_for_model", wait)
+    assert cli.main(words) == 1
+    assert len(watched) == 1
 
 
 IDENTITY = Identity("m", "r", "v", "s", "document", None, 2, True)

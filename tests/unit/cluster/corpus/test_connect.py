@@ -74,6 +74,48 @@ def test_a_model_that_loads_for_too_long_is_an_error(monkeypatch):
     assert len(slept) == 5
 
 
+def answers_in_turn(monkeypatch, *answers) -> None:
+    """Sets what `find_model` raises or returns, one after the other; the last one again and again."""
+    left = list(answers)
+
+    def find(*_):
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(target, "find_model", find)
+
+
+LOADS, AWAY = StillLoading("e5-small is still loading"), JobError("the service does not answer")
+
+
+def test_a_service_that_is_away_for_a_while_as_its_model_loads_is_waited_for(monkeypatch):
+    model = JobModel("app", served(ModelState.READY))
+    answers_in_turn(monkeypatch, LOADS, AWAY, AWAY, LOADS, model)
+    said, slept = [], []
+    actual = target.wait_for_model("e5-small", (), 900, said.append, lambda: 0.0, slept.append)
+    assert actual is model
+    assert said == [f"waiting for the model: {error}" for error in (LOADS, AWAY, LOADS)]
+
+
+@pytest.mark.parametrize(
+    ("answers", "looks"),
+    [
+        ((AWAY, LOADS), 1),  # not seen to load
+        ((LOADS, WrongModel("its files are damaged"), LOADS), 2),
+        ((LOADS, AWAY), 6),  # until the deadline
+    ],
+)
+def test_other_errors_end_the_wait_for_a_model(monkeypatch, answers, looks):
+    answers_in_turn(monkeypatch, *answers)
+    slept = []
+    with pytest.raises(JobError) as ended:
+        target.wait_for_model("e5-small", (), 5, lambda _: None, lambda: len(slept), slept.append)
+    assert not isinstance(ended.value, StillLoading)
+    assert len(slept) + 1 == looks
+
+
 @pytest.mark.parametrize("cause", [ValueError("a bug"), TimeoutError("a bug")])
 def test_what_fails_within_the_service_is_not_waited_for(fails, cause):
     fails(RayTaskError("served", "trace", cause).as_instanceof_cause())

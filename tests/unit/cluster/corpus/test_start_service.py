@@ -6,14 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import RayServeException
 
 from cluster.corpus import start_service as starting
-from cluster.corpus.errors import JobError, WrongModel
+from cluster.corpus.errors import JobError, StillLoading, WrongModel
 from deployments.core.models.spec import GIVE_VECTORS
+from deployments.wire.status import ModelState
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def says(monkeypatch):
 )
 def test_a_half_started_service_is_waited_for(says, error):
     says(error)
-    assert starting._answers("m", None, GIVE_VECTORS) is False
+    assert starting._state("m", None, GIVE_VECTORS) is None
 
 
 @pytest.mark.parametrize(
@@ -51,7 +53,28 @@ def test_a_half_started_service_is_waited_for(says, error):
 def test_what_does_not_pass_is_said_at_once(says, error):
     says(error)
     with pytest.raises(type(error)):
-        starting._answers("m", None, GIVE_VECTORS)
+        starting._state("m", None, GIVE_VECTORS)
+
+
+def test_a_service_whose_model_is_still_loading_is_used(says, monkeypatch):
+    says(StillLoading("e5-small is still loading"))
+    monkeypatch.setattr(starting, "_serve", lambda *_: pytest.fail("another service was started"))
+    monkeypatch.setattr(starting, "applications", lambda: {"embedfleet": {}})
+    with starting.started_service("c", "m", None):
+        pass
+
+
+def test_the_service_of_the_job_is_waited_for_until_its_model_has_loaded(monkeypatch):
+    states = [None, *[ModelState.STARTING] * 3, ModelState.READY]
+    monkeypatch.setattr(starting, "_state", lambda *_: states.pop(0))
+    monkeypatch.setattr(starting, "_running_ray", lambda address: None)
+    monkeypatch.setattr(starting.time, "sleep", lambda _: None)
+    for module in (starting.serve, starting.ray):
+        monkeypatch.setattr(module, "shutdown", lambda: None)
+    child = SimpleNamespace(poll=lambda: None, send_signal=lambda _: None, wait=lambda _: None)
+    monkeypatch.setattr(starting, "_serve", lambda *_: child)
+    with starting.started_service("c", "m", None):
+        assert states == []
 
 
 # a service as `cluster/service/serve.py` runs it, whose own child stops at no signal
@@ -108,7 +131,7 @@ def test_ctrl_c_hurries_the_end():
 def ended(monkeypatch):
     """What happens at the end of `started_service` on a Ray that goes on, in turn; nothing runs."""
     events: list[str] = []
-    monkeypatch.setattr(starting, "_answers", lambda *_: False)
+    monkeypatch.setattr(starting, "_state", lambda *_: None)
     monkeypatch.setattr(starting, "_running_ray", lambda address: "here:1")
     monkeypatch.setattr(starting, "_serve", lambda config, address: None)
     monkeypatch.setattr(starting, "_wait", lambda *_: None)
