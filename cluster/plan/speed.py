@@ -67,18 +67,18 @@ def speed_of_report(file: Path, tokens_per_text: float | None) -> ReplicaSpeed:
     if tokens_per_text is None:
         length, rate = min(speeds, key=lambda speed: speed[1])
     else:
-        length, rate = tokens_per_text, _interpolated(speeds, tokens_per_text)
+        length, rate = _interpolated(speeds, tokens_per_text)
     budget = report.get("token_budget")
     pass_s = budget / rate if isinstance(budget, int) and budget > 0 else None
     return ReplicaSpeed(rate, f"{file}, texts of {length:.0f} tokens", pass_s)
 
 
-def _interpolated(speeds: list[tuple[float, float]], tokens: float) -> float:
-    """Returns the tokens/s at a length, of ascending pairs of length and tokens/s."""
+def _interpolated(speeds: list[tuple[float, float]], tokens: float) -> tuple[float, float]:
+    """Returns the nearest length within ascending pairs of length and tokens/s, and its tokens/s."""
     lengths = [length for length, _ in speeds]
     within = min(max(tokens, lengths[0]), lengths[-1])
     seconds = np.interp(within, lengths, [length / rate for length, rate in speeds])
-    return within / float(seconds)
+    return within, within / float(seconds)
 
 
 def _report(file: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 
 from cluster import cli
 from cluster.plan import progress
+from cluster.plan.speed import speed_of_report
 from deployments.core.planning.measured import CARDS
 from tests.support.documents import PAGES, ROOT
 from tests.support.importing import importing, loaded
@@ -131,6 +132,11 @@ def test_a_report_of_bench_gives_the_speed_of_such_texts(plan, bench):
     seconds = (16 / 5_000 + 128 / 10_240) / 2
     speeds = {"16": 5_000, "72": round(72 / seconds), "128": 10_240, "8": 5_000, "300": 10_240}
     assert {n: round(plan(*words, n)["tokens_per_s"]) for n in speeds} == speeds
+
+
+@pytest.mark.parametrize(("length", "named"), [("8", 16), ("72", 72), ("300", 128)])
+def test_a_report_of_bench_names_the_length_whose_speed_counts(bench, length, named):
+    assert speed_of_report(bench, float(length)).source == f"{bench}, texts of {named} tokens"
 
 
 @pytest.mark.parametrize("card", CARDS)
