@@ -18,6 +18,7 @@ class Attempts:
 
     deadline: float
     failed: int = 0
+    lost: int = 0
 
     def left_s(self, now: float) -> float:
         """Returns the seconds until the deadline, at least a little."""
@@ -40,8 +41,9 @@ class Attempts:
 
     def pause_after_lost_connection(self, now: float) -> float | None:
         """As `pause_after_answer`, for a request that got no answer."""
-        if self.failed >= _LOST_CONNECTIONS:
+        if self.lost >= _LOST_CONNECTIONS:
             return None
+        self.lost += 1
         return self._within_deadline(self._backoff(), now)
 
     def _backoff(self) -> float:
