@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
 import os
 import shutil
@@ -43,6 +44,7 @@ _PROBE_TIMEOUT_S = 5.0
 _CONTROLLER_TIMEOUT_S = 30.0
 _LOADING_EVERY_S = 1.0
 _ROUTER = "router"
+_OURS = {"cluster": "corpus/connect.py", "deployments": "core/errors.py"}
 _LEAST_FREE_BYTES = 10_000_000
 
 
@@ -85,11 +87,13 @@ def connect(
 ) -> None:
     """Joins the Ray cluster at ``address``, else RAY_ADDRESS, else the one of the service.
 
-    The service is the one at ``url``, else the only one on this machine. Does nothing if this process is
-    connected to Ray already. Raises JobError, with the arguments in the caller's ``wording``, if there is
-    no cluster, no service in those of this machine, or more than one.
+    The service is the one at ``url``, else the only one on this machine. A process that is connected to
+    Ray already stays there. Raises JobError, with the arguments in the caller's ``wording``, if there is
+    no cluster, no service in those of this machine, or more than one, or if a runtime environment
+    brings the workers other packages of our names.
     """
     if ray.is_initialized():
+        _check_workers()
         return
     if explicit := address or os.environ.get("RAY_ADDRESS"):
         _join(explicit, wording)
@@ -106,6 +110,26 @@ def connect(
         _join_the_one_with_serve(rays, wording)
     else:
         _join("auto", wording)
+
+
+def _check_workers() -> None:
+    """Raises JobError if what a runtime environment brings to the workers hides a package of ours."""
+    if not {"working_dir", "py_modules"} & ray.get_runtime_context().runtime_env.keys():
+        return
+
+    def hiding() -> str | None:  # nested, so that Ray sends its code and not its name
+        for package, module in _OURS.items():
+            spec = importlib.util.find_spec(package)
+            places = list(spec.submodule_search_locations or [str(spec.origin)]) if spec else []
+            if not any(Path(place, module).is_file() for place in places):
+                return f"`{package}` there is {places[0] if places else 'not installed'}"
+        return None
+
+    if (reason := ray.get(ray.remote(num_cpus=0)(hiding).remote())) is not None:
+        raise JobError(
+            f"Ray's workers do not have embedfleet's own packages: {reason}. If `working_dir` or "
+            "`py_modules` of the runtime environment brings a package of that name, rename it"
+        )
 
 
 def _join_the_one_with_serve(rays: Sequence[str], wording: Wording) -> None:

@@ -14,7 +14,7 @@ from deployments.api.auth import tenant_of
 from deployments.api.batch_objects import BatchList, BatchObject
 from deployments.api.bodies import read_request
 from deployments.api.files import PURPOSE, batches_of
-from deployments.api.paging import json_response, list_page, unless_gone
+from deployments.api.paging import json_response, list_page
 from deployments.api.requests import Body, Name
 from deployments.batches.states import (
     BATCH_PREFIX,
@@ -106,10 +106,8 @@ async def list_batches(request: Request) -> Response:
     """Lists the caller's batches."""
     _, store, owner = batches_of(request)
 
-    async def read(batch_id: str) -> BatchObject | None:
-        with unless_gone():
-            return await store(_show, owner, batch_id)
-        return None
+    async def read(batch_id: str) -> BatchObject:
+        return await store(_show, owner, batch_id)
 
     ids = await store(Store.batches, owner)
     return await list_page(request, BatchList, ids, read, _LISTED, _MOST_LISTED)

@@ -20,7 +20,7 @@ from deployments.api.auth import tenant_of
 from deployments.api.batch_objects import DeletedFile, FileList, FileObject
 from deployments.api.downloads import Download, Downloads
 from deployments.api.http import NotFound
-from deployments.api.paging import json_response, list_page, unless_gone
+from deployments.api.paging import json_response, list_page
 from deployments.api.uploads import receive
 from deployments.batches.states import EVERYONE, FILE_PREFIX, new_id
 from deployments.batches.store import Store
@@ -93,10 +93,8 @@ async def list_files(request: Request) -> Response:
     purpose = request.query_params.get("purpose")
 
     async def read(file_id: str) -> FileObject | None:
-        with unless_gone():
-            info = await store(Store.file, owner, file_id)
-            return FileObject.of(info) if purpose in (None, info.purpose) else None
-        return None
+        info = await store(Store.file, owner, file_id)
+        return FileObject.of(info) if purpose in (None, info.purpose) else None
 
     ids = await store(Store.files, owner)
     return await list_page(request, FileList, ids, read, _LISTED, _MOST_LISTED)

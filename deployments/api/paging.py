@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -32,9 +31,10 @@ async def list_page(  # noqa: PLR0913, PLR0917
     request: Request, kind: type[Page], ids: Iterable[str], read: Read[T], default: int, most: int
 ) -> Response:
     """Answers with the objects of these ids, which sort by time, the newest first unless ``order`` is
-    ``asc``. ``read`` returns an object; None if it is not part of the list.
+    ``asc``. ``read`` returns an object; None if it is not part of the list. Objects that are gone or
+    damaged are left out.
 
-    Raises InvalidRequest, DeadlineExceeded, and what ``read`` raises.
+    Raises InvalidRequest, DeadlineExceeded, and what else ``read`` raises.
     """
     params, limit = request.query_params, _limit(request, default, most)
     if (order := params.get("order", "desc")) not in ("asc", "desc"):
@@ -57,22 +57,22 @@ async def _read(ids: list[str], read: Read[T], most: int) -> list[T]:
     """Returns the first objects, several of which are read at once."""
     objects: list[T] = []
     for start in range(0, len(ids), _AT_ONCE):
-        some = await asyncio.gather(*map(read, ids[start : start + _AT_ONCE]))
+        some = await asyncio.gather(*(_unless_gone(read, i) for i in ids[start : start + _AT_ONCE]))
         objects += [o for o in some if o is not None]
         if len(objects) >= most:
             break
     return objects[:most]
 
 
-@contextmanager
-def unless_gone() -> Iterator[None]:
+async def _unless_gone(read: Read[T], object_id: str) -> T | None:
     """Leaves out of a list what has just been deleted, and what is damaged, which it logs."""
     try:
-        yield
+        return await read(object_id)
     except UnknownObject:
-        pass
+        return None
     except StoreDamaged as error:
         log.warning("a list leaves out one object: %s", error)
+        return None
 
 
 def _limit(request: Request, default: int, most: int) -> int:
