@@ -92,9 +92,12 @@ def connect(
     no cluster, no service in those of this machine, or more than one, or if a runtime environment
     brings the workers other packages of our names.
     """
-    if ray.is_initialized():
-        _check_workers()
-        return
+    if not ray.is_initialized():
+        _find(address, url, wording)
+    _check_workers()
+
+
+def _find(address: str | None, url: str | None, wording: Wording) -> None:
     if explicit := address or os.environ.get("RAY_ADDRESS"):
         _join(explicit, wording)
     elif url is not None:
@@ -125,7 +128,12 @@ def _check_workers() -> None:
                 return f"`{package}` there is {places[0] if places else 'not installed'}"
         return None
 
-    if (reason := ray.get(ray.remote(num_cpus=0)(hiding).remote())) is not None:
+    try:
+        task = ray.remote(num_cpus=0)(hiding)
+        reason = ray.get(task.remote(), timeout=_ANSWER_TIMEOUT_S)
+    except RayError as error:  # a time-out is one
+        raise JobError(f"a worker with the runtime environment cannot start: {error}") from error
+    if reason is not None:
         raise JobError(
             f"Ray's workers do not have embedfleet's own packages: {reason}. If `working_dir` or "
             "`py_modules` of the runtime environment brings a package of that name, rename it"

@@ -140,6 +140,8 @@ def _why_not_json(raw: bytes, error: Exception) -> str:
         raw.decode()
     except UnicodeDecodeError as at:
         return f"the line is not UTF-8: byte 0x{raw[at.start]:02X} at position {at.start}"
+    if isinstance(error, json.JSONDecodeError):  # its own text counts lines of the line
+        return f"the line is not valid JSON: {error.msg} at character {error.pos + 1}"
     return f"the line is not valid JSON: {error}"
 
 

@@ -110,6 +110,10 @@ def test_a_mark_of_the_byte_order_is_skipped_at_the_start_only():
     assert line(raw, 2).fault.code == "invalid_json_line"
 
 
+def test_where_json_ends_is_a_place_in_the_line():
+    assert line(b'{"a": 1', 7).fault.message.endswith("at character 8")
+
+
 @pytest.mark.parametrize("blank", [b"", b"\n", b"  \t\r\n"])
 def test_blank_lines_are_nothing(blank):
     assert line(blank) is None

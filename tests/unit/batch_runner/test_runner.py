@@ -446,7 +446,8 @@ async def test_a_batch_that_may_kill_runners_runs_alone_until_a_part_is_done(
     async with running(store, answers):
         await until(lambda: answers.seen.total() == answered)
         await until(lambda: len(store.parts(suspect)) == beside)
-        await asyncio.sleep(0.3)
+        await until(lambda: store.batch("a", other).starts == beside)
+        await asyncio.sleep(0.3)  # in which one that may not start would
         assert store.batch("a", other).starts == beside
         assert not store.batch(OWNER, suspect).is_final
 
