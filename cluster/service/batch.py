@@ -45,6 +45,11 @@ def run(service: Service, file: str | None, batch_id: str | None, output: str | 
         return _INTERRUPTED
     except DownloadBroken as error:
         raise ServiceError(f"{error}; run `embedfleet batch --id {batch_id}` again") from error
+    return _report(batch)
+
+
+def _report(batch: dict[str, Any]) -> int:
+    """Prints why the batch or lines of it failed; returns the exit status."""
     for problem in (batch["errors"] or {"data": []})["data"]:
         where = f"line {problem['line']}: " if problem["line"] else ""
         print(f"embedfleet: {where}{problem['message']}", file=sys.stderr)
