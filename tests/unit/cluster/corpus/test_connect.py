@@ -269,6 +269,7 @@ def on_this_machine(monkeypatch):
         monkeypatch.setattr(target.ray, "shutdown", rays.leave)
         monkeypatch.setattr(target, "local_rays", lambda: list(rays.ports))
         monkeypatch.setattr(target, "_join", rays.join)
+        monkeypatch.setattr(target, "_check_workers", lambda: None)  # tests/clusters has it
         monkeypatch.setattr(target, "_application", rays.application)
         monkeypatch.setattr(target, "http_port", lambda _: rays.ports[rays.joined])
         monkeypatch.setattr(target, "_refuse_silence", lambda *_: None)
