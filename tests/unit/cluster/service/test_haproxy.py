@@ -197,10 +197,16 @@ class Router(BaseHTTPRequestHandler):
         pass
 
 
+class Server(ThreadingHTTPServer):
+    """Accepts late without refusing, as a router does; by default only five connections may wait."""
+
+    request_queue_size = 2_048
+
+
 @contextmanager
 def listening(router):
     """Yields the port at which a router listens."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), router) as server:
+    with Server(("127.0.0.1", 0), router) as server:
         server.handle_error = lambda *_: None  # HAProxy closes the connections of its checks
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server.server_port
