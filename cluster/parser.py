@@ -7,11 +7,17 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from itertools import takewhile
-from typing import Any
+from typing import Any, NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """Refuses an unknown option before anything else, since argparse would first ask for missing ones."""
+    """Refuses an unknown option before anything else, since argparse would first ask for missing ones.
+
+    An option has to be written in full: what looks like an abbreviation may be a typo.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **options})
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """As argparse's; the parsers of the commands get their words from the one above them."""
@@ -27,7 +33,11 @@ class Parser(argparse.ArgumentParser):
         if " " in word:  # for argparse, that is a value
             return
         known = [option for action in self._actions for option in action.option_strings]
-        if not word.startswith("--") or any(option.startswith(word) for option in known):
+        if not word.startswith("--") or word in known:
             return
         close = get_close_matches(word, known, 1)
         self.error(f"unknown option {word}{f', did you mean {close[0]}?' if close else ''}")
+
+    def error(self, message: str) -> NoReturn:
+        """Ends with one line; argparse's own usage hides it below a dozen others."""
+        self.exit(2, f"{self.prog}: {message} (`{self.prog} --help` shows all options)\n")

@@ -118,6 +118,13 @@ def require_keys_files(ingress: Ingress) -> None:
             raise ConfigError(f"api.keys_file: there is no {file}")
 
 
+def _why_not_yaml(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}"
+    return " ".join(str(error).split())
+
+
 @contextmanager
 def listening_at(file: Path, host: str, port: int) -> Iterator[Path]:
     """Yields a config file with ``host`` and ``port`` set; Serve would listen on every interface."""
@@ -152,7 +159,7 @@ def load(file: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} cannot be read: {error}") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{file} is not YAML: {_why_not_yaml(error)}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: `applications` is missing; it is not a Ray Serve config")
     return content

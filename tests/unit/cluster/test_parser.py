@@ -14,10 +14,12 @@ MEANT = {
     "batch --ouput x in.jsonl": "did you mean --output?",
     "models --urll here": "did you mean --url?",
     "verify --apikey k": "did you mean --api-key?",
+    "models --catal": "did you mean --catalog?",
     "check --weigths m": "did you mean --weights?",
     "bench --secnds 3": "did you mean --seconds?",
     "plan --token-per-row 5": "did you mean --tokens-per-row?",
-    "env --max-request=5 --mx-requests 5": "did you mean --max-requests?",
+    "env --mx-requests 5": "did you mean --max-requests?",
+    "encode in.jsonl out --id-colum id": "did you mean --id-column?",  # not taken as an abbreviation
 }
 
 
@@ -26,9 +28,9 @@ def test_a_misspelt_option(capsys, line):
     with pytest.raises(SystemExit) as ended:
         cli.main(line.split())
     assert ended.value.code == 2
-    usage, said = capsys.readouterr().err.rsplit("\n", 2)[:2]
+    (said,) = capsys.readouterr().err.splitlines()
     assert MEANT[line] in said
-    assert usage.startswith(f"usage: embedfleet {line.split()[0]} ")
+    assert said.startswith(f"embedfleet {line.split()[0]}: ")
 
 
 def test_a_misspelt_option_before_the_command(capsys, monkeypatch):
@@ -37,7 +39,7 @@ def test_a_misspelt_option_before_the_command(capsys, monkeypatch):
         with pytest.raises(SystemExit):
             cli.main(words)
         said = capsys.readouterr().err
-        assert said.endswith("error: unknown option --verison, did you mean --version?\n")
+        assert said.startswith("embedfleet: unknown option --verison, did you mean --version? ")
 
 
 def test_a_value_with_a_space_may_look_like_an_option(capsys):
@@ -49,12 +51,9 @@ def test_a_value_with_a_space_may_look_like_an_option(capsys):
 def test_an_option_like_no_other(capsys):
     with pytest.raises(SystemExit):
         cli.main(["serve", "--xyzzy"])
-    assert capsys.readouterr().err.endswith("unknown option --xyzzy\n")
-
-
-@pytest.mark.parametrize("words", [["--catal"], ["--catalog"]])
-def test_options_may_be_shortened(capsys, words):
-    assert cli.main(["models", *words]) == 0
+    said = capsys.readouterr().err
+    assert "unknown option --xyzzy" in said
+    assert "did you mean" not in said
 
 
 def test_what_follows_two_dashes_is_no_option(capsys):

@@ -295,6 +295,15 @@ def test_of_several_services_the_one_at_the_url_is_joined(on_this_machine):
     assert rays.joined == "a:6379"
 
 
+def test_the_environment_names_the_service_where_no_argument_does(on_this_machine, monkeypatch):
+    rays = on_this_machine(a=8000, b=8001)
+    monkeypatch.setenv("EMBEDFLEET_URL", "http://127.0.0.1:8001")
+    target.connect()
+    assert rays.joined == "b:6379"
+    target.connect(url="http://127.0.0.1:8000")
+    assert rays.joined == "a:6379"
+
+
 def test_the_ray_that_listens_at_the_port_is_joined_and_no_other_is_tried(
     on_this_machine, monkeypatch
 ):
