@@ -197,6 +197,8 @@ def _refuse_silence(url: str, port: int, wording: Wording) -> None:
 
 def _join(address: str, wording: Wording) -> None:
     _probe(address, wording)
+    serve_log = logging.getLogger("ray.serve")
+    serve_log.setLevel(max(serve_log.level, logging.WARNING))  # below, it tells of objects of its own
     handler = signal.getsignal(signal.SIGTERM)
     try:
         with _silent_stderr():
