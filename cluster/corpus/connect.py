@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from ray.serve.handle import DeploymentHandle
 
 from cluster.arguments import service_url
 from cluster.corpus.errors import JobError, StillLoading, WrongModel
+from cluster.service.http import Service
 from deployments.core.errors import EmbedfleetError
 from deployments.core.models.spec import GIVE_VECTORS, Kind
 from deployments.ray_private import (
@@ -107,6 +108,7 @@ def _find(address: str | None, url: str | None, wording: Wording) -> None:
         if owner := ray_that_listens(port):
             _join(owner, wording)
         else:
+            _refuse_another_server(url, wording)
             service = f"the service at {url}"
             _join_first(rays, lambda: http_port(_PROBE_TIMEOUT_S) == port, service, wording)
     elif len(rays := local_rays()) > 1:
@@ -193,6 +195,18 @@ def _refuse_silence(url: str, port: int, wording: Wording) -> None:
         socket.create_connection((host or "", port), _PROBE_TIMEOUT_S).close()
     except OSError as error:
         raise JobError(f"no service answers at {url} ({error}); {wording.start}") from error
+
+
+def _refuse_another_server(url: str, wording: Wording) -> None:
+    """Fails at once if what answers there is neither Ray Serve nor embedfleet.
+
+    The path is left out: Ray Serve's own routes are not under it.
+    """
+    address = urlsplit(service_url(url))._replace(path="", query="", fragment="").geturl()
+    with closing(Service(address, is_ours=True)) as service:
+        sentence = service.another_server()
+    if sentence is not None:
+        raise JobError(f"{sentence}; set {wording.url} to the service, or {wording.start}")
 
 
 def _join(address: str, wording: Wording) -> None:

@@ -17,6 +17,8 @@ from deployments.core.models.spec import Role
 
 _TIMEOUT_S = 300.0
 _PROBE_TIMEOUT_S = 2.0
+_MODELS = "/v1/models"
+_OF_LISTING = ("data", "spaces")
 _OF_BATCH = ("id", "status", "request_counts", "errors", "output_file_id", "error_file_id")
 _GATEWAY = (502, 503, 504)  # of a proxy that gets no answer itself
 _ACCESS_DENIED = (401, 403)
@@ -34,6 +36,14 @@ class KeyRefused(ServiceError):
 
 class DownloadBroken(ServiceError):
     """A download ended before the end of its file; the same request may succeed."""
+
+
+class NotEmbedfleet(ServiceError):
+    """Another server answers, as ``sentence`` says."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(f"{sentence}; set --url to the service")
+        self.sentence = sentence
 
 
 class Service:
@@ -82,6 +92,22 @@ class Service:
             return False
         return isinstance(routes, dict) and all(route.startswith("/") for route in routes)
 
+    def another_server(self) -> str | None:
+        """Returns a sentence about what answers if it is surely neither embedfleet nor Ray Serve.
+
+        None also if nothing answers in time, or if Ray Serve or a proxy may still be starting.
+        """
+        response = self._probe(_MODELS)
+        try:
+            if response is not None:
+                self._read(response, f"GET {_MODELS}", _OF_LISTING)
+        except NotEmbedfleet as error:
+            routes = self._probe("/-/routes")  # 5xx while Ray Serve has none yet
+            return None if routes is None or routes.is_server_error else error.sentence
+        except ServiceError:  # a refusal of the service's own, or of a proxy in front of it
+            return None
+        return None
+
     def models(self) -> list[dict[str, Any]]:
         """Returns the models as ``GET /v1/models`` lists them."""
         return self._listing("data")
@@ -106,7 +132,7 @@ class Service:
         return np.stack([np.frombuffer(base64.b64decode(d["embedding"]), "<f4") for d in data])
 
     def _listing(self, key: str) -> list[dict[str, Any]]:
-        reply = self._request("GET", "/v1/models", needs=("data", "spaces"))
+        reply = self._request("GET", _MODELS, needs=_OF_LISTING)
         listing: list[dict[str, Any]] = reply[key]
         return listing
 
@@ -167,10 +193,15 @@ class Service:
         """Returns the answer, a JSON object with at least the fields that it ``needs``."""
         with self._reaching():
             response = self._http.request(method, path, json=body, **form)
-        self._check(response, f"{method} {path}")
+        return self._read(response, f"{method} {path}", needs)
+
+    def _read(
+        self, response: httpx.Response, request: str, needs: Collection[str]
+    ) -> dict[str, Any]:
+        self._check(response, request)
         reply = _object(response)
         if not set(needs) <= reply.keys():
-            raise self._another_server(response, f"{method} {path}")
+            raise self._another_server(response, request)
         return reply
 
     @contextmanager
@@ -196,10 +227,14 @@ class Service:
         # never the body, which may be a page of HTML
         status = f"{response.status_code} {response.reason_phrase}".rstrip()
         kind = response.headers.get("content-type", "no content type").partition(";")[0]
-        answer = f"answers {request} with {status} ({kind})"
-        return ServiceError(self._why_another_answers(response, answer))
+        form = ", in another form" if response.is_success else ""
+        answer = f"answers {request} with {status} ({kind}){form}"
+        if reason := self._why_another_answers(response, answer):
+            return ServiceError(reason)
+        return NotEmbedfleet(f"the server at {self.url} is not embedfleet: it {answer}")
 
-    def _why_another_answers(self, response: httpx.Response, answer: str) -> str:
+    def _why_another_answers(self, response: httpx.Response, answer: str) -> str | None:
+        """Returns None if the server has nothing to do with embedfleet or Ray Serve."""
         status = response.status_code
         if status in _GATEWAY:
             return (
@@ -216,13 +251,12 @@ class Service:
                 f"the server at {self.url} {answer}, not in the form of embedfleet; set --url to the "
                 "service itself if a proxy in front of it wants credentials of its own"
             )
-        form = ", in another form" if response.is_success else ""
         if self.is_ray_serve():
             return (
-                f"Ray Serve runs at {self.url}, but {answer}{form}: `serve status` shows the "
+                f"Ray Serve runs at {self.url}, but {answer}: `serve status` shows the "
                 "applications there and their route_prefix; set --url to the service"
             )
-        return f"the server at {self.url} is not embedfleet: it {answer}{form}; set --url to the service"
+        return None
 
     def _key_message(self) -> str:
         why = "does not accept this API key" if self.has_key else "requires an API key"

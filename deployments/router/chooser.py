@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from deployments.client.client import EncoderClient
 from deployments.config.schema import AppArgs, ModelConfig, Routing
-from deployments.core.errors import InvalidRequest, ModelUnavailable
+from deployments.core.errors import InvalidRequest, ModelUnavailable, UnknownModel
 from deployments.core.lane import Lane
 from deployments.core.models.catalog import catalog_model
 from deployments.core.models.spec import Kind, ModelSpec
@@ -19,7 +19,14 @@ from deployments.core.routing.aims import latency_s
 from deployments.core.routing.constraints import preferred
 from deployments.core.routing.facts import Candidate, Load, Policy, RequestFacts, SharedSpace
 from deployments.core.routing.languages import languages_of
-from deployments.core.routing.policy import AUTO, Decision, choose, is_left_open, roles_of
+from deployments.core.routing.policy import (
+    AUTO,
+    Decision,
+    choose,
+    is_left_open,
+    roles_of,
+    unknown_to_job,
+)
 from deployments.router.fleet import Fleet
 
 _UNKNOWN_START_S = 20.0  # for a model that was never seen to start
@@ -101,7 +108,10 @@ class Chooser:
                 "model",
             )
         facts = RequestFacts(requested, kinds=kinds, lane=Lane.OFFLINE)
-        _, decision = await self.choose(facts, ())
+        try:
+            _, decision = await self.choose(facts, ())
+        except UnknownModel as error:
+            raise unknown_to_job(requested, self.candidates(), kinds) from error
         return decision
 
     async def _with_texts(

@@ -72,7 +72,23 @@ def choose(
             return _by_policy(within, members, "space", role)
         if name == AUTO:
             return _by_policy(inputs, candidates, AUTO, role)
-    raise UnknownModel(_unknown(str(facts.requested), candidates), "model")
+    raise UnknownModel(_unknown(str(facts.requested), candidates, _known(candidates)), "model")
+
+
+def unknown_to_job(
+    requested: str, candidates: Sequence[Candidate], kinds: Sequence[Kind]
+) -> UnknownModel:
+    """Returns the refusal of a corpus job, which lists only what a job for ``kinds`` may name.
+
+    A model whose files have not been read yet may be of any kind.
+    """
+    fitting = [c for c in candidates if c.spec is None or c.kind in kinds]
+    if not fitting:
+        return UnknownModel(
+            f"no model {requested!r} here, and the service serves no {kinds[0]}: add one to its config",
+            "model",
+        )
+    return UnknownModel(_unknown(requested, fitting, _names_and_sizes(fitting)), "model")
 
 
 def is_left_open(requested: str | None, candidates: Sequence[Candidate]) -> bool:
@@ -167,19 +183,22 @@ def _readings(requested: str) -> list[tuple[str, Role | None]]:
     return readings
 
 
-def _unknown(requested: str, candidates: Sequence[Candidate]) -> str:
-    by_lower = {name.lower(): name for c in candidates for name in (c.name, c.repo)}
+def _unknown(requested: str, candidates: Sequence[Candidate], known: Sequence[str]) -> str:
+    by_lower = {name.lower(): name for name in (*(c.repo for c in candidates), *known)}
     close = get_close_matches(requested.lower(), by_lower, n=1, cutoff=0.8)
     hint = f", did you mean {by_lower[close[0]]!r}?" if close else ";"
-    return f"no model {requested!r} here{hint} known: {_known(candidates)}"
+    return f"no model {requested!r} here{hint} known: {', '.join(known)}"
 
 
 def _not_allowed(name: str, candidates: Sequence[Candidate]) -> str:
-    return f"this API key may not use {name!r}, but only {_known(candidates)}"
+    return f"this API key may not use {name!r}, but only {', '.join(_known(candidates))}"
 
 
-def _known(candidates: Sequence[Candidate]) -> str:
-    names = [candidate.name for candidate in candidates]
-    sizes = [size for size in Size if any(c.size is size for c in candidates)]
+def _known(candidates: Sequence[Candidate]) -> list[str]:
     spaces = dict.fromkeys(c.shared.name for c in candidates if c.shared)
-    return ", ".join([*names, *sizes, *spaces, AUTO])
+    return [*_names_and_sizes(candidates), *spaces, AUTO]
+
+
+def _names_and_sizes(candidates: Sequence[Candidate]) -> list[str]:
+    names = [candidate.name for candidate in candidates]
+    return [*names, *(str(size) for size in Size if any(c.size is size for c in candidates))]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from deployments.client.preprocessing import Preprocessor
 from deployments.config.schema import AppArgs, ModelConfig, Routing
-from deployments.core.errors import InvalidRequest, NoModelFits, WrongKind
+from deployments.core.errors import InvalidRequest, NoModelFits, UnknownModel, WrongKind
 from deployments.core.lane import Lane
 from deployments.core.models import token_bounds
 from deployments.core.models.catalog import CATALOG
@@ -196,6 +196,31 @@ async def test_a_corpus_job_has_a_model_of_the_kind_that_it_needs(fleet, tokeniz
         with pytest.raises(WrongKind) as refused:
             await ours.choose_for_job(name, kinds)
         assert all(other in refused.value.message for other in others)
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds", "known"),
+    [
+        ("smal", GIVE_VECTORS, [MINILM, SPLADE, "small"]),
+        ("judge", SCORES, [JUDGE, "small"]),
+    ],
+)
+async def test_an_unknown_model_of_a_job_lists_what_a_job_may_name(
+    fleet, tokenizer, name, kinds, known
+):
+    shared = {MINILM: SharedSpace("mine", "0", frozenset(Role))}
+    ours = chooser(fleet, tokenizer, shared.get, names=(MINILM, JUDGE, SPLADE))
+    with pytest.raises(UnknownModel) as refused:
+        await ours.choose_for_job(name, kinds)
+    assert refused.value.param == "model"
+    assert refused.value.message.endswith(f" known: {', '.join(known)}")
+    assert ("did you mean 'small'?" in refused.value.message) is (name == "smal")
+
+
+async def test_an_unknown_reranker_where_there_is_none(fleet, tokenizer):
+    with pytest.raises(UnknownModel, match="serves no reranker: add one to its config") as refused:
+        await chooser(fleet, tokenizer, names=(MINILM, SPLADE)).choose_for_job("judge", SCORES)
+    assert refused.value.param == "model"
 
 
 def test_loads_are_those_of_all_replicas(fleet, tokenizer):

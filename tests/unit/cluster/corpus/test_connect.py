@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from deployments.core.errors import ModelUnavailable
 from deployments.core.models.catalog import CATALOG
 from deployments.wire.status import ModelState, ModelStatus, ServedModel
 from testing.running import free_port
+from tests.support.local_server import local_server, local_server_of
 
 
 @pytest.fixture
@@ -273,6 +275,7 @@ def on_this_machine(monkeypatch):
         monkeypatch.setattr(target, "_application", rays.application)
         monkeypatch.setattr(target, "http_port", lambda _: rays.ports[rays.joined])
         monkeypatch.setattr(target, "_refuse_silence", lambda *_: None)
+        monkeypatch.setattr(target, "_refuse_another_server", lambda *_: None)
         monkeypatch.setattr(target, "rays_with_serve", lambda: [])
         monkeypatch.setattr(target, "ray_that_listens", lambda _: None)
         return rays
@@ -383,6 +386,66 @@ def test_a_url_at_which_nothing_listens_is_refused_before_any_ray_is_tried(monke
     url = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(JobError, match=f"no service answers at {url} "):
         target.connect(None, url)
+
+
+@pytest.fixture
+def unseen(on_this_machine, monkeypatch):
+    """One Ray, and a server whose process cannot be seen; what it answers is looked at."""
+    refuse = target._refuse_another_server
+    rays = on_this_machine(a=None)
+    monkeypatch.setattr(target, "_refuse_another_server", refuse)
+    return rays
+
+
+@pytest.mark.parametrize("wording", [target.IN_PYTHON, target.IN_COMMAND])
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b"<html>", 200), (b"<html>", 404), (b"", 301), (b'{"object": "list", "data": []}', 200)],
+)
+def test_another_server_at_the_url_is_named_before_any_ray_is_tried(
+    unseen, monkeypatch, body, status, wording
+):
+    monkeypatch.setattr(target, "_join", lambda *_: pytest.fail("a Ray was tried"))
+    with local_server(body, status) as port, pytest.raises(JobError) as refused:
+        target.connect(None, f"127.0.0.1:{port}/v1", wording)
+    said = str(refused.value)
+    assert f"the server at http://127.0.0.1:{port} is not embedfleet: it answers" in said
+    assert f"set {wording.url} to the service" in said
+    assert ("--" in said) is (wording is target.IN_COMMAND)
+
+
+LISTING, ROUTES = b'{"data": [], "spaces": []}', b'{"/other": "app"}'
+MISSING = b"Path '/v1/models' not found. Ping http://.../-/routes"
+
+
+@pytest.mark.parametrize(
+    ("models", "routes"),
+    [
+        ((200, LISTING), (404, b"")),
+        ((404, MISSING), (200, ROUTES)),  # under another route_prefix
+        ((404, MISSING), (200, b"{}")),
+        ((404, MISSING), (503, b"Route table is not populated yet.")),  # a proxy that starts
+        ((500, b"<html>"), (503, b"No replicas are available yet.")),
+        ((503, b"<html>"), (404, b"")),
+        ((403, b"<html>"), (404, b"")),  # a proxy with credentials of its own
+        ((429, b'{"error": {"message": "over the limit"}}'), (404, b"")),
+        ((401, b'{"error": {"message": "send your API key"}}'), (404, b"")),
+    ],
+)
+@pytest.mark.parametrize("path", ["", "/prefix/v1"])
+def test_what_may_be_a_service_whose_processes_are_not_seen_is_tried(unseen, models, routes, path):
+    with local_server_of({"/v1/models": models, "/-/routes": routes}) as port:
+        unseen.ports["a:6379"] = port
+        target.connect(None, f"http://127.0.0.1:{port}{path}")
+    assert unseen.joined == "a:6379"
+
+
+def test_what_does_not_speak_http_is_tried(unseen, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = unseen.ports["a:6379"] = server.getsockname()[1]
+        monkeypatch.setattr("cluster.service.http._PROBE_TIMEOUT_S", 0.1)
+        target.connect(None, f"http://127.0.0.1:{port}")
+    assert unseen.joined == "a:6379"
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from deployments.core.errors import InvalidRequest, UnknownModel
-from deployments.core.models.spec import Role, Size
+from deployments.core.models.spec import Kind, Role, Size
 from deployments.core.routing.facts import Candidate, RequestFacts
-from deployments.core.routing.policy import Decision, agree, choose
+from deployments.core.routing.policy import Decision, agree, choose, unknown_to_job
 
 QUERY, DOCUMENT = Role.QUERY, Role.DOCUMENT
 CANDIDATES = (
@@ -69,9 +69,15 @@ def test_what_is_unknown_lists_what_is_known(requested):
     assert refused.value.param == "model"
 
 
-def test_what_is_nearly_known_is_pointed_out():
-    with pytest.raises(UnknownModel, match="no model 'Tiny-V2' here, did you mean 'tiny-v2'"):
-        choose(RequestFacts("Tiny-V2"), CANDIDATES)
+@pytest.mark.parametrize(("requested", "meant"), [("Tiny-V2", "tiny-v2"), ("smal", "small")])
+def test_what_is_nearly_known_is_pointed_out(requested, meant):
+    with pytest.raises(UnknownModel, match=f"no model '{requested}' here, did you mean '{meant}'"):
+        choose(RequestFacts(requested), CANDIDATES)
+
+
+def test_a_job_may_name_a_model_whose_files_have_not_been_read():
+    refusal = unknown_to_job("judge", CANDIDATES[:2], (Kind.RERANKER,))
+    assert refusal.message.endswith("known: tiny, tiny-v2, small")
 
 
 @pytest.mark.parametrize(
