@@ -260,7 +260,7 @@ def test_requests_of_a_router_that_has_died_go_to_the_other(launched):
         with listening(Router) as dies:
             url, _ = launched(healthy, dies, retry_on=RETRY_ON, health_check_inter="60s")
             until(lambda: answers(url).status_code == 200, 20, "the routers are known to be up")
-        # fewer than the connections to a router: HAProxy would try the dead one again if the other were full
+        # fewer than a router's connections: if the other one is full, HAProxy tries the dead one again
         with ThreadPoolExecutor(6) as pool:
             statuses = list(pool.map(lambda _: post(url).status_code, range(400)))
     assert set(statuses) == {200}
