@@ -211,10 +211,8 @@ def _refuse_another_server(url: str, wording: Wording) -> None:
 
 def _join(address: str, wording: Wording) -> None:
     _probe(address, wording)
-    serve_log = logging.getLogger("ray.serve")
-    serve_log.setLevel(
-        max(serve_log.level, logging.WARNING)
-    )  # hides what it says of its own objects
+    serve_log = logging.getLogger("ray.serve")  # at INFO, it tells of its own objects
+    serve_log.setLevel(max(serve_log.level, logging.WARNING))
     handler = signal.getsignal(signal.SIGTERM)
     try:
         with _silent_stderr():
