@@ -215,9 +215,8 @@ def start_serve(config: Mapping[str, Any], proxies_s: float) -> None:
     try:
         ray.get(proxies, timeout=proxies_s)
     except ray.exceptions.RayError as error:  # a time-out, or a proxy that has failed
-        with suppress(
-            Exception
-        ):  # Ray may outlive this process; nothing may keep loading models there
+        # Ray may outlive this process, and nothing may keep loading models there
+        with suppress(Exception):
             client.delete_apps([app.name for app in schema.applications], blocking=False)
         if isinstance(error, ray.exceptions.GetTimeoutError):
             raise TimeoutError(

@@ -86,15 +86,20 @@ class JobModel:
 def connect(
     address: str | None = None, url: str | None = None, wording: Wording = IN_PYTHON
 ) -> None:
+    """As `join`, with EMBEDFLEET_URL in place of a ``url`` that is missing."""
+    join(address, url or os.environ.get("EMBEDFLEET_URL"), wording)
+
+
+def join(address: str | None, url: str | None = None, wording: Wording = IN_PYTHON) -> None:
     """Joins the Ray cluster at ``address``, else RAY_ADDRESS, else the one of the service.
 
-    The service is the one at ``url``, else EMBEDFLEET_URL, else the only one on this machine. A process
-    that is connected to Ray already stays there. Raises JobError, with the arguments in the caller's
-    ``wording``, if there is no cluster, no service in those of this machine, or more than one, or if a
-    runtime environment brings the workers other packages of our names.
+    The service is the one at ``url``, else the only one on this machine. A process that is connected to
+    Ray already stays there. Raises JobError, with the arguments in the caller's ``wording``, if there is
+    no cluster, no service in those of this machine, or more than one, or if a runtime environment brings
+    the workers other packages of our names.
     """
     if not ray.is_initialized():
-        _find(address, url or os.environ.get("EMBEDFLEET_URL"), wording)
+        _find(address, url, wording)
     _check_workers()
 
 

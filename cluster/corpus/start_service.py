@@ -16,7 +16,7 @@ from ray import serve
 from ray.exceptions import AuthenticationError, RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 
-from cluster.corpus.connect import applications, connect, find_model
+from cluster.corpus.connect import applications, find_model, join
 from cluster.corpus.errors import JobError, StillLoading, WrongModel
 from deployments.core.models.spec import GIVE_VECTORS, Kind
 from deployments.wire.status import ModelState
@@ -62,7 +62,7 @@ def started_service(
 def _running_ray(address: str | None) -> str | None:
     """Returns the address of the Ray that the service will join; None if it starts one."""
     try:
-        connect(address)
+        join(address)
     except JobError:
         if address or os.environ.get("RAY_ADDRESS"):
             raise
@@ -115,7 +115,7 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
 def _remove_applications(address: str) -> None:
     """Ends the applications in a Ray that keeps running; stopping the service would leave them."""
     try:
-        connect(address)
+        join(address)
         serve.shutdown()
     except (Exception, KeyboardInterrupt) as error:
         print(
@@ -128,7 +128,7 @@ def _remove_applications(address: str) -> None:
 def _state(model: str, address: str | None, kinds: Sequence[Kind]) -> ModelState | None:
     """Returns the state of the model; None if there is no service that answers yet."""
     try:
-        connect(address)
+        join(address)
         return find_model(model, kinds).served.status.state
     except _PERMANENT:
         raise

@@ -70,7 +70,11 @@ def read_address(file: Path) -> tuple[str | None, int, bool]:
 
     Takes no time, since it does not import Ray. Raises ConfigError.
     """
-    http = load(file).get("http_options") or {}
+    return _address(file, load(file))
+
+
+def _address(file: Path, content: Mapping[str, Any]) -> tuple[str | None, int, bool]:
+    http = content.get("http_options") or {}
     try:
         _check_listening(http)
     except ValueError as error:
@@ -84,7 +88,7 @@ def read_config(file: Path) -> Ingress:
     Raises ConfigError with the field that is wrong.
     """
     content = load(file)
-    host, port, tls = read_address(file)
+    host, port, tls = _address(file, content)
     try:
         # ours first: Ray's schemas take seconds to import. Where `args` is misspelt they know better
         for app in _our_applications(content):

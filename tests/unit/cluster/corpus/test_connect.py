@@ -307,6 +307,15 @@ def test_the_environment_names_the_service_where_no_argument_does(on_this_machin
     assert rays.joined == "a:6379"
 
 
+def test_a_service_that_a_job_has_started_is_not_looked_for_at_that_url(
+    on_this_machine, monkeypatch
+):
+    rays = on_this_machine(a=8000)
+    monkeypatch.setenv("EMBEDFLEET_URL", "http://127.0.0.1:8001")
+    target.join(None)
+    assert rays.joined == "auto"
+
+
 def test_the_ray_that_listens_at_the_port_is_joined_and_no_other_is_tried(
     on_this_machine, monkeypatch
 ):

@@ -26,7 +26,7 @@ def says(monkeypatch):
         def raises(*_):
             raise error
 
-        monkeypatch.setattr(starting, "connect", lambda address: None)
+        monkeypatch.setattr(starting, "join", lambda address: None)
         monkeypatch.setattr(starting, "find_model", raises)
         monkeypatch.setattr(starting.ray, "shutdown", lambda: None)
 
@@ -136,7 +136,7 @@ def ended(monkeypatch):
     monkeypatch.setattr(starting, "_serve", lambda config, address: None)
     monkeypatch.setattr(starting, "_wait", lambda *_: None)
     monkeypatch.setattr(starting, "_stop", lambda child: events.append("stop"))
-    monkeypatch.setattr(starting, "connect", lambda address: None)
+    monkeypatch.setattr(starting, "join", lambda address: None)
     for module, name in ((starting.serve, "clear"), (starting.ray, "leave")):
         monkeypatch.setattr(module, "shutdown", lambda name=name: events.append(name))
     return events
